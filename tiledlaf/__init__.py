@@ -1,0 +1,30 @@
+"""Label images too large for one machine by linearized assignment flows."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# name: module; imported when asked for, so that `import tiledlaf` is quick
+_PUBLIC = {
+    "label": "labeling",
+    "Summary": "labeling",
+    "Taylor": "flow",
+    "Krylov": "flow",
+    "Euler": "flow",
+    "solve": "flow",
+    "assignment": "flow",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,0 +1,187 @@
+"""Tiles over threads, processes or a Dask cluster; lazy labels of Dask arrays. Dask is only here."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+Function = Callable[[Any, Any], Any]
+# (item, result, None) or (item, None, error), in the order in which items finish
+Outcome = tuple[Any, Any, BaseException | None]
+AHEAD = 3  # tasks in flight a thread: enough that no worker waits, few enough to stay O(1)
+RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where tasks run.
+
+    Attributes
+    ----------
+    workers : processes or threads that each run one tile at a time
+    memory : bytes a worker may use, or None where nobody limits it
+    run : run(function, job, items) yields an outcome an item
+    """
+
+    workers: int
+    memory: int | None
+    run: Callable[[Function, Any, Iterable[Any]], Iterator[Outcome]]
+
+
+@contextmanager
+def threads(workers: int) -> Iterator[Pool]:
+    """Threads of this process; the kernels do not hold the GIL."""
+    executor = concurrent.futures.ThreadPoolExecutor(workers)
+
+    def run(function: Function, job: Any, items: Iterable[Any]) -> Iterator[Outcome]:
+        waiting = iter(items)
+        pending = {
+            executor.submit(_retried, function, job, item): item
+            for item in itertools.islice(waiting, AHEAD * workers)
+        }
+        while pending:
+            done, _ = concurrent.futures.wait(pending, return_when="FIRST_COMPLETED")
+            for future in done:
+                item, error = pending.pop(future), future.exception()
+                for following in itertools.islice(waiting, 1):
+                    pending[executor.submit(_retried, function, job, following)] = following
+                yield item, None if error else future.result(), error
+
+    try:
+        yield Pool(workers, None, run)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _retried(function: Function, job: Any, item: Any) -> Any:
+    for attempt in range(RETRIES + 1):
+        try:
+            return function(job, item)
+        except OSError:
+            if attempt == RETRIES:
+                raise
+    return None
+
+
+@contextmanager
+def dask(
+    workers: int | None = None, scheduler: str | None = None, scheduler_file: str | None = None
+) -> Iterator[Pool]:
+    """A Dask cluster: one of processes on this machine, or the one behind a scheduler.
+
+    Raises
+    ------
+    ValueError
+        If the scheduler does not answer.
+    """
+    from distributed import Client, LocalCluster
+
+    if scheduler or scheduler_file:
+        where = scheduler or scheduler_file
+        try:
+            client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ValueError(f"scheduler {where}: no answer, {error}") from None
+        with client:
+            client.wait_for_workers(1, timeout=60)
+            known = client.scheduler_info(n_workers=-1)["workers"].values()
+            limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
+            yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
+        return
+    count = workers or os.cpu_count() or 1
+    with (
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        known = client.scheduler_info(n_workers=-1)["workers"].values()
+        yield _pool(client, count, min((w["memory_limit"] for w in known), default=None))
+
+
+def _pool(client: Any, workers: int, memory: int | None) -> Pool:
+    from distributed import as_completed
+
+    def run(function: Function, job: Any, items: Iterable[Any]) -> Iterator[Outcome]:
+        # the job goes with every task: it is small, and scattered data dies with its worker
+        waiting = iter(items)
+
+        def submit(item: Any) -> Any:
+            future = client.submit(function, job, item, retries=RETRIES, pure=False)
+            names[future.key] = item
+            return future
+
+        names: dict[str, Any] = {}
+        completed = as_completed([submit(i) for i in itertools.islice(waiting, AHEAD * workers)])
+        for future in completed:
+            item, error = names.pop(future.key), future.exception()
+            for following in itertools.islice(waiting, 1):
+                completed.add(submit(following))
+            yield item, None if error else future.result(), error
+            future.release()
+
+    return Pool(workers, memory, run)
+
+
+def is_dask(array: Any) -> bool:
+    """Whether this is a dask array, without importing dask."""
+    return type(array).__module__.startswith("dask.")
+
+
+def delayed(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A lazy call; dask arrays among the arguments arrive as NumPy arrays."""
+    import dask
+
+    return dask.delayed(function)(*arguments)
+
+
+def map_windows(
+    function: Callable[..., Any], arrays: Sequence[Any], halo: Sequence[int], extra: Any
+) -> Any:
+    """Lazily map a function of padded blocks over dask arrays with channels in front.
+
+    Parameters
+    ----------
+    function : called with a block (C, *window) of each array and ``extra=``; gives (2, *window)
+    arrays : (C, *grid) dask or NumPy arrays
+    halo : pixels an axis of the grid
+    extra : a delayed value or any other
+
+    Returns
+    -------
+    (2, *grid) float32 dask array
+    """
+    import dask.array as da
+
+    first = da.asarray(arrays[0])
+    chunks = tuple(
+        _at_least(lengths, least) for lengths, least in zip(first.chunks[1:], halo, strict=True)
+    )
+    # one chunk along an axis has no border to another
+    depth = {0: 0} | {i: h * (len(c) > 1) for i, (h, c) in enumerate(zip(halo, chunks, strict=True), 1)}
+    padded = [
+        da.overlap.overlap(
+            da.asarray(a).rechunk((a.shape[0], *chunks)), depth=depth, boundary="none"
+        )
+        for a in arrays
+    ]
+    blocks = da.map_blocks(
+        function, *padded, extra=extra, dtype="float32", chunks=((2,), *padded[0].chunks[1:]), meta=None
+    )
+    return da.overlap.trim_internal(blocks, depth, boundary="none")
+
+
+def _at_least(lengths: Sequence[int], least: int) -> tuple[int, ...]:
+    """Chunks of one axis joined until each is as long as the halo."""
+    joined: list[int] = []
+    for length in lengths:
+        if joined and (joined[-1] < least or length < least):
+            joined[-1] += length
+        else:
+            joined.append(length)
+    return tuple(joined)

@@ -1,0 +1,220 @@
+"""Distances of pixels to labels (2.15), from prototypes or from any model's probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .kernels import select
+from .kernels.numpy import Array
+
+SMALLEST = 1e-6  # probabilities are clipped here, so that D stays finite
+SAMPLE_PIXELS = 65536
+_BLOCK = 16  # edge of a sampled block: few chunks are read whatever the image's size
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """D_j = ||f - l_j||^2 / scale.
+
+    Attributes
+    ----------
+    values : J rows of C numbers, in image units
+    scale : float, image units squared; 0 until a sample has told it
+    """
+
+    values: tuple[tuple[float, ...], ...]
+    scale: float = 0.0
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return len(self.values)
+
+    def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
+        """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
+        check_finite(pixels, valid, "image")
+        values = np.array(self.values, np.float32)
+        q: Array = select(pixels).distances(pixels, values, -self.scale * rho)
+        return q if valid is None else _blank(q, valid)
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Prototypes that k-means has still to find."""
+
+    classes: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ValueError(f"expected two or more classes, got {self.classes}")
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """D_j = -log p_j, p clipped at 1e-6."""
+
+    classes: int
+
+    def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
+        """-D / rho, (J, *grid) float32, of probabilities (J, *grid); 0 at masked-out pixels."""
+        check_finite(pixels, valid, "probabilities")
+        p = normalized(pixels, valid)
+        q = np.log(np.maximum(p, np.float32(SMALLEST)))
+        if rho != 1:
+            q *= np.float32(1 / rho)
+        return q if valid is None else _blank(q, valid)
+
+
+DataTerm = Prototypes | Probabilities
+Pending = DataTerm | Clusters
+
+
+def settle(term: Pending, sample: Callable[[], np.ndarray]) -> DataTerm:
+    """The data term with prototypes and scale, from a sample (n, C) of the image's pixels."""
+    if isinstance(term, Clusters):
+        pixels = sample()
+        return prototypes(pixels, kmeans(pixels, term.classes, term.seed))
+    if isinstance(term, Prototypes) and not term.scale:
+        return prototypes(sample(), term.values)
+    return term
+
+
+def _blank(q: Array, valid: Array) -> Array:
+    q[:, ~valid] = 0
+    return q
+
+
+def check_finite(pixels: Array, valid: Array, name: str) -> None:
+    """Refuse NaN and inf at pixels that are not masked out."""
+    if pixels.dtype.kind != "f":
+        return
+    # a sum is finite unless something in it is not (or it overflows: then look closely)
+    if bool(np.isfinite(pixels.sum(dtype=np.float64))):
+        return
+    bad = ~np.isfinite(pixels)
+    if valid is not None:
+        bad &= valid
+    if bool(bad.any()):
+        place = [int(a[0]) for a in np.nonzero(bad)]
+        raise ValueError(
+            f"{name}: expected finite values, got {int(bad.sum())} NaN or inf, the first at "
+            f"channel {place[0]}, pixel {tuple(place[1:])} of the tile's window"
+        )
+
+
+def normalized(p: Array, valid: Array = None) -> Array:
+    """Probabilities as float32: integers divided by their sum, floats checked to sum to 1.
+
+    Raises
+    ------
+    ValueError
+        If floats do not sum to 1 within 1e-3 over the labels, or a value is negative, or all
+        integers of a pixel are 0.
+    """
+    if p.dtype.kind == "f":
+        p = p.astype(np.float32)
+        total = p.sum(axis=0)
+        wrong = (abs(total - 1) > 1e-3) | (p.min(axis=0) < -1e-3)
+        expected = "to be 0 or more and sum to 1 within 1e-3 over the classes"
+    elif p.dtype.kind == "u":
+        p = p.astype(np.float32)
+        total = p.sum(axis=0)
+        wrong = total == 0
+        p /= np.maximum(total, np.float32(1))
+        expected = "of unsigned integers to have a positive sum over the classes"
+    else:
+        raise ValueError(f"expected probabilities of type float or unsigned integer, got {p.dtype}")
+    if valid is not None:
+        wrong &= valid
+    if bool(wrong.any()):
+        worst = float(total[wrong][0])
+        raise ValueError(f"expected probabilities {expected}, got a pixel with the sum {worst:.6g}")
+    return p
+
+
+def sample_windows(shape: Sequence[int], seed: int) -> list[tuple[slice, ...]]:
+    """Blocks of pixels to look at for k-means and the scale: fixed by shape and seed.
+
+    Images up to `SAMPLE_PIXELS` are one block; of larger ones blocks of 16 x 16 are drawn.
+    """
+    if np.prod(shape, dtype=float) <= SAMPLE_PIXELS:
+        return [tuple(slice(0, n) for n in shape)]
+    edges = [min(_BLOCK, n) if axis >= len(shape) - 2 else 1 for axis, n in enumerate(shape)]
+    count = SAMPLE_PIXELS // int(np.prod(edges))
+    rng = np.random.default_rng(seed)
+    starts = [rng.integers(0, n - edge + 1, count) for n, edge in zip(shape, edges, strict=True)]
+    return [
+        tuple(slice(int(a), int(a) + edge) for a, edge in zip(corner, edges, strict=True))
+        for corner in zip(*starts, strict=True)
+    ]
+
+
+def pixels_of(blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) -> np.ndarray:
+    """A sample (n, C) out of blocks (C, *window), without masked and non-finite pixels."""
+    rows = [block.reshape(len(block), -1).T for block in blocks]
+    if masks is not None:
+        rows = [row[mask.ravel() != 0] for row, mask in zip(rows, masks, strict=True)]
+    sample = np.concatenate(rows)
+    sample = sample[np.isfinite(sample).all(axis=1)]
+    if not len(sample):
+        raise ValueError("no valid pixel in the image's sample for prototypes and scale")
+    return sample
+
+
+def kmeans(sample: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """Prototypes (classes, C) float64 by k-means, ordered by brightness (mean over channels).
+
+    One thread: scikit-learn's centers change with the number of threads.
+    """
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    distinct = len(np.unique(sample, axis=0))
+    if distinct < classes:
+        raise ValueError(
+            f"--classes {classes}: the image's sample of {len(sample)} pixels has only "
+            f"{distinct} different values"
+        )
+    with threadpool_limits(1):
+        model = KMeans(classes, n_init=4, random_state=seed).fit(sample.astype(np.float64))
+    centers = model.cluster_centers_
+    order = np.lexsort((*centers.T[::-1], centers.mean(axis=1)))
+    return np.asarray(centers[order], np.float64)
+
+
+def prototypes(sample: np.ndarray, values: Any) -> Prototypes:
+    """Prototypes with the scale of a sample: the mean of min_j ||f - l_j||^2.
+
+    Parameters
+    ----------
+    sample : (n, C)
+    values : (J, C), image units
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two prototypes, two are equal, or channels do not match.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or len(values) < 2:
+        raise ValueError(f"expected two or more prototypes as rows, got shape {values.shape}")
+    if values.shape[1] != sample.shape[1]:
+        raise ValueError(
+            f"expected prototypes with {sample.shape[1]} columns, one a channel, "
+            f"got {values.shape[1]}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("expected finite prototypes, got NaN or inf")
+    if len(np.unique(values, axis=0)) < len(values):
+        raise ValueError("expected different prototypes, got two equal rows")
+    sample = sample.astype(np.float64)
+    nearest = np.min([((sample - value) ** 2).sum(axis=1) for value in values], axis=0)
+    # an image of nothing but its prototypes has no scale of its own: use the prototypes' nearest
+    gaps = [((a - b) ** 2).sum() for i, a in enumerate(values) for b in values[:i]]
+    scale = float(nearest.mean()) or float(min(gaps))
+    return Prototypes(tuple(tuple(map(float, row)) for row in values), scale)

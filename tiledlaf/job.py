@@ -1,0 +1,251 @@
+"""What a worker does: one tile from its window's pixels to written labels."""
+
+from __future__ import annotations
+
+import math
+import time as clock
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import levels, stencil
+from .dataterm import DataTerm, Probabilities
+from .flow import Integrator, Krylov, Taylor
+from .images import Image
+from .kernels import namespace, on_device, select, to_host
+from .kernels.numpy import Array, Offsets
+from .krylov import phi_action
+from .ngff import Pyramid
+from .simplex import project, replicator
+from .tiles import Grid, Tile
+
+# rounding of float32 in Z, relative to T: what a certificate must exceed beside the bound
+ROUNDING = 4e-6
+PROCESS_BYTES = 450 * 2**20  # a worker with its libraries, before the first tile
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How labels are made from distances.
+
+    Attributes
+    ----------
+    offsets : neighborhood
+    rho, time : float
+    integrator : Taylor, Krylov or Euler
+    device : "cpu" or "cuda"
+    kernel : a kernel by name; by default the device's
+    """
+
+    offsets: Offsets
+    rho: float = 1.0
+    time: float = 5.0
+    integrator: Integrator = Taylor()
+    device: str = "cpu"
+    kernel: str | None = None
+
+    @property
+    def halo(self) -> tuple[int, ...]:
+        """Pixels beyond a core that its labels depend on, an axis."""
+        reach = self.integrator.reach(self.time)
+        return tuple(reach * r for r in stencil.radius(self.offsets))
+
+    @property
+    def bound(self) -> float | None:
+        """Gap between two values of log W0 + Z from which on a label is proven; None: never."""
+        if isinstance(self.integrator, Krylov):
+            return None
+        return self.integrator.bound(self.time) + ROUNDING * self.time
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker must know; small, so it travels with each task.
+
+    Attributes
+    ----------
+    image : the image, also of the data term unless `probabilities` is given
+    mask : image whose zeros are not labelled, or None
+    store : path of the output, None where arrays are returned
+    labels, picture, confidence : what is written there
+    """
+
+    image: Image
+    term: DataTerm
+    probabilities: Image | None
+    mask: Image | None
+    settings: Settings
+    grid: Grid
+    store: str = ""
+    labels: Pyramid | None = None
+    picture: Pyramid | None = None
+    confidence: Pyramid | None = None
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """Labels, confidence and gap of a tile's core, on the host; labels are 0 where masked."""
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    proven: int
+
+
+def label_window(pixels: Array, valid: Array, term: DataTerm, settings: Settings) -> tuple[Array, Array, Array]:
+    """Labels, confidence and gap of a window, all (*grid), on the array's own device.
+
+    Parameters
+    ----------
+    pixels : (C, *grid) image, or (J, *grid) probabilities
+    valid : (*grid) bool or None
+    """
+    xp = namespace(pixels)
+    kernels = select(pixels, settings.kernel)
+    q = term.potential(pixels, valid, settings.rho)
+    weights = stencil.uniform(settings.offsets, q.shape[1:], valid, xp)
+    if isinstance(settings.integrator, Krylov):
+        s = kernels.similarity(weights, q, settings.offsets)
+        z, _, _ = phi_action(
+            lambda x: replicator(s, kernels.average(weights, x, settings.offsets)),
+            project(s), settings.time, settings.integrator.dim,
+        )  # fmt: skip
+        labels, confidence, gap = kernels.decide(z)
+    else:
+        p = settings.integrator.polynomial(settings.time)
+        labels, confidence, gap = kernels.classify(
+            weights, q, settings.offsets, p.coefficients, p.keep, p.scale
+        )
+    if valid is not None:
+        labels[~valid] = 0
+        confidence[~valid] = 0
+    return labels, confidence, gap
+
+
+def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
+    """Mask of a tile's window, None where all of it is valid."""
+    if job.mask is None:
+        return None
+    valid = job.mask.read(tile.window)[0] != 0
+    return None if valid.all() else valid
+
+
+def compute(job: Job, pixels: np.ndarray, valid: np.ndarray | None, tile: Tile) -> Labeled:
+    """Label one tile on the job's device."""
+    move = on_device(job.settings.device)
+    labels, confidence, gap = label_window(
+        move(pixels), None if valid is None else move(valid), job.term, job.settings
+    )
+    labels, confidence, gap = labels[tile.inner], confidence[tile.inner], gap[tile.inner]
+    bound = job.settings.bound
+    proven = 0 if bound is None else int(((gap > bound) & (labels > 0)).sum())
+    return Labeled(to_host(labels), to_host(confidence), proven)
+
+
+def label_tile(job: Job, tile: Tile) -> Labeled | None:
+    """Read and label one tile; None where its core is masked out. Errors name the tile."""
+    valid = read_valid(job, tile)
+    if valid is not None and not valid[tile.inner].any():
+        return None
+    try:
+        return compute(job, _read(job.probabilities or job.image, tile.window), valid, tile)
+    except ValueError as error:
+        raise ValueError(f"{place(job, tile)}: {error}") from None
+
+
+def run_tile(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
+    """Read, label and write one tile; its record. A tile with bad data fails with a reason."""
+    tile = job.grid.tile_at(index)
+    record: dict[str, Any] = {"tile": list(index)}
+    try:
+        return record | _run(job, tile)
+    except ValueError as error:
+        return record | {"state": "failed", "error": f"{place(job, tile)}: {error}"}
+
+
+def place(job: Job, tile: Tile) -> str:
+    """Where a tile lies, in pixels of the image."""
+    axes = job.image.spatial_axes
+    spans = (
+        f"{a} {c.start + o}:{c.stop + o}"
+        for a, c, o in zip(axes, tile.core, job.grid.origin, strict=True)
+    )
+    return f"tile {tile.index} ({', '.join(spans)})"
+
+
+def _run(job: Job, tile: Tile) -> dict[str, Any]:
+    started = clock.perf_counter()
+    valid = read_valid(job, tile)
+    skipped = valid is not None and not valid[tile.inner].any()
+    if skipped and job.picture is None:
+        return {"state": "skipped", "pixels": 0}
+    window = tile.window
+    if skipped or job.probabilities is not None:  # the image itself is only copied
+        window = tuple(
+            slice(c.start + o, c.stop + o) for c, o in zip(tile.core, job.grid.origin, strict=True)
+        )
+    whole = job.picture is not None and job.image.channels is not None
+    pixels = None
+    if job.picture is not None or job.probabilities is None:
+        pixels = _read(job.image, window, every_channel=whole)
+    data = None
+    if not skipped:
+        data = pixels if job.probabilities is None else _read(job.probabilities, tile.window)
+        if whole and job.probabilities is None and pixels is not None:
+            data = np.ascontiguousarray(pixels[list(job.image.channels or ())])
+    read = clock.perf_counter()
+    found = None if data is None else compute(job, data, valid, tile)
+    computed = clock.perf_counter()
+    if job.picture is not None and pixels is not None:
+        core = pixels if window != tile.window else pixels[:, *tile.inner]
+        core = core if job.picture.channels else core[0]
+        levels.write(job.store, job.picture, tile.core, core, levels.mean)
+    if found is None:
+        return {"state": "skipped", "pixels": 0}
+    if job.confidence is not None:
+        levels.write(job.store, job.confidence, tile.core, found.confidence, levels.nearest)
+    if job.labels is not None:
+        levels.write(job.store, job.labels, tile.core, found.labels, levels.nearest)
+    counts = np.bincount(found.labels.ravel(), minlength=job.term.classes + 1)
+    return {
+        "state": "done",
+        "pixels": int(found.labels.size),
+        "counts": counts.tolist(),
+        "proven": found.proven,
+        "seconds": [
+            round(b - a, 4)
+            for a, b in ((started, read), (read, computed), (computed, clock.perf_counter()))
+        ],
+    }
+
+
+def _read(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
+    channels = range(image.stored_channels) if every_channel else None
+    try:
+        return image.read(tuple(window), channels)
+    except ValueError:
+        raise
+    except Exception as error:  # a codec raises what it likes on a damaged chunk
+        raise ValueError(f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}") from error
+
+
+def predicted_bytes(job: Job) -> int:
+    """Peak memory of a worker: its process and one tile with everything held at once."""
+    tile, halo = job.grid.tile, job.grid.halo
+    window = math.prod(
+        min(n, t + 2 * h) for n, t, h in zip(job.grid.image, tile, halo, strict=True)
+    )
+    core = math.prod(min(n, t) for n, t in zip(job.grid.size, tile, strict=True))
+    classes, neighbors = job.term.classes, len(job.settings.offsets)
+    image = job.image.stored_channels * np.dtype(job.image.dtype).itemsize
+    planes = 4 * (classes + neighbors)  # distances and weights
+    data = image
+    if isinstance(job.term, Probabilities) and job.probabilities is not None:
+        # as stored, as float32, their sum and what is wrong with it
+        data = classes * (np.dtype(job.probabilities.dtype).itemsize + 4) + 8
+    if isinstance(job.settings.integrator, Krylov):
+        planes += 4 * classes * (job.settings.integrator.dim + 8)
+    decided = 2 + 4 + 4 + 8  # label, confidence, gap, neighbor counts and shares
+    copies = 3 * image + (12 if job.confidence else 4)  # levels and encoded shards
+    return PROCESS_BYTES + window * (data + planes + decided) + core * copies

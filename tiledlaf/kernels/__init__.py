@@ -1,0 +1,76 @@
+"""Kernels of the linearized assignment flow in three siblings: numpy, numba, cupy.
+
+Each sibling has the same functions with the same names and signatures. Arrays are planes,
+label (or neighbor) first: ``weights (K, *grid)``, ``x (J, *grid)``; ``offsets`` is a tuple of K
+integer tuples, `grid.ndim` entries each. A neighbor outside the grid has weight 0.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+KERNELS = ("numpy", "numba", "cupy")
+
+
+def select(array: Any, kernel: str | None = None) -> ModuleType:
+    """Return the kernel module for an array: cupy for CuPy arrays, else numba.
+
+    Parameters
+    ----------
+    array : numpy or cupy array
+        Decides the sibling where `kernel` is None.
+    kernel : {"numpy", "numba", "cupy"}, optional
+        A sibling by name. Nothing falls back to another one.
+
+    Raises
+    ------
+    ValueError
+        If `kernel` is unknown or cannot work on this type of array.
+    """
+    on_gpu = type(array).__module__.split(".")[0] == "cupy"
+    name = kernel or ("cupy" if on_gpu else "numba")
+    if name not in KERNELS:
+        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {name!r}")
+    if on_gpu != (name == "cupy"):
+        raise ValueError(f"kernel {name!r} does not work on {type(array).__module__} arrays")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def namespace(array: Any) -> ModuleType:
+    """Return numpy or cupy, whichever an array belongs to."""
+    return np if isinstance(array, np.ndarray) else importlib.import_module("cupy")
+
+
+def on_device(device: str) -> Callable[[np.ndarray], Any]:
+    """Return the function that moves a NumPy array to "cpu" or "cuda".
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown, or cuda is asked for and cannot be had.
+    """
+    if device == "cpu":
+        return lambda array: array
+    if device != "cuda":
+        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError:
+        raise ValueError(
+            "device cuda needs CuPy, which is not installed: pip install 'tiledlaf[cuda13]' "
+            "(or cuda12)"
+        ) from None
+    if not cupy.cuda.is_available():
+        raise ValueError("device cuda: CuPy finds no usable GPU here")
+    move: Callable[[np.ndarray], Any] = cupy.asarray
+    return move
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return a NumPy array, from the device where it is on one."""
+    return np.asarray(array if isinstance(array, np.ndarray) else array.get())

@@ -1,0 +1,94 @@
+"""Arnoldi's method and phi(z) = (e^z - 1) / z; knows only a matrix-vector product.
+
+Vectors are NumPy or CuPy arrays of any shape; the small exponentials run on the CPU in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Orthonormal basis of a Krylov space: A q_l = sum_k h_kl q_k.
+
+    Attributes
+    ----------
+    vectors : list of m arrays
+    hessenberg : (m + 1, m) float64; the last row is zero after a happy breakdown
+    norm : float, ||b||
+    matvecs : int
+    """
+
+    vectors: list[Array]
+    hessenberg: np.ndarray
+    norm: float
+    matvecs: int
+
+
+def arnoldi(matvec: Callable[[Array], Array], b: Array, dim: int) -> Basis:
+    """Orthonormal basis of span(b, A b, ..., A^(dim-1) b), orthogonalized twice (2.28)."""
+    norm = _norm(b)
+    if norm == 0:
+        return Basis([], np.zeros((1, 0)), 0.0, 0)
+    vectors, h = [b / norm], np.zeros((dim + 1, dim))
+    for column in range(dim):
+        w = matvec(vectors[column])
+        before = _norm(w)
+        for _ in range(2):
+            for row, q in enumerate(vectors):
+                projection = _dot(q, w)
+                h[row, column] += projection
+                w = w - b.dtype.type(projection) * q
+        length = _norm(w)
+        # what is left is rounding: the space is invariant (happy breakdown)
+        if length <= 10 * np.finfo(b.dtype).eps * max(before, np.finfo(b.dtype).tiny):
+            return Basis(vectors, h[: column + 2, : column + 1], norm, column + 1)
+        h[column + 1, column] = length
+        if column + 1 < dim:
+            vectors.append(w / b.dtype.type(length))
+    return Basis(vectors, h, norm, dim)
+
+
+def phi_action(
+    matvec: Callable[[Array], Array], b: Array, time: float, dim: int
+) -> tuple[Array, float, int]:
+    """T phi(T A) b from a Krylov space of dimension `dim` (2.28).
+
+    Returns
+    -------
+    value : array like b
+    error : float
+        A-posteriori estimate of the error's 2-norm, h_(m+1,m) T^2 |e_m' phi_2(T H) e_1| ||b||.
+    matvecs : int
+    """
+    basis = arnoldi(matvec, b, dim)
+    m = len(basis.vectors)
+    if m == 0:
+        return 0 * b, 0.0, 0
+    # exp of [[T H, T e1, 0], [0, 0, T], [0, 0, 0]] holds T phi_1 and T^2 phi_2 in its last columns
+    bordered = np.zeros((m + 2, m + 2))
+    bordered[:m, :m] = time * basis.hessenberg[:m]
+    bordered[0, m] = bordered[m, m + 1] = time
+    exponential = scipy.linalg.expm(bordered)
+    value = 0 * b
+    for coefficient, q in zip(basis.norm * exponential[:m, m], basis.vectors, strict=True):
+        value += b.dtype.type(coefficient) * q
+    error = basis.norm * basis.hessenberg[m, m - 1] * abs(exponential[m - 1, m + 1])
+    return value, float(error), basis.matvecs
+
+
+def _dot(x: Array, y: Array) -> float:
+    # float64 sums: in float32 orthogonality is lost on large images
+    return float((x.astype(np.float64) * y).sum())
+
+
+def _norm(x: Array) -> float:
+    return float(np.sqrt(_dot(x, x)))

@@ -1,0 +1,432 @@
+"""Label an image: carry a plan out tile by tile, and sum it up."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import shutil
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import cluster, dataterm, images, levels, output, records, stencil
+from .cluster import Pool
+from .flow import Euler, Integrator, Krylov, Taylor
+from .images import Image
+from .job import Settings, label_tile, label_window, predicted_bytes, run_tile
+from .kernels import on_device, to_host
+from .plan import SMALL, Plan, make_plan
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Summary:
+    """What a run did; `tiles` of earlier starts included.
+
+    Attributes
+    ----------
+    tiles : number of tiles by state: done, skipped, failed
+    pixels : number of pixels of each label value, masked ones first
+    proven : labeled pixels whose label is certain, None with Krylov
+    seconds : of this start
+    output : path of the store
+    """
+
+    tiles: dict[str, int]
+    pixels: list[int]
+    proven: int | None
+    seconds: float
+    output: str
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no tile failed or is left."""
+        return not self.errors
+
+
+def needed_bytes(plan: Plan) -> int:
+    """Disk space to expect: the image as large as stored, labels at an eighth, confidence whole."""
+    job = plan.job
+    pixels = math.prod(job.grid.size) * 4 / 3
+    need = pixels * (1 / 8 + 4 * (job.confidence is not None))
+    if job.picture is not None:
+        itemsize = np.dtype(job.image.dtype).itemsize
+        raw = math.prod(job.image.grid) * job.image.stored_channels * itemsize
+        stored = sum(size for _, size, _ in job.image.state()) if job.image.source != "memory" else raw
+        # a JPEG grows when its pixels are stored without loss
+        lossy = job.image.source in ("tiff", "raster")
+        need += pixels / math.prod(job.image.grid) * (raw / 2 if lossy else min(stored, raw))
+    return int(need)
+
+
+def check_resources(plan: Plan, pool: Pool) -> None:
+    """Refuse a run that cannot fit into memory or onto the disk.
+
+    Raises
+    ------
+    ValueError
+        With both numbers.
+    """
+    need = predicted_bytes(plan.job)
+    if pool.memory is not None and need > pool.memory:
+        raise ValueError(
+            f"a worker would need {need / 2**20:.0f} MiB and may use {pool.memory / 2**20:.0f} MiB; "
+            "take a smaller --tile or fewer workers"
+        )
+    if plan.out is not None and plan.held is None:
+        free = shutil.disk_usage(output.existing_parent(plan.out.store)).free
+        if needed_bytes(plan) > free:
+            raise ValueError(
+                f"{plan.out.store}: about {needed_bytes(plan) / 2**20:.0f} MiB are needed and "
+                f"{free / 2**20:.0f} MiB are free"
+            )
+
+
+def open_pool(
+    plan: Plan, workers: int | None, scheduler: str | None, scheduler_file: str | None
+) -> contextlib.AbstractContextManager[Pool]:
+    """Threads for small images, else processes; or the cluster that was named."""
+    small = len(plan.job.grid) == 1 or math.prod(plan.job.grid.size) <= SMALL
+    count = workers if workers is not None else os.cpu_count() or 1
+    if count < 1:
+        raise ValueError(f"expected 1 or more workers, got {workers}")
+    named = scheduler is not None or scheduler_file is not None
+    if plan.job.image.source == "memory" and named and scheduler != "threads":
+        raise ValueError("arrays in memory are labeled by threads; save them as Zarr for a cluster")
+    if scheduler == "threads" or (small and not named) or plan.job.image.source == "memory":
+        return cluster.threads(min(count, len(plan.job.grid)))
+    return cluster.dask(count, None if scheduler == "processes" else scheduler, scheduler_file)
+
+
+def settle(plan: Plan) -> Plan:
+    """Find prototypes and scale, or take those that the store keeps."""
+    term = plan.job.term
+    if plan.held and "prototypes" in plan.held:
+        rows = tuple(map(tuple, plan.held["prototypes"]))
+        term = dataterm.Prototypes(rows, plan.held["scale"])
+    elif isinstance(term, dataterm.Probabilities) and plan.job.probabilities is not None:
+        _check_sample(plan)
+    else:
+        term = dataterm.settle(term, plan.sample)
+    return dataclasses.replace(plan, job=dataclasses.replace(plan.job, term=term))
+
+
+def _check_sample(plan: Plan) -> None:
+    """Refuse probabilities that are none, before anything is written."""
+    source = plan.job.probabilities
+    assert source is not None
+    for window in dataterm.sample_windows(source.grid, plan.seed):
+        valid = None if plan.job.mask is None else plan.job.mask.read(window)[0] != 0
+        block = source.read(window)
+        if np.isfinite(block).all():  # NaN is a matter of its tile
+            try:
+                dataterm.normalized(block, valid)
+            except ValueError as error:
+                raise ValueError(f"{source.path}: {error}") from None
+
+
+def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
+    """Label all tiles that are not done, write levels, and sum up.
+
+    Parameters
+    ----------
+    plan : from `make_plan`, settled
+    progress : called with the record of each tile as it finishes
+    """
+    assert plan.out is not None and plan.job.labels is not None
+    started = clock.perf_counter()
+    job, out = plan.job, plan.out
+    if plan.held is None:
+        notes = {"settings": plan.settings, "fingerprint": output.fingerprint(plan.settings)}
+        notes |= {"tile": list(job.grid.tile), "tiles": len(job.grid)}
+        if isinstance(job.term, dataterm.Prototypes):
+            notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
+        out.start(notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names)
+    known = records.read(out.records)
+    left = (t.index for t in job.grid if known.get(t.index, {}).get("state") not in ("done", "skipped"))
+    with records.appending(out.records) as log:
+        for index, record, error in pool.run(run_tile, job, left):
+            if error is not None:
+                text = f"{type(error).__name__}: {error}"
+                record = {"tile": list(index), "state": "failed", "error": f"tile {index}: {text}"}
+            log.add(record)
+            known[tuple(index)] = record
+            if progress is not None:
+                progress(record)
+    for pyramid, reduce in (
+        (job.picture, levels.mean), (job.labels, levels.nearest), (job.confidence, levels.nearest)
+    ):  # fmt: skip
+        if pyramid is not None:
+            levels.finish(out.store, pyramid, reduce)
+    return summarize(plan, known, clock.perf_counter() - started)
+
+
+def summarize(plan: Plan, known: Mapping[Any, Mapping[str, Any]], seconds: float) -> Summary:
+    """Add up the records of all tiles."""
+    states = [r["state"] for r in known.values()]
+    counts = np.zeros(plan.job.term.classes + 1, np.int64)
+    for record in known.values():
+        counts[: len(record.get("counts", []))] += record.get("counts", [])
+    proven = sum(r.get("proven", 0) for r in known.values())
+    return Summary(
+        {state: states.count(state) for state in ("done", "skipped", "failed")},
+        counts.tolist(),
+        None if plan.job.settings.bound is None else proven,
+        seconds,
+        plan.out.store if plan.out else "",
+        [r["error"] for r in known.values() if r["state"] == "failed"],
+    )
+
+
+def integrator(
+    name: str = "taylor", tol: float = 1e-4, dim: int | None = None, steps: int | None = None
+) -> Integrator:
+    """Return an integrator by name, with the options that belong to it.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or an option belongs to another integrator.
+    """
+    if name not in ("taylor", "krylov", "euler"):
+        raise ValueError(f"integrator must be taylor, krylov or euler, got {name!r}")
+    if steps is not None and name != "euler":
+        raise ValueError(f"--steps belongs to the integrator euler, got {name}")
+    if dim is not None and name != "krylov":
+        raise ValueError(f"--dim belongs to the integrator krylov, got {name}")
+    if name == "euler":
+        return Euler(50 if steps is None else steps)
+    return Krylov(10 if dim is None else dim, tol) if name == "krylov" else Taylor(tol)
+
+
+def data_term(
+    classes: int | None, prototypes: Any, probabilities: Image | None, seed: int
+) -> dataterm.Pending:
+    """Return the one data term that is asked for.
+
+    Raises
+    ------
+    ValueError
+        If it is not exactly one, or has fewer than two classes.
+    """
+    if sum(x is not None for x in (classes, prototypes, probabilities)) != 1:
+        raise ValueError("expected exactly one of --classes, --prototypes and --probabilities")
+    if classes is not None:
+        return dataterm.Clusters(classes, seed)
+    if prototypes is not None:
+        rows = np.asarray(prototypes, np.float64)
+        if rows.ndim != 2 or len(rows) < 2:
+            raise ValueError(f"expected two or more prototypes as rows, got shape {rows.shape}")
+        if not np.isfinite(rows).all() or len(np.unique(rows, axis=0)) < len(rows):
+            raise ValueError("expected prototypes that are finite and different from each other")
+        return dataterm.Prototypes(tuple(tuple(map(float, row)) for row in rows))
+    assert probabilities is not None
+    count = probabilities.stored_channels
+    if count < 2 or probabilities.axes[0] != "c":
+        raise ValueError(
+            f"{probabilities.path}: expected probabilities of two or more classes, one a plane of "
+            f"the first axis, got the shape {probabilities.shape}"
+        )
+    return dataterm.Probabilities(count)
+
+
+def open_probabilities(source: Any, spatial_axes: str) -> Image:
+    """Probabilities as an image whose first axis are the classes."""
+    axes = "c" + spatial_axes
+    if isinstance(source, str | os.PathLike):
+        return images.open_image(source, axes=axes)
+    return images.from_array(source, axes)
+
+
+def label(
+    image: Any,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    classes: int | None = None,
+    prototypes: Any = None,
+    probabilities: Any = None,
+    neighborhood: str | Sequence[Sequence[int]] = "3x3",
+    rho: float = 1.0,
+    time: float = 5.0,
+    integrator: Integrator | None = None,
+    mask: Any = None,
+    region: Sequence[tuple[int, int]] | None = None,
+    level: int = 0,
+    channels: Sequence[int] | None = None,
+    axes: str | None = None,
+    confidence: bool = False,
+    seed: int = 0,
+    tile: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    **options: Any,
+) -> Any:
+    """Label an image by a linearized assignment flow, tile by tile.
+
+    Parameters
+    ----------
+    image : array, dask array or path
+        2-D is (y, x); 3-D is (c, y, x) if the first axis is at most 4, (y, x, c) if the last is
+        3 or 4; else say `axes`. Paths: OME-Zarr, Zarr, TIFF, PNG, JPEG, npy.
+    output : path, optional
+        An OME-Zarr to write. Without one, arrays are returned.
+    classes : int, optional
+        Number of prototypes to find by k-means. Give exactly one data term.
+    prototypes : (J, C) array, optional
+        In image units.
+    probabilities : (J, *grid) array, dask array or path, optional
+        Of any model: floats that sum to 1, or unsigned integers.
+    neighborhood : str or offsets
+        ``3x3``, ``5x5``, ``3x3x3``, ``rings:3,7``, a file of offsets, or the offsets.
+    rho, time : float
+        Scale of the distances and integration time T.
+    integrator : Taylor, Krylov or Euler, optional
+        Taylor(1e-4) by default.
+    mask : array or path, optional
+        Pixels where it is 0 are not labeled.
+    region : (start, stop) a spatial axis, optional
+        Label this part only: the crop of the whole image's labels.
+    confidence : bool
+        Also return, or write, max_j W_j(T).
+    tile, workers, scheduler, device
+        How the work is cut and where it runs; the labels do not depend on it.
+    progress : callable, optional
+        Gets the record of each tile.
+    **options
+        For an output: name, names, copy_image, into_input, overwrite (see `make_plan`).
+
+    Returns
+    -------
+    labels, or (labels, confidence), or Summary
+        Labels are 1..J, 0 where masked. Dask arrays give lazy dask arrays, an `output` a Summary.
+
+    Raises
+    ------
+    ValueError
+        If the input cannot be labeled so; says what was expected and what came.
+    """
+    if any(map(cluster.is_dask, (image, probabilities, mask))):
+        if output is not None or region is not None or options:
+            raise ValueError("dask arrays are labeled lazily, without output, region or its options")
+        return _lazy(
+            image, classes, prototypes, probabilities, mask, axes, channels, seed, confidence,
+            lambda ndim: make_settings(neighborhood, ndim, rho, time, integrator, device),
+        )  # fmt: skip
+    source = _open(image, level=level, axes=axes, channels=channels)
+    given = None
+    if probabilities is not None:
+        given = open_probabilities(probabilities, source.spatial_axes)
+    masked = None if mask is None else _open(mask, axes=source.spatial_axes)
+    settings = make_settings(neighborhood, len(source.grid), rho, time, integrator, device)
+    plan = make_plan(
+        source,
+        None if output is None else os.fspath(output),
+        term=data_term(classes, prototypes, given, seed),
+        settings=settings, probabilities=given, mask=masked, region=region, tile=tile,
+        confidence=confidence, seed=seed, **options,
+    )  # fmt: skip
+    with open_pool(plan, workers, scheduler, None) as pool:
+        check_resources(plan, pool)
+        plan = settle(plan)
+        if plan.out is not None:
+            return run(plan, pool, progress)
+        return run_in_memory(plan, pool, confidence, progress)
+
+
+def _open(image: Any, **options: Any) -> Image:
+    if isinstance(image, str | os.PathLike):
+        return images.open_image(image, **options)
+    options.pop("level", None)
+    return images.from_array(image, **options)
+
+
+def make_settings(
+    neighborhood: str | Sequence[Sequence[int]], ndim: int, rho: float, time: float,
+    integrator: Integrator | None, device: str,
+) -> Settings:  # fmt: skip
+    """Check and collect what labels depend on besides the data."""
+    offsets = (
+        stencil.parse(neighborhood, ndim)
+        if isinstance(neighborhood, str)
+        else stencil.fit(neighborhood, ndim)
+    )
+    for name, value in (("rho", rho), ("time", time)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"expected {name} to be a positive number, got {value}")
+    on_device(device)
+    return Settings(offsets, float(rho), float(time), integrator or Taylor(), device)
+
+
+def run_in_memory(
+    plan: Plan, pool: Pool, confidence: bool, progress: Progress | None = None
+) -> Any:
+    """Label all tiles into arrays of this process; raises ValueError if a tile fails."""
+    labels = np.zeros(plan.job.grid.size, np.min_scalar_type(plan.job.term.classes))
+    certain = np.zeros(labels.shape if confidence else (0,) * labels.ndim, np.float32)
+    for tile, found, error in pool.run(label_tile, plan.job, plan.job.grid):
+        if error is not None:
+            raise error
+        if found is not None:
+            labels[tile.core] = found.labels
+            if confidence:
+                certain[tile.core] = found.confidence
+        if progress is not None:
+            progress({"tile": list(tile.index), "state": "done", "pixels": labels[tile.core].size})
+    return (labels, certain) if confidence else labels
+
+
+def _lazy(
+    image: Any, classes: int | None, prototypes: Any, probabilities: Any, mask: Any,
+    axes: str | None, channels: Sequence[int] | None, seed: int, confidence: bool,
+    make: Callable[[int], Settings],
+) -> Any:  # fmt: skip
+    """Lazy labels of dask arrays; k-means is a delayed task on a sample."""
+    bare = images.describe(image, axes, channels)
+    settings = make(len(bare.grid))
+    planes = images.channels_first(image, bare)
+    given = None
+    if probabilities is not None:
+        given = images.describe(probabilities, "c" + bare.spatial_axes)
+        if given.grid != bare.grid:
+            raise ValueError(
+                f"expected probabilities of the image's size {bare.grid}, got {given.grid}"
+            )
+    term: Any = data_term(classes, prototypes, given, seed)
+    if probabilities is None:
+        windows = dataterm.sample_windows(bare.grid, seed)
+        term = cluster.delayed(
+            _settle_blocks, term, [planes[:, *w] for w in windows],
+            None if mask is None else [mask[w] for w in windows],
+        )  # fmt: skip
+    arrays = [planes if probabilities is None else probabilities]
+    if mask is not None:
+        if mask.shape != bare.grid:
+            raise ValueError(f"expected a mask of the image's size {bare.grid}, got {mask.shape}")
+        arrays.append(mask[None])
+    stack = cluster.map_windows(_lazy_block, arrays, settings.halo, (term, settings))
+    labels = stack[0].astype(np.min_scalar_type(data_term(classes, prototypes, given, seed).classes))
+    return (labels, stack[1]) if confidence else labels
+
+
+def _settle_blocks(term: dataterm.Pending, blocks: Any, masks: Any) -> dataterm.DataTerm:
+    return dataterm.settle(term, lambda: dataterm.pixels_of(blocks, masks))
+
+
+def _lazy_block(pixels: np.ndarray, mask: np.ndarray | None = None, *, extra: Any) -> np.ndarray:
+    term, settings = extra
+    valid = None if mask is None else mask[0] != 0
+    move = on_device(settings.device)
+    labels, confidence, _ = label_window(
+        move(np.ascontiguousarray(pixels)), None if valid is None else move(valid), term, settings
+    )
+    return np.stack([to_host(labels).astype(np.float32), to_host(confidence)])

@@ -1,0 +1,357 @@
+"""OME-Zarr 0.4 and 0.5 on Zarr v2 and v3: the only file that knows zarr."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from .tiles import Box
+
+SPATIAL = "zyx"
+CHUNK = 256  # edge of an inner chunk, at most
+_UNITS = {"z": "micrometer", "y": "micrometer", "x": "micrometer"}
+
+
+@dataclass(frozen=True)
+class Multiscale:
+    """The levels of an image, finest first.
+
+    Attributes
+    ----------
+    axes : str
+        One letter an axis of the arrays, e.g. "tczyx".
+    units : a unit or None an axis
+    paths : array names within the group ("" for a plain array)
+    shapes, scales, translations : a tuple a level, a number an axis
+    version : NGFF version, "" for a plain array
+    zarr_format : 2 or 3
+    """
+
+    axes: str
+    units: tuple[str | None, ...]
+    paths: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    scales: tuple[tuple[float, ...], ...]
+    translations: tuple[tuple[float, ...], ...]
+    version: str
+    zarr_format: int
+
+
+def is_store(path: str) -> bool:
+    """Whether a path holds a Zarr group or array."""
+    return any((Path(path) / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+
+
+def _node(path: str) -> zarr.Group | zarr.Array:
+    try:
+        return zarr.open(path, mode="r")
+    except Exception as error:
+        raise ValueError(f"{path}: expected a Zarr store, got {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error) or 'no text').splitlines()[0]}"
+
+
+def metadata(group: zarr.Group) -> Mapping[str, Any]:
+    """NGFF metadata: under "ome" from 0.5 on, at the top before."""
+    attributes = group.attrs.asdict()
+    found = attributes.get("ome", attributes)
+    return found if isinstance(found, Mapping) else {}
+
+
+def read_multiscale(path: str) -> Multiscale:
+    """Axes and levels of an OME-Zarr image or a plain Zarr array.
+
+    Raises
+    ------
+    ValueError
+        If the path is no Zarr store, or a group without an image.
+    """
+    node = _node(path)
+    if isinstance(node, zarr.Array):
+        return _plain(node)
+    found = metadata(node)
+    if not found.get("multiscales"):
+        if "bioformats2raw.layout" in found or "plate" in found:
+            hint = "; it is a collection: name one of its images, such as PATH/0"
+        else:
+            hint = f"; it holds {', '.join(sorted(node.keys())) or 'nothing'}"
+        raise ValueError(f"{path}: expected an OME-Zarr image or a Zarr array, got a group{hint}")
+    try:
+        return _multiscale(node, found)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: its multiscales metadata cannot be read, {_first_line(error)}"
+        ) from None
+
+
+def _multiscale(node: zarr.Group, found: Mapping[str, Any]) -> Multiscale:
+    image = found["multiscales"][0]
+    version = str(found.get("version") or image.get("version") or "0.4")
+    entries = [a if isinstance(a, dict) else {"name": a} for a in image["axes"]]
+    paths = tuple(d["path"] for d in image["datasets"])
+    outer = image.get("coordinateTransformations", [])
+    scales, translations = [], []
+    for dataset in image["datasets"]:
+        scale, shift = np.ones(len(entries)), np.zeros(len(entries))
+        for transform in [*dataset.get("coordinateTransformations", []), *outer]:
+            if transform["type"] == "scale":
+                scale, shift = scale * transform["scale"], shift * transform["scale"]
+            elif transform["type"] == "translation":
+                shift = shift + transform["translation"]
+        scales.append(tuple(map(float, scale)))
+        translations.append(tuple(map(float, shift)))
+    return Multiscale(
+        "".join(entry["name"] for entry in entries),
+        tuple(entry.get("unit") for entry in entries),
+        paths,
+        tuple(node[path].shape for path in paths),
+        tuple(scales),
+        tuple(translations),
+        version,
+        node.metadata.zarr_format,
+    )
+
+
+def _plain(array: zarr.Array) -> Multiscale:
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    known = names and all(isinstance(n, str) and len(n) == 1 for n in names)
+    n = array.ndim
+    return Multiscale(
+        "".join(names).lower() if known else "", (None,) * n, ("",), (array.shape,),
+        ((1.0,) * n,), ((0.0,) * n,), "", array.metadata.zarr_format,
+    )  # fmt: skip
+
+
+def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
+    """An array of a store."""
+    return zarr.open_array(path, path=name or None, mode=mode)
+
+
+def open_foreign(store: Any) -> zarr.Array:
+    """The (first) array of a store that another library made."""
+    node = zarr.open(store, mode="r")
+    return node if isinstance(node, zarr.Array) else node["0"]
+
+
+def inner_chunk(edge: int) -> int:
+    """Edge of the chunks in a shard: the largest divisor of up to 256."""
+    return next(c for c in range(min(edge, CHUNK), 0, -1) if edge % c == 0)
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """An image to write: levels of spatial grids, an optional channel axis in front.
+
+    Attributes
+    ----------
+    group : path of its group within the store
+    axes : spatial axes, e.g. "yx"
+    channels : 0 for no channel axis
+    shapes : spatial shape of each level
+    tile : edges of the write unit of level 0
+    scale, translation : of level 0, a number a spatial axis
+    units : a unit or None a spatial axis
+    dtype : numpy name
+    """
+
+    group: str
+    axes: str
+    channels: int
+    shapes: tuple[tuple[int, ...], ...]
+    tile: tuple[int, ...]
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+    units: tuple[str | None, ...]
+    dtype: str
+
+    def factor(self, level: int) -> tuple[int, ...] | None:
+        """Pixels of level 0 a pixel, where a tile of level 0 makes whole write units; else None.
+
+        A tile writes a level itself if the level is its grid at every f-th pixel, and the tile
+        is divided by f into parts of 32 or more: then no two tiles share a write unit.
+        """
+        factors = []
+        for n, small, edge in zip(self.shapes[0], self.shapes[level], self.tile, strict=True):
+            f = round(n / small)
+            if small not in (n // f, -(-n // f)) or edge % f or (f > 1 and edge // f < 32):
+                return None
+            factors.append(f)
+        return tuple(factors)
+
+    def unit(self, level: int) -> tuple[int, ...]:
+        """Edges of a write unit."""
+        factor = self.factor(level)
+        if factor is None:
+            return tuple(min(CHUNK, n) for n in self.shapes[level])
+        return tuple(edge // f for edge, f in zip(self.tile, factor, strict=True))
+
+    def create(self, store: str, version: str, zarr_format: int) -> None:
+        """Make the group's arrays and its metadata; arrays of that name are replaced."""
+        group = zarr.open_group(store, path=self.group, mode="a", zarr_format=_format(zarr_format))
+        front = (self.channels,) if self.channels else ()
+        names = (["c"] if self.channels else []) + list(self.axes)
+        for level, shape in enumerate(self.shapes):
+            unit = self.unit(level)
+            chunks = tuple(inner_chunk(edge) for edge in unit)
+            options: dict[str, Any] = {}
+            if zarr_format == 3:
+                options["dimension_names"] = names
+                options["compressors"] = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
+                if unit != chunks or front:
+                    options["shards"] = (*front, *unit)
+            else:
+                options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+            group.create_array(
+                str(level), shape=(*front, *shape), dtype=self.dtype,
+                chunks=(*(1 for _ in front), *chunks), fill_value=0, overwrite=True, **options,
+            )  # fmt: skip
+        update_metadata(group, version, {"multiscales": [self._multiscales(version)]})
+
+    def _multiscales(self, version: str) -> dict[str, Any]:
+        front = [1.0] if self.channels else []
+        axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if self.channels else []
+        for axis, unit in zip(self.axes, self.units, strict=True):
+            axes.append({"name": axis, "type": "space"} | ({"unit": unit} if unit else {}))
+        datasets = []
+        for level, shape in enumerate(self.shapes):
+            ratio = [a / b for a, b in zip(self.shapes[0], shape, strict=True)]
+            # a level of every f-th pixel has pixels of f times the size, whatever remained
+            steps = self.factor(level) or tuple(
+                round(r) if abs(r - round(r)) < 0.5 / b * r else r
+                for r, b in zip(ratio, shape, strict=True)
+            )
+            scale = [s * float(f) for s, f in zip(self.scale, steps, strict=True)]
+            transforms: list[dict[str, Any]] = [{"type": "scale", "scale": front + scale}]
+            if any(self.translation):
+                shift = [0.0] * len(front) + list(self.translation)
+                transforms.append({"type": "translation", "translation": shift})
+            datasets.append({"path": str(level), "coordinateTransformations": transforms})
+        image: dict[str, Any] = {"name": self.group.rsplit("/", 1)[-1] or "image", "axes": axes}
+        if version == "0.4":
+            image["version"] = version
+        return image | {"datasets": datasets}
+
+
+def _format(number: int) -> Any:
+    return number
+
+
+def update_metadata(group: zarr.Group, version: str, entries: Mapping[str, Any]) -> None:
+    """Add NGFF metadata to a group, where its version wants them."""
+    if version == "0.4":
+        group.attrs.update(dict(entries))
+    else:
+        group.attrs["ome"] = {"version": version, **group.attrs.get("ome", {}), **entries}
+
+
+def create_root(store: str, version: str, zarr_format: int) -> None:
+    """Make the store's root group if there is none."""
+    group = zarr.open_group(store, mode="a", zarr_format=_format(zarr_format))
+    if version != "0.4" and "ome" not in group.attrs:
+        update_metadata(group, version, {})
+
+
+def add_label(
+    store: str, name: str, version: str, zarr_format: int,
+    colors: Mapping[int, Sequence[int]], properties: Mapping[int, str], notes: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Register labels/NAME: list it, give its colors and names, and this program's notes."""
+    labels = zarr.open_group(store, path="labels", mode="a", zarr_format=_format(zarr_format))
+    names = [*metadata(labels).get("labels", [])]
+    update_metadata(labels, version, {"labels": names + [name] * (name not in names)})
+    group = zarr.open_group(store, path=f"labels/{name}", mode="a")
+    entry = {
+        "version": version,
+        "colors": [{"label-value": v, "rgba": list(c)} for v, c in colors.items()],
+        "properties": [{"label-value": v, "name": n} for v, n in properties.items()],
+        "source": {"image": "../../"},
+    }
+    update_metadata(group, version, {"image-label": entry})
+    group.attrs["tiledlaf"] = dict(notes)
+
+
+def read_notes(store: str, group: str) -> dict[str, Any] | None:
+    """This program's notes on a group, or None."""
+    try:
+        node = zarr.open_group(store, path=group, mode="r")
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+        return None
+    notes = node.attrs.get("tiledlaf")
+    return dict(notes) if isinstance(notes, Mapping) else None
+
+
+def write_notes(store: str, group: str, notes: Mapping[str, Any]) -> None:
+    """Keep this program's notes with a group."""
+    zarr.open_group(store, path=group, mode="a").attrs["tiledlaf"] = dict(notes)
+
+
+def has_image(store: str, group: str = "") -> bool:
+    """Whether a group of a store holds an image."""
+    try:
+        node = zarr.open_group(store, path=group, mode="r")
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+        return False
+    return bool(metadata(node).get("multiscales"))
+
+
+def label_names(store: str) -> list[str]:
+    """Names listed under labels/."""
+    try:
+        return list(metadata(zarr.open_group(store, path="labels", mode="r")).get("labels", []))
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+        return []
+
+
+@contextlib.contextmanager
+def codecs() -> Iterator[None]:
+    """Read and write with the fast codec pipeline, on the calling thread."""
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}):
+        yield
+
+
+@functools.lru_cache(maxsize=64)
+def _writable(store: str, name: str, identity: int) -> zarr.Array:
+    return open_array(store, name, "r+")
+
+
+def write(store: str, name: str, box: Box, data: np.ndarray) -> None:
+    """Write whole units of an array."""
+    path = Path(store) / name
+    meta = path / ("zarr.json" if (path / "zarr.json").is_file() else ".zarray")
+    _writable(store, name, meta.stat().st_mtime_ns)[box] = data
+
+
+def chunk_state(path: str) -> list[tuple[str, int, int]]:
+    """(name, size, modification time in ns) of every file below a path, or of the file itself."""
+    root = Path(path)
+    if root.is_file():
+        stat = root.stat()
+        return [("", stat.st_size, stat.st_mtime_ns)]
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [f for f in folders if not (folder == path and f in ("labels", "confidence"))]
+        for file in files:
+            stat = os.stat(os.path.join(folder, file))
+            name = os.path.relpath(os.path.join(folder, file), root)
+            found.append((name, stat.st_size, stat.st_mtime_ns))
+    return sorted(found)
+
+
+def halved(shape: Sequence[int], axes: str) -> tuple[int, ...]:
+    """Shape of the next level: y and x by two, z as it is."""
+    return tuple(
+        n if axis == "z" else math.ceil(n / 2) for n, axis in zip(shape, axes, strict=True)
+    )
+

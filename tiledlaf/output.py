@@ -1,0 +1,142 @@
+"""The output store of a run: what it holds, to which run it belongs, what is done in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import ngff, records
+from .ngff import Pyramid
+
+# colors that stay apart for most color-blind people (Okabe and Ito), then repeated
+COLORS = (
+    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
+    (86, 180, 233), (213, 94, 0), (240, 228, 66), (110, 110, 110),
+)  # fmt: skip
+
+
+def color(value: int) -> tuple[int, int, int, int]:
+    """Color of a label value, RGBA."""
+    return (*COLORS[(value - 1) % len(COLORS)], 255)
+
+
+def fingerprint(entries: Mapping[str, Any]) -> str:
+    """SHA-256 of settings and input."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Output:
+    """One labels/NAME of a store, and the image and confidence beside it.
+
+    Attributes
+    ----------
+    store, name : str
+    version, zarr_format : NGFF version and Zarr format written
+    into_input : whether the store is the input, which is only added to
+    """
+
+    store: str
+    name: str
+    version: str = "0.5"
+    zarr_format: int = 3
+    into_input: bool = False
+
+    @property
+    def group(self) -> str:
+        """Path of the label image within the store."""
+        return f"labels/{self.name}"
+
+    @property
+    def records(self) -> Path:
+        """File of records; in the array, where readers of groups do not trip over it."""
+        return Path(self.store) / self.group / "0" / records.NAME
+
+    def notes(self) -> dict[str, Any] | None:
+        """What an earlier run of the same name wrote about itself."""
+        return ngff.read_notes(self.store, self.group) if ngff.is_store(self.store) else None
+
+    def check(self, image_print: Mapping[str, Any]) -> None:
+        """Refuse a store that belongs to something else.
+
+        Raises
+        ------
+        ValueError
+            Says what is there.
+        """
+        path = Path(self.store)
+        if self.into_input or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+        if not ngff.is_store(self.store):
+            raise ValueError(f"{path}: expected a new path or an output of tiledlaf, got other data")
+        held = ngff.read_notes(self.store, "")
+        if held is None:
+            raise ValueError(
+                f"{path}: expected a new path or an output of tiledlaf, got a Zarr store of another "
+                "origin (--into-input adds labels to it)"
+            )
+        refuse_difference(str(path), "image", held.get("image", {}), image_print)
+
+    def start(
+        self, notes: Mapping[str, Any], image_print: Mapping[str, Any],
+        labels: Pyramid, picture: Pyramid | None, confidence: Pyramid | None,
+        names: Mapping[int, str],
+    ) -> None:  # fmt: skip
+        """Make the arrays. The notes say "ready" last, so that a cut start is made again."""
+        if not self.into_input:
+            ngff.create_root(self.store, self.version, self.zarr_format)
+            held = ngff.read_notes(self.store, "")
+            ngff.write_notes(self.store, "", {**(held or {}), "image": dict(image_print)})
+        values = {v: color(v) for v in names}
+        add = (self.store, self.name, self.version, self.zarr_format, values, names)
+        ngff.add_label(*add, {**notes, "ready": False})
+        if self.records.exists():
+            self.records.unlink()
+        if picture is not None and not ngff.has_image(self.store):
+            picture.create(self.store, self.version, self.zarr_format)
+        if confidence is not None:
+            confidence.create(self.store, self.version, self.zarr_format)
+            ngff.write_notes(self.store, confidence.group, {"labels": self.name})
+        labels.create(self.store, self.version, self.zarr_format)
+        ngff.add_label(*add, {**notes, "ready": True})
+
+    def check_confidence(self) -> None:
+        """Refuse to write over the confidence of other labels."""
+        held = ngff.read_notes(self.store, "confidence") if ngff.is_store(self.store) else None
+        if held is not None and held.get("labels") != self.name:
+            raise ValueError(
+                f"{self.store}: expected no confidence or that of labels/{self.name}, got that of "
+                f"labels/{held.get('labels')}; use another OUTPUT"
+            )
+
+
+def refuse_difference(path: str, what: str, held: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raise ValueError that shows where two configurations differ."""
+    keys = [k for k in sorted({*held, *asked}) if held.get(k) != asked.get(k)]
+    if keys:
+        there = ", ".join(f"{k} {_short(held.get(k))}" for k in keys)
+        here = ", ".join(f"{k} {_short(asked.get(k))}" for k in keys)
+        raise ValueError(f"{path}: its {what} was made with {there}; now asked for with {here}")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def stored_bytes(path: str) -> int:
+    """Size of what is stored below a path."""
+    return sum(size for _, size, _ in ngff.chunk_state(path))
+
+
+def existing_parent(path: str) -> str:
+    """The nearest folder that exists, for questions about its file system."""
+    folder = os.path.abspath(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder

@@ -1,0 +1,116 @@
+"""Pictures of labels for people: colored labels, side-by-side panels, exported files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+
+from . import ngff
+from .output import color
+from .tiles import Grid
+
+
+def palette(classes: int) -> np.ndarray:
+    """Colors of the label values 0..J, (J + 1, 3) uint8; not labeled is black."""
+    return np.array([(0, 0, 0), *(color(v)[:3] for v in range(1, classes + 1))], np.uint8)
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """(C, y, x) pixels of any type as (y, x, 3) uint8, from the 0.5th to the 99.5th percentile.
+
+    Three channels are red, green and blue; otherwise the first is shown in gray.
+    """
+    planes = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)
+    if planes.dtype != np.uint8:
+        low, high = np.nanpercentile(planes, (0.5, 99.5))
+        planes = np.clip((planes - low) / (high - low or 1) * 255, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+
+
+def panels(
+    image: np.ndarray, labels: np.ndarray, confidence: np.ndarray, names: Mapping[int, str]
+) -> PIL.Image.Image:
+    """Image, labels and confidence side by side, with a legend.
+
+    Parameters
+    ----------
+    image : (C, y, x)
+    labels : (y, x), values from 0
+    confidence : (y, x), 0..1; shown black at 1/J and white at 1
+    names : a name a label value
+    """
+    classes = len(names)
+    gray = np.clip((confidence - 1 / classes) / (1 - 1 / classes) * 255, 0, 255).astype(np.uint8)
+    shown = [to_rgb(image), palette(classes)[labels], np.repeat(gray[..., None], 3, axis=2)]
+    height, width = labels.shape
+    gap, bar = 8, 26
+    sheet = PIL.Image.new("RGB", (3 * width + 4 * gap, height + 2 * bar + gap), "white")
+    draw = PIL.ImageDraw.Draw(sheet)
+    titles = ("image", "labels", f"confidence (black {1 / classes:.2f}, white 1)")
+    for i, (pixels, title) in enumerate(zip(shown, titles, strict=True)):
+        left = gap + i * (width + gap)
+        draw.text((left, 6), title, fill="black", font_size=14)
+        sheet.paste(PIL.Image.fromarray(pixels), (left, bar))
+    left = 2 * gap + width
+    for value, name in names.items():
+        draw.rectangle((left, height + bar + 8, left + 12, height + bar + 20), fill=color(value)[:3])
+        draw.text((left + 17, height + bar + 6), name, fill="black", font_size=13)
+        left += 32 + int(draw.textlength(name, font_size=13))
+    return sheet
+
+
+def export(store: str, group: str, path: str, classes: int) -> None:
+    """Write a label image as one file.
+
+    Parameters
+    ----------
+    store, group : where the labels are
+    path : ``.png`` (2-D; label values with the labels' colors as palette) or ``.tif`` (tiled,
+        compressed, written block by block)
+    classes : J
+
+    Raises
+    ------
+    ValueError
+        If the kind of file cannot hold these labels.
+    """
+    array = ngff.open_array(store, f"{group}/0")
+    check_export(path, array.shape, classes)
+    with ngff.codecs():
+        if Path(path).suffix.lower() == ".png":
+            picture = PIL.Image.fromarray(np.asarray(array[:]))
+            picture.putpalette(palette(classes).ravel().tolist())
+            picture.save(path)
+        else:
+            import tifffile
+
+            tifffile.imwrite(
+                path, _blocks(array, array.shape), shape=array.shape, dtype=array.dtype,
+                tile=(256, 256), compression="zlib", bigtiff=True, photometric="minisblack",
+            )  # fmt: skip
+
+
+def check_export(path: str, shape: Sequence[int], classes: int) -> None:
+    """Refuse a file that cannot hold these labels, before anything is computed."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".tif", ".tiff"):
+        raise ValueError(f"--export expects a file ending .png or .tif, got {path}")
+    if suffix == ".png" and (len(shape) != 2 or classes > 255 or max(shape) > 65000):
+        raise ValueError(
+            "--export .png holds one plane of up to 65000 pixels an edge and 255 labels; "
+            f"got the shape {tuple(shape)} and {classes} labels: take .tif"
+        )
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"--export {path}: no such folder")
+
+
+def _blocks(array: object, shape: Sequence[int]) -> Iterator[np.ndarray]:
+    zero, edges = (0,) * len(shape), (1,) * (len(shape) - 2) + (256, 256)
+    for tile in Grid(tuple(shape), zero, tuple(shape), edges, zero):
+        block = np.asarray(array[tile.core])  # type: ignore[index]
+        block = block.reshape(block.shape[-2:])
+        yield np.pad(block, [(0, e - n) for e, n in zip((256, 256), block.shape, strict=True)])

@@ -1,0 +1,70 @@
+"""The grid of tiles: cores, padded windows, trimming. Integers only."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile.
+
+    Attributes
+    ----------
+    index : position in the grid
+    core : its pixels in the output
+    window : core and halo in the input, cut at the image's border
+    inner : the core within the window
+    """
+
+    index: tuple[int, ...]
+    core: Box
+    window: Box
+    inner: Box
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tiles of an output that shows `size` pixels of an image from `origin` on.
+
+    Attributes
+    ----------
+    image, origin, size : pixels along each axis
+    tile : edges of a core
+    halo : pixels beyond a core along each axis
+    """
+
+    image: tuple[int, ...]
+    origin: tuple[int, ...]
+    size: tuple[int, ...]
+    tile: tuple[int, ...]
+    halo: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of tiles along each axis."""
+        return tuple(math.ceil(n / t) for n, t in zip(self.size, self.tile, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.shape)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return map(self.tile_at, itertools.product(*map(range, self.shape)))
+
+    def tile_at(self, index: Sequence[int]) -> Tile:
+        """The tile at a position of the grid."""
+        core, window, inner = [], [], []
+        axes = zip(self.image, self.origin, self.size, self.tile, self.halo, index, strict=True)
+        for image, origin, size, edge, halo, position in axes:
+            start, stop = position * edge, min((position + 1) * edge, size)
+            first = max(0, origin + start - halo)
+            last = min(image, origin + stop + halo)
+            core.append(slice(start, stop))
+            window.append(slice(first, last))
+            inner.append(slice(origin + start - first, origin + stop - first))
+        return Tile(tuple(index), tuple(core), tuple(window), tuple(inner))
