@@ -163,7 +163,9 @@ def map_windows(
         _at_least(lengths, least) for lengths, least in zip(first.chunks[1:], halo, strict=True)
     )
     # one chunk along an axis has no border to another
-    depth = {0: 0} | {i: h * (len(c) > 1) for i, (h, c) in enumerate(zip(halo, chunks, strict=True), 1)}
+    depth = {0: 0} | {
+        i: h * (len(c) > 1) for i, (h, c) in enumerate(zip(halo, chunks, strict=True), 1)
+    }
     padded = [
         da.overlap.overlap(
             da.asarray(a).rechunk((a.shape[0], *chunks)), depth=depth, boundary="none"
@@ -171,7 +173,12 @@ def map_windows(
         for a in arrays
     ]
     blocks = da.map_blocks(
-        function, *padded, extra=extra, dtype="float32", chunks=((2,), *padded[0].chunks[1:]), meta=None
+        function,
+        *padded,
+        extra=extra,
+        dtype="float32",
+        chunks=((2,), *padded[0].chunks[1:]),
+        meta=None,
     )
     return da.overlap.trim_internal(blocks, depth, boundary="none")
 

@@ -14,7 +14,9 @@ from .labeling import Summary, label
 NAMES = ("dark stain", "light stain and nuclei", "tissue and background")
 
 
-def demo(folder: str, progress: Callable[[dict[str, Any]], None] | None = None) -> tuple[Summary, Path]:
+def demo(
+    folder: str, progress: Callable[[dict[str, Any]], None] | None = None
+) -> tuple[Summary, Path]:
     """Label an immunohistochemistry image (512 x 512 RGB) into three classes.
 
     Returns

@@ -76,7 +76,9 @@ class Image:
         spatial = iter(window)
         index: list[Any] = []
         for axis in self.axes:
-            index.append(next(spatial) if axis in ngff.SPATIAL else 0 if axis == "t" else slice(None))
+            index.append(
+                next(spatial) if axis in ngff.SPATIAL else 0 if axis == "t" else slice(None)
+            )
         with ngff.codecs():
             block = np.asarray(array[tuple(index)])
         kept = self.axes.replace("t", "")
@@ -87,7 +89,9 @@ class Image:
 
     def state(self) -> list[tuple[str, int, int]]:
         """Sizes and times of what is stored, for fingerprints."""
-        return ngff.chunk_state(os.path.join(self.path, self.name) if self.source == "zarr" else self.path)
+        return ngff.chunk_state(
+            os.path.join(self.path, self.name) if self.source == "zarr" else self.path
+        )
 
 
 def _state(path: str) -> int:
@@ -240,7 +244,11 @@ def _choose(image: Image, channels: Sequence[int] | None) -> Image:
     if channels is None:
         return image
     chosen = tuple(channels)
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(image.stored_channels)):
+    if (
+        not chosen
+        or len(set(chosen)) < len(chosen)
+        or not set(chosen) <= set(range(image.stored_channels))
+    ):
         raise ValueError(
             f"{image.path}: expected different channels of 0 to {image.stored_channels - 1}, "
             f"got {','.join(map(str, chosen)) or 'none'}"

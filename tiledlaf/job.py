@@ -93,7 +93,9 @@ class Labeled:
     proven: int
 
 
-def label_window(pixels: Array, valid: Array, term: DataTerm, settings: Settings) -> tuple[Array, Array, Array]:
+def label_window(
+    pixels: Array, valid: Array, term: DataTerm, settings: Settings
+) -> tuple[Array, Array, Array]:
     """Labels, confidence and gap of a window, all (*grid), on the array's own device.
 
     Parameters
@@ -227,7 +229,9 @@ def _read(image: Image, window: Sequence[slice], every_channel: bool = False) ->
     except ValueError:
         raise
     except Exception as error:  # a codec raises what it likes on a damaged chunk
-        raise ValueError(f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"
+        ) from error
 
 
 def predicted_bytes(job: Job) -> int:

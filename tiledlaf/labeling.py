@@ -10,7 +10,6 @@ import shutil
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from .flow import Euler, Integrator, Krylov, Taylor
 from .images import Image
 from .job import Settings, label_tile, label_window, predicted_bytes, run_tile
 from .kernels import on_device, to_host
-from .plan import SMALL, Plan, make_plan
+from .plan import SMALL, Plan, make_plan, needed_bytes
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -50,21 +49,6 @@ class Summary:
     def complete(self) -> bool:
         """Whether no tile failed or is left."""
         return not self.errors
-
-
-def needed_bytes(plan: Plan) -> int:
-    """Disk space to expect: the image as large as stored, labels at an eighth, confidence whole."""
-    job = plan.job
-    pixels = math.prod(job.grid.size) * 4 / 3
-    need = pixels * (1 / 8 + 4 * (job.confidence is not None))
-    if job.picture is not None:
-        itemsize = np.dtype(job.image.dtype).itemsize
-        raw = math.prod(job.image.grid) * job.image.stored_channels * itemsize
-        stored = sum(size for _, size, _ in job.image.state()) if job.image.source != "memory" else raw
-        # a JPEG grows when its pixels are stored without loss
-        lossy = job.image.source in ("tiff", "raster")
-        need += pixels / math.prod(job.image.grid) * (raw / 2 if lossy else min(stored, raw))
-    return int(need)
 
 
 def check_resources(plan: Plan, pool: Pool) -> None:
@@ -151,7 +135,9 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
         out.start(notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names)
     known = records.read(out.records)
-    left = (t.index for t in job.grid if known.get(t.index, {}).get("state") not in ("done", "skipped"))
+    left = (
+        t.index for t in job.grid if known.get(t.index, {}).get("state") not in ("done", "skipped")
+    )
     with records.appending(out.records) as log:
         for index, record, error in pool.run(run_tile, job, left):
             if error is not None:
@@ -317,7 +303,9 @@ def label(
     """
     if any(map(cluster.is_dask, (image, probabilities, mask))):
         if output is not None or region is not None or options:
-            raise ValueError("dask arrays are labeled lazily, without output, region or its options")
+            raise ValueError(
+                "dask arrays are labeled lazily, without output, region or its options"
+            )
         return _lazy(
             image, classes, prototypes, probabilities, mask, axes, channels, seed, confidence,
             lambda ndim: make_settings(neighborhood, ndim, rho, time, integrator, device),
@@ -414,7 +402,9 @@ def _lazy(
             raise ValueError(f"expected a mask of the image's size {bare.grid}, got {mask.shape}")
         arrays.append(mask[None])
     stack = cluster.map_windows(_lazy_block, arrays, settings.halo, (term, settings))
-    labels = stack[0].astype(np.min_scalar_type(data_term(classes, prototypes, given, seed).classes))
+    labels = stack[0].astype(
+        np.min_scalar_type(data_term(classes, prototypes, given, seed).classes)
+    )
     return (labels, stack[1]) if confidence else labels
 
 

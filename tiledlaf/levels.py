@@ -28,8 +28,14 @@ def mean(block: np.ndarray, factor: Sequence[int]) -> np.ndarray:
         block = np.pad(block, [(0, 0)] * front + rest, mode="edge")
     whole = block.dtype.kind in "ui"
     # sums of up to 4096 pixels of 16 bits fit into 32
-    total = np.zeros(nearest(block, factor).shape, np.float64 if block.itemsize > 4 else np.uint32 if
-                     block.dtype.kind == "u" and block.itemsize < 4 else np.float64)
+    total = np.zeros(
+        nearest(block, factor).shape,
+        np.float64
+        if block.itemsize > 4
+        else np.uint32
+        if block.dtype.kind == "u" and block.itemsize < 4
+        else np.float64,
+    )
     for start in itertools.product(*map(range, factor)):
         total += block[..., *(slice(s, None, f) for s, f in zip(start, factor, strict=True))]
     count = int(np.prod(factor))
@@ -54,7 +60,9 @@ def write(store: str, pyramid: Pyramid, core: Box, block: np.ndarray, reduce: ob
         done = factor
         small = tuple(
             slice(c.start // f, min(c.start // f + p, n))
-            for c, f, p, n in zip(core, factor, part.shape[len(front) :], pyramid.shapes[level], strict=True)
+            for c, f, p, n in zip(
+                core, factor, part.shape[len(front) :], pyramid.shapes[level], strict=True
+            )
         )
         trimmed = part[..., *(slice(0, s.stop - s.start) for s in small)]
         if trimmed.size:
@@ -75,7 +83,10 @@ def finish(store: str, pyramid: Pyramid, reduce: object) -> None:
         for tile in Grid(shape, zero, shape, pyramid.unit(level), zero):
             with ngff.codecs():
                 if exact:
-                    box = tuple(slice(c.start * r, c.stop * r) for c, r in zip(tile.core, ratio, strict=True))
+                    box = tuple(
+                        slice(c.start * r, c.stop * r)
+                        for c, r in zip(tile.core, ratio, strict=True)
+                    )
                     part = reduce(np.asarray(source[(*front, *box)]), ratio)  # type: ignore[operator]
                     part = part[..., *(slice(0, c.stop - c.start) for c in tile.core)]
                 else:
@@ -83,7 +94,9 @@ def finish(store: str, pyramid: Pyramid, reduce: object) -> None:
             ngff.write(store, f"{pyramid.group}/{level}".lstrip("/"), (*front, *tile.core), part)
 
 
-def _resampled(source: object, front: Box, core: Box, finer: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+def _resampled(
+    source: object, front: Box, core: Box, finer: Sequence[int], shape: Sequence[int]
+) -> np.ndarray:
     """Nearest neighbors where one level is no whole fraction of the other."""
     index = [
         ((2 * np.arange(c.start, c.stop) + 1) * a // (2 * n))

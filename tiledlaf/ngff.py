@@ -317,7 +317,9 @@ def label_names(store: str) -> list[str]:
 @contextlib.contextmanager
 def codecs() -> Iterator[None]:
     """Read and write with the fast codec pipeline, on the calling thread."""
-    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}):
+    with zarr.config.set(
+        {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+    ):
         yield
 
 
@@ -355,3 +357,22 @@ def halved(shape: Sequence[int], axes: str) -> tuple[int, ...]:
         n if axis == "z" else math.ceil(n / 2) for n, axis in zip(shape, axes, strict=True)
     )
 
+
+def describe(path: str) -> list[str]:
+    """Lines on the arrays of an image, for people."""
+    found = read_multiscale(path)
+    kind = f"OME-Zarr {found.version}" if found.version else "plain array"
+    lines = [f"  {kind}, Zarr v{found.zarr_format}, axes {found.axes or 'not named'}"]
+    for level, name in enumerate(found.paths):
+        array = open_array(path, name)
+        shards = f", shards {_sizes(array.shards)}" if array.shards else ""
+        units = {u for u in found.units if u}
+        lines.append(
+            f"  level {level}: {_sizes(array.shape)} {array.dtype}, chunks {_sizes(array.chunks)}"
+            f"{shards}, pixel size {_sizes(found.scales[level])} {' '.join(units)}".rstrip()
+        )
+    return lines
+
+
+def _sizes(values: Sequence[float]) -> str:
+    return " x ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)

@@ -73,7 +73,9 @@ class Output:
         if self.into_input or not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return
         if not ngff.is_store(self.store):
-            raise ValueError(f"{path}: expected a new path or an output of tiledlaf, got other data")
+            raise ValueError(
+                f"{path}: expected a new path or an output of tiledlaf, got other data"
+            )
         held = ngff.read_notes(self.store, "")
         if held is None:
             raise ValueError(
@@ -115,7 +117,9 @@ class Output:
             )
 
 
-def refuse_difference(path: str, what: str, held: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def refuse_difference(
+    path: str, what: str, held: Mapping[str, Any], asked: Mapping[str, Any]
+) -> None:
     """Raise ValueError that shows where two configurations differ."""
     keys = [k for k in sorted({*held, *asked}) if held.get(k) != asked.get(k)]
     if keys:

@@ -57,7 +57,9 @@ def panels(
         sheet.paste(PIL.Image.fromarray(pixels), (left, bar))
     left = 2 * gap + width
     for value, name in names.items():
-        draw.rectangle((left, height + bar + 8, left + 12, height + bar + 20), fill=color(value)[:3])
+        draw.rectangle(
+            (left, height + bar + 8, left + 12, height + bar + 20), fill=color(value)[:3]
+        )
         draw.text((left + 17, height + bar + 6), name, fill="black", font_size=13)
         left += 32 + int(draw.textlength(name, font_size=13))
     return sheet

@@ -92,7 +92,9 @@ def make_plan(
                 f"expected prototypes with {count} columns, one a channel, got {len(term.values[0])}"
             )
     origin, size = _region(grid, region)
-    labels = {v: n for v, n in enumerate(names or [f"class {j + 1}" for j in range(term.classes)], 1)}
+    labels = {
+        v: n for v, n in enumerate(names or [f"class {j + 1}" for j in range(term.classes)], 1)
+    }
     if len(labels) != term.classes:
         raise ValueError(f"expected {term.classes} names, one a class, got {len(labels)}")
     out, held = None, None
@@ -147,13 +149,20 @@ def _described(
         for key, other in (("probabilities", probabilities), ("mask", mask))
         if other is not None and other.source != "memory"
     }
-    return _plain(data) | state | {
-        "channels": list(image.channels) if image.channels is not None else None,
-        "neighborhood": [list(o) for o in settings.offsets],
-        "rho": settings.rho,
-        "time": settings.time,
-        "integrator": [type(settings.integrator).__name__, dataclasses.asdict(settings.integrator)],
-    }
+    return (
+        _plain(data)
+        | state
+        | {
+            "channels": list(image.channels) if image.channels is not None else None,
+            "neighborhood": [list(o) for o in settings.offsets],
+            "rho": settings.rho,
+            "time": settings.time,
+            "integrator": [
+                type(settings.integrator).__name__,
+                dataclasses.asdict(settings.integrator),
+            ],
+        }
+    )
 
 
 def _plain(entries: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +192,9 @@ def _held(out: Output, asked: Mapping[str, Any], overwrite: bool) -> Mapping[str
     where = f"{out.store}: labels/{out.name}"
     if notes is None:
         if out.name in (ngff.label_names(out.store) if ngff.is_store(out.store) else []):
-            raise ValueError(f"{where} is there already and not of tiledlaf; choose another --name or add --overwrite")
+            raise ValueError(
+                f"{where} is there already and not of tiledlaf; choose another --name or add --overwrite"
+            )
         return None
     if notes.get("fingerprint") != output.fingerprint(asked):
         output.refuse_difference(
@@ -242,3 +253,20 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
         picture=pyramid("", channels, image.dtype) if copy_image else None,
         confidence=pyramid("confidence", 0, "float32") if confidence else None,
     )
+
+
+def needed_bytes(plan: Plan) -> int:
+    """Disk space to expect: the image as large as stored, labels at an eighth, confidence whole."""
+    job = plan.job
+    pixels = math.prod(job.grid.size) * 4 / 3
+    need = pixels * (1 / 8 + 4 * (job.confidence is not None))
+    if job.picture is not None:
+        itemsize = np.dtype(job.image.dtype).itemsize
+        raw = math.prod(job.image.grid) * job.image.stored_channels * itemsize
+        stored = (
+            sum(size for _, size, _ in job.image.state()) if job.image.source != "memory" else raw
+        )
+        # a JPEG grows when its pixels are stored without loss
+        lossy = job.image.source in ("tiff", "raster")
+        need += pixels / math.prod(job.image.grid) * (raw / 2 if lossy else min(stored, raw))
+    return int(need)

@@ -1,0 +1,329 @@
+"""The command line: tiledlaf label, info, demo."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import sys
+import time as clock
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from . import __version__
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM came: leave through every `finally`."""
+
+
+def main() -> None:
+    """Run the command line. Bad input is one line on stderr and exit code 2."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        code = _fail(error.format_message())
+    except ValueError as error:
+        code = _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        code = _stopped("interrupted", INTERRUPTED)
+    except Terminated:
+        code = _stopped("terminated", TERMINATED)
+    sys.exit(code or 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _fail(message: str) -> int:
+    click.echo(f"tiledlaf: error: {' '.join(message.split())}", err=True)
+    return 2
+
+
+def _stopped(how: str, code: int) -> int:
+    click.echo(f"tiledlaf: {how}; the same command completes the output", err=True)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def cli() -> None:
+    """Label images too large for one machine by linearized assignment flows."""
+
+
+def _integers(separator: str = ",") -> Callable[..., tuple[int, ...] | None]:
+    def read(context: Any, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+        if text is None:
+            return None
+        try:
+            return tuple(int(part) for part in text.split(separator))
+        except ValueError:
+            raise ValueError(f"--{option.name} expects integers like 0,2, got {text!r}") from None
+
+    return read
+
+
+def _spans(
+    context: Any, option: click.Parameter, text: str | None
+) -> tuple[tuple[int, int], ...] | None:
+    if text is None:
+        return None
+    try:
+        pairs = [part.split(":") for part in text.split(",")]
+        return tuple((int(a), int(b)) for a, b in pairs)
+    except ValueError:
+        raise ValueError(f"--region expects y0:y1,x0:x1, got {text!r}") from None
+
+
+@cli.command()
+@click.argument("input")
+@click.argument("output", required=False)
+@click.option("--classes", type=int, metavar="N", help="Data term: N prototypes by k-means.")
+@click.option(
+    "--prototypes", metavar="FILE", help="Data term: CSV, a row a class, a column a channel."
+)
+@click.option(
+    "--probabilities", metavar="PROBS", help="Data term: (J, y, x) of any model; Zarr, TIFF, npy."
+)
+@click.option("--name", default="tiledlaf", show_default=True, help="Labels go to labels/NAME.")
+@click.option(
+    "--neighborhood",
+    default="3x3",
+    show_default=True,
+    metavar="3x3|5x5|3x3x3|rings:3,7|FILE",
+    help="Pixels that are averaged over.",
+)
+@click.option("--rho", type=float, default=1.0, show_default=True, help="Scale of the distances.")
+@click.option(
+    "--time",
+    type=float,
+    default=5.0,
+    show_default=True,
+    metavar="T",
+    help="Integration time: more is smoother.",
+)
+@click.option(
+    "--tol",
+    type=float,
+    default=1e-4,
+    show_default=True,
+    help="Tolerance of Taylor and of Krylov's halo.",
+)
+@click.option(
+    "--integrator",
+    default="taylor",
+    show_default=True,
+    metavar="taylor|krylov|euler",
+    help="Scheme.",
+)
+@click.option("--dim", type=int, metavar="M", help="Krylov dimension (10).")
+@click.option("--steps", type=int, metavar="N", help="Euler steps (50).")
+@click.option(
+    "--tile", type=int, metavar="N", help="Edge of a tile, which is a shard of the output."
+)
+@click.option(
+    "--workers", type=int, metavar="N", help="Processes (threads for small images); all cores."
+)
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="A Dask scheduler, or 'threads' or 'processes'."
+)
+@click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file.")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="cpu|cuda",
+    help="Where tiles are computed.",
+)
+@click.option(
+    "--level", type=int, default=0, show_default=True, help="Resolution level of the input."
+)
+@click.option(
+    "--channels", callback=_integers(), metavar="C,...", help="Channels of the data term; all."
+)
+@click.option("--axes", help="Axes of the input where it does not name them, such as zyx.")
+@click.option("--mask", help="Image whose zeros are not labeled.")
+@click.option(
+    "--region",
+    callback=_spans,
+    metavar="y0:y1,x0:x1",
+    help="Label this part only, in pixels of --level.",
+)
+@click.option("--confidence", is_flag=True, help="Also write max_j W_j(T).")
+@click.option(
+    "--names", metavar="FILE", help='Names of the classes: a line each, or JSON ["a", "b"].'
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of k-means and its sample.")
+@click.option("--export", metavar="FILE", help="Also write the labels as .png or .tif.")
+@click.option("--no-image", is_flag=True, help="Do not copy the image into the output.")
+@click.option("--into-input", is_flag=True, help="Add the labels to INPUT; takes no OUTPUT.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--overwrite", is_flag=True, help="Replace labels/NAME, and nothing else.")
+def label(**given: Any) -> int:
+    """Label INPUT tile by tile into the OME-Zarr OUTPUT.
+
+    Give exactly one of --classes, --prototypes and --probabilities. A run that was cut goes on
+    where it stopped when the same command is given again.
+    """
+    from . import images, labeling, picture, report
+    from .plan import make_plan
+
+    if given["into_input"] == (given["output"] is not None):
+        raise ValueError("expected either OUTPUT or --into-input")
+    source = images.open_image(
+        given["input"], level=given["level"], axes=given["axes"], channels=given["channels"]
+    )
+    probabilities = None
+    if given["probabilities"] is not None:
+        probabilities = labeling.open_probabilities(given["probabilities"], source.spatial_axes)
+    mask = None
+    if given["mask"] is not None:
+        mask = images.open_image(given["mask"])
+    prototypes = None if given["prototypes"] is None else _read_csv(given["prototypes"])
+    term = labeling.data_term(given["classes"], prototypes, probabilities, given["seed"])
+    scheme = labeling.integrator(given["integrator"], given["tol"], given["dim"], given["steps"])
+    settings = labeling.make_settings(
+        given["neighborhood"],
+        len(source.grid),
+        given["rho"],
+        given["time"],
+        scheme,
+        given["device"],
+    )
+    plan = make_plan(
+        source, given["output"] or given["input"], term=term, settings=settings,
+        probabilities=probabilities, mask=mask, region=given["region"], tile=given["tile"],
+        name=given["name"], names=None if given["names"] is None else _read_names(given["names"]),
+        confidence=given["confidence"], copy_image=not given["no_image"],
+        into_input=given["into_input"], overwrite=given["overwrite"], seed=given["seed"],
+    )  # fmt: skip
+    if given["export"] is not None:
+        picture.check_export(given["export"], plan.job.grid.size, term.classes)
+    if given["dry_run"]:
+        click.echo("\n".join(report.dry_run(plan)))
+        return 0
+    with labeling.open_pool(
+        plan, given["workers"], given["scheduler"], given["scheduler_file"]
+    ) as pool:
+        labeling.check_resources(plan, pool)
+        plan = labeling.settle(plan)
+        with _progress(plan) as advance:
+            found = labeling.run(plan, pool, advance)
+    for line in found.errors:
+        click.echo(f"tiledlaf: {line}", err=True)
+    if given["export"] is not None and not found.errors:
+        assert plan.out is not None
+        picture.export(plan.out.store, plan.out.group, given["export"], term.classes)
+    click.echo("\n".join(report.summary(found, plan.names)))
+    return 1 if found.errors else 0
+
+
+@contextmanager
+def _progress(plan: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar with megapixels a second and time left; without a terminal a line every 10 seconds."""
+    from tqdm import tqdm
+
+    from . import records, report
+
+    grid = plan.job.grid
+    known = records.read(plan.out.records) if plan.held else {}
+    finished = [r for r in known.values() if r["state"] in ("done", "skipped")]
+    total = 1.0
+    for edge in grid.size:
+        total *= edge
+    total /= 1e6
+    start = min(total, sum(report.megapixels(r, grid.tile) for r in finished))
+    if sys.stderr.isatty():
+        form = (
+            "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} Mpx, {rate_fmt}, {remaining} left"
+        )
+        with tqdm(total=total, initial=start, unit="Mpx", bar_format=form, file=sys.stderr) as bar:
+            yield lambda record: _advance(bar, report.megapixels(record, grid.tile))
+        return
+    began = last = clock.monotonic()
+    done = 0.0
+
+    def line(record: dict[str, Any]) -> None:
+        nonlocal last, done
+        done += report.megapixels(record, grid.tile)
+        now = clock.monotonic()
+        if now - last >= 10:
+            last, rate = now, done / (now - began)
+            left = max(0.0, total - start - done) / rate
+            click.echo(
+                f"{min(total, start + done):.1f}/{total:.1f} Mpx, {rate:.2f} Mpx/s, {left:.0f} s left",
+                err=True,
+            )
+
+    yield line
+
+
+def _advance(bar: Any, amount: float) -> None:
+    bar.update(min(amount, bar.total - bar.n))
+
+
+def _read_csv(path: str) -> list[list[float]]:
+    try:
+        with open(path, newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    try:
+        return [[float(value) for value in row] for row in rows]
+    except ValueError as error:
+        raise ValueError(f"{path}: expected rows of numbers, {error}") from None
+
+
+def _read_names(path: str) -> Sequence[str]:
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: names cannot be read, {error}") from None
+    if not text.lstrip().startswith(("[", "{")):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected a JSON list of names, {error}") from None
+    if isinstance(found, dict):
+        if sorted(found) != sorted(map(str, range(1, len(found) + 1))):
+            raise ValueError(
+                f'{path}: expected names for "1" to "{len(found)}", got {sorted(found)}'
+            )
+        found = [found[str(v)] for v in range(1, len(found) + 1)]
+    return [str(name) for name in found]
+
+
+@cli.command()
+@click.argument("path")
+def info(path: str) -> None:
+    """Say what a store or an image holds: shapes, levels, labels, settings, how complete."""
+    from . import report
+
+    click.echo("\n".join(report.info(path)))
+
+
+@cli.command()
+@click.option(
+    "--output", default=".", show_default=True, metavar="DIR", help="Folder to write into."
+)
+def demo(output: str) -> int:
+    """Label a photograph that scikit-image ships; write an OME-Zarr and a PNG to look at."""
+    from . import report
+    from .demo import NAMES
+    from .demo import demo as run
+
+    if not Path(output).is_dir():
+        raise ValueError(f"--output {output}: no such folder")
+    found, path = run(output)
+    click.echo("\n".join([*report.summary(found, dict(enumerate(NAMES, 1))), f"picture: {path}"]))
+    return 1 if found.errors else 0

@@ -1,0 +1,138 @@
+"""Texts for people: what a store holds, what a run will do, what it did."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import images, ngff, output, records
+from .flow import Krylov
+from .job import predicted_bytes
+from .labeling import Summary
+from .output import Output
+from .plan import Plan, needed_bytes
+
+
+def _times(shape: Sequence[float]) -> str:
+    return " x ".join(f"{n:g}" for n in shape)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def dry_run(plan: Plan) -> list[str]:
+    """Lines on tiles, halo and why, steps, memory, tasks and disk space."""
+    job, settings = plan.job, plan.job.settings
+    reach = settings.integrator.reach(settings.time)
+    name = type(settings.integrator).__name__
+    lines = [
+        f"image: {job.image.path}, {job.image.spatial_axes} {_times(job.image.grid)}, "
+        f"{job.image.stored_channels} channel(s) of {job.image.dtype}",
+        f"tiles: {len(job.grid)} ({_times(job.grid.shape)}) of {_times(job.grid.tile)} pixels",
+        f"halo: {_times(job.grid.halo)} pixels = {reach} steps of {name} for T = "
+        f"{settings.time:g} x neighborhood radius",
+        f"steps: {reach} averages over {len(settings.offsets)} neighbors, the first for S"
+        + (
+            f"; Krylov dimension {settings.integrator.dim}"
+            if isinstance(settings.integrator, Krylov)
+            else ""
+        ),
+        f"memory of a worker: about {_size(predicted_bytes(job))}",
+    ]
+    left = len(job.grid)
+    if plan.out is not None:
+        known = records.read(plan.out.records) if plan.held else {}
+        left -= sum(r["state"] in ("done", "skipped") for r in known.values())
+        free = shutil.disk_usage(output.existing_parent(plan.out.store)).free
+        lines.append(f"disk: about {_size(needed_bytes(plan))} needed at most, {_size(free)} free")
+    lines.append(
+        f"tasks: {left}, one a tile"
+        + (f" ({len(job.grid) - left} done before)" if plan.held else "")
+    )
+    return lines
+
+
+def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
+    """Lines on tiles, pixels of each label, proven labels, seconds, and the output."""
+    total = sum(found.pixels) or 1
+    lines = ["tiles: " + ", ".join(f"{n} {state}" for state, n in found.tiles.items())]
+    for value, count in enumerate(found.pixels):
+        if count or value:
+            name = names.get(value, "not labeled")
+            lines.append(f"  {value:3d} {name}: {count} pixels ({100 * count / total:.1f} %)")
+    labeled = sum(found.pixels[1:])
+    if found.proven is None:
+        lines.append("proven labels: none (the Krylov scheme has no bound a pixel)")
+    elif labeled:
+        lines.append(f"proven labels: {100 * found.proven / labeled:.3f} %")
+    lines.append(f"seconds: {found.seconds:.1f}")
+    lines.append(f"output: {found.output}")
+    return lines
+
+
+def info(path: str) -> list[str]:
+    """Lines on what a store or an image file holds.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing that can be read.
+    """
+    if not os.path.exists(path):
+        raise ValueError(f"{path}: no such file or folder")
+    if not ngff.is_store(path):
+        image = images.open_image(path)
+        return [f"{path}: {image.source}, axes {image.axes}, {image.dtype}", *_levels(image)]
+    names = ngff.label_names(path)
+    lines = []
+    if ngff.has_image(path) or not names:
+        lines += [f"{path}: image", *ngff.describe(path)]
+    else:
+        lines += [f"{path}: labels only"]
+    for name in names:
+        lines += ["", f"labels/{name}", *ngff.describe(f"{path}/labels/{name}")]
+        lines += _run(Output(path, name))
+    if ngff.has_image(path, "confidence"):
+        lines += ["", "confidence", *ngff.describe(f"{path}/confidence")]
+    return lines
+
+
+def _levels(image: images.Image) -> list[str]:
+    return [f"  level {i}: {image.spatial_axes} {_times(s)}" for i, s in enumerate(image.levels)]
+
+
+def _run(out: Output) -> list[str]:
+    notes = out.notes()
+    if notes is None:
+        return ["  not of tiledlaf"]
+    states = [r["state"] for r in records.read(Path(out.records)).values()]
+    done = states.count("done") + states.count("skipped")
+    total = notes.get("tiles", 0)
+    lines = [f"  complete: {done} of {total} tiles ({100 * done / max(total, 1):.1f} %)"]
+    if "failed" in states:
+        lines.append(f"  failed: {states.count('failed')} tiles; the same command tries them again")
+    lines += [f"  {key}: {_value(value)}" for key, value in notes.get("settings", {}).items()]
+    if "prototypes" in notes:
+        lines.append("  prototypes: " + "; ".join(_row(row) for row in notes["prototypes"]))
+        lines.append(f"  scale: {notes['scale']:.6g}")
+    return lines
+
+
+def _row(row: Sequence[float]) -> str:
+    return ", ".join(f"{v:.4g}" for v in row)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(v, list) for v in value):
+        return f"{len(value)} of {value[0]} to {value[-1]}"
+    return str(value)
+
+
+def megapixels(record: Mapping[str, Any], tile: Sequence[int]) -> float:
+    """Megapixels of a finished tile, for progress; skipped and failed ones count whole."""
+    return (record.get("pixels") or math.prod(tile)) / 1e6
