@@ -198,8 +198,7 @@ def test_siblings_agree_but_for_ties():
 
 def stored(path):
     """Decoded labels and confidence of a store."""
-    with ngff.codecs():
-        return [np.asarray(ngff.open_array(path, n)[:]) for n in ("labels/tiledlaf/0", "confidence/0")]
+    return [np.asarray(ngff.open_array(path, n)[:]) for n in ("labels/tiledlaf/0", "confidence/0")]
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
@@ -215,8 +214,7 @@ def test_stores_are_equal_wherever_they_are_made(tmp_path, scheduler):
     same(stored(str(out)), expected)
     assert summary.tiles == {"done": 30, "skipped": 0, "failed": 0}
     assert summary.pixels == [0, *np.bincount(expected[0].ravel())[1:]]
-    with ngff.codecs():
-        np.testing.assert_array_equal(ngff.open_array(str(out), "0")[:], image)
+    np.testing.assert_array_equal(ngff.open_array(str(out), "0")[:], image)
 
 
 def test_an_outside_scheduler(tmp_path):

@@ -33,9 +33,8 @@ def demo(
     )  # fmt: skip
     image = images.open_image(source)
     whole = tuple(slice(0, n) for n in image.grid)
-    with ngff.codecs():
-        labels = np.asarray(ngff.open_array(store, "labels/tiledlaf/0")[:])
-        confidence = np.asarray(ngff.open_array(store, "confidence/0")[:])
+    labels = np.asarray(ngff.open_array(store, "labels/tiledlaf/0")[:])
+    confidence = np.asarray(ngff.open_array(store, "confidence/0")[:])
     path = Path(folder) / "tiledlaf-demo.png"
     names = dict(enumerate(NAMES, 1))
     picture.panels(image.read(whole), labels, confidence, names).save(path)

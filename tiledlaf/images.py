@@ -79,8 +79,7 @@ class Image:
             index.append(
                 next(spatial) if axis in ngff.SPATIAL else 0 if axis == "t" else slice(None)
             )
-        with ngff.codecs():
-            block = np.asarray(array[tuple(index)])
+        block = np.asarray(array[tuple(index)])
         kept = self.axes.replace("t", "")
         block = np.moveaxis(block, kept.index("c"), 0) if "c" in kept else block[None]
         if chosen is not None:

@@ -81,16 +81,15 @@ def finish(store: str, pyramid: Pyramid, reduce: object) -> None:
         exact = all(n in (a // r, -(-a // r)) for a, n, r in zip(finer, shape, ratio, strict=True))
         zero = (0,) * len(shape)
         for tile in Grid(shape, zero, shape, pyramid.unit(level), zero):
-            with ngff.codecs():
-                if exact:
-                    box = tuple(
-                        slice(c.start * r, c.stop * r)
-                        for c, r in zip(tile.core, ratio, strict=True)
-                    )
-                    part = reduce(np.asarray(source[(*front, *box)]), ratio)  # type: ignore[operator]
-                    part = part[..., *(slice(0, c.stop - c.start) for c in tile.core)]
-                else:
-                    part = _resampled(source, front, tile.core, finer, shape)
+            if exact:
+                box = tuple(
+                    slice(c.start * r, c.stop * r)
+                    for c, r in zip(tile.core, ratio, strict=True)
+                )
+                part = reduce(np.asarray(source[(*front, *box)]), ratio)  # type: ignore[operator]
+                part = part[..., *(slice(0, c.stop - c.start) for c in tile.core)]
+            else:
+                part = _resampled(source, front, tile.core, finer, shape)
             ngff.write(store, f"{pyramid.group}/{level}".lstrip("/"), (*front, *tile.core), part)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from zarr.codecs import BloscCodec
 from .tiles import Box
 
 SPATIAL = "zyx"
+_opening = threading.Lock()
 CHUNK = 256  # edge of an inner chunk, at most
 _UNITS = {"z": "micrometer", "y": "micrometer", "x": "micrometer"}
 
@@ -135,8 +137,13 @@ def _plain(array: zarr.Array) -> Multiscale:
 
 
 def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
-    """An array of a store."""
-    return zarr.open_array(path, path=name or None, mode=mode)
+    """An array of a store, read and written by the fast codec pipeline on the calling thread."""
+    fast = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+    # an array keeps the pipeline that it was opened with, so the setting lasts no longer
+    with _opening, zarr.config.set(fast), warnings.catch_warnings():
+        # what zarrs cannot decode is left to zarr's own pipeline, slower and as right
+        warnings.filterwarnings("ignore", "Array is unsupported by ZarrsCodecPipeline")
+        return zarr.open_array(path, path=name or None, mode=mode)
 
 
 def open_foreign(store: Any) -> zarr.Array:
@@ -312,15 +319,6 @@ def label_names(store: str) -> list[str]:
         return list(metadata(zarr.open_group(store, path="labels", mode="r")).get("labels", []))
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         return []
-
-
-@contextlib.contextmanager
-def codecs() -> Iterator[None]:
-    """Read and write with the fast codec pipeline, on the calling thread."""
-    with zarr.config.set(
-        {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
-    ):
-        yield
 
 
 @functools.lru_cache(maxsize=64)

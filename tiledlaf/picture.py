@@ -82,18 +82,17 @@ def export(store: str, group: str, path: str, classes: int) -> None:
     """
     array = ngff.open_array(store, f"{group}/0")
     check_export(path, array.shape, classes)
-    with ngff.codecs():
-        if Path(path).suffix.lower() == ".png":
-            picture = PIL.Image.fromarray(np.asarray(array[:]))
-            picture.putpalette(palette(classes).ravel().tolist())
-            picture.save(path)
-        else:
-            import tifffile
+    if Path(path).suffix.lower() == ".png":
+        picture = PIL.Image.fromarray(np.asarray(array[:]))
+        picture.putpalette(palette(classes).ravel().tolist())
+        picture.save(path)
+    else:
+        import tifffile
 
-            tifffile.imwrite(
-                path, _blocks(array, array.shape), shape=array.shape, dtype=array.dtype,
-                tile=(256, 256), compression="zlib", bigtiff=True, photometric="minisblack",
-            )  # fmt: skip
+        tifffile.imwrite(
+            path, _blocks(array, array.shape), shape=array.shape, dtype=array.dtype,
+            tile=(256, 256), compression="zlib", bigtiff=True, photometric="minisblack",
+        )  # fmt: skip
 
 
 def check_export(path: str, shape: Sequence[int], classes: int) -> None:

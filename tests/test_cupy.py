@@ -1,0 +1,153 @@
+"""The GPU kernels against the readable reference. Needs CuPy and a CUDA device."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiledlaf.kernels import numpy as reference
+from tiledlaf.kernels import select
+from tiledlaf.stencil import box, rings
+
+pytestmark = pytest.mark.gpu
+cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+if not cupy.cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+gpu = select(cupy.empty(0))
+
+ASYMMETRIC = ((0, 0), (2, -1), (-4, 3), (0, 5))
+TAYLOR = tuple(5 / k for k in range(8, 1, -1))
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
+CASES = (
+    ((1, 1), box(3, 3)),
+    ((37, 41), box(3, 3)),
+    ((70, 5), rings(3, 7)),
+    ((37, 41), ASYMMETRIC),
+    ((5, 7, 19), box(3, 3, 3)),
+)
+each_case = pytest.mark.parametrize(("grid", "offsets"), CASES)
+# one group of registers; its last size; several groups, the last one cut; 16-bit labels
+each_count = pytest.mark.parametrize("labels", [2, 3, 8, 32, 33, 300])
+each_type = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def _problem(grid: Any, offsets: Any, labels: int, dtype: Any) -> tuple[Any, Any]:
+    """Weights and q; weights of neighbors outside the grid are not 0, some inside are."""
+    rng = np.random.default_rng(labels)
+    weights = rng.random((len(offsets), *grid)) * (rng.random((len(offsets), *grid)) < 0.8)
+    weights /= np.maximum(weights.sum(axis=0), 1e-3)
+    q = 3 * rng.standard_normal((labels, *grid))
+    return weights.astype(dtype), q.astype(dtype)
+
+
+def _assert_close(found: Any, expected: Any) -> None:
+    assert isinstance(found, cupy.ndarray)
+    assert found.dtype == expected.dtype
+    atol = TOLERANCE[expected.dtype.type] * np.abs(expected).max()
+    np.testing.assert_allclose(found.get(), expected, rtol=0, atol=atol)
+
+
+@each_type
+@each_count
+@each_case
+def test_functions_equal_the_reference(grid: Any, offsets: Any, labels: int, dtype: Any) -> None:
+    weights, q = _problem(grid, offsets, labels, dtype)
+    w, x = cupy.asarray(weights), cupy.asarray(q)
+    for name in ("average", "adjoint", "similarity"):
+        found = getattr(gpu, name)(w, x, offsets)
+        _assert_close(found, getattr(reference, name)(weights, q, offsets))
+    for arguments in ((TAYLOR, False, 5.0), ((0.5,) * 9, True, 0.5), ((), False, 2.0)):
+        found = gpu.flow(w, x, offsets, *arguments)
+        _assert_close(found, reference.flow(weights, q, offsets, *arguments))
+
+
+@pytest.mark.parametrize("linearized", [False, True])
+@each_type
+@each_count
+@each_case
+def test_labels_differ_only_at_ties(
+    grid: Any, offsets: Any, labels: int, dtype: Any, linearized: bool
+) -> None:
+    weights, q = _problem(grid, offsets, labels, dtype)
+    log_w0 = q[::-1].copy() if linearized else None
+    on_gpu = None if log_w0 is None else cupy.asarray(log_w0)
+    found = gpu.classify(
+        cupy.asarray(weights), cupy.asarray(q), offsets, TAYLOR, False, 5.0, on_gpu
+    )
+    label, confidence, gap = reference.classify(weights, q, offsets, TAYLOR, False, 5.0, log_w0)
+    _assert_close(found[1], confidence)
+    tie = 20 * TOLERANCE[dtype]
+    np.testing.assert_allclose(found[2].get(), gap, rtol=0, atol=tie)
+    assert found[0].dtype == label.dtype
+    differ = found[0].get() != label
+    assert (gap[differ] <= tie).all()
+    assert differ.sum() <= 1 + differ.size // 1000
+
+
+@each_type
+@each_count
+def test_decide_takes_the_first_of_equals(labels: int, dtype: Any) -> None:
+    z = np.random.default_rng(0).integers(0, 3, (labels, 37, 41)).astype(dtype)
+    label, confidence, gap = gpu.decide(cupy.asarray(z))
+    expected = reference.decide(z)
+    np.testing.assert_array_equal(label.get(), expected[0])
+    _assert_close(confidence, expected[1])
+    np.testing.assert_array_equal(gap.get(), expected[2])
+
+
+@each_type
+@pytest.mark.parametrize("labels", [2, 8, 33])
+@pytest.mark.parametrize(
+    ("grid", "offsets"),
+    [((90, 101), box(3, 3)), ((120, 140), rings(3, 7)), ((20, 21, 40), box(3, 3, 3))],
+)
+def test_windows_have_the_bits_of_the_whole(
+    grid: Any, offsets: Any, labels: int, dtype: Any
+) -> None:
+    weights, q = (cupy.asarray(a) for a in _problem(grid, offsets, labels, dtype))
+    coefficients = TAYLOR[-2:]
+    halo = max(map(max, offsets)) * (len(coefficients) + 1)
+    runs = (gpu.flow, gpu.classify)
+    whole, chosen = (run(weights, q, offsets, coefficients) for run in runs)
+    for parts in itertools.product(*(((0, n // 3), (n // 3, n // 3 + 5), (n - 7, n)) for n in grid)):
+        cuts = [(max(0, a - halo), min(n, b + halo)) for (a, b), n in zip(parts, grid, strict=True)]
+        window = tuple(slice(*cut) for cut in cuts)
+        core = tuple(slice(*part) for part in parts)
+        inner = tuple(slice(a - c, b - c) for (a, b), (c, _) in zip(parts, cuts, strict=True))
+        w, x = weights[:, *window], q[:, *window]
+        z, labelled = (run(w, x, offsets, coefficients) for run in runs)
+        assert z[:, *inner].get().tobytes() == whole[:, *core].get().tobytes()
+        for part, full in zip(labelled, chosen, strict=True):
+            assert part[inner].get().tobytes() == full[core].get().tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("grid", [(1, 1), (37, 41), (5, 7, 19)])
+def test_distances_have_the_bits_of_the_reference(grid: Any, dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    image = (200 * rng.random((3, *grid))).astype(dtype)
+    prototypes = 200 * rng.random((5, 3))
+    found = gpu.distances(cupy.asarray(image), prototypes, 7.3)
+    np.testing.assert_array_equal(found.get(), reference.distances(image, prototypes, 7.3))
+
+
+def test_planes_need_not_be_contiguous() -> None:
+    weights, q = (cupy.asarray(a) for a in _problem((37, 41), box(3, 3), 4, np.float32))
+    strided = cupy.ascontiguousarray(q.transpose(1, 2, 0)).transpose(2, 0, 1)
+    found = gpu.average(cupy.asfortranarray(weights), strided, box(3, 3))
+    assert (found == gpu.average(weights, q, box(3, 3))).all()
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    weights, q = (cupy.asarray(a) for a in _problem((7, 9), box(3, 3), 4, np.float32))
+    with pytest.raises(ValueError, match="weights must have shape"):
+        gpu.average(weights[1:], q, box(3, 3))
+    with pytest.raises(ValueError, match="arrays of one type"):
+        gpu.flow(weights, q.astype(np.float64), box(3, 3), TAYLOR)
+    with pytest.raises(ValueError, match="float32 or float64"):
+        gpu.decide(q.astype(np.int32))
+    with pytest.raises(ValueError, match="prototypes need 4 columns"):
+        gpu.distances(q, np.zeros((2, 3)), 1.0)
