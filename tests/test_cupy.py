@@ -112,7 +112,8 @@ def test_windows_have_the_bits_of_the_whole(
     halo = max(map(max, offsets)) * (len(coefficients) + 1)
     runs = (gpu.flow, gpu.classify)
     whole, chosen = (run(weights, q, offsets, coefficients) for run in runs)
-    for parts in itertools.product(*(((0, n // 3), (n // 3, n // 3 + 5), (n - 7, n)) for n in grid)):
+    thirds = [((0, n // 3), (n // 3, n // 3 + 5), (n - 7, n)) for n in grid]
+    for parts in itertools.product(*thirds):
         cuts = [(max(0, a - halo), min(n, b + halo)) for (a, b), n in zip(parts, grid, strict=True)]
         window = tuple(slice(*cut) for cut in cuts)
         core = tuple(slice(*part) for part in parts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import os
 import signal
 import sys
 import time as clock
@@ -29,10 +31,15 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(standalone_mode=False)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "tiledlaf"
+        code = _fail(f"{error.format_message()} (see {command} --help)")
     except click.ClickException as error:
         code = _fail(error.format_message())
     except ValueError as error:
         code = _fail(str(error))
+    except OSError as error:
+        code = _fail(_reason(error))
     except (click.Abort, KeyboardInterrupt):
         code = _stopped("interrupted", INTERRUPTED)
     except Terminated:
@@ -49,12 +56,19 @@ def _fail(message: str) -> int:
     return 2
 
 
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 def _stopped(how: str, code: int) -> int:
     click.echo(f"tiledlaf: {how}; the same command completes the output", err=True)
     return code
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=False,
+)
 @click.version_option(__version__)
 def cli() -> None:
     """Label images too large for one machine by linearized assignment flows."""
@@ -178,7 +192,8 @@ def label(**given: Any) -> int:
     from .plan import make_plan
 
     if given["into_input"] == (given["output"] is not None):
-        raise ValueError("expected either OUTPUT or --into-input")
+        got = "both" if given["into_input"] else "none"
+        raise ValueError(f"expected an OUTPUT or --into-input, got {got}")
     source = images.open_image(
         given["input"], level=given["level"], axes=given["axes"], channels=given["channels"]
     )
@@ -208,6 +223,11 @@ def label(**given: Any) -> int:
     )  # fmt: skip
     if given["export"] is not None:
         picture.check_export(given["export"], plan.job.grid.size, term.classes)
+        for key in ("input", "probabilities", "mask"):
+            if given[key] is not None and _same(given[key], given["export"]):
+                raise ValueError(
+                    f"--export {given['export']}: expected another file than the {key}"
+                )
     if given["dry_run"]:
         click.echo("\n".join(report.dry_run(plan)))
         return 0
@@ -216,13 +236,20 @@ def label(**given: Any) -> int:
     ) as pool:
         labeling.check_resources(plan, pool)
         plan = labeling.settle(plan)
-        with _progress(plan) as advance:
-            found = labeling.run(plan, pool, advance)
+        try:
+            with _progress(plan) as advance:
+                found = labeling.run(plan, pool, advance)
+        except OSError as error:
+            _fail(f"{_reason(error)}; the same command completes the output")
+            return 1
     for line in found.errors:
         click.echo(f"tiledlaf: {line}", err=True)
-    if given["export"] is not None and not found.errors:
-        assert plan.out is not None
-        picture.export(plan.out.store, plan.out.group, given["export"], term.classes)
+    if given["export"] is not None:
+        if found.errors:
+            click.echo(f"tiledlaf: {given['export']} is not written, tiles failed", err=True)
+        else:
+            assert plan.out is not None
+            picture.export(plan.out.store, plan.out.group, given["export"], term.classes)
     click.echo("\n".join(report.summary(found, plan.names)))
     return 1 if found.errors else 0
 
@@ -237,10 +264,7 @@ def _progress(plan: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
     grid = plan.job.grid
     known = records.read(plan.out.records) if plan.held else {}
     finished = [r for r in known.values() if r["state"] in ("done", "skipped")]
-    total = 1.0
-    for edge in grid.size:
-        total *= edge
-    total /= 1e6
+    total = math.prod(grid.size) / 1e6
     start = min(total, sum(report.megapixels(r, grid.tile) for r in finished))
     if sys.stderr.isatty():
         form = (
@@ -259,9 +283,9 @@ def _progress(plan: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
         if now - last >= 10:
             last, rate = now, done / (now - began)
             left = max(0.0, total - start - done) / rate
+            now_done = min(total, start + done)
             click.echo(
-                f"{min(total, start + done):.1f}/{total:.1f} Mpx, {rate:.2f} Mpx/s, {left:.0f} s left",
-                err=True,
+                f"{now_done:.1f}/{total:.1f} Mpx, {rate:.2f} Mpx/s, {left:.0f} s left", err=True
             )
 
     yield line
@@ -272,22 +296,34 @@ def _advance(bar: Any, amount: float) -> None:
 
 
 def _read_csv(path: str) -> list[list[float]]:
-    try:
-        with open(path, newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+    rows = [row for row in csv.reader(_read_text(path).splitlines()) if row]
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"{path}: expected rows of the same length, got {len(rows[0])} values in row 1 and "
+                f"{len(row)} in row {number}"
+            )
     try:
         return [[float(value) for value in row] for row in rows]
     except ValueError as error:
         raise ValueError(f"{path}: expected rows of numbers, {error}") from None
 
 
-def _read_names(path: str) -> Sequence[str]:
+def _read_text(path: str) -> str:
     try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: names cannot be read, {error}") from None
+        return Path(path).read_text("utf-8-sig")  # spreadsheets begin files with a mark
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected a text file") from None
+    except OSError as error:
+        raise ValueError(_reason(error)) from None
+
+
+def _same(path: str, other: str) -> bool:
+    return os.path.exists(other) and os.path.samefile(path, other)
+
+
+def _read_names(path: str) -> Sequence[str]:
+    text = _read_text(path)
     if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:

@@ -13,7 +13,7 @@ from .kernels.numpy import Array
 
 SMALLEST = 1e-6  # probabilities are clipped here, so that D stays finite
 SAMPLE_PIXELS = 65536
-_BLOCK = 16  # edge of a sampled block: few chunks are read whatever the image's size
+BLOCK = 16  # edge of a sampled block: few chunks are read whatever the image's size
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,11 @@ def normalized(p: Array, valid: Array = None) -> Array:
     if valid is not None:
         wrong &= valid
     if bool(wrong.any()):
-        worst = float(total[wrong][0])
-        raise ValueError(f"expected probabilities {expected}, got a pixel with the sum {worst:.6g}")
+        values = ", ".join(f"{float(v):.4g}" for v in p[:, wrong][:8, 0])
+        raise ValueError(
+            f"expected probabilities {expected}, got a pixel with {values}"
+            + (", ..." if len(p) > 8 else "")
+        )
     return p
 
 
@@ -144,7 +147,7 @@ def sample_windows(shape: Sequence[int], seed: int) -> list[tuple[slice, ...]]:
     """
     if np.prod(shape, dtype=float) <= SAMPLE_PIXELS:
         return [tuple(slice(0, n) for n in shape)]
-    edges = [min(_BLOCK, n) if axis >= len(shape) - 2 else 1 for axis, n in enumerate(shape)]
+    edges = [min(BLOCK, n) if axis >= len(shape) - 2 else 1 for axis, n in enumerate(shape)]
     count = SAMPLE_PIXELS // int(np.prod(edges))
     rng = np.random.default_rng(seed)
     starts = [rng.integers(0, n - edge + 1, count) for n, edge in zip(shape, edges, strict=True)]
@@ -162,7 +165,10 @@ def pixels_of(blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) 
     sample = np.concatenate(rows)
     sample = sample[np.isfinite(sample).all(axis=1)]
     if not len(sample):
-        raise ValueError("no valid pixel in the image's sample for prototypes and scale")
+        raise ValueError(
+            "expected pixels to find prototypes and scale from, got a sample in which all are NaN, "
+            "inf or masked out (--seed draws another one)"
+        )
     return sample
 
 

@@ -16,6 +16,10 @@ from . import ngff
 from .tiles import Box
 
 TIFF = {".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"}
+MICROMETERS = {
+    "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0,
+    "\\u00B5m": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6,
+}  # fmt: skip
 RASTER = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
@@ -64,7 +68,9 @@ class Image:
         return self.shape[self.axes.index("c")] if "c" in self.axes else 1
 
     def read(self, window: Box, channels: Sequence[int] | None = None) -> np.ndarray:
-        """Pixels of a spatial window, (C, *window), contiguous.
+        """Pixels of a spatial window, (C, *window), contiguous and in the machine's byte order.
+
+        Float16 comes as float32, which kernels can compute with.
 
         Parameters
         ----------
@@ -84,7 +90,8 @@ class Image:
         block = np.moveaxis(block, kept.index("c"), 0) if "c" in kept else block[None]
         if chosen is not None:
             block = block[list(chosen)]
-        return np.ascontiguousarray(block)
+        native = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype
+        return np.ascontiguousarray(block, native.newbyteorder("="))
 
     def state(self) -> list[tuple[str, int, int]]:
         """Sizes and times of what is stored, for fingerprints."""
@@ -120,6 +127,10 @@ def _raster(path: str) -> np.ndarray:
 
     PIL.Image.MAX_IMAGE_PIXELS = None  # people's own images, not uploads: large is no attack
     with PIL.Image.open(path) as picture:
+        if picture.mode in ("RGB", "RGBA", "LA") and ";16" in str(picture.tile):
+            import imagecodecs  # Pillow would cut these to 8 bits
+
+            return np.asarray(imagecodecs.png_decode(Path(path).read_bytes()))
         colors = picture.convert("RGB") if picture.mode in ("P", "CMYK", "YCbCr") else picture
         return np.asarray(colors)
 
@@ -132,9 +143,10 @@ def guess_axes(shape: Sequence[int], path: str) -> str:
         return "cyx"
     if len(shape) == 3 and shape[2] in (3, 4):
         return "yxc"
+    likely = "zyx" if len(shape) == 3 else "tczyx"[-len(shape) :]
     raise ValueError(
         f"{path}: its axes are not named and its shape {tuple(shape)} does not tell them; "
-        f"say them with --axes, such as --axes {'zyx' if len(shape) == 3 else 'tczyx'[-len(shape) :]}"
+        f"say them with --axes, such as --axes {likely}"
     )
 
 
@@ -278,17 +290,16 @@ def _from_tiff(path: str, level: int, axes: str | None) -> Image:
     try:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
+            full = tuple(series.shape)
             _check_level(path, level, len(series.levels))
             shapes = [tuple(s.shape) for s in series.levels[level:]]
             named = series.axes.replace("S", "C").lower()
-            dtype, xml = series.dtype, file.ome_metadata
-    except (tifffile.TiffFileError, IndexError, OSError) as error:
+            dtype, sizes = series.dtype, _pixel_sizes(file)
+    except (tifffile.TiffFileError, IndexError, OSError, SyntaxError) as error:
         raise ValueError(f"{path}: expected a TIFF image, got {error}") from None
     if axes is None and set(named) <= set("tczyx") and len(set(named)) == len(named):
         axes = named
     letters = axes or guess_axes(shapes[0], path)
-    full = [tuple(s.shape) for s in series.levels][0]
-    sizes = _physical_sizes(xml) if xml else {}
     scale = [
         sizes.get(a, 1.0) * (f / n if a in ngff.SPATIAL else 1)
         for a, f, n in zip(letters, full, shapes[0], strict=True)
@@ -297,17 +308,28 @@ def _from_tiff(path: str, level: int, axes: str | None) -> Image:
     return _make(path, "tiff", str(level), letters, shapes, dtype, scale, None, units)
 
 
-def _physical_sizes(xml: str) -> dict[str, float]:
-    """Pixel sizes in micrometers of an OME-XML header, where it gives them in that unit."""
+def _pixel_sizes(file: Any) -> dict[str, float]:
+    """Pixel sizes in micrometers an axis, where the header of OME or ImageJ gives them."""
     import tifffile
 
-    entry = tifffile.xml2dict(xml).get("OME", {}).get("Image", {})
-    pixels = (entry[0] if isinstance(entry, list) else entry).get("Pixels", {})
+    found: dict[str, tuple[float, str]] = {}
+    if file.ome_metadata:
+        entry = tifffile.xml2dict(file.ome_metadata).get("OME", {}).get("Image", {})
+        pixels = (entry[0] if isinstance(entry, list) else entry).get("Pixels", {})
+        for axis in "ZYX":
+            key = f"PhysicalSize{axis}"
+            found[axis] = (float(pixels.get(key, 0)), pixels.get(f"{key}Unit", "µm"))
+    elif file.imagej_metadata:
+        unit = str(file.imagej_metadata.get("unit"))
+        found["Z"] = (float(file.imagej_metadata.get("spacing", 0)), unit)
+        for axis in "YX":
+            tag = file.pages[0].tags.get(f"{axis}Resolution")
+            count, length = tag.value if tag else (0, 0)
+            found[axis] = (length / count if count else 0.0, unit)
     return {
-        axis.lower(): float(pixels[f"PhysicalSize{axis}"])
-        for axis in "ZYX"
-        if f"PhysicalSize{axis}" in pixels
-        and pixels.get(f"PhysicalSize{axis}Unit", "µm") in ("µm", "μm")
+        axis.lower(): size * MICROMETERS[unit]
+        for axis, (size, unit) in found.items()
+        if size > 0 and unit in MICROMETERS
     }
 
 
@@ -315,6 +337,8 @@ def _from_file(path: str, source: str, level: int, axes: str | None) -> Image:
     _check_level(path, level, 1)
     try:
         array = _open_cached(path, source, "", _state(path))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, EOFError, ValueError, SyntaxError) as error:
         raise ValueError(f"{path}: this file cannot be read, {error}") from None
+    if source == "raster":
+        axes = axes or "yxc"[: array.ndim]
     return _bare(path, source, array.shape, array.dtype, axes)

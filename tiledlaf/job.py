@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -219,6 +220,7 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
             round(b - a, 4)
             for a, b in ((started, read), (read, computed), (computed, clock.perf_counter()))
         ],
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
 

@@ -66,7 +66,7 @@ def check_resources(plan: Plan, pool: Pool) -> None:
             "take a smaller --tile or fewer workers"
         )
     if plan.out is not None and plan.held is None:
-        free = shutil.disk_usage(output.existing_parent(plan.out.store)).free
+        free = shutil.disk_usage(output.nearest_existing(plan.out.store)).free
         if needed_bytes(plan) > free:
             raise ValueError(
                 f"{plan.out.store}: about {needed_bytes(plan) / 2**20:.0f} MiB are needed and "
@@ -134,6 +134,8 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         if isinstance(job.term, dataterm.Prototypes):
             notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
         out.start(notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names)
+    elif plan.held.get("names") != list(plan.names.values()):
+        out.describe(plan.held, plan.names)
     known = records.read(out.records)
     left = (
         t.index for t in job.grid if known.get(t.index, {}).get("state") not in ("done", "skipped")

@@ -26,7 +26,7 @@ def mean(block: np.ndarray, factor: Sequence[int]) -> np.ndarray:
     rest = [(0, -n % f) for n, f in zip(block.shape[front:], factor, strict=True)]
     if any(after for _, after in rest):
         block = np.pad(block, [(0, 0)] * front + rest, mode="edge")
-    whole = block.dtype.kind in "ui"
+    whole = block.dtype.kind in "uib"
     # sums of up to 4096 pixels of 16 bits fit into 32
     total = np.zeros(
         nearest(block, factor).shape,
@@ -77,14 +77,12 @@ def finish(store: str, pyramid: Pyramid, reduce: object) -> None:
             continue
         shape, finer = pyramid.shapes[level], pyramid.shapes[level - 1]
         source = ngff.open_array(store, f"{pyramid.group}/{level - 1}".lstrip("/"))
-        ratio = [round(a / b) for a, b in zip(finer, shape, strict=True)]
-        exact = all(n in (a // r, -(-a // r)) for a, n, r in zip(finer, shape, ratio, strict=True))
+        ratio = ngff.whole_ratio(finer, shape)
         zero = (0,) * len(shape)
         for tile in Grid(shape, zero, shape, pyramid.unit(level), zero):
-            if exact:
+            if ratio:
                 box = tuple(
-                    slice(c.start * r, c.stop * r)
-                    for c, r in zip(tile.core, ratio, strict=True)
+                    slice(c.start * r, c.stop * r) for c, r in zip(tile.core, ratio, strict=True)
                 )
                 part = reduce(np.asarray(source[(*front, *box)]), ratio)  # type: ignore[operator]
                 part = part[..., *(slice(0, c.stop - c.start) for c in tile.core)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import threading
@@ -21,7 +22,6 @@ from .tiles import Box
 SPATIAL = "zyx"
 _opening = threading.Lock()
 CHUNK = 256  # edge of an inner chunk, at most
-_UNITS = {"z": "micrometer", "y": "micrometer", "x": "micrometer"}
 
 
 @dataclass(frozen=True)
@@ -137,24 +137,42 @@ def _plain(array: zarr.Array) -> Multiscale:
 
 
 def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
-    """An array of a store, read and written by the fast codec pipeline on the calling thread."""
+    """An array of a store, read and written by the fast codec pipeline on the calling thread.
+
+    What that pipeline (zarrs) cannot decode is left to zarr's own, slower and as right.
+    """
+    array = zarr.open_array(path, path=name or None, mode=mode)
+    if not array.dtype.isnative or array.order != "C":
+        return array
     fast = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
-    # an array keeps the pipeline that it was opened with, so the setting lasts no longer
+    # an array keeps the pipeline it was made with, so the setting lasts no longer; nothing is read
+    # meanwhile, or all reading of this process would come to one thread
     with _opening, zarr.config.set(fast), warnings.catch_warnings():
-        # what zarrs cannot decode is left to zarr's own pipeline, slower and as right
         warnings.filterwarnings("ignore", "Array is unsupported by ZarrsCodecPipeline")
-        return zarr.open_array(path, path=name or None, mode=mode)
+        return zarr.Array(zarr.AsyncArray(array.metadata, array.store_path))
 
 
 def open_foreign(store: Any) -> zarr.Array:
     """The (first) array of a store that another library made."""
-    node = zarr.open(store, mode="r")
-    return node if isinstance(node, zarr.Array) else node["0"]
+    with _opening:  # not while another thread chooses the pipeline of its own array
+        node = zarr.open(store, mode="r")
+        return node if isinstance(node, zarr.Array) else node["0"]
 
 
 def inner_chunk(edge: int) -> int:
     """Edge of the chunks in a shard: the largest divisor of up to 256."""
     return next(c for c in range(min(edge, CHUNK), 0, -1) if edge % c == 0)
+
+
+def whole_ratio(finer: Sequence[int], shape: Sequence[int]) -> tuple[int, ...] | None:
+    """How many pixels of the finer level make one, an axis; None unless all are whole numbers."""
+    found = []
+    for n, small in zip(finer, shape, strict=True):
+        r = max(1, round(n / small))
+        if small not in (n // r, -(-n // r)):
+            return None
+        found.append(r)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -183,19 +201,28 @@ class Pyramid:
     units: tuple[str | None, ...]
     dtype: str
 
+    def steps(self, level: int) -> tuple[int, ...] | None:
+        """Pixels of level 0 a pixel, an axis; None where a ratio of levels is not whole."""
+        found = (1,) * len(self.axes)
+        for finer, shape in itertools.pairwise(self.shapes[: level + 1]):
+            ratio = whole_ratio(finer, shape)
+            if ratio is None:
+                return None
+            found = tuple(f * r for f, r in zip(found, ratio, strict=True))
+        return found
+
     def factor(self, level: int) -> tuple[int, ...] | None:
         """Pixels of level 0 a pixel, where a tile of level 0 makes whole write units; else None.
 
         A tile writes a level itself if the level is its grid at every f-th pixel, and the tile
         is divided by f into parts of 32 or more: then no two tiles share a write unit.
         """
-        factors = []
-        for n, small, edge in zip(self.shapes[0], self.shapes[level], self.tile, strict=True):
-            f = round(n / small)
-            if small not in (n // f, -(-n // f)) or edge % f or (f > 1 and edge // f < 32):
-                return None
-            factors.append(f)
-        return tuple(factors)
+        steps = self.steps(level)
+        if steps is None or any(
+            edge % f or (f > 1 and edge // f < 32) for f, edge in zip(steps, self.tile, strict=True)
+        ):
+            return None
+        return steps
 
     def unit(self, level: int) -> tuple[int, ...]:
         """Edges of a write unit."""
@@ -205,8 +232,10 @@ class Pyramid:
         return tuple(edge // f for edge, f in zip(self.tile, factor, strict=True))
 
     def create(self, store: str, version: str, zarr_format: int) -> None:
-        """Make the group's arrays and its metadata; arrays of that name are replaced."""
+        """Make the group's arrays and metadata; labels/NAME is replaced with all it held."""
         group = zarr.open_group(store, path=self.group, mode="a", zarr_format=_format(zarr_format))
+        for held in list(group.keys()) if self.group.startswith("labels/") else []:
+            del group[held]
         front = (self.channels,) if self.channels else ()
         names = (["c"] if self.channels else []) + list(self.axes)
         for level, shape in enumerate(self.shapes):
@@ -224,7 +253,10 @@ class Pyramid:
                 str(level), shape=(*front, *shape), dtype=self.dtype,
                 chunks=(*(1 for _ in front), *chunks), fill_value=0, overwrite=True, **options,
             )  # fmt: skip
-        update_metadata(group, version, {"multiscales": [self._multiscales(version)]})
+        entries: dict[str, Any] = {"multiscales": [self._multiscales(version)]}
+        if self.channels == 3 and self.dtype == "uint8":
+            entries["omero"] = {"channels": [_channel(*shown) for shown in _RGB]}
+        update_metadata(group, version, entries)
 
     def _multiscales(self, version: str) -> dict[str, Any]:
         front = [1.0] if self.channels else []
@@ -233,22 +265,37 @@ class Pyramid:
             axes.append({"name": axis, "type": "space"} | ({"unit": unit} if unit else {}))
         datasets = []
         for level, shape in enumerate(self.shapes):
-            ratio = [a / b for a, b in zip(self.shapes[0], shape, strict=True)]
             # a level of every f-th pixel has pixels of f times the size, whatever remained
-            steps = self.factor(level) or tuple(
-                round(r) if abs(r - round(r)) < 0.5 / b * r else r
-                for r, b in zip(ratio, shape, strict=True)
-            )
+            whole = self.steps(level)
+            steps: Sequence[float] = whole or [
+                a / b for a, b in zip(self.shapes[0], shape, strict=True)
+            ]
             scale = [s * float(f) for s, f in zip(self.scale, steps, strict=True)]
             transforms: list[dict[str, Any]] = [{"type": "scale", "scale": front + scale}]
-            if any(self.translation):
-                shift = [0.0] * len(front) + list(self.translation)
+            # positions are those of centers: a mean of f pixels lies between them, as in the image
+            # at the root; every f-th pixel stays where it was
+            between = 0.5 if not self.group or whole is None else 0.0
+            shift = [
+                t + between * (f - 1) * s
+                for t, f, s in zip(self.translation, steps, self.scale, strict=True)
+            ]
+            if any(shift):
+                shift = [0.0] * len(front) + shift
                 transforms.append({"type": "translation", "translation": shift})
             datasets.append({"path": str(level), "coordinateTransformations": transforms})
         image: dict[str, Any] = {"name": self.group.rsplit("/", 1)[-1] or "image", "axes": axes}
         if version == "0.4":
             image["version"] = version
         return image | {"datasets": datasets}
+
+
+_RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+
+
+def _channel(label: str, color: str) -> dict[str, Any]:
+    """How viewers show a channel of 8 bits."""
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    return {"label": label, "color": color, "active": True, "window": window}
 
 
 def _format(number: int) -> Any:
@@ -263,11 +310,16 @@ def update_metadata(group: zarr.Group, version: str, entries: Mapping[str, Any])
         group.attrs["ome"] = {"version": version, **group.attrs.get("ome", {}), **entries}
 
 
-def create_root(store: str, version: str, zarr_format: int) -> None:
-    """Make the store's root group if there is none."""
-    group = zarr.open_group(store, mode="a", zarr_format=_format(zarr_format))
-    if version != "0.4" and "ome" not in group.attrs:
-        update_metadata(group, version, {})
+def create_root(
+    store: str, version: str, zarr_format: int, notes: Mapping[str, Any]
+) -> None:
+    """Make the store's root group if there is none, with this program's notes in one go."""
+    first = {"tiledlaf": dict(notes)} | ({} if version == "0.4" else {"ome": {"version": version}})
+    group = zarr.open_group(
+        store, mode="a", zarr_format=_format(zarr_format), attributes=first
+    )
+    if group.attrs.get("tiledlaf") != dict(notes):
+        group.attrs["tiledlaf"] = dict(notes)
 
 
 def add_label(
@@ -276,9 +328,9 @@ def add_label(
 ) -> None:  # fmt: skip
     """Register labels/NAME: list it, give its colors and names, and this program's notes."""
     labels = zarr.open_group(store, path="labels", mode="a", zarr_format=_format(zarr_format))
-    names = [*metadata(labels).get("labels", [])]
-    update_metadata(labels, version, {"labels": names + [name] * (name not in names)})
-    group = zarr.open_group(store, path=f"labels/{name}", mode="a")
+    group = zarr.open_group(
+        store, path=f"labels/{name}", mode="a", zarr_format=_format(zarr_format)
+    )
     entry = {
         "version": version,
         "colors": [{"label-value": v, "rgba": list(c)} for v, c in colors.items()],
@@ -287,15 +339,25 @@ def add_label(
     }
     update_metadata(group, version, {"image-label": entry})
     group.attrs["tiledlaf"] = dict(notes)
+    # listed last: labels in the list without notes are of someone else
+    names = [*metadata(labels).get("labels", [])]
+    update_metadata(labels, version, {"labels": names + [name] * (name not in names)})
+
+
+def _group(store: str, path: str) -> zarr.Group | None:
+    """A group of a store, None where there is none."""
+    try:
+        return zarr.open_group(store, path=path, mode="r")
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
+        return None
+    except Exception as error:
+        raise ValueError(f"{store}: expected a Zarr store, got {_first_line(error)}") from None
 
 
 def read_notes(store: str, group: str) -> dict[str, Any] | None:
     """This program's notes on a group, or None."""
-    try:
-        node = zarr.open_group(store, path=group, mode="r")
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-        return None
-    notes = node.attrs.get("tiledlaf")
+    node = _group(store, group)
+    notes = node.attrs.get("tiledlaf") if node is not None else None
     return dict(notes) if isinstance(notes, Mapping) else None
 
 
@@ -306,19 +368,14 @@ def write_notes(store: str, group: str, notes: Mapping[str, Any]) -> None:
 
 def has_image(store: str, group: str = "") -> bool:
     """Whether a group of a store holds an image."""
-    try:
-        node = zarr.open_group(store, path=group, mode="r")
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-        return False
-    return bool(metadata(node).get("multiscales"))
+    node = _group(store, group)
+    return node is not None and bool(metadata(node).get("multiscales"))
 
 
 def label_names(store: str) -> list[str]:
     """Names listed under labels/."""
-    try:
-        return list(metadata(zarr.open_group(store, path="labels", mode="r")).get("labels", []))
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-        return []
+    labels = _group(store, "labels")
+    return list(metadata(labels).get("labels", [])) if labels is not None else []
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,6 +13,8 @@ from typing import Any
 from . import ngff, records
 from .ngff import Pyramid
 
+# settings that stand for the names, sizes and times of files
+HASHED = ("input", "probabilities", "mask")
 # colors that stay apart for most color-blind people (Okabe and Ito), then repeated
 COLORS = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
@@ -70,19 +72,29 @@ class Output:
             Says what is there.
         """
         path = Path(self.store)
-        if self.into_input or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        above = nearest_existing(self.store)
+        if not above.is_dir():
+            raise ValueError(
+                f"{path}: expected a new path or an output of tiledlaf, but {above} is a file"
+            )
+        if not os.access(above, os.W_OK):
+            raise ValueError(f"{path}: expected a place to write, but {above} is read-only")
+        if self.into_input or above != path.absolute() or not any(path.iterdir()):
             return
         if not ngff.is_store(self.store):
             raise ValueError(
-                f"{path}: expected a new path or an output of tiledlaf, got other data"
+                f"{path}: expected a new path or an output of tiledlaf, got a folder of other data"
             )
         held = ngff.read_notes(self.store, "")
         if held is None:
             raise ValueError(
-                f"{path}: expected a new path or an output of tiledlaf, got a Zarr store of another "
-                "origin (--into-input adds labels to it)"
+                f"{path}: expected a new path or an output of tiledlaf, got a Zarr store of "
+                "another origin (--into-input adds labels to an INPUT)"
             )
-        refuse_difference(str(path), "image", held.get("image", {}), image_print)
+        refuse_difference(
+            f"{path} belongs to another image, region or state of the input's files",
+            held.get("image", {}), image_print, "choose another OUTPUT",
+        )  # fmt: skip
 
     def start(
         self, notes: Mapping[str, Any], image_print: Mapping[str, Any],
@@ -91,12 +103,12 @@ class Output:
     ) -> None:  # fmt: skip
         """Make the arrays. The notes say "ready" last, so that a cut start is made again."""
         if not self.into_input:
-            ngff.create_root(self.store, self.version, self.zarr_format)
-            held = ngff.read_notes(self.store, "")
-            ngff.write_notes(self.store, "", {**(held or {}), "image": dict(image_print)})
-        values = {v: color(v) for v in names}
-        add = (self.store, self.name, self.version, self.zarr_format, values, names)
-        ngff.add_label(*add, {**notes, "ready": False})
+            # the write unit of the picture is that of all later labels
+            tile = {} if picture is None else {"tile": notes["tile"]}
+            held = ngff.read_notes(self.store, "") if ngff.is_store(self.store) else None
+            root = (held or {}) | {"image": dict(image_print)} | tile
+            ngff.create_root(self.store, self.version, self.zarr_format, root)
+        self.describe({**notes, "ready": False}, names)
         if self.records.exists():
             self.records.unlink()
         if picture is not None and not ngff.has_image(self.store):
@@ -105,7 +117,14 @@ class Output:
             confidence.create(self.store, self.version, self.zarr_format)
             ngff.write_notes(self.store, confidence.group, {"labels": self.name})
         labels.create(self.store, self.version, self.zarr_format)
-        ngff.add_label(*add, {**notes, "ready": True})
+        self.describe({**notes, "ready": True}, names)
+
+    def describe(self, notes: Mapping[str, Any], names: Mapping[int, str]) -> None:
+        """List the labels in the store, with notes, colors and names."""
+        ngff.add_label(
+            self.store, self.name, self.version, self.zarr_format,
+            {v: color(v) for v in names}, names, {**notes, "names": list(names.values())},
+        )  # fmt: skip
 
     def check_confidence(self) -> None:
         """Refuse to write over the confidence of other labels."""
@@ -118,29 +137,25 @@ class Output:
 
 
 def refuse_difference(
-    path: str, what: str, held: Mapping[str, Any], asked: Mapping[str, Any]
+    problem: str, held: Mapping[str, Any], asked: Mapping[str, Any], advice: str
 ) -> None:
-    """Raise ValueError that shows where two configurations differ."""
+    """Raise ValueError that shows where two configurations differ, if they do."""
     keys = [k for k in sorted({*held, *asked}) if held.get(k) != asked.get(k)]
     if keys:
-        there = ", ".join(f"{k} {_short(held.get(k))}" for k in keys)
-        here = ", ".join(f"{k} {_short(asked.get(k))}" for k in keys)
-        raise ValueError(f"{path}: its {what} was made with {there}; now asked for with {here}")
+        there, here = (
+            ", ".join(f"{k} {_short(k, entries.get(k))}" for k in keys) for entries in (held, asked)
+        )
+        raise ValueError(f"{problem}: it has {there}; this run has {here} ({advice})")
 
 
-def _short(value: Any) -> str:
+def _short(key: str, value: Any) -> str:
+    if key in HASHED and value:
+        return str(value)[:8]
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def stored_bytes(path: str) -> int:
-    """Size of what is stored below a path."""
-    return sum(size for _, size, _ in ngff.chunk_state(path))
-
-
-def existing_parent(path: str) -> str:
-    """The nearest folder that exists, for questions about its file system."""
-    folder = os.path.abspath(path)
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    return folder
+def nearest_existing(path: str) -> Path:
+    """The path itself or the nearest one above that exists."""
+    absolute = Path(path).absolute()
+    return next(p for p in (absolute, *absolute.parents) if p.exists())

@@ -105,8 +105,9 @@ def check_export(path: str, shape: Sequence[int], classes: int) -> None:
             "--export .png holds one plane of up to 65000 pixels an edge and 255 labels; "
             f"got the shape {tuple(shape)} and {classes} labels: take .tif"
         )
-    if not Path(path).parent.is_dir():
-        raise ValueError(f"--export {path}: no such folder")
+    if not Path(path).parent.is_dir() or Path(path).is_dir():
+        what = "a folder" if Path(path).is_dir() else "no such folder"
+        raise ValueError(f"--export {path}: expected a file in a folder that exists, got {what}")
 
 
 def _blocks(array: object, shape: Sequence[int]) -> Iterator[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from .images import Image
 from .job import Job, Settings
 from .ngff import Pyramid
 from .output import Output
-from .tiles import Grid
+from .tiles import Box, Grid
 
 SMALL = 64 * 2**20  # pixels up to which an image counts as small
 
@@ -44,12 +44,36 @@ class Plan:
 
     def sample(self) -> np.ndarray:
         """Pixels for k-means and the scale, (n, C): of the whole image, less the masked."""
-        windows = dataterm.sample_windows(self.job.image.grid, self.seed)
-        mask = self.job.mask
-        return dataterm.pixels_of(
-            [self.job.image.read(w) for w in windows],
-            None if mask is None else [mask.read(w)[0] for w in windows],
-        )
+        image, mask = self.job.image, self.job.mask
+        windows = dataterm.sample_windows(image.grid, self.seed)
+        sources = [image] if mask is None else [image, mask]
+        blocks = [block for window in windows for block in readable(sources, window)]
+        if not blocks:
+            raise ValueError(f"{image.path}: no pixels of the sample can be read")
+        masks = None if mask is None else [b[1][0] for b in blocks]
+        return dataterm.pixels_of([b[0] for b in blocks], masks)
+
+
+def readable(sources: Sequence[Image], window: Box) -> Iterator[list[np.ndarray]]:
+    """Blocks of images at a window, or at those parts of it that can be read.
+
+    What cannot be read is left out of a sample like NaN: it is a matter of its tile.
+    """
+    try:
+        yield [source.read(window) for source in sources]
+    except Exception:  # a codec raises what it likes on a damaged chunk
+        shape = tuple(w.stop - w.start for w in window)
+        edges = (1,) * (len(shape) - 2) + (dataterm.BLOCK,) * 2
+        zero = (0,) * len(shape)
+        parts = [t.core for t in Grid(shape, zero, shape, edges, zero)]
+        for part in parts if len(parts) > 1 else ():
+            yield from readable(
+                sources,
+                tuple(
+                    slice(w.start + p.start, w.start + p.stop)
+                    for w, p in zip(window, part, strict=True)
+                ),
+            )
 
 
 def make_plan(
@@ -77,8 +101,10 @@ def make_plan(
     ValueError
         If inputs do not fit each other, or the output belongs to another run.
     """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {seed}")
     grid = image.grid
-    for other, what in ((probabilities, "probabilities"), (mask, "mask")):
+    for other, what in ((probabilities, "probabilities"), (mask, "a mask")):
         if other is not None and other.grid != grid:
             raise ValueError(
                 f"{other.path}: expected {what} of the image's size {grid}, got {other.grid}"
@@ -89,14 +115,11 @@ def make_plan(
         count = len(image.channels or range(image.stored_channels))
         if len(term.values[0]) != count:
             raise ValueError(
-                f"expected prototypes with {count} columns, one a channel, got {len(term.values[0])}"
+                f"expected prototypes of {count} columns, one a channel, got {len(term.values[0])}"
             )
     origin, size = _region(grid, region)
-    labels = {
-        v: n for v, n in enumerate(names or [f"class {j + 1}" for j in range(term.classes)], 1)
-    }
-    if len(labels) != term.classes:
-        raise ValueError(f"expected {term.classes} names, one a class, got {len(labels)}")
+    if names is not None and len(names) != term.classes:
+        raise ValueError(f"expected {term.classes} names, one a class, got {len(names)}")
     out, held = None, None
     image_print = {
         "input": output.fingerprint({"state": image.state()}) if image.source != "memory" else "",
@@ -112,12 +135,14 @@ def make_plan(
         outputs = {"image": copy_image and not into_input, "confidence": confidence}
         held = _held(out, asked | outputs, overwrite)
         asked |= outputs
-    edges = _tile(tile, held, out, size, settings, overwrite)
+    if names is None:
+        names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
+    edges = _tile(tile, held, out, size, settings)
     tiles = Grid(grid, origin, size, edges, settings.halo)
     job = Job(image, term, probabilities, mask, settings, tiles)
     if out is not None:
         job = _with_arrays(job, out, copy_image and not into_input, confidence)
-    return Plan(job, out, asked, image_print, labels, held, seed)
+    return Plan(job, out, asked, image_print, dict(enumerate(names, 1)), held, seed)
 
 
 def _region(
@@ -131,8 +156,8 @@ def _region(
     if not inside:
         spans = ",".join(f"{a}:{b}" for a, b in region)
         raise ValueError(
-            f"expected a region within {','.join(f'0:{n}' for n in grid)} (pixels of the level), "
-            f"got {spans}"
+            "expected a region of start:stop an axis with start < stop, within "
+            f"{','.join(f'0:{n}' for n in grid)} (pixels of the level), got {spans}"
         )
     return tuple(a for a, _ in region), tuple(b - a for a, b in region)
 
@@ -180,7 +205,7 @@ def _output(store: str, image: Image, name: str, into_input: bool) -> Output:
         return Output(store, name)
     found = ngff.read_multiscale(image.path) if ngff.is_store(image.path) else None
     if found is None or not found.version:
-        raise ValueError(f"{image.path}: --into-input expects an OME-Zarr image")
+        raise ValueError(f"{image.path}: --into-input expects an OME-Zarr image as INPUT")
     return Output(image.path, name, found.version, found.zarr_format, True)
 
 
@@ -193,25 +218,29 @@ def _held(out: Output, asked: Mapping[str, Any], overwrite: bool) -> Mapping[str
     if notes is None:
         if out.name in (ngff.label_names(out.store) if ngff.is_store(out.store) else []):
             raise ValueError(
-                f"{where} is there already and not of tiledlaf; choose another --name or add --overwrite"
+                f"{where} is there already and not of tiledlaf (choose another --name or add "
+                "--overwrite)"
             )
+        return None
+    if not notes.get("ready"):  # cut before its first tile
         return None
     if notes.get("fingerprint") != output.fingerprint(asked):
         output.refuse_difference(
-            f"{where} belongs to another run (choose another --name or add --overwrite)",
-            "settings", notes.get("settings", {}), asked,
+            f"{where} belongs to another run", notes.get("settings", {}), asked,
+            "choose another --name or add --overwrite",
         )  # fmt: skip
-    return notes if notes.get("ready") else None
+    return notes
 
 
 def _tile(
     tile: int | None, held: Mapping[str, Any] | None, out: Output | None,
-    size: Sequence[int], settings: Settings, overwrite: bool,
+    size: Sequence[int], settings: Settings,
 ) -> tuple[int, ...]:  # fmt: skip
     """Edges of a tile: the store's own, the user's, or a default by size and halo."""
     if tile is not None and (tile < 16 or (tile > ngff.CHUNK and tile % 16)):
         raise ValueError(f"expected a tile of 16 or more, from 256 on a multiple of 16, got {tile}")
-    root = ngff.read_notes(out.store, "") if out and ngff.is_store(out.store) else None
+    other = out is not None and not out.into_input and ngff.is_store(out.store)
+    root = ngff.read_notes(out.store, "") if out and other else None
     for notes in (held, root):
         if notes and notes.get("tile"):
             return tuple(notes["tile"])

@@ -48,7 +48,7 @@ def dry_run(plan: Plan) -> list[str]:
     if plan.out is not None:
         known = records.read(plan.out.records) if plan.held else {}
         left -= sum(r["state"] in ("done", "skipped") for r in known.values())
-        free = shutil.disk_usage(output.existing_parent(plan.out.store)).free
+        free = shutil.disk_usage(output.nearest_existing(plan.out.store)).free
         lines.append(f"disk: about {_size(needed_bytes(plan))} needed at most, {_size(free)} free")
     lines.append(
         f"tasks: {left}, one a tile"
