@@ -33,7 +33,7 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "tiledlaf"
-        code = _fail(f"{error.format_message()} (see {command} --help)")
+        code = _fail(f"{error.format_message().rstrip('.')} (see {command} --help)")
     except click.ClickException as error:
         code = _fail(error.format_message())
     except ValueError as error:

@@ -83,12 +83,17 @@ def dask(
 
     if scheduler or scheduler_file:
         where = scheduler or scheduler_file
+        if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
+            raise ValueError(f"--scheduler-file {scheduler_file}: no such file")
         try:
             client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
         except (OSError, ValueError, TimeoutError) as error:
             raise ValueError(f"scheduler {where}: no answer, {error}") from None
         with client:
-            client.wait_for_workers(1, timeout=60)
+            try:
+                client.wait_for_workers(1, timeout=60)
+            except TimeoutError:
+                raise ValueError(f"scheduler {where}: no worker came within 60 s") from None
             known = client.scheduler_info(n_workers=-1)["workers"].values()
             limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
             yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))

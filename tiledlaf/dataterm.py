@@ -16,6 +16,21 @@ SAMPLE_PIXELS = 65536
 BLOCK = 16  # edge of a sampled block: few chunks are read whatever the image's size
 
 
+class BadPixels(ValueError):
+    """Pixels that cannot be labeled; `first` is one's place in the window that was given."""
+
+    def __init__(self, text: str, first: Sequence[int]) -> None:
+        super().__init__(text, first)
+        self.text, self.first = text, tuple(map(int, first))
+
+    def __str__(self) -> str:
+        return f"{self.text}, pixel {self.first}"
+
+    def moved(self, window: Sequence[slice]) -> BadPixels:
+        """The same with the place in the image that the window is of."""
+        return BadPixels(self.text, [p + w.start for p, w in zip(self.first, window, strict=True)])
+
+
 @dataclass(frozen=True)
 class Prototypes:
     """D_j = ||f - l_j||^2 / scale.
@@ -100,11 +115,11 @@ def check_finite(pixels: Array, valid: Array, name: str) -> None:
     if valid is not None:
         bad &= valid
     if bool(bad.any()):
-        place = [int(a[0]) for a in np.nonzero(bad)]
-        raise ValueError(
+        channel, *place = (axis[0] for axis in bad.nonzero())
+        raise BadPixels(
             f"{name}: expected finite values, got {int(bad.sum())} NaN or inf, the first at "
-            f"channel {place[0]}, pixel {tuple(place[1:])} of the tile's window"
-        )
+            f"channel {channel}", place,
+        )  # fmt: skip
 
 
 def normalized(p: Array, valid: Array = None) -> Array:
@@ -132,10 +147,11 @@ def normalized(p: Array, valid: Array = None) -> Array:
     if valid is not None:
         wrong &= valid
     if bool(wrong.any()):
-        values = ", ".join(f"{float(v):.4g}" for v in p[:, wrong][:8, 0])
-        raise ValueError(
-            f"expected probabilities {expected}, got a pixel with {values}"
-            + (", ..." if len(p) > 8 else "")
+        place = [int(axis[0]) for axis in wrong.nonzero()]
+        values = ", ".join(f"{float(v):.4g}" for v in p[:8, *place]) + ", ..." * (len(p) > 8)
+        raise BadPixels(
+            f"expected probabilities {expected}, got the sum {float(total[*place]):.6g} ({values})",
+            place,
         )
     return p
 

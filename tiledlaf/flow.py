@@ -18,6 +18,7 @@ from .simplex import project, replicator, softmax
 
 # a_osc(S_i) <= 1/2 for every S, so it needs no look at the image (R_p halves osc at most)
 CONTRACTION = 0.5
+LONGEST = 1000.0  # T; bounds overflow soon after, labels have settled long before
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ def _check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be a positive number, got {value}")
 
 
+def check_time(time: float) -> None:
+    """Refuse a T that cannot be integrated to."""
+    _check_positive(time=time)
+    if time > LONGEST:
+        raise ValueError(f"time must be at most {LONGEST:g}, got {time:g}")
+
+
 @dataclass(frozen=True)
 class Taylor:
     """Z_n = sum_(k=1..n) T^k / k! A^(k-1) S with n from `tol`.
@@ -54,7 +62,7 @@ class Taylor:
 
     def terms(self, time: float) -> int:
         """The degree n."""
-        _check_positive(time=time)
+        check_time(time)
         n = 1
         while self._tail(n, time) > self.tol:
             n += 1
@@ -97,7 +105,7 @@ class Euler:
 
     def polynomial(self, time: float) -> Polynomial:
         """Z = h U with U <- B + U + h A U."""
-        _check_positive(time=time)
+        check_time(time)
         h = time / self.steps
         return Polynomial((h,) * (self.steps - 1), True, h)
 

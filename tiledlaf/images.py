@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,10 @@ def _open_cached(path: str, source: str, name: str, state: int) -> Any:
     if source == "tiff":
         import tifffile
 
-        return ngff.open_foreign(tifffile.imread(path, aszarr=True, level=int(name)))
+        store = tifffile.imread(path, aszarr=True, level=int(name))
+        array = ngff.open_foreign(store)
+        weakref.finalize(array, store.close)
+        return array
     if source == "npy":
         return np.load(path, mmap_mode="r")
     return _raster(path)
@@ -218,14 +222,11 @@ def _make(
     _check_axes(path, axes, shape)
     keep = [i for i, a in enumerate(axes) if a in ngff.SPATIAL]
     n = len(axes)
-    picked = [
-        tuple(values[i] for i in keep)
-        for values in (scale or (1.0,) * n, translation or (0.0,) * n, units or (None,) * n)
-    ]
+    sizes, shifts, names = scale or (1.0,) * n, translation or (0.0,) * n, units or (None,) * n
     levels = tuple(tuple(s[i] for i in keep) for s in shapes)
     return Image(
         path, source, name, axes, tuple(shape), np.dtype(dtype).name, levels,
-        picked[0], picked[1], picked[2],
+        tuple(sizes[i] for i in keep), tuple(shifts[i] for i in keep), tuple(names[i] for i in keep),
     )  # fmt: skip
 
 
@@ -290,16 +291,17 @@ def _from_tiff(path: str, level: int, axes: str | None) -> Image:
     try:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
-            full = tuple(series.shape)
-            _check_level(path, level, len(series.levels))
-            shapes = [tuple(s.shape) for s in series.levels[level:]]
+            shapes = [tuple(s.shape) for s in series.levels]
             named = series.axes.replace("S", "C").lower()
             dtype, sizes = series.dtype, _pixel_sizes(file)
-    except (tifffile.TiffFileError, IndexError, OSError, SyntaxError) as error:
+    except Exception as error:  # a damaged file raises what it likes
         raise ValueError(f"{path}: expected a TIFF image, got {error}") from None
+    _check_level(path, level, len(shapes))
+    full, shapes = shapes[0], shapes[level:]
     if axes is None and set(named) <= set("tczyx") and len(set(named)) == len(named):
         axes = named
     letters = axes or guess_axes(shapes[0], path)
+    _check_axes(path, letters, shapes[0])
     scale = [
         sizes.get(a, 1.0) * (f / n if a in ngff.SPATIAL else 1)
         for a, f, n in zip(letters, full, shapes[0], strict=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import levels, stencil
-from .dataterm import DataTerm, Probabilities
+from .dataterm import BadPixels, Clusters, DataTerm, Pending, Probabilities
 from .flow import Integrator, Krylov, Taylor
 from .images import Image
 from .kernels import namespace, on_device, select, to_host
@@ -74,7 +74,7 @@ class Job:
     """
 
     image: Image
-    term: DataTerm
+    term: Pending
     probabilities: Image | None
     mask: Image | None
     settings: Settings
@@ -130,12 +130,13 @@ def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
     """Mask of a tile's window, None where all of it is valid."""
     if job.mask is None:
         return None
-    valid = job.mask.read(tile.window)[0] != 0
+    valid = _read(job.mask, tile.window)[0] != 0
     return None if valid.all() else valid
 
 
 def compute(job: Job, pixels: np.ndarray, valid: np.ndarray | None, tile: Tile) -> Labeled:
     """Label one tile on the job's device."""
+    assert not isinstance(job.term, Clusters), "k-means comes before the tiles: settle the plan"
     move = on_device(job.settings.device)
     labels, confidence, gap = label_window(
         move(pixels), None if valid is None else move(valid), job.term, job.settings
@@ -154,7 +155,7 @@ def label_tile(job: Job, tile: Tile) -> Labeled | None:
     try:
         return compute(job, _read(job.probabilities or job.image, tile.window), valid, tile)
     except ValueError as error:
-        raise ValueError(f"{place(job, tile)}: {error}") from None
+        raise ValueError(_failure(job, tile, error)) from None
 
 
 def run_tile(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
@@ -164,7 +165,13 @@ def run_tile(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
     try:
         return record | _run(job, tile)
     except ValueError as error:
-        return record | {"state": "failed", "error": f"{place(job, tile)}: {error}"}
+        return record | {"state": "failed", "error": _failure(job, tile, error)}
+
+
+def _failure(job: Job, tile: Tile, error: ValueError) -> str:
+    if isinstance(error, BadPixels):
+        error = error.moved(tile.window)
+    return f"{place(job, tile)}: {error}"
 
 
 def place(job: Job, tile: Tile) -> str:

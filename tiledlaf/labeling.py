@@ -16,11 +16,11 @@ import numpy as np
 
 from . import cluster, dataterm, images, levels, output, records, stencil
 from .cluster import Pool
-from .flow import Euler, Integrator, Krylov, Taylor
+from .flow import Euler, Integrator, Krylov, Taylor, check_time
 from .images import Image
 from .job import Settings, label_tile, label_window, predicted_bytes, run_tile
 from .kernels import on_device, to_host
-from .plan import SMALL, Plan, make_plan, needed_bytes
+from .plan import SMALL, Plan, make_plan, needed_bytes, readable
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -32,7 +32,7 @@ class Summary:
     Attributes
     ----------
     tiles : number of tiles by state: done, skipped, failed
-    pixels : number of pixels of each label value, masked ones first
+    pixels : number of pixels of each label value, those without a label first
     proven : labeled pixels whose label is certain, None with Krylov
     seconds : of this start
     output : path of the store
@@ -107,14 +107,16 @@ def _check_sample(plan: Plan) -> None:
     """Refuse probabilities that are none, before anything is written."""
     source = plan.job.probabilities
     assert source is not None
+    sources = [source] if plan.job.mask is None else [source, plan.job.mask]
     for window in dataterm.sample_windows(source.grid, plan.seed):
-        valid = None if plan.job.mask is None else plan.job.mask.read(window)[0] != 0
-        block = source.read(window)
-        if np.isfinite(block).all():  # NaN is a matter of its tile
-            try:
-                dataterm.normalized(block, valid)
-            except ValueError as error:
-                raise ValueError(f"{source.path}: {error}") from None
+        for part, (block, *mask) in readable(sources, window):
+            if np.isfinite(block).all():  # NaN is a matter of its tile
+                try:
+                    dataterm.normalized(block, mask[0][0] != 0 if mask else None)
+                except dataterm.BadPixels as error:
+                    raise ValueError(f"{source.path}: {error.moved(part)}") from None
+                except ValueError as error:
+                    raise ValueError(f"{source.path}: {error}") from None
 
 
 def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
@@ -125,12 +127,17 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     plan : from `make_plan`, settled
     progress : called with the record of each tile as it finishes
     """
-    assert plan.out is not None and plan.job.labels is not None
     started = clock.perf_counter()
     job, out = plan.job, plan.out
+    assert out is not None, "a plan without an output: run it in memory"
+    assert job.labels is not None
     if plan.held is None:
-        notes = {"settings": plan.settings, "fingerprint": output.fingerprint(plan.settings)}
-        notes |= {"tile": list(job.grid.tile), "tiles": len(job.grid)}
+        notes: dict[str, Any] = {
+            "settings": plan.settings,
+            "fingerprint": output.fingerprint(plan.settings),
+            "tile": list(job.grid.tile),
+            "tiles": len(job.grid),
+        }
         if isinstance(job.term, dataterm.Prototypes):
             notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
         out.start(notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names)
@@ -163,6 +170,7 @@ def summarize(plan: Plan, known: Mapping[Any, Mapping[str, Any]], seconds: float
     counts = np.zeros(plan.job.term.classes + 1, np.int64)
     for record in known.values():
         counts[: len(record.get("counts", []))] += record.get("counts", [])
+    counts[0] = math.prod(plan.job.grid.size) - counts[1:].sum()  # masked out, skipped or failed
     proven = sum(r.get("proven", 0) for r in known.values())
     return Summary(
         {state: states.count(state) for state in ("done", "skipped", "failed")},
@@ -350,9 +358,9 @@ def make_settings(
         if isinstance(neighborhood, str)
         else stencil.fit(neighborhood, ndim)
     )
-    for name, value in (("rho", rho), ("time", time)):
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"expected {name} to be a positive number, got {value}")
+    check_time(time)
+    if not (rho > 0 and math.isfinite(rho)):
+        raise ValueError(f"rho must be a positive number, got {rho}")
     on_device(device)
     return Settings(offsets, float(rho), float(time), integrator or Taylor(), device)
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from . import ngff
+from .kernels.numpy import Array
 from .ngff import Pyramid
 from .tiles import Box, Grid
 
+Reduce = Callable[[Array, Sequence[int]], Array]
 
-def nearest(block: np.ndarray, factor: Sequence[int]) -> np.ndarray:
+
+def nearest(block: Array, factor: Sequence[int]) -> Array:
     """Every f-th pixel along the last axes."""
     return block[..., *(slice(None, None, f) for f in factor)]
 
 
-def mean(block: np.ndarray, factor: Sequence[int]) -> np.ndarray:
+def mean(block: Array, factor: Sequence[int]) -> Array:
     """Means of f pixels along the last axes, rounded half up for integers.
 
     A last block of fewer pixels is filled with its border.
@@ -45,18 +48,19 @@ def mean(block: np.ndarray, factor: Sequence[int]) -> np.ndarray:
     return (np.floor(value + 0.5) if whole else value).astype(block.dtype)
 
 
-def write(store: str, pyramid: Pyramid, core: Box, block: np.ndarray, reduce: object) -> None:
+def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce) -> None:
     """Write a tile's pixels to level 0 and to all levels whose write units it fills."""
     front = (slice(None),) if pyramid.channels else ()
-    done, part = None, block
+    part = block
+    done: tuple[int, ...] | None = None
     for level in range(len(pyramid.shapes)):
         factor = pyramid.factor(level)
         if factor is None:
             continue
         if done and all(f % d == 0 for f, d in zip(factor, done, strict=True)):
-            part = reduce(part, [f // d for f, d in zip(factor, done, strict=True)])  # type: ignore[operator]
+            part = reduce(part, [f // d for f, d in zip(factor, done, strict=True)])
         elif done:
-            part = reduce(block, factor)  # type: ignore[operator]
+            part = reduce(block, factor)
         done = factor
         small = tuple(
             slice(c.start // f, min(c.start // f + p, n))
@@ -69,7 +73,7 @@ def write(store: str, pyramid: Pyramid, core: Box, block: np.ndarray, reduce: ob
             ngff.write(store, f"{pyramid.group}/{level}".lstrip("/"), (*front, *small), trimmed)
 
 
-def finish(store: str, pyramid: Pyramid, reduce: object) -> None:
+def finish(store: str, pyramid: Pyramid, reduce: Reduce) -> None:
     """Write the levels that tiles could not, each from the one before, unit by unit."""
     front = (slice(None),) if pyramid.channels else ()
     for level in range(1, len(pyramid.shapes)):
@@ -84,7 +88,7 @@ def finish(store: str, pyramid: Pyramid, reduce: object) -> None:
                 box = tuple(
                     slice(c.start * r, c.stop * r) for c, r in zip(tile.core, ratio, strict=True)
                 )
-                part = reduce(np.asarray(source[(*front, *box)]), ratio)  # type: ignore[operator]
+                part = reduce(np.asarray(source[(*front, *box)]), ratio)
                 part = part[..., *(slice(0, c.stop - c.start) for c in tile.core)]
             else:
                 part = _resampled(source, front, tile.core, finer, shape)
@@ -92,15 +96,15 @@ def finish(store: str, pyramid: Pyramid, reduce: object) -> None:
 
 
 def _resampled(
-    source: object, front: Box, core: Box, finer: Sequence[int], shape: Sequence[int]
-) -> np.ndarray:
+    source: Array, front: Box, core: Box, finer: Sequence[int], shape: Sequence[int]
+) -> Array:
     """Nearest neighbors where one level is no whole fraction of the other."""
     index = [
         ((2 * np.arange(c.start, c.stop) + 1) * a // (2 * n))
         for c, a, n in zip(core, finer, shape, strict=True)
     ]
     box = tuple(slice(int(i[0]), int(i[-1]) + 1) for i in index)
-    block = np.asarray(source[(*front, *box)])  # type: ignore[index]
+    block = np.asarray(source[(*front, *box)])
     for axis, i in enumerate(index):
         block = np.take(block, i - i[0], axis=axis + len(front))
     return block

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -110,9 +111,10 @@ def check_export(path: str, shape: Sequence[int], classes: int) -> None:
         raise ValueError(f"--export {path}: expected a file in a folder that exists, got {what}")
 
 
-def _blocks(array: object, shape: Sequence[int]) -> Iterator[np.ndarray]:
+def _blocks(array: Any, shape: Sequence[int]) -> Iterator[np.ndarray]:
     zero, edges = (0,) * len(shape), (1,) * (len(shape) - 2) + (256, 256)
     for tile in Grid(tuple(shape), zero, tuple(shape), edges, zero):
-        block = np.asarray(array[tile.core])  # type: ignore[index]
+        block = np.asarray(array[tile.core])
         block = block.reshape(block.shape[-2:])
-        yield np.pad(block, [(0, e - n) for e, n in zip((256, 256), block.shape, strict=True)])
+        height, width = block.shape[0], block.shape[1]
+        yield np.pad(block, [(0, 256 - height), (0, 256 - width)])

@@ -47,33 +47,33 @@ class Plan:
         image, mask = self.job.image, self.job.mask
         windows = dataterm.sample_windows(image.grid, self.seed)
         sources = [image] if mask is None else [image, mask]
-        blocks = [block for window in windows for block in readable(sources, window)]
+        blocks = [b for window in windows for _, b in readable(sources, window)]
         if not blocks:
-            raise ValueError(f"{image.path}: no pixels of the sample can be read")
+            for source in sources:
+                try:
+                    source.read(windows[0])
+                except Exception as error:
+                    raise ValueError(f"{source.path}: pixels cannot be read, {error}") from None
         masks = None if mask is None else [b[1][0] for b in blocks]
         return dataterm.pixels_of([b[0] for b in blocks], masks)
 
 
-def readable(sources: Sequence[Image], window: Box) -> Iterator[list[np.ndarray]]:
-    """Blocks of images at a window, or at those parts of it that can be read.
+def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[np.ndarray]]]:
+    """A window and its pixels in images, or those parts of it that can be read.
 
     What cannot be read is left out of a sample like NaN: it is a matter of its tile.
     """
     try:
-        yield [source.read(window) for source in sources]
+        blocks = [source.read(window) for source in sources]
     except Exception:  # a codec raises what it likes on a damaged chunk
+        start = tuple(w.start for w in window)
         shape = tuple(w.stop - w.start for w in window)
         edges = (1,) * (len(shape) - 2) + (dataterm.BLOCK,) * 2
-        zero = (0,) * len(shape)
-        parts = [t.core for t in Grid(shape, zero, shape, edges, zero)]
+        parts = Grid(tuple(w.stop for w in window), start, shape, edges, (0,) * len(shape))
         for part in parts if len(parts) > 1 else ():
-            yield from readable(
-                sources,
-                tuple(
-                    slice(w.start + p.start, w.start + p.stop)
-                    for w, p in zip(window, part, strict=True)
-                ),
-            )
+            yield from readable(sources, part.window)
+    else:
+        yield window, blocks
 
 
 def make_plan(

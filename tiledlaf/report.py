@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import shutil
@@ -13,8 +14,9 @@ from . import images, ngff, output, records
 from .flow import Krylov
 from .job import predicted_bytes
 from .labeling import Summary
-from .output import Output
+from .output import HASHED, Output
 from .plan import Plan, needed_bytes
+from .stencil import radius
 
 
 def _times(shape: Sequence[float]) -> str:
@@ -30,12 +32,14 @@ def dry_run(plan: Plan) -> list[str]:
     job, settings = plan.job, plan.job.settings
     reach = settings.integrator.reach(settings.time)
     name = type(settings.integrator).__name__
+    scheme = ", ".join(f"{k} {v:g}" for k, v in dataclasses.asdict(settings.integrator).items())
     lines = [
         f"image: {job.image.path}, {job.image.spatial_axes} {_times(job.image.grid)}, "
         f"{job.image.stored_channels} channel(s) of {job.image.dtype}",
         f"tiles: {len(job.grid)} ({_times(job.grid.shape)}) of {_times(job.grid.tile)} pixels",
-        f"halo: {_times(job.grid.halo)} pixels = {reach} steps of {name} for T = "
-        f"{settings.time:g} x neighborhood radius",
+        f"halo: {_times(job.grid.halo)} pixels on each side: {reach} steps, each as wide as the "
+        f"neighborhood's radius {_times(radius(settings.offsets))} ({name}, {scheme}, "
+        f"T {settings.time:g})",
         f"steps: {reach} averages over {len(settings.offsets)} neighbors, the first for S"
         + (
             f"; Krylov dimension {settings.integrator.dim}"
@@ -116,7 +120,10 @@ def _run(out: Output) -> list[str]:
     lines = [f"  complete: {done} of {total} tiles ({100 * done / max(total, 1):.1f} %)"]
     if "failed" in states:
         lines.append(f"  failed: {states.count('failed')} tiles; the same command tries them again")
-    lines += [f"  {key}: {_value(value)}" for key, value in notes.get("settings", {}).items()]
+    if "names" in notes:
+        lines.append("  names: " + ", ".join(f"{v} {n}" for v, n in enumerate(notes["names"], 1)))
+    for key, value in notes.get("settings", {}).items():
+        lines.append(f"  {key}: {_value(key, value)}")
     if "prototypes" in notes:
         lines.append("  prototypes: " + "; ".join(_row(row) for row in notes["prototypes"]))
         lines.append(f"  scale: {notes['scale']:.6g}")
@@ -127,9 +134,23 @@ def _row(row: Sequence[float]) -> str:
     return ", ".join(f"{v:.4g}" for v in row)
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, list) and value and all(isinstance(v, list) for v in value):
-        return f"{len(value)} of {value[0]} to {value[-1]}"
+def _value(key: str, value: Any) -> str:
+    if key == "neighborhood":
+        return f"{len(value)} pixels, radius {_times(radius(value))}"
+    if key == "region":
+        return ", ".join(f"{a}:{a + n}" for a, n in zip(*value, strict=True))
+    if key == "array":
+        return f"{value[0]} {value[1]} {_times(value[2])} {value[3]}".strip()
+    if key == "integrator":
+        return ", ".join([value[0], *(f"{k} {v:g}" for k, v in value[1].items())])
+    if key == "channels":
+        return "all" if value is None else ", ".join(map(str, value))
+    if key in HASHED:
+        return f"{value[:8]} (names, sizes and times of its files)"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "values":
+        return "; ".join(_row(row) for row in value)
     return str(value)
 
 

@@ -1,151 +1,398 @@
 """The kernels for a CPU: explicit vectors along rows, one thread, without the GIL.
 
-Rows of x lie in buffers padded with zeros by the neighborhood's radius, so that a neighbor is a
-constant distance away in memory. The last vector of a row is moved back to end with the row: it
-computes some pixels twice, in the same way. Labels go in blocks of four that share the loads of
-the weights. Same functions as the numpy sibling, whose docstrings hold.
+All steps of a flow follow each other as a wave over the rows of a strip of columns: each move of
+the wave takes every level, an iterate of the flow, on by two rows, and only the rows of one
+neighborhood of each level are held, in rings that stay in the cache. Iterates are differences to
+the last label's, J - 1 planes: A ignores a constant of each pixel, and a pixel outside the grid
+stays 0 without being asked for, since its S is 0.
+Same functions as the numpy sibling, whose docstrings hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from .numpy import Array, Offsets, opposite, transpose
-from .vector import exp, fma, lanes_of, load, registers, splat, store, where_greater
+from .vector import (
+    exp,
+    fma,
+    inner,
+    lanes_of,
+    load,
+    load_each,
+    prefetch,
+    registers,
+    splat,
+    store,
+    store_each,
+    store_whole,
+    where_greater,
+    zeros,
+)
 
-WIDTH = 16  # pixels of the widest vector: no row is shorter
-AVERAGE, SOFTMAX, STEP, STEP_KEEP = range(4)
+LINE = 64  # bytes of a vector, and of a cache line
+CACHE = 1 << 20  # bytes that the rings of a strip may take of a core's own cache
+BLOCK = 13  # labels whose sums for two rows fit into the 32 registers
+UPPER, LOWER, BOTH = range(3)
+AVERAGE, SIMILARITY, FLOW, CLASSIFY = range(4)
 _jit = njit(nogil=True, cache=True, error_model="numpy")
+_row = njit(error_model="numpy")
 _inline = njit(forceinline=True, error_model="numpy")
 
 
-@_inline
-def _averages(w, pixels, i, u, plane, p, steps, labels, t, lanes):  # type: ignore[no-untyped-def]
-    """t_j = sum_k w_k[i] u_j[p + steps k] for one vector of pixels and every label j."""
-    zero = splat(u.dtype.type(0))
-    j = 0
-    while j + 4 <= labels:
-        a = b = c = d = zero
-        q = j * plane + p
-        for k in range(len(steps)):
-            omega = load(w, k * pixels + i)
-            o = q + steps[k]
-            a = fma(omega, load(u, o), a)
-            b = fma(omega, load(u, o + plane), b)
-            c = fma(omega, load(u, o + 2 * plane), c)
-            d = fma(omega, load(u, o + 3 * plane), d)
-        store(t, j * lanes, a)
-        store(t, (j + 1) * lanes, b)
-        store(t, (j + 2) * lanes, c)
-        store(t, (j + 3) * lanes, d)
-        j += 4
-    while j + 2 <= labels:
-        a = b = zero
-        q = j * plane + p
-        for k in range(len(steps)):
-            omega = load(w, k * pixels + i)
-            a = fma(omega, load(u, q + steps[k]), a)
-            b = fma(omega, load(u, q + steps[k] + plane), b)
-        store(t, j * lanes, a)
-        store(t, (j + 1) * lanes, b)
-        j += 2
-    if j < labels:
-        a = zero
-        for k in range(len(steps)):
-            a = fma(load(w, k * pixels + i), load(u, j * plane + p + steps[k]), a)
-        store(t, j * lanes, a)
+class Layout(NamedTuple):
+    """Where things lie in the rings, counted in numbers. A row is a (y, x) slab in 3-D."""
+
+    vectors: int  # of pixels from x = 0 to the end of a strip
+    plane: int  # from a label to the next
+    line: int  # from y to y + 1
+    origin: int  # from a row's start to its first pixel
+    row: int  # from a row to the next
+    slots: int  # rows in the ring of a level
+    level: int  # from a level's ring to the next
+    record: int  # from the weights and S of a vector of pixels to the next
+    kept: int  # rows in the ring of weights and S
 
 
 @_inline
-def _softmax(labels, t, lanes, out, plane, p):  # type: ignore[no-untyped-def]
+def _block_averages(u, plane, p, s, upper, lower, steps, e, groups, block):  # type: ignore[no-untyped-def]
+    """Omega u for a vector of pixels and for the one in the next row, `block` labels from p on.
+
+    A neighbor of both is loaded once. Each adds up its neighbors in the order of `offsets`.
+    """
+    lanes = lanes_of(u)
+    a = zeros(u, block)
+    b = zeros(u, block)
+    for g in range(len(groups)):
+        kind = groups[g, 0]
+        stop = e + groups[g, 1]
+        if kind == BOTH:
+            while e < stop:
+                there = load_each(u, p + steps[e], plane, block)
+                a = fma(load(s, upper), there, a)
+                b = fma(load(s, lower), there, b)
+                upper += lanes
+                lower += lanes
+                e += 1
+        elif kind == UPPER:
+            while e < stop:
+                a = fma(load(s, upper), load_each(u, p + steps[e], plane, block), a)
+                upper += lanes
+                e += 1
+        else:
+            while e < stop:
+                b = fma(load(s, lower), load_each(u, p + steps[e], plane, block), b)
+                lower += lanes
+                e += 1
+    return a, b
+
+
+@_inline
+def _averages(u, plane, p, s, upper, lower, steps, e, groups, labels, block, a, b):  # type: ignore[no-untyped-def]
+    """Omega u for all labels, block by block; the last one is moved back to end with them."""
+    lanes = lanes_of(u)
+    size, count = len(block), len(labels)
+    for first in range(0, count, size):
+        j = min(first, count - size)
+        above, below = _block_averages(
+            u, plane, p + j * plane, s, upper, lower, steps, e, groups, block
+        )
+        store_each(a, j * lanes, lanes, above)
+        store_each(b, j * lanes, lanes, below)
+
+
+@_inline
+def _softmax(u, t, count, inside):  # type: ignore[no-untyped-def]
+    """S = softmax(t) (2.16)-(2.17), times 0 in the lanes outside the grid."""
+    lanes = lanes_of(u)
     best = load(t, 0)
-    for j in range(1, labels):
+    for j in range(1, count):
         v = load(t, j * lanes)
         best = where_greater(v, best, v, best)
-    total = splat(out.dtype.type(0))
-    for j in range(labels):
+    total = exp(load(t, 0) - best)
+    store(t, 0, total)
+    for j in range(1, count):
         e = exp(load(t, j * lanes) - best)
         total = total + e
         store(t, j * lanes, e)
-    for j in range(labels):
-        store(out, j * plane + p, load(t, j * lanes) / total)
+    inverse = inside / total
+    for j in range(count):
+        store(t, j * lanes, load(t, j * lanes) * inverse)
 
 
 @_inline
-def _step(labels, t, lanes, s, pixels, i, c, keep, u, out, plane, p):  # type: ignore[no-untyped-def]
-    """out = S - 1/J + c R_S t, + u where kept."""
-    dot = splat(out.dtype.type(0))
-    for j in range(labels):
-        dot = fma(load(s, j * pixels + i), load(t, j * lanes), dot)
-    factor = splat(c)
-    barycenter = splat(out.dtype.type(1 / labels))
-    for j in range(labels):
-        sj = load(s, j * pixels + i)
-        new = fma(sj * factor, load(t, j * lanes) - dot, sj - barycenter)
-        if keep:
-            new = new + load(u, j * plane + p)
-        store(out, j * plane + p, new)
+def _source(mode, u, t, count, inside, s, sp, final, plane, target):  # type: ignore[no-untyped-def]
+    """S, which is kept, and B = S - 1/J; or what the mode asks for in place of B."""
+    lanes = lanes_of(u)
+    if mode != AVERAGE:
+        _softmax(u, t, count, inside)
+    last = load(t, (count - 1) * lanes)
+    store(s, final, last)
+    for j in range(count - 1):
+        store(s, sp + j * lanes, load(t, j * lanes))
+    for j in range(count):
+        v = load(t, j * lanes)
+        store(u, target + j * plane, v - last if mode > SIMILARITY else v)
 
 
-@_jit
-def _sweep(mode, w, u, s, c, steps, labels, shape, pad, out):  # type: ignore[no-untyped-def]
-    """One visit to every pixel: t = Omega u, then what `mode` makes of t, into `out`.
+@_inline
+def _step(u, t, s, sp, c, keep, before, plane, target, planes, block):  # type: ignore[no-untyped-def]
+    """B + c R_S t, + u where kept; t of the last label is 0.
 
-    `out` is padded like u for a step, unpadded otherwise.
+    The products with S_j and with S_J are rounded alike: labels that tie stay tied.
     """
-    lanes = lanes_of(out)
-    t = registers(out, labels)
-    labels = len(labels)
-    nz, ny, nx = shape
-    rz, ry, rx = pad
-    pixels = nz * ny * nx
-    width = nx + 2 * rx
-    plane = (nz + 2 * rz) * (ny + 2 * ry) * width
-    for z in range(nz):
-        for y in range(ny):
-            row = (z * ny + y) * nx
-            padded = ((z + rz) * (ny + 2 * ry) + y + ry) * width + rx
-            for start in range(0, nx, lanes):
-                x = min(start, nx - lanes)
-                i, p = row + x, padded + x
-                _averages(w, pixels, i, u, plane, p, steps, labels, t, lanes)
-                if mode == SOFTMAX:
-                    _softmax(labels, t, lanes, out, pixels, i)
-                elif mode == AVERAGE:
-                    for j in range(labels):
-                        store(out, j * pixels + i, load(t, j * lanes))
-                else:
-                    keep = mode == STEP_KEEP
-                    _step(labels, t, lanes, s, pixels, i, c, keep, u, out, plane, p)
+    lanes, size = lanes_of(u), len(block)
+    dot = splat(u.dtype.type(0))
+    for j in range(0, len(planes), size):
+        of_block = load_each(s, sp + j * lanes, lanes, block)
+        dot = inner(of_block, load_each(t, j * lanes, lanes, block), dot)
+    rest = fma(splat(-c), dot, splat(u.dtype.type(1)))
+    last = load(s, sp + len(planes) * lanes) * rest
+    for j in range(0, len(planes), size):
+        of_block = load_each(s, sp + j * lanes, lanes, block)
+        new = of_block * fma(splat(c), load_each(t, j * lanes, lanes, block), rest) - last
+        if keep:
+            new = new + load_each(u, before + j * plane, plane, block)
+        store_each(u, target + j * plane, plane, new)
 
 
-@_jit
-def _decide(z, labels, pixels, label, confidence, gap):  # type: ignore[no-untyped-def]
+@_inline
+def _fetch(q, w, ahead, j, k, stride, nx, first, every):  # type: ignore[no-untyped-def]
+    """Ask for the vectors of q and w that the wave's next move reads, every so-manyth plane."""
+    for plane in range(first, j, every):
+        prefetch(q, ahead[0] + plane * stride)
+        prefetch(q, ahead[0] + plane * stride + nx)
+    for plane in range(first, k, every):
+        prefetch(w, ahead[1] + plane * stride)
+        prefetch(w, ahead[1] + plane * stride + nx)
+
+
+@_row
+def _sources(mode, at, n1, u, source, target, s, rows, mask, masks, steps, e, groups, labels, planes, block, q, w, nq, nw, ahead, ps, nx, first, every):  # type: ignore[no-untyped-def]
+    """Two rows of level 1 from q."""
+    count, lanes = len(labels), lanes_of(u)
+    a = registers(u, labels)
+    b = registers(u, labels)
+    sp = at.record - (planes + 1) * lanes
+    for y in range(n1):
+        for v in range(at.vectors):
+            _fetch(q, w, (ahead[0] + v * lanes, ahead[1] + v * lanes), nq, nw, ps, nx, first, every)
+            p = at.origin + y * at.line + v * lanes
+            i = (y * at.vectors + v) * at.record
+            upper, lower = rows[0] + i, rows[1] + i
+            _averages(u, at.plane, source + p, s, upper, lower, steps, e, groups, labels, block, a, b)
+            inside = load(mask, masks[0] + v * lanes)
+            _source(mode, u, a, count, inside, s, upper + sp, upper + at.record - lanes, at.plane, target[0] + p)
+            inside = load(mask, masks[1] + v * lanes)
+            _source(mode, u, b, count, inside, s, lower + sp, lower + at.record - lanes, at.plane, target[1] + p)
+
+
+@_row
+def _steps(c, keep, at, n1, u, source, before, target, s, rows, steps, e, groups, fewer, block, q, w, nq, nw, ahead, ps, nx, first, every):  # type: ignore[no-untyped-def]
+    """Two rows of a level from the level before it."""
+    lanes = lanes_of(u)
+    a = registers(u, fewer)
+    b = registers(u, fewer)
+    sp = at.record - (len(fewer) + 1) * lanes
+    for y in range(n1):
+        for v in range(at.vectors):
+            _fetch(q, w, (ahead[0] + v * lanes, ahead[1] + v * lanes), nq, nw, ps, nx, first, every)
+            p = at.origin + y * at.line + v * lanes
+            i = (y * at.vectors + v) * at.record
+            upper, lower = rows[0] + i, rows[1] + i
+            _averages(u, at.plane, source + p, s, upper, lower, steps, e, groups, fewer, block, a, b)
+            _step(u, a, s, upper + sp, c, keep, before[0] + p, at.plane, target[0] + p, fewer, block)
+            _step(u, b, s, lower + sp, c, keep, before[1] + p, at.plane, target[1] + p, fewer, block)
+
+
+@_row
+def _fill(q, i, stride, nx, n1, columns, u, p, count, at):  # type: ignore[no-untyped-def]
+    """A row of q, from pixel i on, into level 0."""
+    lanes = lanes_of(q)
+    for y in range(n1):
+        for j in range(count):
+            source = i + j * stride + y * nx
+            target = p + y * at.line + j * at.plane
+            for start in range(0, columns, lanes):
+                x = min(start, columns - lanes)
+                store(u, target + x, load(q, source + x))
+
+
+@_row
+def _pack(w, order, i, stride, nx, n1, columns, s, sp, at):  # type: ignore[no-untyped-def]
+    """A row of weights, from pixel i on, in the order in which the averages read them."""
+    lanes = lanes_of(w)
+    for y in range(n1):
+        for k in range(len(order)):
+            source = i + order[k] * stride + y * nx
+            target = sp + y * at.vectors * at.record + k * lanes
+            for x in range(0, columns - lanes + 1, lanes):
+                store(s, target, load(w, source + x))
+                target += at.record
+            for x in range(columns % lanes):
+                s[target + x] = w[source + columns - columns % lanes + x]
+
+
+@_row
+def _copy_row(u, p, plane, count, pixels, out, o, stride):  # type: ignore[no-untyped-def]
+    lanes = lanes_of(u)
+    for j in range(count):
+        for start in range(0, pixels, lanes):
+            x = min(start, pixels - lanes)
+            store(out, o + j * stride + x, load(u, p + j * plane + x))
+
+
+@_row
+def _center_row(u, p, plane, count, pixels, scale, out, o, stride):  # type: ignore[no-untyped-def]
+    """Z from the differences to its last label: with sum 0, and scaled."""
+    lanes = lanes_of(u)
+    for start in range(0, pixels, lanes):
+        x = min(start, pixels - lanes)
+        total = splat(u.dtype.type(0))
+        for j in range(count - 1):
+            total = total + load(u, p + j * plane + x)
+        mean = total * splat(u.dtype.type(1 / count))
+        for j in range(count - 1):
+            z = splat(scale) * (load(u, p + j * plane + x) - mean)
+            store(out, o + j * stride + x, z)
+        store(out, o + (count - 1) * stride + x, splat(-scale) * mean)
+
+
+@_inline
+def _value(z, p, plane, j, planes, scale, base, i, stride):  # type: ignore[no-untyped-def]
+    """z_j, 0 beyond the planes there are, plus log W0 if there is one."""
+    value = splat(scale) * load(z, p + j * plane) if j < planes else splat(z.dtype.type(0))
+    return value + load(base, i + j * stride) if len(base) else value
+
+
+@_row
+def _decide_row(z, p, plane, planes, count, pixels, scale, base, i, stride, label, confidence, gap):  # type: ignore[no-untyped-def]
+    """Best label, its share and its lead; a last vector is moved back to end with the pixels."""
     lanes = lanes_of(z)
     one = splat(z.dtype.type(1))
-    number = np.empty(lanes, z.dtype)
     for start in range(0, pixels, lanes):
-        i = min(start, pixels - lanes)
-        best = load(z, i)
+        x = min(start, pixels - lanes)
+        best = _value(z, p + x, plane, 0, planes, scale, base, i + x, stride)
         second = splat(z.dtype.type(-np.inf))
         where = one
-        for j in range(1, labels):
-            v = load(z, j * pixels + i)
+        for j in range(1, count):
+            v = _value(z, p + x, plane, j, planes, scale, base, i + x, stride)
             second = where_greater(v, best, best, where_greater(v, second, v, second))
             where = where_greater(v, best, splat(z.dtype.type(j + 1)), where)
             best = where_greater(v, best, v, best)
         total = splat(z.dtype.type(0))
-        for j in range(labels):
-            total = total + exp(load(z, j * pixels + i) - best)
-        store(confidence, i, one / total)
-        store(gap, i, best - second)
-        store(number, 0, where)
-        for x in range(lanes):
-            label[i + x] = label.dtype.type(number[x])
+        for j in range(count):
+            v = _value(z, p + x, plane, j, planes, scale, base, i + x, stride)
+            total = total + exp(v - best)
+        store(confidence, i + x, one / total)
+        store(gap, i + x, best - second)
+        store_whole(label, i + x, where)
+
+
+@_jit
+def _wave(
+    mode, at, shape, radius, window, core, w, q, base, order, entries, groups,
+    labels, wide, fewer, block, coefficients, keep, scale,
+    u, s, planes, label, confidence, gap,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """One strip: columns `window` of the grid go in, columns `core` come out.
+
+    Level 0 holds q, level 1 the source B = S - 1/J, level l + 1 the l-th iterate. A level follows
+    the one before it at a distance of `radius[0]` rows. Rows outside the grid are computed as far
+    as a neighborhood reaches, and are 0.
+    """
+    count, lanes = len(labels), lanes_of(q)
+    n0, n1, nx = shape
+    r0 = radius[0]
+    left, right = window
+    columns = right - left
+    stride = n0 * n1 * nx
+    levels = len(coefficients) + 2
+    width = at.vectors * lanes
+    u[:] = 0
+    s[:] = 0
+    mask = np.zeros(2 * width, u.dtype)
+    mask[:columns] = 1
+    # where each neighbor lies, by the slot of the row
+    number = len(entries)
+    steps = np.empty(at.slots * number, np.int64)
+    for slot in range(at.slots):
+        for e in range(number):
+            there = (slot + entries[e, 0] + at.slots) % at.slots
+            steps[slot * number + e] = there * at.row + entries[e, 1] * at.line + entries[e, 2]
+    for front in range(0, n0 + r0 * (levels - 1), 2):
+        ahead = ((front + 2) * n1 * nx + left, (front + 2 - r0) * n1 * nx + left)
+        for level in range(levels):
+            y = front - r0 * level
+            if y < -1 or y >= n0 + r0:
+                continue
+            slot = y % at.slots
+            target = (
+                level * at.level + slot * at.row,
+                level * at.level + (y + 1) % at.slots * at.row,
+            )
+            if level == 0:
+                for i in range(2):
+                    if y + i < n0:
+                        pixel = (y + i) * n1 * nx + left
+                        _fill(q, pixel, stride, nx, n1, columns, u, target[i] + at.origin, count, at)
+                    else:
+                        u[target[i] : target[i] + at.row] = 0
+                continue
+            rows = (
+                y % at.kept * n1 * at.vectors * at.record,
+                (y + 1) % at.kept * n1 * at.vectors * at.record,
+            )
+            source = (level - 1) * at.level
+            if level == 1:
+                for i in range(2):
+                    if 0 <= y + i < n0:
+                        pixel = (y + i) * n1 * nx + left
+                        _pack(w, order, pixel, stride, nx, n1, columns, s, rows[i], at)
+                    else:
+                        s[rows[i] : rows[i] + n1 * at.vectors * at.record] = 0
+                masks = (0 if 0 <= y < n0 else width, 0 if 0 <= y + 1 < n0 else width)
+                _sources(
+                    mode, at, n1, u, source, target, s, rows, mask, masks,
+                    steps, slot * number, groups, labels, len(fewer), wide,
+                    q, w, count, len(order), ahead, stride, nx, level - 1, levels - 1,
+                )  # fmt: skip
+            else:
+                before = (target[0] - at.level, target[1] - at.level)
+                _steps(
+                    coefficients[level - 2], keep, at, n1, u, source, before, target, s, rows,
+                    steps, slot * number, groups, fewer, block,
+                    q, w, count, len(order), ahead, stride, nx, level - 1, levels - 1,
+                )  # fmt: skip
+        # what has come to the last level goes out
+        for i in range(2):
+            y = front - r0 * (levels - 1) + i
+            if y < 0 or y >= n0:
+                continue
+            for line in range(n1):
+                p = (levels - 1) * at.level + y % at.slots * at.row + at.origin + line * at.line
+                p += core[0] - left
+                pixel = (y * n1 + line) * nx + core[0]
+                size = core[1] - core[0]
+                if mode == CLASSIFY:
+                    _decide_row(
+                        u, p, at.plane, count - 1, count, size, scale, base, pixel, stride,
+                        label, confidence, gap,
+                    )  # fmt: skip
+                elif mode == FLOW:
+                    _center_row(u, p, at.plane, count, size, scale, planes, pixel, stride)
+                else:
+                    _copy_row(u, p, at.plane, count, size, planes, pixel, stride)
+
+
+@_jit
+def _decide(z, count, pixels, label, confidence, gap):  # type: ignore[no-untyped-def]
+    one, none = z.dtype.type(1), z[:0]
+    _decide_row(z, 0, pixels, count, count, pixels, one, none, 0, 0, label, confidence, gap)
 
 
 @_jit
@@ -166,49 +413,110 @@ def _distances(image, prototypes, factor, out):  # type: ignore[no-untyped-def]
             d[i] *= factor
 
 
-class _Grid:
-    """A 2-D or 3-D grid as (z, y, x) rows of at least WIDTH pixels, and its padded buffers."""
+def _aligned(size: int, dtype: Any) -> Array:
+    """Memory that starts with a cache line."""
+    itemsize = np.dtype(dtype).itemsize
+    memory = np.empty(size + LINE // itemsize, dtype)
+    return memory[(-memory.ctypes.data % LINE) // itemsize :][:size]
 
-    def __init__(self, grid: Sequence[int], offsets: Offsets) -> None:
-        *front, nx = grid
-        self.inner = tuple(slice(n) for n in grid)
-        self.wide = (*front, max(nx, WIDTH))
-        self.shape = (1,) * (3 - len(grid)) + self.wide
-        full = np.zeros((len(offsets), 3), np.int64)
-        full[:, 3 - len(grid) :] = np.array(offsets, np.int64).reshape(len(offsets), -1)
-        self.pad = tuple(int(r) for r in abs(full).max(axis=0))
-        self.padded = tuple(n + 2 * r for n, r in zip(self.shape, self.pad, strict=True))
-        strides = np.array([self.padded[1] * self.padded[2], self.padded[2], 1])
-        self.steps = full @ strides
 
-    def flat(self, planes: Array) -> Array:
-        """Contiguous planes of the wide grid as one vector."""
-        if planes.shape[1:] != self.wide:
-            narrow, planes = planes, np.zeros((len(planes), *self.wide), planes.dtype)
-            planes[:, *self.inner] = narrow
-        return np.ascontiguousarray(planes).ravel()
+def _block(labels: int) -> tuple[int, ...]:
+    """Zeros, as many as there are labels in a block: the fewest equal blocks."""
+    blocks = -(-labels // BLOCK)
+    return (0,) * -(-labels // blocks)
 
-    def empty(self, labels: int, dtype: Any) -> Array:
-        return np.empty(labels * int(np.prod(self.shape)), dtype)
 
-    def buffer(self, labels: int, dtype: Any) -> Array:
-        return np.zeros(labels * int(np.prod(self.padded)), dtype)
+def _run(
+    mode: int,
+    weights: Array,
+    q: Array,
+    offsets: Offsets,
+    coefficients: Sequence[float] = (),
+    keep: bool = False,
+    scale: float = 1.0,
+    base: Array | None = None,
+) -> Any:
+    """Send all strips through the wave."""
+    given = (weights, q) if base is None else (weights, q, base)
+    dtype = _same_float(*given)
+    lanes = LINE // q.itemsize
+    if q.shape[-1] < lanes:
+        # weights 0 keep what is added away from the rest
+        padded = [np.pad(a, [(0, 0)] * (q.ndim - 1) + [(0, lanes - q.shape[-1])]) for a in given]
+        out = _run(mode, *padded[:2], offsets, coefficients, keep, scale, *padded[2:])
+        crop = np.s_[..., : q.shape[-1]]
+        return tuple(a[crop] for a in out) if mode == CLASSIFY else np.ascontiguousarray(out[crop])
+    count, *grid = q.shape
+    shape = (1,) * (2 - len(grid)) + tuple(grid)
+    shape = (*shape[:-2], *((1,) if len(grid) == 2 else ()), *shape[-2:])
+    shape = (grid[0], *((1,) if len(grid) == 2 else (grid[1],)), grid[-1])
+    full = [(*o, ) if len(o) == 3 else (o[0], 0, o[1]) for o in offsets]
+    order = sorted(range(len(full)), key=full.__getitem__)
+    upper = set(full)
+    lower = {(z + 1, y, x) for z, y, x in full}
+    if len(upper) < len(full):
+        raise ValueError(f"an offset occurs twice in {offsets}")
+    entries = sorted(upper | lower)
+    kinds = [BOTH if e in upper and e in lower else UPPER if e in upper else LOWER for e in entries]
+    groups: list[list[int]] = []
+    for kind in kinds:
+        if not groups or groups[-1][0] != kind:
+            groups.append([kind, 0])
+        groups[-1][1] += 1
+    radius = tuple(max(abs(o[a]) for o in full) for a in range(3))
+    levels = len(coefficients) + 2
+    slots = 2 * radius[0] + 2
+    kept = radius[0] * (levels - 2) + 2
+    halo = radius[2] * (levels - 1)
+    nx = shape[2]
+    # blocks without a rest: more planes than labels, with S = 0
+    size = len(_block(max(count - 1, 1)))
+    fewer = -(-max(count - 1, 1) // size) * size
+    deep = max(fewer, count)
+    # the widest strips whose rings fit the cache, but not much narrower than their halo
+    column = shape[1] * (levels * slots * deep + kept * (len(full) + fewer + 1))
+    width = max(CACHE // (column * np.dtype(dtype).itemsize), 6 * halo, 4 * lanes)
+    strips = 1 if width >= nx else -(-nx // (width - 2 * halo))
+    size = -(-nx // strips)
+    vectors = -(-min(nx, size + 2 * halo) // lanes)
+    pad = -(-radius[2] // lanes)
+    plane = lanes * (vectors + pad + (vectors + pad + 1) % 2)
+    line = plane * deep
+    row = line * (shape[1] + 2 * radius[1])
+    at = Layout(
+        vectors=vectors, plane=plane, line=line, origin=radius[1] * line + pad * lanes,
+        row=row, slots=slots, level=slots * row,
+        record=lanes * (len(full) + fewer + 1), kept=kept,
+    )
+    u = _aligned(levels * at.level + pad * lanes, dtype)
+    s = _aligned(kept * shape[1] * vectors * at.record, dtype)
+    some = np.empty(0, dtype)
+    planes, label, confidence, gap = some, np.empty(0, _label_type(count)), some, some
+    pixels = int(np.prod(grid))
+    if mode == CLASSIFY:
+        label = np.empty(pixels, label.dtype)
+        confidence, gap = np.empty(pixels, dtype), np.empty(pixels, dtype)
+    else:
+        planes = np.empty(count * pixels, dtype)
+    w, x = (np.ascontiguousarray(a).ravel() for a in given[:2])
+    b = some if base is None else np.ascontiguousarray(base).ravel()
+    for start in range(0, nx, size):
+        stop = min(start + size, nx)
+        window = (max(start - halo, 0), min(stop + halo, nx))
+        _wave(
+            mode, at, shape, radius, window, (start, stop), w, x, b, np.array(order),
+            np.array(entries), np.array(groups), (0,) * count, _block(count),
+            (0,) * fewer, _block(max(count - 1, 1)),
+            np.array(coefficients, dtype), bool(keep), dtype(scale),
+            u, s, planes, label, confidence, gap,
+        )  # fmt: skip
+    if mode == CLASSIFY:
+        return tuple(a.reshape(grid) for a in (label, confidence, gap))
+    return planes.reshape(q.shape)
 
-    def core(self, buffer: Array, labels: int) -> Array:
-        """The pixels of a padded buffer, (labels, *shape), a view."""
-        inside = tuple(slice(r, r + n) for r, n in zip(self.pad, self.shape, strict=True))
-        return buffer.reshape(labels, *self.padded)[:, *inside]
 
-    def pack(self, planes: Array) -> Array:
-        """Planes of the true grid in a padded buffer."""
-        buffer = self.buffer(len(planes), planes.dtype)
-        core = self.core(buffer, len(planes))
-        core[..., : planes.shape[-1]] = planes.reshape(len(planes), *self.shape[:2], -1)
-        return buffer
-
-    def planes(self, flat: Array, labels: int) -> Array:
-        """The true grid out of a vector of the wide one."""
-        return np.ascontiguousarray(flat.reshape(labels, *self.wide)[:, *self.inner])
+def _label_type(count: int) -> Any:
+    return np.uint8 if count < 256 else np.uint16
 
 
 def _same_float(*arrays: Array) -> Any:
@@ -218,21 +526,9 @@ def _same_float(*arrays: Array) -> Any:
     return arrays[0].dtype.type
 
 
-def _read(mode: int, weights: Array, x: Array, offsets: Offsets) -> Array:
-    dtype = _same_float(weights, x)
-    grid, labels = _Grid(x.shape[1:], offsets), len(x)
-    out = grid.empty(labels, dtype)
-    nothing = np.empty(0, dtype)
-    _sweep(
-        mode, grid.flat(weights), grid.pack(x), nothing, dtype(0),
-        grid.steps, (0,) * labels, grid.shape, grid.pad, out,
-    )  # fmt: skip
-    return grid.planes(out, labels)
-
-
 def average(weights: Array, x: Array, offsets: Offsets) -> Array:
     """Omega x."""
-    return _read(AVERAGE, weights, x, offsets)
+    return _run(AVERAGE, weights, x, offsets)
 
 
 def adjoint(weights: Array, x: Array, offsets: Offsets) -> Array:
@@ -242,7 +538,7 @@ def adjoint(weights: Array, x: Array, offsets: Offsets) -> Array:
 
 def similarity(weights: Array, q: Array, offsets: Offsets) -> Array:
     """S = softmax(Omega q)."""
-    return _read(SOFTMAX, weights, q, offsets)
+    return _run(SIMILARITY, weights, q, offsets)
 
 
 def flow(
@@ -253,21 +549,7 @@ def flow(
     keep: bool = False,
     scale: float = 1.0,
 ) -> Array:
-    """All steps in one call: U = B; U <- B + keep U + c A U; Z = scale U."""
-    dtype = _same_float(weights, q)
-    s = similarity(weights, q, offsets)
-    grid, labels = _Grid(s.shape[1:], offsets), len(s)
-    w, flat = grid.flat(weights), grid.flat(s)
-    u = grid.pack(s - dtype(1 / labels))
-    out = grid.buffer(labels, dtype)
-    for c in coefficients:
-        _sweep(
-            STEP_KEEP if keep else STEP, w, u, flat, dtype(c),
-            grid.steps, (0,) * labels, grid.shape, grid.pad, out,
-        )  # fmt: skip
-        u, out = out, u
-    z = grid.core(u, labels).reshape(labels, *grid.wide)[:, *grid.inner]
-    return np.ascontiguousarray(z) * dtype(scale)
+    return _run(FLOW, weights, q, offsets, coefficients, keep, scale)
 
 
 def classify(
@@ -280,21 +562,21 @@ def classify(
     log_w0: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """`decide` on log W0 + Z of the `flow`."""
-    z = flow(weights, q, offsets, coefficients, keep, scale)
-    return decide(z if log_w0 is None else log_w0 + z)
+    return _run(CLASSIFY, weights, q, offsets, coefficients, keep, scale, log_w0)
 
 
 def decide(z: Array) -> tuple[Array, Array, Array]:
     """Label, confidence and gap of every pixel."""
     dtype = _same_float(z)
-    labels, pixels = len(z), z[0].size
-    padding = max(WIDTH - pixels, 0)
-    flat = np.ascontiguousarray(np.pad(z.reshape(labels, -1), ((0, 0), (0, padding))))
-    label = np.empty(pixels + padding, np.uint8 if labels < 256 else np.uint16)
-    confidence, gap = np.empty((2, pixels + padding), dtype)
-    _decide(flat.ravel(), labels, pixels + padding, label, confidence, gap)
-    label, confidence, gap = (a[:pixels].reshape(z.shape[1:]) for a in (label, confidence, gap))
-    return label, confidence, gap
+    count, pixels = len(z), z[0].size
+    flat = np.ascontiguousarray(z).reshape(count, -1)
+    size = max(pixels, LINE // z.itemsize)
+    if size > pixels:
+        flat = np.pad(flat, ((0, 0), (0, size - pixels)))
+    label = np.empty(size, _label_type(count))
+    confidence, gap = np.empty((2, size), dtype)
+    _decide(flat.ravel(), count, size, label, confidence, gap)
+    return tuple(a[:pixels].reshape(z.shape[1:]) for a in (label, confidence, gap))
 
 
 def distances(image: Array, prototypes: Array, scale: float) -> Array:

@@ -2,12 +2,14 @@
 
 The order of operations is written down, never left to a vectoriser: a pixel's bits do not depend
 on where it lies in a row, and LLVM splits the vectors on narrower machines without changing them.
+A value may be several vectors, one a label, all in registers; a single vector broadcasts to them.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -19,16 +21,22 @@ LANES = {types.float32: 16, types.float64: 8}
 
 
 class Vector(types.Type):
-    """Numba type of a vector of `dtype`."""
+    """Numba type of `count` vectors of `dtype`."""
 
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
-        super().__init__(name=f"Vector({dtype})")
+    def __init__(self, dtype: Any, count: int = 1) -> None:
+        self.dtype, self.count = dtype, count
+        super().__init__(name=f"Vector({dtype}, {count})")
 
 
 def _ir(dtype: Any) -> ir.VectorType:
     element = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
     return ir.VectorType(element, LANES[dtype])
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, ir.ArrayType(_ir(vector.dtype), vector.count))
 
 
 def _constant(dtype: Any, value: float) -> ir.Constant:
@@ -50,13 +58,39 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
         data = array
     else:
         data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _ir(array_type.dtype).as_pointer())
+    return builder.gep(data, [index])
 
 
-@register_model(Vector)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, vector: Vector) -> None:
-        super().__init__(manager, vector, _ir(vector.dtype))
+def _load(builder: Any, dtype: Any, pointer: Any) -> Any:
+    wide = builder.bitcast(pointer, _ir(dtype).as_pointer())
+    return builder.load(wide, align=dtype.bitwidth // 8)
+
+
+def _store(builder: Any, dtype: Any, pointer: Any, vector: Any) -> None:
+    wide = builder.bitcast(pointer, _ir(dtype).as_pointer())
+    builder.store(vector, wide, align=dtype.bitwidth // 8)
+
+
+def _further(builder: Any, pointer: Any, stride: Any, j: int) -> Any:
+    return builder.gep(pointer, [builder.mul(stride, ir.Constant(ir.IntType(64), j))])
+
+
+def _pack(builder: Any, parts: list[Any]) -> Any:
+    value = ir.Constant(ir.ArrayType(parts[0].type, len(parts)), ir.Undefined)
+    for j, part in enumerate(parts):
+        value = builder.insert_value(value, part, j)
+    return value
+
+
+def _each(builder: Any, function: Callable[..., Any], *values: Any) -> Any:
+    """Apply a function vector by vector; single vectors broadcast."""
+    count = max(value.type.count for value in values)
+    parts = [[builder.extract_value(v, j % v.type.count) for v in values] for j in range(count)]
+    return _pack(builder, [function(*part) for part in parts])
+
+
+def _widest(*kinds: Any) -> Any:
+    return max(kinds, key=lambda kind: kind.count)
 
 
 @intrinsic
@@ -71,16 +105,29 @@ def lanes_of(typing_context, array):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def registers(typing_context, like, labels):  # type: ignore[no-untyped-def]
-    """Room on the stack for a vector a label, `labels` a tuple: its length is known to LLVM."""
+    """Room for a vector a label, `labels` a tuple: its length is known to LLVM.
+
+    On the stack; in registers where LLVM knows every index.
+    """
     dtype, count = like.dtype, len(labels)
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kind = ir.ArrayType(_ir(dtype), count)
-        room = cgutils.alloca_once(builder, kind)
+        room = cgutils.alloca_once(builder, ir.ArrayType(_ir(dtype), count))
         room.align = 64
         return builder.bitcast(room, _ir(dtype).element.as_pointer())
 
     return types.CPointer(dtype)(like, labels), code
+
+
+@intrinsic
+def zeros(typing_context, like, labels):  # type: ignore[no-untyped-def]
+    """A vector of zeros for each entry of the tuple `labels`."""
+    kind = Vector(like.dtype, len(labels))
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return _pack(builder, [_constant(like.dtype, 0)] * kind.count)
+
+    return kind(like, labels), code
 
 
 @intrinsic
@@ -89,9 +136,22 @@ def load(typing_context, array, index):  # type: ignore[no-untyped-def]
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = _pointer(context, builder, array, *arguments)
-        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+        return _pack(builder, [_load(builder, array.dtype, pointer)])
 
     return Vector(array.dtype)(array, types.intp), code
+
+
+@intrinsic
+def load_each(typing_context, array, index, stride, labels):  # type: ignore[no-untyped-def]
+    """A vector for each entry of the tuple `labels`, `stride` apart."""
+    kind = Vector(array.dtype, len(labels))
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer, stride = _pointer(context, builder, array, *arguments[:2]), arguments[2]
+        pointers = [_further(builder, pointer, stride, j) for j in range(kind.count)]
+        return _pack(builder, [_load(builder, array.dtype, p) for p in pointers])
+
+    return kind(array, types.intp, types.intp, labels), code
 
 
 @intrinsic
@@ -100,10 +160,57 @@ def store(typing_context, array, index, value):  # type: ignore[no-untyped-def]
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = _pointer(context, builder, array, *arguments[:2])
-        builder.store(arguments[2], pointer, align=array.dtype.bitwidth // 8)
+        _store(builder, array.dtype, pointer, builder.extract_value(arguments[2], 0))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, Vector(array.dtype)), code
+
+
+@intrinsic
+def store_each(typing_context, array, index, stride, values):  # type: ignore[no-untyped-def]
+    """Put several vectors into a flat array, `stride` apart."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer, stride = _pointer(context, builder, array, *arguments[:2]), arguments[2]
+        for j in range(values.count):
+            vector = builder.extract_value(arguments[3], j)
+            _store(builder, array.dtype, _further(builder, pointer, stride, j), vector)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, values), code
+
+
+@intrinsic
+def store_whole(typing_context, array, index, value):  # type: ignore[no-untyped-def]
+    """Put a vector of whole numbers into a flat array of unsigned integers, at any index."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        integer = ir.VectorType(ir.IntType(array.dtype.bitwidth), LANES[value.dtype])
+        number = builder.fptoui(builder.extract_value(arguments[2], 0), integer)
+        pointer = _pointer(context, builder, array, *arguments[:2])
+        builder.store(number, builder.bitcast(pointer, integer.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), code
+
+
+@intrinsic
+def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
+    """Ask for a cache line before it is needed; any index is allowed."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, number, number, number]),
+            "llvm.prefetch.p0",
+        )
+        pointer = builder.bitcast(_pointer(context, builder, array, *arguments), byte)
+        read, near, data = (ir.Constant(number, n) for n in (0, 2, 1))
+        builder.call(function, [pointer, read, near, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), code
 
 
 @intrinsic
@@ -112,11 +219,10 @@ def splat(typing_context, value):  # type: ignore[no-untyped-def]
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vector = _ir(value)
-        one = builder.insert_element(
-            ir.Constant(vector, ir.Undefined), arguments[0], ir.Constant(ir.IntType(32), 0)
-        )
+        undefined = ir.Constant(vector, ir.Undefined)
+        one = builder.insert_element(undefined, arguments[0], ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-        return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), lanes)
+        return _pack(builder, [builder.shuffle_vector(one, undefined, lanes)])
 
     return Vector(value)(value), code
 
@@ -126,9 +232,23 @@ def fma(typing_context, a, b, c):  # type: ignore[no-untyped-def]
     """a * b + c, rounded once."""
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return _call(builder, "fma", *arguments)
+        return _each(builder, lambda *v: _call(builder, "fma", *v), *arguments)
 
-    return a(a, a, a), code
+    return _widest(a, b, c)(a, b, c), code
+
+
+@intrinsic
+def inner(typing_context, a, b, c):  # type: ignore[no-untyped-def]
+    """c + sum over the vectors of a * b, one fused product after the other."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        total = builder.extract_value(arguments[2], 0)
+        for j in range(a.count):
+            pair = (builder.extract_value(v, j) for v in arguments[:2])
+            total = _call(builder, "fma", *pair, total)
+        return _pack(builder, [total])
+
+    return c(a, b, c), code
 
 
 @intrinsic
@@ -136,10 +256,12 @@ def where_greater(typing_context, a, b, yes, no):  # type: ignore[no-untyped-def
     """`yes` in the lanes where a > b, else `no`."""
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        first, second, *rest = arguments
-        return builder.select(builder.fcmp_ordered(">", first, second), *rest)
+        def one(a, b, yes, no):  # type: ignore[no-untyped-def]
+            return builder.select(builder.fcmp_ordered(">", a, b), yes, no)
 
-    return a(a, a, a, a), code
+        return _each(builder, one, *arguments)
+
+    return _widest(a, b, yes, no)(a, b, yes, no), code
 
 
 @intrinsic
@@ -158,17 +280,20 @@ def exp(typing_context, a):  # type: ignore[no-untyped-def]
         def whole(value):  # type: ignore[no-untyped-def]
             return ir.Constant(integer, [ir.Constant(integer.element, value)] * integer.count)
 
-        floor = _constant(dtype, lowest)
-        (x,) = arguments
-        x = builder.select(builder.fcmp_ordered(">", x, floor), x, floor)
-        n = _call(builder, "rint", builder.fmul(x, _constant(dtype, 1 / math.log(2))))
-        r = _call(builder, "fma", n, _constant(dtype, -high), x)
-        r = _call(builder, "fma", n, _constant(dtype, -low), r)
-        p = _constant(dtype, 1 / math.factorial(degree))
-        for k in reversed(range(degree)):
-            p = _call(builder, "fma", p, r, _constant(dtype, 1 / math.factorial(k)))
-        power = builder.shl(builder.add(builder.fptosi(n, integer), whole(bias)), whole(bits))
-        return builder.fmul(p, builder.bitcast(power, _ir(dtype)))
+        def one(x):  # type: ignore[no-untyped-def]
+            floor = _constant(dtype, lowest)
+            # in this order a NaN stays one
+            x = builder.select(builder.fcmp_ordered("<", x, floor), floor, x)
+            n = _call(builder, "rint", builder.fmul(x, _constant(dtype, 1 / math.log(2))))
+            r = _call(builder, "fma", n, _constant(dtype, -high), x)
+            r = _call(builder, "fma", n, _constant(dtype, -low), r)
+            p = _constant(dtype, 1 / math.factorial(degree))
+            for k in reversed(range(degree)):
+                p = _call(builder, "fma", p, r, _constant(dtype, 1 / math.factorial(k)))
+            power = builder.shl(builder.add(builder.fptosi(n, integer), whole(bias)), whole(bits))
+            return builder.fmul(p, builder.bitcast(power, _ir(dtype)))
+
+        return _each(builder, one, *arguments)
 
     return a(a), code
 
@@ -177,13 +302,14 @@ def _arithmetic(operation: Any, instruction: str) -> None:
     @intrinsic
     def call(typing_context, a, b):  # type: ignore[no-untyped-def]
         def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            return getattr(builder, instruction)(*arguments)
+            return _each(builder, getattr(builder, instruction), *arguments)
 
-        return a(a, a), code
+        return _widest(a, b)(a, b), code
 
     @overload(operation)
     def vectors(a, b):  # type: ignore[no-untyped-def]
-        return (lambda a, b: call(a, b)) if isinstance(a, Vector) and a == b else None
+        both = isinstance(a, Vector) and isinstance(b, Vector)
+        return (lambda a, b: call(a, b)) if both else None
 
 
 for _operation, _instruction in (

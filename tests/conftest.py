@@ -1,0 +1,16 @@
+"""What tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """Real images, in TILEDLAF_DATA or in shared/data beside the checkout."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("TILEDLAF_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real images: {folder} is missing (TILEDLAF_DATA names another place)")
+    return folder

@@ -1,0 +1,57 @@
+"""Peak memory of a worker stays under the prediction, and the prediction is no guess."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+CODE = """
+import json, sys
+from tiledlaf import images, labeling
+from tiledlaf.job import predicted_bytes
+from tiledlaf.plan import make_plan
+
+case = json.loads(sys.argv[1])
+image = images.open_image(case["image"])
+given = case["probabilities"] and labeling.open_probabilities(case["probabilities"], "yx")
+plan = make_plan(
+    image, case["output"], tile=1024, confidence=True, probabilities=given or None,
+    term=labeling.data_term(case["classes"], None, given or None, 0),
+    settings=labeling.make_settings(
+        case["neighborhood"], 2, 1.0, 1.0, labeling.integrator(case["integrator"]), "cpu"
+    ),
+)
+with labeling.open_pool(plan, 1, "threads", None) as pool:
+    records = []
+    labeling.run(labeling.settle(plan), pool, records.append)
+print(max(r["peak_mib"] for r in records), predicted_bytes(plan.job) / 2**20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("classes", "probabilities", "neighborhood", "integrator"),
+    [
+        (3, None, "3x3", "taylor"),
+        (None, 12, "3x3", "taylor"),
+        (2, None, "rings:3,7", "euler"),
+        (4, None, "3x3", "krylov"),
+    ],
+)
+def test_peak_is_under_the_prediction(tmp_path, classes, probabilities, neighborhood, integrator):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "image.npy", rng.integers(0, 255, (3, 1100, 1100)).astype(np.uint8))
+    if probabilities:
+        p = rng.integers(1, 255, (probabilities, 1100, 1100)).astype(np.uint8)
+        np.save(tmp_path / "p.npy", p)
+    case = {
+        "image": str(tmp_path / "image.npy"), "output": str(tmp_path / "out.zarr"),
+        "probabilities": probabilities and str(tmp_path / "p.npy"), "classes": classes,
+        "neighborhood": neighborhood, "integrator": integrator,
+    }  # fmt: skip
+    found = subprocess.run(
+        [sys.executable, "-c", CODE, json.dumps(case)], capture_output=True, text=True, check=True
+    )
+    peak, predicted = map(float, found.stdout.split())
+    assert 0.3 * predicted < peak <= predicted
