@@ -3,6 +3,7 @@
 import io
 import signal
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -16,11 +17,16 @@ class Finished(NamedTuple):
     err: str
 
 
-def run(*arguments):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def run(*arguments, terminal=False):
     """Run ``tiledlaf ARGUMENTS`` and return its exit code, stdout and stderr."""
     handler = signal.getsignal(signal.SIGTERM)
+    out, err = io.StringIO(), Terminal() if terminal else io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        out, err = io.StringIO(), io.StringIO()
         patch.setattr(sys, "argv", ["tiledlaf", *map(str, arguments)])
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
@@ -31,3 +37,10 @@ def run(*arguments):
         finally:
             signal.signal(signal.SIGTERM, handler)
     raise AssertionError("the command returned without an exit code")
+
+
+def contents(path):
+    """Bytes of every file below a path, or of the file itself."""
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {str(p.relative_to(path)): p.read_bytes() for p in files}

@@ -1,6 +1,7 @@
 """Our output, and inputs that we add to, as other people's tools see them."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 import zarr
 
 from tiledlaf import label
+from tiledlaf.images import open_image
+
+# ome-zarr-py 0.18 calls a class as it is imported that it has deprecated itself
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated class Scaler:DeprecationWarning")
 
 RNG = np.random.default_rng(11)
 NAMES = ["ground", "cell", "nucleus"]
 MODELS = {"0.4": ome_zarr_models.v04, "0.5": ome_zarr_models.v05}
-AXES = {"t": "time", "c": "channel"}
 
 
 def blobs(shape):
@@ -74,7 +78,9 @@ def test_models_accept_the_output(output):
     assert image.version == labels.version == "0.5"
     assert [a.name for a in image.multiscales[0].axes] == ["c", "y", "x"]
     assert len(image.multiscales[0].datasets) == len(labels.multiscales[0].datasets) == 2
-    assert [c.color for c in image.omero.channels] == ["FF0000", "00FF00", "0000FF"]
+    shown = ome_zarr_models.v04.omero.Omero.model_validate(image.omero)
+    assert [c.color for c in shown.channels] == ["FF0000", "00FF00", "0000FF"]
+    assert {(c.window.start, c.window.end) for c in shown.channels} == {(0, 255)}
     assert [p.name for p in (labels.image_label.properties)] == NAMES
     assert [c.label_value for c in labels.image_label.colors] == [1, 2, 3]
     assert labels.image_label.source.image == "../../"
@@ -139,15 +145,12 @@ def write_ome_zarr_py(path, version, pixels=SMALL):
     from ome_zarr.writer import write_multiscale
 
     levels = [pixels[None, :, None, ::f, ::f].copy() for f in (1, 2, 4)]
-    places = [[{"type": "scale", "scale": [1, 1, 2, 0.5 * f, 0.25 * f]}] for f in (1, 2, 4)]
-    axes = [
-        {"name": a, "type": AXES.get(a, "space")} | ({} if a in AXES else {"unit": "micrometer"})
-        for a in "tczyx"
-    ]
     write_multiscale(
         levels, zarr.open_group(path, zarr_format=2 if version == "0.4" else 3),
-        fmt=FormatV04() if version == "0.4" else FormatV05(), axes=axes,
-        coordinate_transformations=places, storage_options={"chunks": (1, 1, 1, 64, 64)},
+        fmt=FormatV04() if version == "0.4" else FormatV05(), axes="tczyx",
+        scale={"t": 1.0, "c": 1.0, "z": 2.0, "y": 0.5, "x": 0.25},
+        axes_units=dict.fromkeys("zyx", "micrometer"),
+        storage_options={"chunks": (1, 1, 1, 64, 64)},
     )  # fmt: skip
     return [level.shape[2:] for level in levels], (2.0, 0.5, 0.25)
 
@@ -171,16 +174,32 @@ def hashes(store, *without):
     return {k: v for k, v in found.items() if not k.startswith(tuple(f"{w}/" for w in without))}
 
 
-# ome-zarr-py calls a class that it has deprecated itself
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ome_zarr")
+def consolidated(store):
+    """A store's file with consolidated metadata, and these; ("", {}) without."""
+    old, new = Path(store) / ".zmetadata", Path(store) / "zarr.json"
+    if old.is_file():
+        return old.name, json.loads(old.read_text())["metadata"]
+    found = json.loads(new.read_text()).get("consolidated_metadata") if new.is_file() else None
+    return (new.name, found["metadata"]) if found else ("", {})
+
+
+# itkwasm, which ngff-zarr calls, sets shapes in a way that numpy 2.5 deprecates
+@pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize("write", [write_ome_zarr_py, write_ngff_zarr])
 def test_labels_are_added_to_an_input(tmp_path, write, version):
     path = str(tmp_path / "in.zarr")
     sizes, scale = write(path, version)
-    before = hashes(path)
+    before, (index, entries) = hashes(path), consolidated(path)
     label(path, path, classes=3, into_input=True, tile=64)
-    assert hashes(path, "labels") == before
+    after = hashes(path, "labels")
+    assert {k: v for k, v in after.items() if k != index} == {
+        k: v for k, v in before.items() if k != index
+    }
+    if write is write_ngff_zarr:  # which consolidates: readers do not look beyond
+        added = {k: v for k, v in consolidated(path)[1].items() if k.startswith("labels")}
+        assert consolidated(path)[1] == entries | added
+        assert zarr.open_group(path)["labels/tiledlaf/2"].shape == sizes[2]
     _, labels = valid(path, version)
     assert len(labels.multiscales[0].datasets) == len(sizes)
     first = labels.multiscales[0].datasets[0].coordinateTransformations
@@ -196,13 +215,10 @@ def test_labels_are_added_to_an_input(tmp_path, write, version):
     np.testing.assert_array_equal(bioio(path).get_image_data("CYX"), SMALL)
     sizes = bioio(f"{path}/labels/tiledlaf").physical_pixel_sizes
     assert scale[-2:] == (sizes.Y, sizes.X)
-    kinds = {
-        p.name for p in (tmp_path / "in.zarr").rglob("*") if p.name in ("zarr.json", ".zgroup")
-    }
+    kinds = {p.name for p in Path(path).rglob("*")} & {"zarr.json", ".zgroup"}
     assert kinds == ({".zgroup"} if version == "0.4" else {"zarr.json"})
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ome_zarr")
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_a_coarse_level_and_a_region_are_added(tmp_path, version):
     path = str(tmp_path / "in.zarr")
@@ -212,10 +228,15 @@ def test_a_coarse_level_and_a_region_are_added(tmp_path, version):
     region = ((0, 1), (5, 70), (33, 46))
     label(path, path, classes=3, into_input=True, level=1, name="part", region=region, tile=32)
     assert hashes(path, "labels") == before
-    _, coarse, part = valid(path, version, names=("coarse", "part"))
-    assert coarse.multiscales[0].datasets[0].coordinateTransformations[0].scale == [2, 1.0, 0.5]
-    placed = part.multiscales[0].datasets[0].coordinateTransformations[1].translation
-    assert placed == [0.0, 5.0, 16.5]
+    coarse, part = valid(path, version, image=False, names=("coarse", "part"))
+    source = open_image(path, level=1)
+    assert source.scale == pytest.approx((2.0, 1.0, 0.25 * 91 / 46))
+    for labels, start in ((coarse, (0, 0, 0)), (part, (0, 5, 33))):
+        scale, shift = labels.multiscales[0].datasets[0].coordinateTransformations
+        assert tuple(scale.scale) == source.scale
+        assert shift.translation == pytest.approx(
+            [t + n * s for t, n, s in zip(source.translation, start, source.scale, strict=True)]
+        )
     found = nodes(path)
     whole = label(path, classes=3, level=1)
     np.testing.assert_array_equal(np.asarray(found["labels/coarse"].data[0]), whole)
@@ -223,7 +244,14 @@ def test_a_coarse_level_and_a_region_are_added(tmp_path, version):
     np.testing.assert_array_equal(part, whole[:, 5:70, 33:46])
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ome_zarr")
+@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="a coarse --level makes fewer levels")
+def test_labels_of_a_coarse_level_have_as_many_levels_as_the_image(tmp_path):
+    path = str(tmp_path / "in.zarr")
+    write_ome_zarr_py(path, "0.5")
+    label(path, path, classes=3, into_input=True, level=1, tile=32)
+    valid(path)
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_labels_of_others_stay(tmp_path, version):
     from ome_zarr.writer import write_labels

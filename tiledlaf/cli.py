@@ -30,7 +30,7 @@ def main() -> None:
     """Run the command line. Bad input is one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="tiledlaf", standalone_mode=False)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "tiledlaf"
         code = _fail(f"{error.format_message().rstrip('.')} (see {command} --help)")

@@ -1,12 +1,17 @@
-"""Tiles over threads, processes or a Dask cluster; lazy labels of Dask arrays. Dask is only here."""
+"""Tiles over threads, processes or a Dask cluster; lazy labels of Dask arrays.
+
+Dask is only here.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import logging
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,14 +104,26 @@ def dask(
             yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
         return
     count = workers or os.cpu_count() or 1
-    with (
-        LocalCluster(
-            n_workers=count, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with ExitStack() as stack:
+        stack.callback(logging.disable, logging.root.manager.disable)
+        cluster = stack.enter_context(
+            LocalCluster(
+                n_workers=count, threads_per_worker=1, dashboard_address=None,
+                host="127.0.0.1", silence_logs=logging.ERROR, preload=[__name__],
+            )
+        )  # fmt: skip
+        client = stack.enter_context(Client(cluster))
         known = client.scheduler_info(n_workers=-1)["workers"].values()
-        yield _pool(client, count, min((w["memory_limit"] for w in known), default=None))
+        try:
+            yield _pool(client, count, min((w["memory_limit"] for w in known), default=None))
+        except BaseException:
+            logging.disable()  # what a cluster says about tasks that are given up is no news
+            raise
+
+
+def dask_setup(worker: Any) -> None:
+    """Dask calls this in each process that `dask` starts: Ctrl-C is for the client to hear."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _pool(client: Any, workers: int, memory: int | None) -> Pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 import os
 import threading
@@ -310,14 +311,10 @@ def update_metadata(group: zarr.Group, version: str, entries: Mapping[str, Any])
         group.attrs["ome"] = {"version": version, **group.attrs.get("ome", {}), **entries}
 
 
-def create_root(
-    store: str, version: str, zarr_format: int, notes: Mapping[str, Any]
-) -> None:
+def create_root(store: str, version: str, zarr_format: int, notes: Mapping[str, Any]) -> None:
     """Make the store's root group if there is none, with this program's notes in one go."""
     first = {"tiledlaf": dict(notes)} | ({} if version == "0.4" else {"ome": {"version": version}})
-    group = zarr.open_group(
-        store, mode="a", zarr_format=_format(zarr_format), attributes=first
-    )
+    group = zarr.open_group(store, mode="a", zarr_format=_format(zarr_format), attributes=first)
     if group.attrs.get("tiledlaf") != dict(notes):
         group.attrs["tiledlaf"] = dict(notes)
 
@@ -342,6 +339,34 @@ def add_label(
     # listed last: labels in the list without notes are of someone else
     names = [*metadata(labels).get("labels", [])]
     update_metadata(labels, version, {"labels": names + [name] * (name not in names)})
+    _index(store, f"labels/{name}")
+
+
+def _index(store: str, group: str) -> None:
+    """Bring the consolidated metadata of a store, if it has them, up to date on a group.
+
+    Readers that find them look no further. What they say of other groups stays as it is.
+    """
+    root = Path(store)
+    file = root / ("zarr.json" if (root / "zarr.json").is_file() else ".zmetadata")
+    content = json.loads(file.read_text()) if file.is_file() else {}
+    three = file.name == "zarr.json"
+    entries = ((content.get("consolidated_metadata") or {}) if three else content).get("metadata")
+    if entries is None:
+        return
+    for held in [key for key in entries if key == group or key.startswith(f"{group}/")]:
+        del entries[held]
+    parts = group.split("/")
+    nodes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    nodes += sorted(f"{group}/{p.name}" for p in (root / group).iterdir())
+    for node in nodes:
+        for name in ("zarr.json",) if three else (".zgroup", ".zarray", ".zattrs"):
+            if (root / node / name).is_file():
+                found = json.loads((root / node / name).read_text())
+                entries[node if three else f"{node}/{name}"] = found
+    whole = root / f".{file.name}.partial"
+    whole.write_text(json.dumps(content, indent=2))
+    whole.replace(file)
 
 
 def _group(store: str, path: str) -> zarr.Group | None:
@@ -364,6 +389,8 @@ def read_notes(store: str, group: str) -> dict[str, Any] | None:
 def write_notes(store: str, group: str, notes: Mapping[str, Any]) -> None:
     """Keep this program's notes with a group."""
     zarr.open_group(store, path=group, mode="a").attrs["tiledlaf"] = dict(notes)
+    if group:
+        _index(store, group)
 
 
 def has_image(store: str, group: str = "") -> bool:
