@@ -27,4 +27,3 @@ def test_public_names_are_there(name):
 def test_unknown_names_are_refused():
     with pytest.raises(AttributeError, match="no attribute 'lable'"):
         _ = tiledlaf.lable
-

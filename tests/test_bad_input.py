@@ -353,3 +353,119 @@ def test_scheduler_that_does_not_answer(inputs, address):
     started = time.monotonic()
     refused([*LABEL, "--scheduler", address], f"scheduler {address}: no answer")
     assert time.monotonic() - started < 15
+
+
+# What is wrong in a tile only that tile notices: it fails with its place, the others are done.
+
+TILED = ["label", "image.zarr", "out.zarr", "--prototypes", "levels.csv", "--tile", "64"]
+
+
+@pytest.fixture
+def tiled(tmp_path, monkeypatch):
+    """128 x 128 floats in 16 chunks of 32 x 32; 4 tiles of 64 x 64 with a halo of 11."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).normal(0.5, 0.2, (128, 128)).astype(np.float32)
+    array = zarr.create_array("image.zarr", shape=pixels.shape, chunks=(32, 32), dtype="f4")
+    array[:] = pixels
+    Path("levels.csv").write_text("0.2\n0.8\n")
+    return array
+
+
+def fails(tiles, words, command=TILED):
+    """Check that these of 2 x 2 tiles fail with these words, and that all others are labeled."""
+    found = run(*command)
+    assert found.code == 1
+    assert f"tiles: {4 - len(tiles)} done, 0 skipped, {len(tiles)} failed\n" in found.out
+    lines = found.err.splitlines()
+    assert len(lines) == len(tiles), lines
+    for (y, x), line in zip(tiles, sorted(lines), strict=True):
+        spans = f"y {64 * y}:{64 * y + 64}, x {64 * x}:{64 * x + 64}"
+        assert line.startswith(f"tiledlaf: tile ({y}, {x}) ({spans}): ")
+        assert words in line
+    labels = zarr.open_array("out.zarr/labels/tiledlaf/0", mode="r")[:]
+    for y, x in np.ndindex(2, 2):
+        core = labels[64 * y : 64 * y + 64, 64 * x : 64 * x + 64]
+        assert (core > 0).all() if (y, x) not in tiles else not core.any()
+    return found
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_in_a_tile(tiled, value):
+    tiled[100, 20:22] = value
+    found = fails(
+        [(1, 0)],
+        "image: expected finite values, got 2 NaN or inf, the first at channel 0, pixel (100, 20)",
+    )
+    assert f"0 not labeled: {64 * 64} pixels (25.0 %)" in found.out
+
+
+def test_nan_in_a_halo(tiled):
+    """Labels of both tiles depend on this pixel."""
+    tiled[70, 20] = np.nan
+    fails([(0, 0), (1, 0)], "pixel (70, 20)")
+
+
+def test_nan_under_the_mask(tiled):
+    tiled[100, 20] = np.nan
+    mask = np.ones((128, 128), np.uint8)
+    mask[100, 20] = 0
+    np.save("mask.npy", mask)
+    found = run(*TILED, "--mask", "mask.npy")
+    assert (found.code, found.err) == (0, "")
+    assert "0 not labeled: 1 pixels" in found.out
+
+
+def damage(chunk, how):
+    data = Path(chunk).read_bytes()
+    Path(chunk).write_bytes(b"garbage!" * 20 if how == "garbage" else data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("how", ["garbage", "truncated"])
+@pytest.mark.parametrize("classes", [TILED[3:5], ["--classes", "2"]])
+def test_chunk_that_cannot_be_read(tiled, how, classes):
+    damage("image.zarr/c/3/0", how)
+    command = ["label", "image.zarr", "out.zarr", *classes, "--tile", "64"]
+    fails([(1, 0)], "image.zarr: pixels cannot be read", command)
+
+
+def test_damaged_mask_and_probabilities(tiled):
+    zarr.create_array("mask.zarr", data=np.ones((128, 128), np.uint8), chunks=(32, 32))
+    p = np.random.default_rng(1).dirichlet([1, 1], (128, 128)).transpose(2, 0, 1)
+    array = zarr.create_array("p.zarr", data=p.astype("f4"), chunks=(2, 32, 32))
+    damage("mask.zarr/c/0/3", "garbage")
+    command = ["label", "image.zarr", "out.zarr", "--tile", "64", "--probabilities", "p.zarr"]
+    fails([(0, 1)], "mask.zarr: pixels cannot be read", [*command, "--mask", "mask.zarr"])
+    shutil.rmtree("out.zarr")
+    damage("p.zarr/c/0/3/0", "truncated")
+    fails([(1, 0)], "p.zarr: pixels cannot be read", command)
+    shutil.rmtree("out.zarr")
+    array[:, 96:, :32] = 0.25  # in a chunk that is whole again
+    array[0, 100, 10] = np.nan
+    found = fails([(1, 0)], "got 1 NaN or inf, the first at channel 0, pixel (100, 10)", command)
+    assert "probabilities: expected finite values" in found.err
+
+
+def test_probabilities_that_the_sample_misses():
+    """Sums are checked in each tile, of the sample only before the start."""
+
+
+def test_failed_tiles_are_tried_again(tiled):
+    """The input's state is part of what was labeled: a repaired one is a new image."""
+    damage("image.zarr/c/3/0", "garbage")
+    found = fails([(1, 0)], "cannot be read")
+    assert "failed: 1 tiles; the same command tries them again" in run("info", "out.zarr").out
+    assert fails([(1, 0)], "cannot be read").err == found.err
+    records = Path("out.zarr/labels/tiledlaf/0/tiledlaf.jsonl").read_text().splitlines()
+    assert len(records) == 5
+    tiled[96:, :32] = 0.5
+    found = run(*TILED)
+    assert found.code == 2
+    assert "out.zarr belongs to another image, region or state of the input's files" in found.err
+
+
+def test_no_export_of_failed_tiles(tiled):
+    tiled[100, 20] = np.nan
+    found = run(*TILED, "--export", "labels.png")
+    assert found.code == 1
+    assert "labels.png is not written, tiles failed" in found.err
+    assert not Path("labels.png").exists()

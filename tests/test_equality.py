@@ -98,7 +98,9 @@ def test_halo_of_the_defaults():
     assert (labels_with_halo(image, edge, 10, probabilities=p) != expected[0]).any()
 
 
-def labels_with_halo(image, edge, halo, neighborhood="3x3", time=5.0, mask=None, probabilities=None):
+def labels_with_halo(
+    image, edge, halo, neighborhood="3x3", time=5.0, mask=None, probabilities=None
+):
     """Labels by tiles with a halo of one's own choice."""
     from tiledlaf import images
 
@@ -148,7 +150,7 @@ def test_krylov_tiles_agree_within_tolerance():
     rng = np.random.default_rng(6)
     p = rng.dirichlet(np.ones(3), (90, 80)).transpose(2, 0, 1).astype(np.float32)
     image, options = np.zeros((90, 80), np.uint8), {"integrator": Krylov(14)}
-    labels, confidence = whole(image, probabilities=p, **options)
+    _, confidence = whole(image, probabilities=p, **options)
     found = label(image, probabilities=p, tile=32, confidence=True, **options)
     # tol bounds the influence from beyond the halo relative to T; a 14-dimensional space adds less
     assert abs(found[1] - confidence).max() < 1e-4 * 5

@@ -102,7 +102,7 @@ def test_single_precision_over_labels(labels, kernel):
 @pytest.mark.parametrize("time", [0.2, 1.0, 5.0, 20.0])
 @pytest.mark.parametrize("integrator", [Taylor(1e-2), Taylor(1e-4), Euler(20), Euler(50)])
 def test_errors_stay_under_their_bounds(integrator, time):
-    weights, distances, offsets, w0, _ = problem("box", np.float64)
+    weights, distances, offsets, _, _ = problem("box", np.float64)
     exact = oracle.flow_z(weights, distances, offsets, time)
     found = solve(weights, distances, offsets, time=time, integrator=integrator)
     error = found.z - exact

@@ -75,6 +75,9 @@ def test_tiff_rgb(tmp_path, planar):
     image = images.open_image(path)
     assert image.axes == ("yxc" if planar == "contig" else "cyx")
     check(image, PLANES)
+    if planar == "contig":  # samples are the last axis of three rows too
+        tifffile.imwrite(tmp_path / "low.tif", RGB[:3], photometric="rgb")
+        check(images.open_image(tmp_path / "low.tif"), PLANES[:, :3])
 
 
 def test_tiff_jpeg_is_decoded_tile_by_tile(tmp_path):

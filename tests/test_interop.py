@@ -13,8 +13,11 @@ import zarr
 from tiledlaf import label
 from tiledlaf.images import open_image
 
-# ome-zarr-py 0.18 calls a class as it is imported that it has deprecated itself
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated class Scaler:DeprecationWarning")
+# ome-zarr-py 0.18 uses by default, and as it is imported, what it has deprecated itself
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Call to deprecated class Scaler:DeprecationWarning",
+    r"ignore:\s*The 'scaler' argument is deprecated:DeprecationWarning",
+)
 
 RNG = np.random.default_rng(11)
 NAMES = ["ground", "cell", "nucleus"]

@@ -251,6 +251,7 @@ def test_smallest_type(tmp_path, classes, dtype):
     assert [c["label-value"] for c in entry["colors"]] == list(range(1, classes + 1))
 
 
+@pytest.mark.slow  # kernels are compiled for each number of labels, for many in 20 seconds
 def test_more_labels_than_fit_a_byte(tmp_path):
     steps = np.repeat(np.arange(40, dtype=np.float32), 20)[None].repeat(20, axis=0)
     # prototypes nobody has, but for forty at the end

@@ -15,7 +15,9 @@ def test_maps_and_their_inverses(labels, seed):
     np.testing.assert_allclose(simplex.replicator(p, u), oracle.replicator(p, u), atol=1e-14)
     np.testing.assert_allclose(simplex.lift(p, simplex.lift_inverse(p, q)), q, rtol=1e-9)
     np.testing.assert_allclose(simplex.exp(p, simplex.log(p, q)), q, rtol=1e-7)
-    np.testing.assert_allclose(simplex.exp(p, p * simplex.project(u)), oracle.lift(p, p * simplex.project(u)))
+    np.testing.assert_allclose(
+        simplex.exp(p, p * simplex.project(u)), oracle.lift(p, p * simplex.project(u))
+    )
     np.testing.assert_allclose(simplex.lift(p, u + 3), simplex.lift(p, u))
     for tangent in (simplex.replicator(p, u), simplex.log(p, q), simplex.lift_inverse(p, q)):
         np.testing.assert_allclose(tangent.sum(axis=0), 0, atol=1e-12)

@@ -108,8 +108,10 @@ def dask(
         stack.callback(logging.disable, logging.root.manager.disable)
         cluster = stack.enter_context(
             LocalCluster(
-                n_workers=count, threads_per_worker=1, dashboard_address=None,
-                host="127.0.0.1", silence_logs=logging.ERROR, preload=[__name__],
+                n_workers=count, threads_per_worker=1, host="127.0.0.1",
+                # no dashboard, but Dask warns unless it finds its port free: take any
+                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
+                silence_logs=logging.ERROR, preload=[__name__],
             )
         )  # fmt: skip
         client = stack.enter_context(Client(cluster))

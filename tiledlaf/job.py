@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import resource
 import time as clock
@@ -24,6 +25,7 @@ from .tiles import Grid, Tile
 
 # rounding of float32 in Z, relative to T: what a certificate must exceed beside the bound
 ROUNDING = 4e-6
+BAND_BYTES = 40 * 2**20  # weights and distances held at once: few fresh pages, little memory
 PROCESS_BYTES = 450 * 2**20  # a worker with its libraries, before the first tile
 
 
@@ -71,6 +73,7 @@ class Job:
     mask : image whose zeros are not labelled, or None
     store : path of the output, None where arrays are returned
     labels, picture, confidence : what is written there
+    certain : whether confidence is asked for, here or in memory
     """
 
     image: Image
@@ -83,19 +86,23 @@ class Job:
     labels: Pyramid | None = None
     picture: Pyramid | None = None
     confidence: Pyramid | None = None
+    certain: bool = False
 
 
 @dataclass(frozen=True)
 class Labeled:
-    """Labels, confidence and gap of a tile's core, on the host; labels are 0 where masked."""
+    """Labels and confidence (None if not asked for) of a tile's core, on the host.
+
+    Both are 0 where masked out; `proven` counts the labels that the certificate proves.
+    """
 
     labels: np.ndarray
-    confidence: np.ndarray
+    confidence: np.ndarray | None
     proven: int
 
 
 def label_window(
-    pixels: Array, valid: Array, term: DataTerm, settings: Settings
+    pixels: Array, valid: Array, term: DataTerm, settings: Settings, weights: Array = None
 ) -> tuple[Array, Array, Array]:
     """Labels, confidence and gap of a window, all (*grid), on the array's own device.
 
@@ -103,11 +110,13 @@ def label_window(
     ----------
     pixels : (C, *grid) image, or (J, *grid) probabilities
     valid : (*grid) bool or None
+    weights : (K, *grid), optional
+        Uniform ones by default.
     """
-    xp = namespace(pixels)
     kernels = select(pixels, settings.kernel)
     q = term.potential(pixels, valid, settings.rho)
-    weights = stencil.uniform(settings.offsets, q.shape[1:], valid, xp)
+    if weights is None:
+        weights = stencil.uniform(settings.offsets, q.shape[1:], valid, namespace(pixels))
     if isinstance(settings.integrator, Krylov):
         s = kernels.similarity(weights, q, settings.offsets)
         z, _, _ = phi_action(
@@ -135,16 +144,51 @@ def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
 
 
 def compute(job: Job, pixels: np.ndarray, valid: np.ndarray | None, tile: Tile) -> Labeled:
-    """Label one tile on the job's device."""
+    """Label one tile on the job's device, in bands of rows that are windows of their own."""
     assert not isinstance(job.term, Clusters), "k-means comes before the tiles: settle the plan"
     move = on_device(job.settings.device)
-    labels, confidence, gap = label_window(
-        move(pixels), None if valid is None else move(valid), job.term, job.settings
-    )
-    labels, confidence, gap = labels[tile.inner], confidence[tile.inner], gap[tile.inner]
-    bound = job.settings.bound
-    proven = 0 if bound is None else int(((gap > bound) & (labels > 0)).sum())
-    return Labeled(to_host(labels), to_host(confidence), proven)
+    shape = tuple(s.stop - s.start for s in tile.core)
+    labels = np.empty(shape, np.min_scalar_type(job.term.classes))
+    confidence = np.empty(shape, np.float32) if job.certain else None
+    bound, proven = job.settings.bound, 0
+    for band in _bands(job, tile, pixels.shape[1:]):
+        part = np.ascontiguousarray(pixels[:, *band.window])
+        kept = None if valid is None else valid[band.window]
+        if kept is not None and kept.all():
+            kept = None
+        weights = None
+        if kept is None and job.settings.device == "cpu":
+            weights = _uniform(job.settings.offsets, part.shape[1:])
+        try:
+            label, certain, gap = label_window(
+                move(part), None if kept is None else move(kept), job.term, job.settings, weights
+            )
+        except BadPixels as error:
+            raise error.moved(band.window) from None
+        label, certain, gap = label[band.inner], certain[band.inner], gap[band.inner]
+        labels[band.core] = to_host(label)
+        if confidence is not None:
+            confidence[band.core] = to_host(certain)
+        if bound is not None:
+            proven += int(((gap > bound) & (label > 0)).sum())
+    return Labeled(labels, confidence, proven)
+
+
+# the same for almost all bands of an image without a mask
+_uniform = functools.lru_cache(maxsize=2)(stencil.uniform)
+
+
+def _bands(job: Job, tile: Tile, window: tuple[int, ...]) -> Grid:
+    """Cut a tile's core along its first axis; Krylov's inner products and a GPU want all of it."""
+    core = tuple(s.stop - s.start for s in tile.core)
+    origin = tuple(s.start for s in tile.inner)
+    rows = core[0]
+    if job.settings.device == "cpu" and not isinstance(job.settings.integrator, Krylov):
+        row = 4 * (job.term.classes + len(job.settings.offsets)) * math.prod(window[1:])
+        # at least eight halos long: what is computed twice stays under a quarter
+        rows = max(8 * job.grid.halo[0], BAND_BYTES // row, 1)
+        rows = math.ceil(core[0] / math.ceil(core[0] / rows))
+    return Grid(window, origin, core, (rows, *core[1:]), job.grid.halo)
 
 
 def label_tile(job: Job, tile: Tile) -> Labeled | None:
@@ -213,7 +257,7 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
         levels.write(job.store, job.picture, tile.core, core, levels.mean)
     if found is None:
         return {"state": "skipped", "pixels": 0}
-    if job.confidence is not None:
+    if job.confidence is not None and found.confidence is not None:
         levels.write(job.store, job.confidence, tile.core, found.confidence, levels.nearest)
     if job.labels is not None:
         levels.write(job.store, job.labels, tile.core, found.labels, levels.nearest)
@@ -244,21 +288,26 @@ def _read(image: Image, window: Sequence[slice], every_channel: bool = False) ->
 
 
 def predicted_bytes(job: Job) -> int:
-    """Peak memory of a worker: its process and one tile with everything held at once."""
-    tile, halo = job.grid.tile, job.grid.halo
-    window = math.prod(
-        min(n, t + 2 * h) for n, t, h in zip(job.grid.image, tile, halo, strict=True)
-    )
-    core = math.prod(min(n, t) for n, t in zip(job.grid.size, tile, strict=True))
+    """Peak memory of a worker: its process, a tile's pixels and labels, and one band's planes."""
+    zero = (0,) * len(job.grid.tile)
+    index = tuple(n // 2 for n in job.grid.shape)  # a tile of the middle has its whole halo
+    tile = job.grid.tile_at(index)
+    window = tuple(s.stop - s.start for s in tile.window)
+    bands = _bands(job, tile, window)
+    band = bands.tile_at((bands.shape[0] // 2, *zero[1:]))
+    pixels = math.prod(window)
+    part = math.prod(s.stop - s.start for s in band.window)
+    core = math.prod(s.stop - s.start for s in tile.core)
     classes, neighbors = job.term.classes, len(job.settings.offsets)
     image = job.image.stored_channels * np.dtype(job.image.dtype).itemsize
-    planes = 4 * (classes + neighbors)  # distances and weights
-    data = image
+    data, held = image, image
     if isinstance(job.term, Probabilities) and job.probabilities is not None:
-        # as stored, as float32, their sum and what is wrong with it
-        data = classes * (np.dtype(job.probabilities.dtype).itemsize + 4) + 8
+        data = classes * np.dtype(job.probabilities.dtype).itemsize
+        held = data + 4 * classes + 8  # as float32, their sum and what is wrong with it
+    # distances, weights (two shapes are kept), label, confidence, gap, neighbor counts, shares
+    held += 4 * classes + 3 * 4 * neighbors + 2 + 4 + 4 + 8
     if isinstance(job.settings.integrator, Krylov):
-        planes += 4 * classes * (job.settings.integrator.dim + 8)
-    decided = 2 + 4 + 4 + 8  # label, confidence, gap, neighbor counts and shares
-    copies = 3 * image + (12 if job.confidence else 4)  # levels and encoded shards
-    return PROCESS_BYTES + window * (data + planes + decided) + core * copies
+        held += 4 * classes * (job.settings.integrator.dim + 8)
+    copies = 3 * image + 3 + (12 if job.certain else 0)  # labels, levels, encoded shards
+    # read as stored and once more in the order of channels
+    return PROCESS_BYTES + 2 * pixels * data + part * held + core * copies

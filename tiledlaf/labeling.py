@@ -62,8 +62,8 @@ def check_resources(plan: Plan, pool: Pool) -> None:
     need = predicted_bytes(plan.job)
     if pool.memory is not None and need > pool.memory:
         raise ValueError(
-            f"a worker would need {need / 2**20:.0f} MiB and may use {pool.memory / 2**20:.0f} MiB; "
-            "take a smaller --tile or fewer workers"
+            f"a worker would need {need / 2**20:.0f} MiB "
+            f"and may use {pool.memory / 2**20:.0f} MiB; take a smaller --tile or fewer workers"
         )
     if plan.out is not None and plan.held is None:
         free = shutil.disk_usage(output.nearest_existing(plan.out.store)).free
@@ -169,7 +169,7 @@ def summarize(plan: Plan, known: Mapping[Any, Mapping[str, Any]], seconds: float
     states = [r["state"] for r in known.values()]
     counts = np.zeros(plan.job.term.classes + 1, np.int64)
     for record in known.values():
-        counts[: len(record.get("counts", []))] += record.get("counts", [])
+        counts += np.array(record.get("counts", 0), np.int64)
     counts[0] = math.prod(plan.job.grid.size) - counts[1:].sum()  # masked out, skipped or failed
     proven = sum(r.get("proven", 0) for r in known.values())
     return Summary(
@@ -376,7 +376,7 @@ def run_in_memory(
             raise error
         if found is not None:
             labels[tile.core] = found.labels
-            if confidence:
+            if found.confidence is not None:
                 certain[tile.core] = found.confidence
         if progress is not None:
             progress({"tile": list(tile.index), "state": "done", "pixels": labels[tile.core].size})

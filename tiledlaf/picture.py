@@ -114,7 +114,7 @@ def check_export(path: str, shape: Sequence[int], classes: int) -> None:
 def _blocks(array: Any, shape: Sequence[int]) -> Iterator[np.ndarray]:
     zero, edges = (0,) * len(shape), (1,) * (len(shape) - 2) + (256, 256)
     for tile in Grid(tuple(shape), zero, tuple(shape), edges, zero):
-        block = np.asarray(array[tile.core])
-        block = block.reshape(block.shape[-2:])
-        height, width = block.shape[0], block.shape[1]
+        block: Any = np.asarray(array[tile.core])
+        height, width = block.shape[-2:]
+        block = block.reshape(height, width)
         yield np.pad(block, [(0, 256 - height), (0, 256 - width)])

@@ -139,7 +139,7 @@ def make_plan(
         names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
     edges = _tile(tile, held, out, size, settings)
     tiles = Grid(grid, origin, size, edges, settings.halo)
-    job = Job(image, term, probabilities, mask, settings, tiles)
+    job = Job(image, term, probabilities, mask, settings, tiles, certain=confidence)
     if out is not None:
         job = _with_arrays(job, out, copy_image and not into_input, confidence)
     return Plan(job, out, asked, image_print, dict(enumerate(names, 1)), held, seed)

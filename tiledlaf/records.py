@@ -33,16 +33,17 @@ def _parse(line: str) -> dict[str, Any] | None:
 @contextmanager
 def appending(path: Path) -> Iterator[Appender]:
     """Open a file of records for more of them."""
-    with path.open("a+") as file:
-        yield Appender(file)
+    cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
+    with path.open("a") as file:
+        yield Appender(file, cut)
 
 
 class Appender:
     """Adds records, each on a line of its own even where a kill cut the last one."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, cut: bool = False) -> None:
         self._file = file
-        if file.tell():
+        if cut:
             file.write("\n")
 
     def add(self, record: Mapping[str, Any]) -> None:

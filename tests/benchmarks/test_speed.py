@@ -103,7 +103,8 @@ def test_labeling_against_the_kernels(tmp_path, classes):
     big_image(source, 16384)
     plan = make_plan(
         images.open_image(source), str(tmp_path / "out.zarr"),
-        term=dataterm.Clusters(classes), settings=labeling.make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
+        term=dataterm.Clusters(classes),
+        settings=labeling.make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
     )  # fmt: skip
     plan = labeling.settle(plan)
     tiles = [t.index for t in plan.job.grid]

@@ -12,9 +12,10 @@ Offsets = tuple[tuple[int, ...], ...]
 
 
 def shifted(offset: Sequence[int], grid: Sequence[int]) -> tuple[tuple[slice, ...], ...]:
-    """Slices (here, there) of the pixels i with i + offset inside the grid, and of i + offset."""
-    here = tuple(slice(max(0, -o), max(0, n - max(0, o))) for o, n in zip(offset, grid, strict=True))
-    there = tuple(slice(max(0, o), max(0, n + min(0, o))) for o, n in zip(offset, grid, strict=True))
+    """Slices of the pixels i with i + offset inside the grid, and of i + offset."""
+    axes = list(zip(offset, grid, strict=True))
+    here = tuple(slice(max(0, -o), max(0, n - max(0, o))) for o, n in axes)
+    there = tuple(slice(max(0, o), max(0, n + min(0, o))) for o, n in axes)
     return here, there
 
 
@@ -111,7 +112,7 @@ def classify(
 
 
 def distances(image: Array, prototypes: Array, scale: float) -> Array:
-    """D_j = sum_c (f_c - l_jc)^2 / scale, (J, *grid) float32; image (C, *grid), prototypes (J, C)."""
+    """D_j = sum_c (f_c - l_jc)^2 / scale, (J, *grid) float32, of an image (C, *grid)."""
     out = np.zeros((len(prototypes), *image.shape[1:]), np.float32)
     for d, prototype in zip(out, prototypes, strict=True):
         for plane, value in zip(image, prototype, strict=True):
