@@ -399,6 +399,17 @@ def test_nan_in_a_tile(tiled, value):
     assert f"0 not labeled: {64 * 64} pixels (25.0 %)" in found.out
 
 
+def test_many_failures_are_not_all_named(tiled):
+    tiled[1::16, 1::16] = np.nan
+    found = run(*TILED[:-1], "16")
+    assert found.code == 1
+    assert "tiles: 0 done, 0 skipped, 64 failed" in found.out
+    assert len(found.err.splitlines()) == 21
+    assert found.err.endswith(
+        "44 more tiles failed, see out.zarr/labels/tiledlaf/0/tiledlaf.jsonl\n"
+    )
+
+
 def test_nan_in_a_halo(tiled):
     """Labels of both tiles depend on this pixel."""
     tiled[70, 20] = np.nan
@@ -443,10 +454,6 @@ def test_damaged_mask_and_probabilities(tiled):
     array[0, 100, 10] = np.nan
     found = fails([(1, 0)], "got 1 NaN or inf, the first at channel 0, pixel (100, 10)", command)
     assert "probabilities: expected finite values" in found.err
-
-
-def test_probabilities_that_the_sample_misses():
-    """Sums are checked in each tile, of the sample only before the start."""
 
 
 def test_failed_tiles_are_tried_again(tiled):

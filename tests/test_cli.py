@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import termios
 import types
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import tifffile
 import zarr
 from command import contents, run
+from distributed import LocalCluster
 
 from tiledlaf import cli, images, output
 
@@ -112,7 +114,7 @@ def test_dry_run(image, monkeypatch):
     found = done(*LABEL, "--dry-run", "--neighborhood", "rings:3,7", "--time", "2")
     assert contents(".") == before
     for words in (
-        "image: image.tif, yx 100 x 120, 1 channel(s) of uint8\n",
+        "/image.tif, yx 100 x 120, 1 channel(s) of uint8\n",
         "tiles: 16 (4 x 4) of 32 x 32 pixels\n",
         "halo: 49 x 49 pixels on each side: 7 steps, each as wide as the neighborhood's radius "
         "7 x 7 (Taylor, tol 0.0001, T 2)\n",
@@ -247,6 +249,7 @@ def test_progress_on_a_terminal(image):
 def test_terminal_and_exit_code(image):
     """The command itself, as a shell starts it, with a terminal for its messages."""
     head, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
     command = [sys.executable, "-m", "tiledlaf", *LABEL]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as process:
         os.close(terminal)
@@ -261,6 +264,17 @@ def test_terminal_and_exit_code(image):
     assert process.returncode == 0
     assert out.startswith("tiles: 16 done, 0 skipped, 0 failed\n")
     assert re.search(r"100%\|.*\| 0\.0/0\.0 Mpx, .*Mpx/s, 00:00 left", shown.decode())
+
+
+def test_workers_of_another_folder(image, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as there:
+        monkeypatch.chdir(tmp_path)
+        np.save("mask.npy", np.ones(SHAPE, np.uint8))
+        found = run(*LABEL, "--mask", "mask.npy", "--scheduler", there.scheduler_address)
+    assert found.code == 0, found
+    assert "tiles: 16 done" in found.out
 
 
 def test_demo(tmp_path):

@@ -20,6 +20,7 @@ import click
 from . import __version__
 
 INTERRUPTED, TERMINATED = 130, 143
+SHOWN = 20  # failed tiles to name on stderr
 
 
 class Terminated(BaseException):
@@ -242,13 +243,16 @@ def label(**given: Any) -> int:
         except OSError as error:
             _fail(f"{_reason(error)}; the same command completes the output")
             return 1
-    for line in found.errors:
+    assert plan.out is not None
+    for line in found.errors[:SHOWN]:
         click.echo(f"tiledlaf: {line}", err=True)
+    if len(found.errors) > SHOWN:
+        more = len(found.errors) - SHOWN
+        click.echo(f"tiledlaf: {more} more tiles failed, see {plan.out.records}", err=True)
     if given["export"] is not None:
         if found.errors:
             click.echo(f"tiledlaf: {given['export']} is not written, tiles failed", err=True)
         else:
-            assert plan.out is not None
             picture.export(plan.out.store, plan.out.group, given["export"], term.classes)
     click.echo("\n".join(report.summary(found, plan.names)))
     return 1 if found.errors else 0
@@ -268,7 +272,7 @@ def _progress(plan: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
     start = min(total, sum(report.megapixels(r, grid.tile) for r in finished))
     if sys.stderr.isatty():
         form = (
-            "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} Mpx, {rate_fmt}, {remaining} left"
+            "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} Mpx, {rate_noinv_fmt}, {remaining} left"
         )
         with tqdm(total=total, initial=start, unit="Mpx", bar_format=form, file=sys.stderr) as bar:
             yield lambda record: _advance(bar, report.megapixels(record, grid.tile))

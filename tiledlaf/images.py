@@ -226,7 +226,8 @@ def _make(
     levels = tuple(tuple(s[i] for i in keep) for s in shapes)
     return Image(
         path, source, name, axes, tuple(shape), np.dtype(dtype).name, levels,
-        tuple(sizes[i] for i in keep), tuple(shifts[i] for i in keep), tuple(names[i] for i in keep),
+        tuple(sizes[i] for i in keep), tuple(shifts[i] for i in keep),
+        tuple(names[i] for i in keep),
     )  # fmt: skip
 
 

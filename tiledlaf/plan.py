@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,10 +140,20 @@ def make_plan(
         names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
     edges = _tile(tile, held, out, size, settings)
     tiles = Grid(grid, origin, size, edges, settings.halo)
-    job = Job(image, term, probabilities, mask, settings, tiles, certain=confidence)
+    job = Job(
+        _anywhere(image), term, probabilities and _anywhere(probabilities),
+        mask and _anywhere(mask), settings, tiles, certain=confidence,
+    )  # fmt: skip
     if out is not None:
         job = _with_arrays(job, out, copy_image and not into_input, confidence)
     return Plan(job, out, asked, image_print, dict(enumerate(names, 1)), held, seed)
+
+
+def _anywhere(image: Image) -> Image:
+    """The image with a path for workers that do not run in this folder."""
+    if image.source == "memory":
+        return image
+    return dataclasses.replace(image, path=os.path.abspath(image.path))
 
 
 def _region(
@@ -277,7 +288,7 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     channels = image.stored_channels if "c" in image.axes else 0
     return dataclasses.replace(
         job,
-        store=out.store,
+        store=os.path.abspath(out.store),
         labels=pyramid(out.group, 0, small),
         picture=pyramid("", channels, image.dtype) if copy_image else None,
         confidence=pyramid("confidence", 0, "float32") if confidence else None,

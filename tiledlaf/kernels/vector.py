@@ -94,24 +94,24 @@ def _widest(*kinds: Any) -> Any:
 
 
 @intrinsic
-def lanes_of(typing_context, array):  # type: ignore[no-untyped-def]
+def lanes_of(typing_context, array):
     """Numbers in a vector of the array's type, a constant to LLVM (itemsize is not)."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         return ir.Constant(ir.IntType(64), LANES[array.dtype])
 
     return types.int64(array), code
 
 
 @intrinsic
-def registers(typing_context, like, labels):  # type: ignore[no-untyped-def]
+def registers(typing_context, like, labels):
     """Room for a vector a label, `labels` a tuple: its length is known to LLVM.
 
     On the stack; in registers where LLVM knows every index.
     """
     dtype, count = like.dtype, len(labels)
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         room = cgutils.alloca_once(builder, ir.ArrayType(_ir(dtype), count))
         room.align = 64
         return builder.bitcast(room, _ir(dtype).element.as_pointer())
@@ -120,21 +120,21 @@ def registers(typing_context, like, labels):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def zeros(typing_context, like, labels):  # type: ignore[no-untyped-def]
+def zeros(typing_context, like, labels):
     """A vector of zeros for each entry of the tuple `labels`."""
     kind = Vector(like.dtype, len(labels))
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         return _pack(builder, [_constant(like.dtype, 0)] * kind.count)
 
     return kind(like, labels), code
 
 
 @intrinsic
-def load(typing_context, array, index):  # type: ignore[no-untyped-def]
+def load(typing_context, array, index):
     """A vector from a flat array, at any index."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         pointer = _pointer(context, builder, array, *arguments)
         return _pack(builder, [_load(builder, array.dtype, pointer)])
 
@@ -142,11 +142,11 @@ def load(typing_context, array, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def load_each(typing_context, array, index, stride, labels):  # type: ignore[no-untyped-def]
+def load_each(typing_context, array, index, stride, labels):
     """A vector for each entry of the tuple `labels`, `stride` apart."""
     kind = Vector(array.dtype, len(labels))
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         pointer, stride = _pointer(context, builder, array, *arguments[:2]), arguments[2]
         pointers = [_further(builder, pointer, stride, j) for j in range(kind.count)]
         return _pack(builder, [_load(builder, array.dtype, p) for p in pointers])
@@ -155,10 +155,10 @@ def load_each(typing_context, array, index, stride, labels):  # type: ignore[no-
 
 
 @intrinsic
-def store(typing_context, array, index, value):  # type: ignore[no-untyped-def]
+def store(typing_context, array, index, value):
     """Put a vector into a flat array, at any index."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         pointer = _pointer(context, builder, array, *arguments[:2])
         _store(builder, array.dtype, pointer, builder.extract_value(arguments[2], 0))
         return context.get_dummy_value()
@@ -167,10 +167,10 @@ def store(typing_context, array, index, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def store_each(typing_context, array, index, stride, values):  # type: ignore[no-untyped-def]
+def store_each(typing_context, array, index, stride, values):
     """Put several vectors into a flat array, `stride` apart."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         pointer, stride = _pointer(context, builder, array, *arguments[:2]), arguments[2]
         for j in range(values.count):
             vector = builder.extract_value(arguments[3], j)
@@ -181,10 +181,10 @@ def store_each(typing_context, array, index, stride, values):  # type: ignore[no
 
 
 @intrinsic
-def store_whole(typing_context, array, index, value):  # type: ignore[no-untyped-def]
+def store_whole(typing_context, array, index, value):
     """Put a vector of whole numbers into a flat array of unsigned integers, at any index."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         integer = ir.VectorType(ir.IntType(array.dtype.bitwidth), LANES[value.dtype])
         number = builder.fptoui(builder.extract_value(arguments[2], 0), integer)
         pointer = _pointer(context, builder, array, *arguments[:2])
@@ -195,10 +195,10 @@ def store_whole(typing_context, array, index, value):  # type: ignore[no-untyped
 
 
 @intrinsic
-def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
+def prefetch(typing_context, array, index):
     """Ask for a cache line before it is needed; any index is allowed."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         function = cgutils.get_or_insert_function(
             builder.module,
@@ -214,10 +214,10 @@ def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def splat(typing_context, value):  # type: ignore[no-untyped-def]
+def splat(typing_context, value):
     """A vector with the same float in every lane."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         vector = _ir(value)
         undefined = ir.Constant(vector, ir.Undefined)
         one = builder.insert_element(undefined, arguments[0], ir.Constant(ir.IntType(32), 0))
@@ -228,20 +228,20 @@ def splat(typing_context, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def fma(typing_context, a, b, c):  # type: ignore[no-untyped-def]
+def fma(typing_context, a, b, c):
     """a * b + c, rounded once."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         return _each(builder, lambda *v: _call(builder, "fma", *v), *arguments)
 
     return _widest(a, b, c)(a, b, c), code
 
 
 @intrinsic
-def inner(typing_context, a, b, c):  # type: ignore[no-untyped-def]
+def inner(typing_context, a, b, c):
     """c + sum over the vectors of a * b, one fused product after the other."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         total = builder.extract_value(arguments[2], 0)
         for j in range(a.count):
             pair = (builder.extract_value(v, j) for v in arguments[:2])
@@ -252,11 +252,11 @@ def inner(typing_context, a, b, c):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def where_greater(typing_context, a, b, yes, no):  # type: ignore[no-untyped-def]
+def where_greater(typing_context, a, b, yes, no):
     """`yes` in the lanes where a > b, else `no`."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        def one(a, b, yes, no):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
+        def one(a, b, yes, no):
             return builder.select(builder.fcmp_ordered(">", a, b), yes, no)
 
         return _each(builder, one, *arguments)
@@ -265,7 +265,7 @@ def where_greater(typing_context, a, b, yes, no):  # type: ignore[no-untyped-def
 
 
 @intrinsic
-def exp(typing_context, a):  # type: ignore[no-untyped-def]
+def exp(typing_context, a):
     """exp of vectors, for arguments up to 80; very small results end at about 1e-38."""
     dtype = a.dtype
     single = dtype == types.float32
@@ -274,13 +274,13 @@ def exp(typing_context, a):  # type: ignore[no-untyped-def]
     high = 0.693359375 if single else float.fromhex("0x1.62e42fee00000p-1")
     low = -2.12194440e-4 if single else 1.90821492927058770002e-10
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         integer = ir.VectorType(ir.IntType(dtype.bitwidth), LANES[dtype])
 
-        def whole(value):  # type: ignore[no-untyped-def]
+        def whole(value):
             return ir.Constant(integer, [ir.Constant(integer.element, value)] * integer.count)
 
-        def one(x):  # type: ignore[no-untyped-def]
+        def one(x):
             floor = _constant(dtype, lowest)
             # in this order a NaN stays one
             x = builder.select(builder.fcmp_ordered("<", x, floor), floor, x)
@@ -300,14 +300,14 @@ def exp(typing_context, a):  # type: ignore[no-untyped-def]
 
 def _arithmetic(operation: Any, instruction: str) -> None:
     @intrinsic
-    def call(typing_context, a, b):  # type: ignore[no-untyped-def]
-        def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def call(typing_context, a, b):
+        def code(context, builder, signature, arguments):
             return _each(builder, getattr(builder, instruction), *arguments)
 
         return _widest(a, b)(a, b), code
 
     @overload(operation)
-    def vectors(a, b):  # type: ignore[no-untyped-def]
+    def vectors(a, b):
         both = isinstance(a, Vector) and isinstance(b, Vector)
         return (lambda a, b: call(a, b)) if both else None
 
