@@ -44,7 +44,9 @@ def labels(name="tiledlaf", store="out.zarr"):
 
 def done(*arguments, **options):
     found = run(*arguments, **options)
-    assert (found.code, found.err) == (0, "") or options, found
+    # where kernels are compiled for the first time, a line on progress comes after 10 seconds
+    noise = [line for line in found.err.splitlines() if not line.endswith(" s left")]
+    assert (found.code, noise) == (0, []) or options, found
     return found.out
 
 

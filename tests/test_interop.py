@@ -247,7 +247,6 @@ def test_a_coarse_level_and_a_region_are_added(tmp_path, version):
     np.testing.assert_array_equal(part, whole[:, 5:70, 33:46])
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="a coarse --level makes fewer levels")
 def test_labels_of_a_coarse_level_have_as_many_levels_as_the_image(tmp_path):
     path = str(tmp_path / "in.zarr")
     write_ome_zarr_py(path, "0.5")

@@ -178,6 +178,12 @@ def test_a_resumed_run_keeps_tile_and_prototypes(part, monkeypatch):
     completed(part, "--tile", "64", "--workers", "1", "--scheduler", "threads")
 
 
+def test_labels_without_an_image_keep_their_tile(whole, monkeypatch):
+    cut_after(monkeypatch, 5, (Appender, "add"), options=[*FEW, "--no-image"])
+    expected = {path: array for path, array in whole.items() if "/" in path}
+    completed(expected, "--no-image", "--tile", "64")
+
+
 def test_labels_that_are_not_done_are_0(part):
     labels = zarr.open_array("out.zarr/labels/tiledlaf/0", mode="r")[:]
     done = {tile for tile, _ in records()}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import math
 import resource
+import sys
 import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,7 +153,7 @@ def compute(job: Job, pixels: np.ndarray, valid: np.ndarray | None, tile: Tile) 
     labels = np.empty(shape, np.min_scalar_type(job.term.classes))
     confidence = np.empty(shape, np.float32) if job.certain else None
     bound, proven = job.settings.bound, 0
-    for band in _bands(job, tile, pixels.shape[1:]):
+    for band in _bands(job, shape, tuple(s.start for s in tile.inner), pixels.shape[1:]):
         part = np.ascontiguousarray(pixels[:, *band.window])
         kept = None if valid is None else valid[band.window]
         if kept is not None and kept.all():
@@ -178,10 +180,10 @@ def compute(job: Job, pixels: np.ndarray, valid: np.ndarray | None, tile: Tile) 
 _uniform = functools.lru_cache(maxsize=2)(stencil.uniform)
 
 
-def _bands(job: Job, tile: Tile, window: tuple[int, ...]) -> Grid:
+def _bands(
+    job: Job, core: tuple[int, ...], origin: tuple[int, ...], window: tuple[int, ...]
+) -> Grid:
     """Cut a tile's core along its first axis; Krylov's inner products and a GPU want all of it."""
-    core = tuple(s.stop - s.start for s in tile.core)
-    origin = tuple(s.start for s in tile.inner)
     rows = core[0]
     if job.settings.device == "cpu" and not isinstance(job.settings.integrator, Krylov):
         row = 4 * (job.term.classes + len(job.settings.offsets)) * math.prod(window[1:])
@@ -271,8 +273,17 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
             round(b - a, 4)
             for a, b in ((started, read), (read, computed), (computed, clock.perf_counter()))
         ],
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mib": _peak_mib(),
     }
+
+
+def _peak_mib() -> int:
+    """Most memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # a new process inherits getrusage's number from the one that started it
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
 def _read(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
@@ -289,15 +300,12 @@ def _read(image: Image, window: Sequence[slice], every_channel: bool = False) ->
 
 def predicted_bytes(job: Job) -> int:
     """Peak memory of a worker: its process, a tile's pixels and labels, and one band's planes."""
-    zero = (0,) * len(job.grid.tile)
-    index = tuple(n // 2 for n in job.grid.shape)  # a tile of the middle has its whole halo
-    tile = job.grid.tile_at(index)
-    window = tuple(s.stop - s.start for s in tile.window)
-    bands = _bands(job, tile, window)
-    band = bands.tile_at((bands.shape[0] // 2, *zero[1:]))
-    pixels = math.prod(window)
-    part = math.prod(s.stop - s.start for s in band.window)
-    core = math.prod(s.stop - s.start for s in tile.core)
+    edges = tuple(map(min, job.grid.size, job.grid.tile))
+    halo = job.grid.halo
+    window = tuple(min(n, e + 2 * h) for n, e, h in zip(job.grid.image, edges, halo, strict=True))
+    rows = _bands(job, edges, (0,) * len(edges), window).tile[0]
+    pixels, core = math.prod(window), math.prod(edges)
+    part = min(rows + 2 * halo[0], window[0]) * math.prod(window[1:])
     classes, neighbors = job.term.classes, len(job.settings.offsets)
     image = job.image.stored_channels * np.dtype(job.image.dtype).itemsize
     data, held = image, image

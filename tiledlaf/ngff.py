@@ -399,6 +399,11 @@ def has_image(store: str, group: str = "") -> bool:
     return node is not None and bool(metadata(node).get("multiscales"))
 
 
+def has_group(store: str, name: str) -> bool:
+    """Whether a store holds a group of this name."""
+    return _group(store, name) is not None
+
+
 def label_names(store: str) -> list[str]:
     """Names listed under labels/."""
     labels = _group(store, "labels")

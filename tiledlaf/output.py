@@ -128,11 +128,14 @@ class Output:
 
     def check_confidence(self) -> None:
         """Refuse to write over the confidence of other labels."""
-        held = ngff.read_notes(self.store, "confidence") if ngff.is_store(self.store) else None
-        if held is not None and held.get("labels") != self.name:
+        if not ngff.is_store(self.store) or not ngff.has_group(self.store, "confidence"):
+            return
+        held = (ngff.read_notes(self.store, "confidence") or {}).get("labels")
+        if held != self.name:
+            origin = f"that of labels/{held}" if held else "one of another origin"
             raise ValueError(
-                f"{self.store}: expected no confidence or that of labels/{self.name}, got that of "
-                f"labels/{held.get('labels')}; use another OUTPUT"
+                f"{self.store}: expected no confidence or that of labels/{self.name}, "
+                f"got {origin}; use another OUTPUT"
             )
 
 

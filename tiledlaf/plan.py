@@ -19,6 +19,7 @@ from .output import Output
 from .tiles import Box, Grid
 
 SMALL = 64 * 2**20  # pixels up to which an image counts as small
+MOST_LEVELS = 12
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,12 @@ def _output(store: str, image: Image, name: str, into_input: bool) -> Output:
     if not into_input:
         return Output(store, name)
     found = ngff.read_multiscale(image.path) if ngff.is_store(image.path) else None
-    if found is None or not found.version:
-        raise ValueError(f"{image.path}: --into-input expects an OME-Zarr image as INPUT")
+    if found is None or found.version not in ("0.4", "0.5"):
+        version = f"NGFF version {found.version}" if found and found.version else "none"
+        raise ValueError(
+            f"{image.path}: --into-input expects an OME-Zarr 0.4 or 0.5 image as INPUT, "
+            f"got {version}"
+        )
     return Output(image.path, name, found.version, found.zarr_format, True)
 
 
@@ -268,10 +273,13 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
         shapes = list(image.levels)
     else:
         shapes = [grid.size]
-    while len(shapes) < (len(image.levels) if out.into_input else 12):
+    # labels need as many levels as their image; an output of its own ends where it fits a screen
+    count = len(ngff.read_multiscale(out.store).paths) if out.into_input else MOST_LEVELS
+    while len(shapes) < count:
         smaller = ngff.halved(shapes[-1], image.spatial_axes)
-        flat = len(image.levels) == 1 or grid.size != image.grid
-        if smaller == shapes[-1] or (not out.into_input and (not flat or max(shapes[-1]) <= 512)):
+        given = len(image.levels) > 1 and grid.size == image.grid
+        enough = given or smaller == shapes[-1] or max(shapes[-1]) <= 512
+        if enough and not out.into_input:
             break
         shapes.append(smaller)
     shift = tuple(
