@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import tiledlaf
 from tiledlaf import Euler, Krylov, Taylor, cluster, ngff
 from tiledlaf.job import Settings, label_tile
-from tiledlaf.labeling import data_term, label, make_settings
+from tiledlaf.labeling import label
+from tiledlaf.options import data_term, make_settings
 from tiledlaf.plan import make_plan
 
 SCHEMES = {"taylor": Taylor(), "taylor, long": Taylor(1e-6), "euler": Euler(9)}

@@ -9,18 +9,18 @@ import pytest
 
 CODE = """
 import json, sys
-from tiledlaf import images, labeling
+from tiledlaf import images, labeling, options
 from tiledlaf.job import predicted_bytes
 from tiledlaf.plan import make_plan
 
 case = json.loads(sys.argv[1])
 image = images.open_image(case["image"])
-given = case["probabilities"] and labeling.open_probabilities(case["probabilities"], "yx")
+given = case["probabilities"] and options.open_probabilities(case["probabilities"], "yx")
 plan = make_plan(
     image, case["output"], tile=1024, confidence=True, probabilities=given or None,
-    term=labeling.data_term(case["classes"], None, given or None, 0),
-    settings=labeling.make_settings(
-        case["neighborhood"], 2, 1.0, 1.0, labeling.integrator(case["integrator"]), "cpu"
+    term=options.data_term(case["classes"], None, given or None, 0),
+    settings=options.make_settings(
+        case["neighborhood"], 2, 1.0, 1.0, options.integrator(case["integrator"]), "cpu"
     ),
 )
 with labeling.open_pool(plan, 1, "threads", None) as pool:

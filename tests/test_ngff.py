@@ -10,8 +10,9 @@ import zarr
 
 from tiledlaf import label, ngff
 from tiledlaf.images import from_array
-from tiledlaf.labeling import data_term, make_plan, make_settings
 from tiledlaf.ngff import Pyramid
+from tiledlaf.options import data_term, make_settings
+from tiledlaf.plan import make_plan
 
 RNG = np.random.default_rng(5)
 

@@ -189,7 +189,7 @@ def label(**given: Any) -> int:
     Give exactly one of --classes, --prototypes and --probabilities. A run that was cut goes on
     where it stopped when the same command is given again.
     """
-    from . import images, labeling, picture, report
+    from . import images, labeling, options, picture, report
     from .plan import make_plan
 
     if given["into_input"] == (given["output"] is not None):
@@ -200,14 +200,14 @@ def label(**given: Any) -> int:
     )
     probabilities = None
     if given["probabilities"] is not None:
-        probabilities = labeling.open_probabilities(given["probabilities"], source.spatial_axes)
+        probabilities = options.open_probabilities(given["probabilities"], source.spatial_axes)
     mask = None
     if given["mask"] is not None:
         mask = images.open_image(given["mask"])
     prototypes = None if given["prototypes"] is None else _read_csv(given["prototypes"])
-    term = labeling.data_term(given["classes"], prototypes, probabilities, given["seed"])
-    scheme = labeling.integrator(given["integrator"], given["tol"], given["dim"], given["steps"])
-    settings = labeling.make_settings(
+    term = options.data_term(given["classes"], prototypes, probabilities, given["seed"])
+    scheme = options.integrator(given["integrator"], given["tol"], given["dim"], given["steps"])
+    settings = options.make_settings(
         given["neighborhood"],
         len(source.grid),
         given["rho"],

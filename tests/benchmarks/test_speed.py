@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from tiledlaf import Taylor, dataterm, images, labeling, ngff, stencil
+from tiledlaf import Taylor, dataterm, images, labeling, ngff, options, stencil
 from tiledlaf.job import compute, predicted_bytes
 from tiledlaf.kernels import select
 from tiledlaf.plan import make_plan
@@ -104,7 +104,7 @@ def test_labeling_against_the_kernels(tmp_path, classes):
     plan = make_plan(
         images.open_image(source), str(tmp_path / "out.zarr"),
         term=dataterm.Clusters(classes),
-        settings=labeling.make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
+        settings=options.make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
     )  # fmt: skip
     plan = labeling.settle(plan)
     tiles = [t.index for t in plan.job.grid]
