@@ -274,3 +274,14 @@ def test_labels_of_others_stay(tmp_path, version):
     with pytest.raises(ValueError, match="not of tiledlaf"):
         label(path, path, classes=3, into_input=True, name="nuclei")
     assert hashes(path) == after
+
+
+def test_confidence_of_another_origin_is_not_written_over(tmp_path):
+    import zarr
+
+    path = str(tmp_path / "in.zarr")
+    write_ome_zarr_py(path, "0.5")
+    zarr.create_group(path, path="confidence", attributes={"theirs": 1})
+    with pytest.raises(ValueError, match="expected no confidence .* one of another origin"):
+        label(path, path, classes=3, into_input=True, tile=32, confidence=True)
+    assert dict(zarr.open_group(path, path="confidence", mode="r").attrs) == {"theirs": 1}
