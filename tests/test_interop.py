@@ -282,6 +282,6 @@ def test_confidence_of_another_origin_is_not_written_over(tmp_path):
     path = str(tmp_path / "in.zarr")
     write_ome_zarr_py(path, "0.5")
     zarr.create_group(path, path="confidence", attributes={"theirs": 1})
-    with pytest.raises(ValueError, match="expected no confidence .* one of another origin"):
+    with pytest.raises(ValueError, match=r"expected no confidence .* one of another origin"):
         label(path, path, classes=3, into_input=True, tile=32, confidence=True)
     assert dict(zarr.open_group(path, path="confidence", mode="r").attrs) == {"theirs": 1}
