@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiledlaf
-from tiledlaf import Euler, Krylov, Taylor, cluster, ngff
+from tiledlaf import Euler, Krylov, Taylor, cluster, labeling, ngff
 from tiledlaf.job import Settings, label_tile
 from tiledlaf.labeling import label
 from tiledlaf.options import data_term, make_settings
@@ -315,3 +315,28 @@ def test_reads_that_fail_once_are_tried_again():
 
     with cluster.threads(2) as pool:
         assert sorted(r for _, r, _ in pool.run(flaky, None, range(20))) == list(range(20))
+
+
+def test_a_read_that_fails_once_costs_nothing(tmp_path, monkeypatch):
+    from tiledlaf import images
+
+    image = np.random.default_rng(13).integers(0, 255, (64, 64)).astype(np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    plan = make_plan(
+        images.open_image(tmp_path / "image.npy"), str(tmp_path / "out.zarr"), tile=32,
+        term=data_term(None, [[50.0], [200.0]], None, 0),
+        settings=make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
+    )  # fmt: skip
+    read, failed = images.Image.read, []
+
+    def flaky(self, window, channels=None):
+        if len(failed) < 2:
+            failed.append(window)
+            raise OSError("stale file handle")
+        return read(self, window, channels)
+
+    plan = labeling.settle(plan)
+    monkeypatch.setattr(images.Image, "read", flaky)
+    with cluster.threads(1) as pool:
+        summary = labeling.run(plan, pool)
+    assert (summary.tiles["done"], len(failed)) == (4, 2)

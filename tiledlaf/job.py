@@ -293,7 +293,9 @@ def _read(image: Image, window: Sequence[slice], every_channel: bool = False) ->
     except ValueError:
         raise
     except Exception as error:  # a codec raises what it likes on a damaged chunk
-        raise ValueError(
+        # what the file system refuses once may work when it is tried again
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(
             f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"
         ) from error
 

@@ -18,7 +18,7 @@ from . import cluster, dataterm, images, levels, output, records
 from .cluster import Pool
 from .flow import Integrator
 from .images import Image
-from .job import Settings, label_tile, label_window, predicted_bytes, run_tile
+from .job import Settings, label_tile, label_window, place, predicted_bytes, run_tile
 from .kernels import on_device, to_host
 from .options import data_term, make_settings, open_probabilities
 from .plan import SMALL, Plan, make_plan, needed_bytes, readable
@@ -151,8 +151,9 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     with records.appending(out.records) as log:
         for index, record, error in pool.run(run_tile, job, left):
             if error is not None:
-                text = f"{type(error).__name__}: {error}"
-                record = {"tile": list(index), "state": "failed", "error": f"tile {index}: {text}"}
+                where = place(job, job.grid.tile_at(index))
+                text = f"{where}: {type(error).__name__}: {error}"
+                record = {"tile": list(index), "state": "failed", "error": text}
             log.add(record)
             known[tuple(index)] = record
             if progress is not None:
