@@ -30,19 +30,16 @@ def mean(block: Array, factor: Sequence[int]) -> Array:
     if any(after for _, after in rest):
         block = np.pad(block, [(0, 0)] * front + rest, mode="edge")
     whole = block.dtype.kind in "uib"
-    # sums of up to 4096 pixels of 16 bits fit into 32
+    count = int(np.prod(factor))
+    # the narrowest type that holds the sums
+    exact = block.dtype.kind == "u" and block.itemsize < 4
+    small = exact and block.itemsize == 1 and count <= 256
     total = np.zeros(
-        nearest(block, factor).shape,
-        np.float64
-        if block.itemsize > 4
-        else np.uint32
-        if block.dtype.kind == "u" and block.itemsize < 4
-        else np.float64,
+        nearest(block, factor).shape, np.uint16 if small else np.uint32 if exact else np.float64
     )
     for start in itertools.product(*map(range, factor)):
         total += block[..., *(slice(s, None, f) for s, f in zip(start, factor, strict=True))]
-    count = int(np.prod(factor))
-    if total.dtype.kind == "u":
+    if exact:
         return ((total + count // 2) // count).astype(block.dtype)
     value = total / count
     return (np.floor(value + 0.5) if whole else value).astype(block.dtype)

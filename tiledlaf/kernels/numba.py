@@ -53,7 +53,7 @@ def _run(
     order, entries, groups = _visits(full)
     radius = tuple(max(abs(o[axis]) for o in full) for axis in range(3))
     halo, fewer = radius[2] * (len(coefficients) + 1), _padded(count - 1)
-    at, size = _layout(shape, radius, len(full), count, fewer, len(coefficients) + 2, q.itemsize)
+    at, width = _layout(shape, radius, len(full), count, fewer, len(coefficients) + 2, q.itemsize)
     pixels = int(np.prod(grid))
     # the last row's neighbors reach as far beyond it as the first pixel lies within its line
     u = _aligned((len(coefficients) + 2) * at.level + at.origin % at.line, dtype)
@@ -64,11 +64,15 @@ def _run(
     confidence, gap = (np.empty(len(label), dtype) for _ in range(2))
     w, x = (np.ascontiguousarray(a).ravel() for a in given[:2])
     b = nothing if base is None else np.ascontiguousarray(base).ravel()
-    for start in range(0, shape[2], size):
-        stop = min(start + size, shape[2])
-        window = (max(start - halo, 0), min(stop + halo, shape[2]))
+    stop, end = 0, shape[2]
+    while stop < end:
+        # all strips are equally wide; a last core narrower than a vector is written with some
+        # columns before it, which are the same again
+        left = min(max(stop - halo, 0), end - width)
+        start, right = min(stop, end - lanes), left + width
+        stop = end if right == end else right - halo
         wave.wave(
-            mode, at, shape, radius, window, (start, stop), w, x, b, order, entries, groups,
+            mode, at, shape, radius, (left, right), (start, stop), w, x, b, order, entries, groups,
             (0,) * count, _block(count), (0,) * fewer, _block(count - 1),
             np.array(coefficients, dtype), bool(keep), dtype(scale),
             u, s, planes, label, confidence, gap,
@@ -125,11 +129,11 @@ def _layout(
     shape: Sequence[int], radius: Sequence[int], neighbors: int, count: int, fewer: int,
     levels: int, itemsize: int,
 ) -> tuple[Layout, int]:  # fmt: skip
-    """Rings for strips as wide as the cache allows, but not much narrower than their halo.
+    """Rings for strips as wide as the cache allows; for a single one if too much would be halo.
 
     Returns
     -------
-    Layout, and the number of columns that a strip gives
+    Layout, and the number of columns of a strip
     """
     lanes, nx = LINE // itemsize, shape[2]
     halo = radius[2] * (levels - 1)
@@ -138,10 +142,14 @@ def _layout(
     deep = max(fewer, count)
     record = neighbors + fewer + 1
     column = shape[1] * (levels * slots * deep + kept * record) * itemsize
-    width = max(CACHE // column, 6 * halo, 4 * lanes)
-    strips = 1 if width >= nx else -(-nx // (width - 2 * halo))
-    size = -(-nx // strips)
-    vectors = -(-min(nx, size + 2 * halo) // lanes)
+    widest = max(CACHE // column, 4 * lanes)
+    if widest < 8 * halo:
+        widest = nx + 2 * halo
+    # as many strips as that takes, of equal width in whole vectors
+    strips = max(-(-(nx - 2 * halo) // (widest - 2 * halo)), 1)
+    width = -(-(nx - 2 * halo) // strips) + 2 * halo
+    width = min(-(-width // lanes) * lanes, nx)
+    vectors = -(-width // lanes)
     pad = -(-radius[2] // lanes)
     # an odd number of cache lines: planes do not compete for the same places in the cache
     plane = lanes * (vectors + pad + (vectors + pad + 1) % 2)
@@ -151,7 +159,7 @@ def _layout(
         vectors=vectors, plane=plane, line=line, origin=radius[1] * line + pad * lanes,
         row=row, slots=slots, level=slots * row, record=lanes * record, kept=kept,
     )  # fmt: skip
-    return at, size
+    return at, width
 
 
 def _label_type(count: int) -> Any:
