@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -198,17 +199,21 @@ def solve(
     if w0 is not None:
         q += np.log(w0)
     if isinstance(integrator, Krylov):
-        s = kernels.similarity(weights, q, offsets)
-        z, error, matvecs = phi_action(
-            lambda x: replicator(s, kernels.average(weights, x, offsets)),
-            project(s),
-            time,
-            integrator.dim,
-        )
+        z, error, matvecs = project_krylov(kernels, weights, q, offsets, time, integrator.dim)
         return Solution(z, matvecs, error)
     p = integrator.polynomial(time)
     z = kernels.flow(weights, q, offsets, p.coefficients, p.keep, p.scale)
     return Solution(z, len(p.coefficients), integrator.bound(time))
+
+
+def project_krylov(
+    kernels: ModuleType, weights: Array, q: Array, offsets: Offsets, time: float, dim: int
+) -> tuple[Array, float, int]:
+    """Z(T), an error estimate and the number of matvecs from a Krylov space (2.28)."""
+    s = kernels.similarity(weights, q, offsets)
+    return phi_action(
+        lambda x: replicator(s, kernels.average(weights, x, offsets)), project(s), time, dim
+    )
 
 
 def assignment(z: Array, w0: Array = None) -> Array:

@@ -16,13 +16,11 @@ import numpy as np
 
 from . import levels, stencil
 from .dataterm import BadPixels, Clusters, DataTerm, Pending, Probabilities
-from .flow import Integrator, Krylov, Taylor
+from .flow import Integrator, Krylov, Taylor, project_krylov
 from .images import Image
 from .kernels import namespace, on_device, select, to_host
 from .kernels.numpy import Array, Offsets
-from .krylov import phi_action
 from .ngff import Pyramid
-from .simplex import project, replicator
 from .tiles import Grid, Tile
 
 # rounding of float32 in Z, relative to T: what a certificate must exceed beside the bound
@@ -120,11 +118,9 @@ def label_window(
     if weights is None:
         weights = stencil.uniform(settings.offsets, q.shape[1:], valid, namespace(pixels))
     if isinstance(settings.integrator, Krylov):
-        s = kernels.similarity(weights, q, settings.offsets)
-        z, _, _ = phi_action(
-            lambda x: replicator(s, kernels.average(weights, x, settings.offsets)),
-            project(s), settings.time, settings.integrator.dim,
-        )  # fmt: skip
+        z, _, _ = project_krylov(
+            kernels, weights, q, settings.offsets, settings.time, settings.integrator.dim
+        )
         labels, confidence, gap = kernels.decide(z)
     else:
         p = settings.integrator.polynomial(settings.time)

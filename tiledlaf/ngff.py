@@ -234,7 +234,7 @@ class Pyramid:
 
     def create(self, store: str, version: str, zarr_format: int) -> None:
         """Make the group's arrays and metadata; labels/NAME is replaced with all it held."""
-        group = zarr.open_group(store, path=self.group, mode="a", zarr_format=_format(zarr_format))
+        group = zarr.open_group(store, path=self.group, mode="a", zarr_format=zarr_format)
         for held in list(group.keys()) if self.group.startswith("labels/") else []:
             del group[held]
         front = (self.channels,) if self.channels else ()
@@ -299,10 +299,6 @@ def _channel(label: str, color: str) -> dict[str, Any]:
     return {"label": label, "color": color, "active": True, "window": window}
 
 
-def _format(number: int) -> Any:
-    return number
-
-
 def update_metadata(group: zarr.Group, version: str, entries: Mapping[str, Any]) -> None:
     """Add NGFF metadata to a group, where its version wants them."""
     if version == "0.4":
@@ -314,7 +310,7 @@ def update_metadata(group: zarr.Group, version: str, entries: Mapping[str, Any])
 def create_root(store: str, version: str, zarr_format: int, notes: Mapping[str, Any]) -> None:
     """Make the store's root group if there is none, with this program's notes in one go."""
     first = {"tiledlaf": dict(notes)} | ({} if version == "0.4" else {"ome": {"version": version}})
-    group = zarr.open_group(store, mode="a", zarr_format=_format(zarr_format), attributes=first)
+    group = zarr.open_group(store, mode="a", zarr_format=zarr_format, attributes=first)
     if group.attrs.get("tiledlaf") != dict(notes):
         group.attrs["tiledlaf"] = dict(notes)
 
@@ -324,10 +320,8 @@ def add_label(
     colors: Mapping[int, Sequence[int]], properties: Mapping[int, str], notes: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Register labels/NAME: list it, give its colors and names, and this program's notes."""
-    labels = zarr.open_group(store, path="labels", mode="a", zarr_format=_format(zarr_format))
-    group = zarr.open_group(
-        store, path=f"labels/{name}", mode="a", zarr_format=_format(zarr_format)
-    )
+    labels = zarr.open_group(store, path="labels", mode="a", zarr_format=zarr_format)
+    group = zarr.open_group(store, path=f"labels/{name}", mode="a", zarr_format=zarr_format)
     entry = {
         "version": version,
         "colors": [{"label-value": v, "rgba": list(c)} for v, c in colors.items()],
