@@ -108,6 +108,8 @@ def test_signals(whole, how, code, scheduler):
         [sys.executable, "-m", "tiledlaf", *COMMAND, *MANY, "--workers", "2",
          "--scheduler", scheduler],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # whoever runs the tests in the background ignores it, and so would the process
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
         while len(records()) < 5 and process.poll() is None:

@@ -70,19 +70,30 @@ def phi_action(
     matvecs : int
     """
     basis = arnoldi(matvec, b, dim)
+    coefficients, error = phi_core(basis, time)
+    return combine(coefficients, basis.vectors, b), error, basis.matvecs
+
+
+def phi_core(basis: Basis, time: float) -> tuple[np.ndarray, float]:
+    """Coefficients of T phi(T A) b in the basis, and the error's estimate."""
     m = len(basis.vectors)
     if m == 0:
-        return 0 * b, 0.0, 0
+        return np.zeros(0), 0.0
     # exp of [[T H, T e1, 0], [0, 0, T], [0, 0, 0]] holds T phi_1 and T^2 phi_2 in its last columns
     bordered = np.zeros((m + 2, m + 2))
     bordered[:m, :m] = time * basis.hessenberg[:m]
     bordered[0, m] = bordered[m, m + 1] = time
     exponential = scipy.linalg.expm(bordered)
-    value = 0 * b
-    for coefficient, q in zip(basis.norm * exponential[:m, m], basis.vectors, strict=True):
-        value += b.dtype.type(coefficient) * q
     error = basis.norm * basis.hessenberg[m, m - 1] * abs(exponential[m - 1, m + 1])
-    return value, float(error), basis.matvecs
+    return basis.norm * exponential[:m, m], float(error)
+
+
+def combine(coefficients: np.ndarray, vectors: list[Array], like: Array) -> Array:
+    """Sum of vectors with coefficients; zeros like `like` if there are none."""
+    value = 0 * like
+    for coefficient, q in zip(coefficients, vectors, strict=True):
+        value += like.dtype.type(coefficient) * q
+    return value
 
 
 def _dot(x: Array, y: Array) -> float:

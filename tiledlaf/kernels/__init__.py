@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from .numpy import namespace
+
+__all__ = ["KERNELS", "namespace", "on_device", "select", "to_host"]
 KERNELS = ("numpy", "numba", "cupy")
 
 
@@ -39,11 +42,6 @@ def select(array: Any, kernel: str | None = None) -> ModuleType:
     if on_gpu != (name == "cupy"):
         raise ValueError(f"kernel {name!r} does not work on {type(array).__module__} arrays")
     return importlib.import_module(f"{__name__}.{name}")
-
-
-def namespace(array: Any) -> ModuleType:
-    """Return numpy or cupy, whichever an array belongs to."""
-    return np if isinstance(array, np.ndarray) else importlib.import_module("cupy")
 
 
 def on_device(device: str) -> Callable[[np.ndarray], Any]:

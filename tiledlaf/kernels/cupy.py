@@ -14,7 +14,13 @@ from typing import Any
 import cupy
 import numpy as np
 
-from .numpy import Array, Offsets
+# learning runs on the readable reference, whose operators work on the device's arrays as well
+from .numpy import Array, Offsets, chain, predict, predict_adjoint, products
+
+__all__ = [
+    "adjoint", "average", "chain", "classify", "decide", "distances", "flow", "predict",
+    "predict_adjoint", "products", "similarity",
+]  # fmt: skip
 
 BLOCK = (32, 8)  # threads: a row of pixels is coalesced, rows of a block share their neighbors
 REGISTERS = 32  # labels held at once; the averages of more labels wait in the output

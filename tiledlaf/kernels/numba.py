@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from . import wave
+from . import gradient as compiled
+from . import predictor, wave
 from .numpy import Array, Offsets, opposite, transpose
 from .wave import AVERAGE, BLOCK, BOTH, CLASSIFY, FLOW, LINE, LOWER, SIMILARITY, UPPER, Layout
 
@@ -242,3 +243,121 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
         out.reshape(len(out), -1),
     )  # fmt: skip
     return out
+
+
+def _flat(planes: Array, size: int, guard: int = 0) -> Array:
+    """Planes of `size` numbers each one after the other, with zeros at their ends and around."""
+    count = int(np.prod(planes.shape[: planes.ndim - 1]))
+    if planes.shape[-1] == size and not guard:
+        return np.ascontiguousarray(planes).ravel()
+    out = np.zeros(count * size + 2 * guard, planes.dtype)
+    rows = out[guard : guard + count * size].reshape(count, size)
+    rows[:, : planes.shape[-1]] = planes.reshape(count, -1)
+    return out
+
+
+def _flatten(x: Array, front: int) -> Array:
+    return np.ascontiguousarray(x).reshape(*x.shape[:front], -1)
+
+
+def _distances(grid: Sequence[int], offsets: Offsets, lanes: int) -> tuple[Array, int]:
+    """How far each neighbor lies in a flat plane, and the most of it in whole vectors."""
+    strides = [int(np.prod(grid[axis + 1 :])) for axis in range(len(grid))]
+    steps = np.array([sum(o * n for o, n in zip(row, strides, strict=True)) for row in offsets])
+    return steps, -(-int(abs(steps).max(initial=0)) // lanes) * lanes
+
+
+def chain(weights: Array, s: Array, source: Array, offsets: Offsets, table: Array) -> Array:
+    """Polynomials in R_S Omega of a source."""
+    dtype = _same_float(weights, s, source)
+    count, *grid = source.shape
+    pixels, lanes = source[0].size, LINE // source.itemsize
+    size = -(-pixels // lanes) * lanes
+    steps, guard = _distances(grid, offsets, lanes)
+    w, kept = (_flat(_flatten(x, 1), size) for x in (weights, s))
+    u = _flat(_flatten(source, 1), size, guard)
+    new = np.zeros_like(u)
+    table = np.asarray(table, dtype)
+    planes = u[guard : guard + count * size]
+    totals = (table[:, :1] * planes).ravel()
+    for column in range(1, table.shape[1]):
+        compiled.step(
+            w, kept, u, new, totals, np.ascontiguousarray(table[:, column]), steps, guard, size,
+            (0,) * count, _block(count),
+        )  # fmt: skip
+        u, new = new, u
+    out = totals.reshape(len(table), count, size)
+    return out[..., :pixels].reshape(len(table), *source.shape)
+
+
+def products(
+    weights: Array, s: Array, q: Array, p: Array, z: Array, source: Array, offsets: Offsets
+) -> Array:
+    """R_Omega dL/dOmega, the gradient in t of Omega = softmax(t)."""
+    dtype = _same_float(weights, s, q, p, z, source)
+    count, *grid = source.shape
+    pixels, lanes = source[0].size, LINE // source.itemsize
+    size = -(-pixels // lanes) * lanes
+    steps, guard = _distances(grid, offsets, lanes)
+    w, kept, h = (_flat(_flatten(x, 1), size) for x in (weights, s, source))
+    out = np.empty(len(offsets) * size, dtype)
+    compiled.products(
+        w, kept, _flat(_flatten(q, 1), size, guard), _flat(_flatten(p, 2), size),
+        _flat(_flatten(z, 2), size, guard), h, out, steps, len(p), guard, size,
+        (0,) * count, _block(count), (0,) * len(offsets),
+    )  # fmt: skip
+    return out.reshape(-1, size)[:, :pixels].reshape(weights.shape)
+
+
+def _parameters(
+    features: Array, prototypes: Array, patches: Array
+) -> tuple[Array, Array, tuple[int, int, int], int, int]:
+    """Prototypes as (F, padded N), patches (N, K), their sizes, pixels and numbers of a plane."""
+    dtype, lanes = features.dtype, LINE // features.itemsize
+    count, many = prototypes.shape
+    group = predictor.GROUP
+    turned = np.zeros((many, -(-count // group) * group), dtype)
+    turned[:, :count] = np.asarray(prototypes, dtype).T
+    pixels = features[0].size
+    return (
+        turned.ravel(), np.ascontiguousarray(patches, dtype), (count, many, patches.shape[1]),
+        pixels, -(-pixels // lanes) * lanes,
+    )  # fmt: skip
+
+
+def predict(
+    features: Array, prototypes: Array, patches: Array, sigma: float, uniform: Array
+) -> Array:
+    """Weights from features (4.3)-(4.4)."""
+    dtype = _same_float(features, uniform)
+    turned, rows, sizes, pixels, size = _parameters(features, prototypes, patches)
+    neighbors = sizes[2]
+    part = _block(neighbors)
+    padded = np.zeros((len(rows), -(-neighbors // len(part)) * len(part)), dtype)
+    padded[:, :neighbors] = rows
+    x, valid = (_flat(_flatten(a, 1), size) for a in (features, uniform))
+    out = np.empty(neighbors * size, dtype)
+    predictor.predict(
+        x, turned, padded.ravel(), dtype(sigma), valid, out, sizes, size,
+        (0,) * predictor.GROUP, part, (0,) * padded.shape[1],
+    )  # fmt: skip
+    return out.reshape(-1, size)[:, :pixels].reshape(uniform.shape)
+
+
+def predict_adjoint(
+    features: Array, prototypes: Array, patches: Array, sigma: float, gradient: Array
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Gradients of the predictor's parameters."""
+    dtype = _same_float(features, gradient)
+    turned, rows, sizes, _, size = _parameters(features, prototypes, patches)
+    count, many, neighbors = sizes
+    lanes = LINE // features.itemsize
+    by_feature = np.zeros((count, -(-many // lanes) * lanes))
+    by_neighbor = np.zeros((count, -(-neighbors // lanes) * lanes))
+    x, g = (_flat(_flatten(a, 1), size) for a in (features, gradient))
+    mass, change = predictor.predict_adjoint(
+        x, turned, rows.ravel(), dtype(sigma), g, sizes, size,
+        (0,) * predictor.GROUP, by_feature, by_neighbor,
+    )  # fmt: skip
+    d_prototypes = by_feature[:, :many] - np.asarray(prototypes, np.float64) * mass[:, None]
+    return d_prototypes, by_neighbor[:, :neighbors], -change

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 Array = Any  # numpy.ndarray here, cupy.ndarray in the sibling
 Offsets = tuple[tuple[int, ...], ...]
+
+
+def namespace(array: Any) -> ModuleType:
+    """Return numpy or cupy, whichever an array belongs to."""
+    return np if isinstance(array, np.ndarray) else importlib.import_module("cupy")
 
 
 def shifted(offset: Sequence[int], grid: Sequence[int]) -> tuple[tuple[slice, ...], ...]:
@@ -119,3 +126,106 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
             d += (plane.astype(np.float32) - np.float32(value)) ** 2
     out *= np.float32(1 / scale)
     return out
+
+
+def chain(weights: Array, s: Array, source: Array, offsets: Offsets, table: Array) -> Array:
+    """Polynomials in R_S Omega of a source, several at once: (R, J, *grid).
+
+    out_r = sum over l of table[r, l] (R_S Omega)^l source. With transposed weights this is the
+    adjoint flow in the form y = R_S u, since R_S (Omega^T R_S) u = (R_S Omega^T) y.
+    """
+    u, xp = source, namespace(source)
+    out = xp.stack([source.dtype.type(c) * u for c in table[:, 0]])
+    for column in table.T[1:]:
+        t = average(weights, u, offsets)
+        u = s * (t - (s * t).sum(axis=0))
+        for total, c in zip(out, column, strict=True):
+            total += source.dtype.type(c) * u
+    return out
+
+
+def products(
+    weights: Array, s: Array, q: Array, p: Array, z: Array, source: Array, offsets: Offsets
+) -> Array:
+    """R_Omega dL/dOmega, the gradient in t of Omega = softmax(t), (K, *grid).
+
+    Parameters
+    ----------
+    weights, s, q : (K, *grid), (J, *grid), (J, *grid)
+    p, z : (R, J, *grid)
+        p_r = R_S u_r and z_r with sum of u_r (x) z_r = integral of lambda (x) Z (Theorem 3.8).
+    source : (J, *grid)
+        R_S times the integral of lambda.
+    """
+    h = source.copy()
+    for a, b in zip(p, z, strict=True):
+        x = average(weights, b, offsets)
+        h += a * (x - (s * x).sum(axis=0)) - s * (a * x).sum(axis=0)
+    out = namespace(s).zeros_like(weights)
+    for e, offset in zip(out, offsets, strict=True):
+        here, there = shifted(offset, e.shape)
+        e[here] = (h[:, *here] * q[:, *there]).sum(axis=0)
+        for a, b in zip(p, z, strict=True):
+            e[here] += (a[:, *here] * b[:, *there]).sum(axis=0)
+    return weights * (out - (weights * out).sum(axis=0))
+
+
+def predict(
+    features: Array, prototypes: Array, patches: Array, sigma: float, uniform: Array
+) -> Array:
+    """Weights from features (4.3)-(4.4), (K, *grid).
+
+    omega = softmax(sum_j a_j nu_j) over the valid neighbors with a = softmax(-sigma ||f - p_j||).
+
+    Parameters
+    ----------
+    features, prototypes : (F, *grid), (N, F)
+    patches : (N, K), tangent weight patches nu
+    uniform : (K, *grid), zero where a neighbor is not valid
+    """
+    xp = namespace(features)
+    a, _ = _attention(features, prototypes, sigma)
+    t = xp.stack([_combination(a, column) for column in patches.T])
+    t = xp.where(uniform > 0, t, -xp.inf)
+    best = t.max(axis=0)
+    e = xp.exp(t - xp.where(xp.isfinite(best), best, 0))
+    return e / xp.maximum(e.sum(axis=0), xp.finfo(e.dtype).tiny)
+
+
+def predict_adjoint(
+    features: Array, prototypes: Array, patches: Array, sigma: float, gradient: Array
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Gradients of the predictor's parameters, (N, F), (N, K) and a number, float64.
+
+    Parameters
+    ----------
+    gradient : (K, *grid)
+        R_Omega dL/dOmega, as from `products`.
+    """
+    xp = namespace(features)
+    a, distance = _attention(features, prototypes, sigma)
+    q = xp.stack([_combination(gradient, row) for row in patches])
+    r = a * (q - (a * q).sum(axis=0))
+    flat = [x.reshape(len(x), -1).astype(np.float64) for x in (features, gradient, a, r, distance)]
+    f, g, a, r, d = flat
+    c = xp.where(d > 0, sigma * r / xp.where(d > 0, d, 1), 0)
+    prototypes = xp.asarray(prototypes)
+    return c @ f.T - prototypes * c.sum(axis=1)[:, None], a @ g.T, -float((r * d).sum())
+
+
+def _combination(planes: Array, numbers: Array) -> Array:
+    total = planes[0] * planes.dtype.type(numbers[0])
+    for plane, number in zip(planes[1:], numbers[1:], strict=True):
+        total = total + planes.dtype.type(number) * plane
+    return total
+
+
+def _attention(features: Array, prototypes: Array, sigma: float) -> tuple[Array, Array]:
+    """Shares a_j and distances ||f - p_j||, both (N, *grid)."""
+    xp, number = namespace(features), features.dtype.type
+    square = [
+        sum((f - number(p)) ** 2 for f, p in zip(features, row, strict=True)) for row in prototypes
+    ]
+    distance = xp.sqrt(xp.stack(square))
+    e = xp.exp(number(-sigma) * (distance - distance.min(axis=0)))
+    return e / e.sum(axis=0), distance

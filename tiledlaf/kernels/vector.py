@@ -228,6 +228,36 @@ def splat(typing_context, value):
 
 
 @intrinsic
+def splat_each(typing_context, array, index, stride, labels):
+    """A vector for each entry of the tuple `labels`: numbers of an array, `stride` apart."""
+    kind = Vector(array.dtype, len(labels))
+
+    def code(context, builder, signature, arguments):
+        pointer, stride = _pointer(context, builder, array, *arguments[:2]), arguments[2]
+        vector = _ir(array.dtype)
+        undefined = ir.Constant(vector, ir.Undefined)
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+        parts = []
+        for j in range(kind.count):
+            number = builder.load(_further(builder, pointer, stride, j))
+            one = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+            parts.append(builder.shuffle_vector(one, undefined, lanes))
+        return _pack(builder, parts)
+
+    return kind(array, types.intp, types.intp, labels), code
+
+
+@intrinsic
+def sqrt(typing_context, a):
+    """Square roots."""
+
+    def code(context, builder, signature, arguments):
+        return _each(builder, lambda v: _call(builder, "sqrt", v), *arguments)
+
+    return a(a), code
+
+
+@intrinsic
 def fma(typing_context, a, b, c):
     """a * b + c, rounded once."""
 

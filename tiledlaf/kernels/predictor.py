@@ -1,0 +1,186 @@
+"""The compiled weight predictor (4.3)-(4.4) and its adjoint: blocks of pixels that stay in L1."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from .vector import (
+    exp,
+    fma,
+    lanes_of,
+    load,
+    load_each,
+    registers,
+    splat,
+    splat_each,
+    sqrt,
+    store,
+    store_each,
+    where_greater,
+    zeros,
+)
+
+PIXELS = 128  # of a block in the adjoint: its features and shares stay in the cache
+GROUP = 8  # prototypes at once
+_jit = njit(nogil=True, cache=True, error_model="numpy")
+_inline = njit(forceinline=True, error_model="numpy")
+
+
+@_inline
+def _shares(x, at, prototypes, count, features, sigma, distance, share, to, stride, group):
+    """Distances to all prototypes and shares of a vector of pixels; rows `stride` apart.
+
+    `prototypes` is (features, padded count), flat. Shares are not yet divided by their sum, which
+    is returned.
+    """
+    lanes, part = lanes_of(x), len(group)
+    padded = -(-count // part) * part
+    least = splat(x.dtype.type(np.inf))
+    for n in range(0, padded, part):
+        square = zeros(x, group)
+        for f in range(features):
+            offset = load(x, at + f * stride) - splat_each(prototypes, f * padded + n, 1, group)
+            square = fma(offset, offset, square)
+        store_each(distance, to + n * stride, stride, sqrt(square))
+    for n in range(count):
+        d = load(distance, to + n * stride)
+        least = where_greater(least, d, d, least)
+    total = splat(x.dtype.type(0))
+    for n in range(count):
+        e = exp(splat(-sigma) * (load(distance, to + n * stride) - least))
+        store(share, to + n * stride, e)
+        total = total + e
+    return total
+
+
+@_jit
+def predict(features, prototypes, patches, sigma, uniform, out, sizes, size, group, part, wide):
+    """Weights (K, size) of flat planes; `patches` is (N, padded K), `sizes` N, F and K."""
+    lanes, block = lanes_of(features), len(part)
+    count, many, neighbors = sizes
+    padded = -(-neighbors // block) * block
+    distance = np.empty((count + len(group)) * lanes, features.dtype)
+    share = np.empty_like(distance)
+    x = np.empty(many * lanes, features.dtype)
+    t = registers(features, wide)
+    low, tiny = splat(features.dtype.type(-1e30)), splat(features.dtype.type(1e-30))
+    nothing = splat(features.dtype.type(0))
+    for i in range(0, size, lanes):
+        for f in range(many):
+            store(x, f * lanes, load(features, f * size + i))
+        total = _shares(x, 0, prototypes, count, many, sigma, distance, share, 0, lanes, group)
+        inverse = splat(features.dtype.type(1)) / total
+        for k in range(0, padded, block):
+            value = zeros(features, part)
+            for n in range(count):
+                e = load(share, n * lanes)
+                value = fma(e, splat_each(patches, n * padded + k, 1, part), value)
+            store_each(t, k * lanes, lanes, value * inverse)
+        best = low
+        for k in range(neighbors):
+            value = load(t, k * lanes)
+            value = where_greater(load(uniform, k * size + i), nothing, value, low)
+            best = where_greater(value, best, value, best)
+            store(t, k * lanes, value)
+        total = tiny
+        for k in range(neighbors):
+            e = exp(load(t, k * lanes) - best)
+            # also where no neighbor is valid and all differences are 0
+            e = where_greater(load(uniform, k * size + i), nothing, e, nothing)
+            store(t, k * lanes, e)
+            total = total + e
+        inverse = splat(features.dtype.type(1)) / total
+        for k in range(neighbors):
+            store(out, k * size + i, load(t, k * lanes) * inverse)
+
+
+@_jit
+def _gather(planes, size, start, count, columns, out, width):
+    """(count, pixels) of planes as (pixels, width): the numbers of a pixel side by side."""
+    for j in range(count):
+        for i in range(columns):
+            out[i * width + j] = planes[j * size + start + i]
+
+
+@_jit
+def _correlate(c, x, count, width, columns, group, out):
+    """out[n] += sum_i c[n, i] x[i], rows of `width` numbers."""
+    lanes, part = lanes_of(c), len(group)
+    sums = np.empty(part * lanes, c.dtype)
+    for n in range(0, -(-count // part) * part, part):
+        for v in range(0, width, lanes):
+            total = zeros(c, group)
+            for i in range(columns):
+                row = splat_each(c, n * PIXELS + i, PIXELS, group)
+                total = fma(row, load(x, i * width + v), total)
+            store_each(sums, 0, lanes, total)
+            for m in range(min(part, count - n)):
+                for j in range(lanes):
+                    out[n + m, v + j] += sums[m * lanes + j]
+
+
+@_jit
+def predict_adjoint(
+    features, prototypes, patches, sigma, gradient, sizes, size, group, by_feature, by_neighbor
+):
+    """Sums over pixels: c f (N, padded F), a g (N, padded K), c (N), and r d.
+
+    `patches` is (N, K) here.
+    """
+    lanes = lanes_of(features)
+    count, many, neighbors = sizes
+    rows = count + len(group)
+    distance = np.zeros(rows * PIXELS, features.dtype)
+    share = np.zeros(rows * PIXELS, features.dtype)
+    c = np.zeros(rows * PIXELS, features.dtype)
+    x = np.zeros(many * PIXELS, features.dtype)
+    g = np.zeros(neighbors * PIXELS, features.dtype)
+    width, wide = by_feature.shape[1], by_neighbor.shape[1]
+    beside = np.zeros(PIXELS * width, features.dtype)
+    across = np.zeros(PIXELS * wide, features.dtype)
+    mass = np.zeros(count, np.float64)
+    change = 0.0
+    nothing = splat(features.dtype.type(0))
+    products = np.empty(lanes, features.dtype)
+    for start in range(0, size, PIXELS):
+        columns = min(PIXELS, size - start)
+        for f in range(many):
+            for i in range(columns):
+                x[f * PIXELS + i] = features[f * size + start + i]
+        for k in range(neighbors):
+            for i in range(columns):
+                g[k * PIXELS + i] = gradient[k * size + start + i]
+        for i in range(0, columns, lanes):
+            total = _shares(
+                x, i, prototypes, count, many, sigma, distance, share, i, PIXELS, group
+            )
+            inverse = splat(features.dtype.type(1)) / total
+            mean = nothing
+            for n in range(count):
+                a = load(share, n * PIXELS + i) * inverse
+                q = nothing
+                for k in range(neighbors):
+                    number = splat(patches[n * neighbors + k])
+                    q = fma(number, load(g, k * PIXELS + i), q)
+                mean = fma(a, q, mean)
+                store(share, n * PIXELS + i, a)
+                store(c, n * PIXELS + i, q)
+            along = nothing
+            for n in range(count):
+                d = load(distance, n * PIXELS + i)
+                r = load(share, n * PIXELS + i) * (load(c, n * PIXELS + i) - mean)
+                along = fma(r, d, along)
+                value = splat(sigma) * r / d
+                store(c, n * PIXELS + i, where_greater(d, nothing, value, nothing))
+            store(products, 0, along)
+            for j in range(lanes):
+                change += products[j]
+        _gather(features, size, start, many, columns, beside, width)
+        _gather(gradient, size, start, neighbors, columns, across, wide)
+        _correlate(c, beside, count, width, columns, group, by_feature)
+        _correlate(share, across, count, wide, columns, group, by_neighbor)
+        for n in range(count):
+            for i in range(columns):
+                mass[n] += c[n * PIXELS + i]
+    return mass, change
