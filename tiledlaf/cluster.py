@@ -31,11 +31,16 @@ class Pool:
     workers : processes or threads that each run one tile at a time
     memory : bytes a worker may use, or None where nobody limits it
     run : run(function, job, items) yields an outcome an item
+    hold : hold(function, job, items) gives a handle of each result, which stays where it is
+    each : each(function, argument, handles) gives the results of function(argument, held), in
+        order; a tuple may have a handle and other things
     """
 
     workers: int
     memory: int | None
     run: Callable[[Function, Any, Iterable[Any]], Iterator[Outcome]]
+    hold: Callable[[Function, Any, Sequence[Any]], list[Any]]
+    each: Callable[[Function, Any, Sequence[Any]], list[Any]]
 
 
 @contextmanager
@@ -57,8 +62,11 @@ def threads(workers: int) -> Iterator[Pool]:
                     pending[executor.submit(_retried, function, job, following)] = following
                 yield item, None if error else future.result(), error
 
+    def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
+        return list(executor.map(lambda item: _retried(function, argument, item), items))
+
     try:
-        yield Pool(workers, None, run)
+        yield Pool(workers, None, run, each, each)
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -149,7 +157,30 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
             yield item, None if error else future.result(), error
             future.release()
 
-    return Pool(workers, memory, run)
+    def hold(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
+        # what a worker takes with it when it dies is made again from these tasks
+        found = [client.submit(function, job, i, retries=RETRIES, pure=False) for i in items]
+        _wait(found)
+        return found
+
+    def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
+        found = [client.submit(function, argument, i, retries=RETRIES, pure=False) for i in items]
+        _wait(found)
+        results: list[Any] = client.gather(found)
+        return results
+
+    return Pool(workers, memory, run, hold, each)
+
+
+def _wait(futures: Sequence[Any]) -> None:
+    """Wait for all; raise the error of the first that failed."""
+    from distributed import wait
+
+    wait(futures)
+    for future in futures:
+        error = future.exception()
+        if error is not None:
+            raise error
 
 
 def is_dask(array: Any) -> bool:

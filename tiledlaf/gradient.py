@@ -130,9 +130,13 @@ class Polynomials:
     rank: int | None = None
     rank_tol: float = 1e-3
 
+    def degree(self, time: float) -> int:
+        """Powers of A, and neighborhood radii that Z(T) depends on."""
+        return Taylor(self.tol).terms(time)
+
     def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], _Terms]]:
         """Z(T) and the terms."""
-        degree = Taylor(self.tol).terms(problem.time)
+        degree = self.degree(problem.time)
         contraction = min(CONTRACTION, math.ceil(float(problem.s.max()) * GRID) / GRID)
         left, sigma, right = _core(degree, problem.time, contraction)
         rank = _rank(sigma, self.rank, self.rank_tol)

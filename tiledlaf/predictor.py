@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .features import Features
+from .features import Features, log_odds
 from .kernels import namespace, select
 from .kernels.numpy import Array, Offsets
 
@@ -62,45 +62,47 @@ class Predictor:
             sigma=float(np.exp(parameters["sigma"][0])),
         )
 
-    def normalized(self, features: Array) -> Array:
-        """(f - mean) / scale in place, (F, *grid)."""
-        if len(features) != len(self.mean):
-            raise ValueError(f"expected {len(self.mean)} features, got {len(features)}")
-        for plane, mean, scale in zip(features, self.mean, self.scale, strict=True):
-            plane -= np.float32(mean)
-            plane *= np.float32(1 / scale)
-        return features
+    def of(self, image: Array, q: Array, rho: float) -> Array:
+        """Features (F, *grid) of an image (C, *grid) with q = -D / rho, not yet normalized."""
+        return raw(self.features, image, q, rho)
 
     def weights(self, features: Array, uniform: Array, kernel: str | None = None) -> Array:
-        """Weights (K, *grid) from normalized features (F, *grid).
+        """Weights (K, *grid) from features (F, *grid).
 
         Parameters
         ----------
         uniform : (K, *grid)
             Zero where a neighbor is not valid, as from `stencil.uniform`.
         """
-        return select(features, kernel).predict(
-            features, self._there(self.prototypes, features), self._there(self.patches, features),
-            self.sigma, uniform,
-        )  # fmt: skip
+        return select(features, kernel).predict(features, *self._given(features), uniform)
 
     def gradient(
         self, features: Array, tangent: Array, kernel: str | None = None
     ) -> dict[str, np.ndarray]:
         """Gradient in the parameters from R_Omega dL/dOmega, float64 sums over pixels."""
         prototypes, patches, sigma = select(features, kernel).predict_adjoint(
-            features, self._there(self.prototypes, features), self._there(self.patches, features),
-            self.sigma, tangent,
-        )  # fmt: skip
+            features, *self._given(features), tangent
+        )
         return {
             "prototypes": prototypes,
             "patches": patches - patches.mean(axis=1, keepdims=True),
             "sigma": np.array([float(sigma) * self.sigma]),  # of log sigma
         }
 
-    @staticmethod
-    def _there(numbers: np.ndarray, like: Array) -> Array:
-        return namespace(like).asarray(numbers)
+    def _given(self, features: Array) -> tuple[Array, Array, Array, float]:
+        if len(features) != len(self.mean):
+            raise ValueError(f"expected {len(self.mean)} features, got {len(features)}")
+        normal = np.stack([self.mean, 1 / self.scale])
+        move = namespace(features).asarray
+        return move(normal), move(self.prototypes), move(self.patches), self.sigma
+
+
+def raw(features: Features, image: Array, q: Array, rho: float) -> Array:
+    """Features (F, *grid) of an image (C, *grid) with q = -D / rho (log p where rho is 1)."""
+    odds = None
+    if features.needs("odds"):
+        odds = log_odds(q if rho == 1 else q * q.dtype.type(rho))
+    return features.compute(image if features.needs("image") else None, odds)
 
 
 def initial(

@@ -325,8 +325,12 @@ def _parameters(
     )  # fmt: skip
 
 
+def _row(numbers: Array, dtype: Any) -> Array:
+    return np.ascontiguousarray(numbers, dtype).ravel()
+
+
 def predict(
-    features: Array, prototypes: Array, patches: Array, sigma: float, uniform: Array
+    features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, uniform: Array
 ) -> Array:
     """Weights from features (4.3)-(4.4)."""
     dtype = _same_float(features, uniform)
@@ -338,14 +342,14 @@ def predict(
     x, valid = (_flat(_flatten(a, 1), size) for a in (features, uniform))
     out = np.empty(neighbors * size, dtype)
     predictor.predict(
-        x, turned, padded.ravel(), dtype(sigma), valid, out, sizes, size,
+        x, _row(normal, dtype), turned, padded.ravel(), dtype(sigma), valid, out, sizes, size,
         (0,) * predictor.GROUP, part, (0,) * padded.shape[1],
     )  # fmt: skip
     return out.reshape(-1, size)[:, :pixels].reshape(uniform.shape)
 
 
 def predict_adjoint(
-    features: Array, prototypes: Array, patches: Array, sigma: float, gradient: Array
+    features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, gradient: Array
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Gradients of the predictor's parameters."""
     dtype = _same_float(features, gradient)
@@ -356,7 +360,7 @@ def predict_adjoint(
     by_neighbor = np.zeros((count, -(-neighbors // lanes) * lanes))
     x, g = (_flat(_flatten(a, 1), size) for a in (features, gradient))
     mass, change = predictor.predict_adjoint(
-        x, turned, rows.ravel(), dtype(sigma), g, sizes, size,
+        x, _row(normal, dtype), turned, rows.ravel(), dtype(sigma), g, sizes, size,
         (0,) * predictor.GROUP, by_feature, by_neighbor,
     )  # fmt: skip
     d_prototypes = by_feature[:, :many] - np.asarray(prototypes, np.float64) * mass[:, None]

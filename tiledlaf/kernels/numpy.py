@@ -171,7 +171,7 @@ def products(
 
 
 def predict(
-    features: Array, prototypes: Array, patches: Array, sigma: float, uniform: Array
+    features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, uniform: Array
 ) -> Array:
     """Weights from features (4.3)-(4.4), (K, *grid).
 
@@ -180,11 +180,13 @@ def predict(
     Parameters
     ----------
     features, prototypes : (F, *grid), (N, F)
+    normal : (2, F)
+        What is subtracted from each feature, and what the difference is multiplied by.
     patches : (N, K), tangent weight patches nu
     uniform : (K, *grid), zero where a neighbor is not valid
     """
     xp = namespace(features)
-    a, _ = _attention(features, prototypes, sigma)
+    a, _ = _attention(_normalized(features, normal), prototypes, sigma)
     t = xp.stack([_combination(a, column) for column in patches.T])
     t = xp.where(uniform > 0, t, -xp.inf)
     best = t.max(axis=0)
@@ -193,7 +195,7 @@ def predict(
 
 
 def predict_adjoint(
-    features: Array, prototypes: Array, patches: Array, sigma: float, gradient: Array
+    features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, gradient: Array
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Gradients of the predictor's parameters, (N, F), (N, K) and a number, float64.
 
@@ -203,6 +205,7 @@ def predict_adjoint(
         R_Omega dL/dOmega, as from `products`.
     """
     xp = namespace(features)
+    features = _normalized(features, normal)
     a, distance = _attention(features, prototypes, sigma)
     q = xp.stack([_combination(gradient, row) for row in patches])
     r = a * (q - (a * q).sum(axis=0))
@@ -218,6 +221,12 @@ def _combination(planes: Array, numbers: Array) -> Array:
     for plane, number in zip(planes[1:], numbers[1:], strict=True):
         total = total + planes.dtype.type(number) * plane
     return total
+
+
+def _normalized(features: Array, normal: Array) -> Array:
+    shape = (-1, *(1,) * (features.ndim - 1))
+    mean, factor = (namespace(features).asarray(n, features.dtype).reshape(shape) for n in normal)
+    return (features - mean) * factor
 
 
 def _attention(features: Array, prototypes: Array, sigma: float) -> tuple[Array, Array]:

@@ -55,7 +55,9 @@ def _shares(x, at, prototypes, count, features, sigma, distance, share, to, stri
 
 
 @_jit
-def predict(features, prototypes, patches, sigma, uniform, out, sizes, size, group, part, wide):
+def predict(
+    features, normal, prototypes, patches, sigma, uniform, out, sizes, size, group, part, wide
+):
     """Weights (K, size) of flat planes; `patches` is (N, padded K), `sizes` N, F and K."""
     lanes, block = lanes_of(features), len(part)
     count, many, neighbors = sizes
@@ -68,7 +70,8 @@ def predict(features, prototypes, patches, sigma, uniform, out, sizes, size, gro
     nothing = splat(features.dtype.type(0))
     for i in range(0, size, lanes):
         for f in range(many):
-            store(x, f * lanes, load(features, f * size + i))
+            value = load(features, f * size + i) - splat(normal[f])
+            store(x, f * lanes, value * splat(normal[many + f]))
         total = _shares(x, 0, prototypes, count, many, sigma, distance, share, 0, lanes, group)
         inverse = splat(features.dtype.type(1)) / total
         for k in range(0, padded, block):
@@ -96,11 +99,11 @@ def predict(features, prototypes, patches, sigma, uniform, out, sizes, size, gro
 
 
 @_jit
-def _gather(planes, size, start, count, columns, out, width):
-    """(count, pixels) of planes as (pixels, width): the numbers of a pixel side by side."""
+def _turn(planes, count, columns, out, width):
+    """(count, pixels) of a block as (pixels, width): the numbers of a pixel side by side."""
     for j in range(count):
         for i in range(columns):
-            out[i * width + j] = planes[j * size + start + i]
+            out[i * width + j] = planes[j * PIXELS + i]
 
 
 @_jit
@@ -122,8 +125,9 @@ def _correlate(c, x, count, width, columns, group, out):
 
 @_jit
 def predict_adjoint(
-    features, prototypes, patches, sigma, gradient, sizes, size, group, by_feature, by_neighbor
-):
+    features, normal, prototypes, patches, sigma, gradient, sizes, size, group,
+    by_feature, by_neighbor,
+):  # fmt: skip
     """Sums over pixels: c f (N, padded F), a g (N, padded K), c (N), and r d.
 
     `patches` is (N, K) here.
@@ -147,7 +151,8 @@ def predict_adjoint(
         columns = min(PIXELS, size - start)
         for f in range(many):
             for i in range(columns):
-                x[f * PIXELS + i] = features[f * size + start + i]
+                value = features[f * size + start + i] - normal[f]
+                x[f * PIXELS + i] = value * normal[many + f]
         for k in range(neighbors):
             for i in range(columns):
                 g[k * PIXELS + i] = gradient[k * size + start + i]
@@ -176,8 +181,8 @@ def predict_adjoint(
             store(products, 0, along)
             for j in range(lanes):
                 change += products[j]
-        _gather(features, size, start, many, columns, beside, width)
-        _gather(gradient, size, start, neighbors, columns, across, wide)
+        _turn(x, many, columns, beside, width)
+        _turn(g, neighbors, columns, across, wide)
         _correlate(c, beside, count, width, columns, group, by_feature)
         _correlate(share, across, count, wide, columns, group, by_neighbor)
         for n in range(count):

@@ -1,0 +1,233 @@
+"""A trained model as one file: a zip of plain arrays and JSON, without any code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .classifier import Classified, Trees
+from .dataterm import Probabilities, Prototypes
+from .examples import Class
+from .features import Features
+from .flow import check_time
+from .job import Settings
+from .flow import Taylor
+from .lessons import Term
+from .predictor import Predictor
+from .stencil import fit
+
+VERSION = 1
+FORMAT = "tiledlaf model"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What labeling needs to repeat what was learned.
+
+    Attributes
+    ----------
+    classes : in the order of the labels 1..J
+    term : data term
+    offsets, rho, time, tol : of the flow
+    channels : of the images it was trained on
+    predictor : Predictor, or None for uniform weights
+    bias : J numbers, added to log W0 + Z(T) before argmax
+    trained : how it was trained, as JSON
+    """
+
+    classes: tuple[Class, ...]
+    term: Term
+    offsets: tuple[tuple[int, ...], ...]
+    rho: float
+    time: float
+    tol: float
+    channels: int
+    predictor: Predictor | None
+    bias: tuple[float, ...]
+    trained: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes."""
+        return [one.name for one in self.classes]
+
+    def settings(self, device: str = "cpu") -> Settings:
+        """How labels are made with this model."""
+        return Settings(
+            self.offsets, self.rho, self.time, Taylor(self.tol), device,
+            predictor=self.predictor, bias=self.bias,
+        )  # fmt: skip
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it as plain arrays, the rest as JSON in "model"."""
+        about = {
+            "format": FORMAT,
+            "version": VERSION,
+            "classes": [{"name": c.name, "values": list(c.values)} for c in self.classes],
+            "offsets": [list(o) for o in self.offsets],
+            "rho": self.rho,
+            "time": self.time,
+            "tol": self.tol,
+            "channels": self.channels,
+            "bias": list(self.bias),
+            "term": _term_entry(self.term),
+            "predictor": None
+            if self.predictor is None
+            else {
+                "features": self.predictor.features.to_list(),
+                "count": len(self.predictor.mean),
+                "sigma": self.predictor.sigma,
+            },
+            "trained": dict(self.trained),
+        }
+        found = {"model": np.array(json.dumps(about, sort_keys=True))}
+        if isinstance(self.term, Classified):
+            found |= {f"trees/{k}": v for k, v in self.term.trees.to_arrays().items()}
+        if self.predictor is not None:
+            for key in ("mean", "scale", "prototypes", "patches"):
+                found[f"predictor/{key}"] = getattr(self.predictor, key)
+        return found
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what labels depend on."""
+        found = self.arrays()
+        about = json.loads(str(found.pop("model")))
+        del about["trained"]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for key in sorted(found):
+            digest.update(key.encode() + np.ascontiguousarray(found[key]).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, atomically and at exactly this path."""
+        write_arrays(path, self.arrays())
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read a model and check all of it.
+
+    Raises
+    ------
+    ValueError
+        If it is none, of another version, damaged or of parts that do not fit each other.
+    """
+    arrays = read_arrays(path, FORMAT)
+    try:
+        return _model(arrays)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: expected a complete model, {what}") from None
+
+
+def _model(arrays: dict[str, np.ndarray]) -> Model:
+    about = json.loads(str(arrays["model"]))
+    if about["format"] != FORMAT:
+        raise ValueError(f"expected the format {FORMAT!r}, got {about['format']!r}")
+    if about["version"] != VERSION:
+        raise ValueError(f"expected version {VERSION}, got {about['version']}")
+    classes = tuple(Class(str(c["name"]), tuple(map(int, c["values"]))) for c in about["classes"])
+    offsets = fit(about["offsets"], len(about["offsets"][0]))
+    check_time(about["time"])
+    Taylor(about["tol"])
+    bias = tuple(map(float, about["bias"]))
+    term = _term(about["term"], arrays)
+    for what, count in (("term", term.classes), ("bias", len(bias))):
+        if count != len(classes) or count < 2:
+            raise ValueError(f"expected a {what} of {len(classes)} classes, got {count}")
+    if not (about["rho"] > 0 and np.isfinite(bias).all()):
+        raise ValueError("expected a positive rho and finite biases")
+    found = None
+    if about["predictor"] is not None:
+        found = _predictor(about, arrays, len(classes), len(offsets))
+    return Model(
+        classes, term, offsets, float(about["rho"]), float(about["time"]), float(about["tol"]),
+        int(about["channels"]), found, bias, about["trained"],
+    )  # fmt: skip
+
+
+def _predictor(
+    about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], classes: int, neighbors: int
+) -> Predictor:
+    entry = about["predictor"]
+    features = Features.from_list(entry["features"])
+    parts = {k: arrays[f"predictor/{k}"] for k in ("mean", "scale", "prototypes", "patches")}
+    for key, value in parts.items():
+        if value.dtype != np.float64 or not np.isfinite(value).all():
+            raise ValueError(f"expected finite float64 numbers as {key}, got {value.dtype}")
+    found = Predictor(features, **parts, sigma=float(entry["sigma"]))
+    count = features.count(about["channels"], 1 if classes == 2 else classes)
+    if len(found.mean) != count or entry["count"] != count:
+        raise ValueError(f"expected {count} features, got {len(found.mean)}")
+    if found.patches.shape[1] != neighbors:
+        raise ValueError(f"expected patches of {neighbors}, got {found.patches.shape[1]}")
+    return found
+
+
+def _term_entry(term: Term) -> dict[str, Any]:
+    if isinstance(term, Classified):
+        return {"kind": "classifier", "features": term.features.to_list()}
+    if isinstance(term, Probabilities):
+        return {"kind": "probabilities", "classes": term.classes}
+    return {"kind": "prototypes", "values": [list(v) for v in term.values], "scale": term.scale}
+
+
+def _term(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Term:
+    kind = entry["kind"]
+    if kind == "prototypes":
+        values = tuple(tuple(map(float, row)) for row in entry["values"])
+        if not (entry["scale"] > 0 and len({len(v) for v in values}) == 1):
+            raise ValueError("expected prototypes of one length and a positive scale")
+        return Prototypes(values, float(entry["scale"]))
+    if kind == "probabilities":
+        return Probabilities(int(entry["classes"]))
+    if kind != "classifier":
+        raise ValueError(f"expected prototypes, probabilities or a classifier, got {kind!r}")
+    trees = Trees.from_arrays({k[6:]: v for k, v in arrays.items() if k.startswith("trees/")})
+    return Classified(Features.from_list(entry["features"]), trees)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as an npz, atomically; the same arrays give the same bytes."""
+    whole = os.fspath(path)
+    partial = f"{whole}.partial"
+    with open(partial, "wb") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for key in sorted(arrays):
+                content = io.BytesIO()
+                value = np.asanyarray(arrays[key])
+                np.lib.format.write_array(content, value, allow_pickle=False)
+                # numpy.savez would write the time of day into the file
+                entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
+                archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, whole)
+
+
+def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it is something else or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: expected a {what}, got a folder") from None
+    except Exception as error:  # a damaged archive raises what it likes
+        raise ValueError(f"{path}: expected a {what}, {type(error).__name__}: {error}") from None
+
+
