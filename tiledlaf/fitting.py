@@ -46,7 +46,7 @@ def targets_of(example: Example, box: Box, classes: Sequence[Class]) -> np.ndarr
     return found
 
 
-def _in_order(pool: Pool, function: Callable[[Any, Any], Any], job: Any, items: Any) -> list[Any]:
+def in_order(pool: Pool, function: Callable[[Any, Any], Any], job: Any, items: Any) -> list[Any]:
     """Results in the order of the items, whatever finishes first."""
     found: dict[int, Any] = {}
     numbered = list(enumerate(items))
@@ -88,7 +88,7 @@ def class_means(
     pool: Pool, source: Source, lots: Sequence[Lot], seed: int
 ) -> dataterm.Prototypes:
     """Prototypes that are the means of the labeled pixels of each class, and their scale."""
-    parts = _in_order(pool, _sums, source, lots)
+    parts = in_order(pool, _sums, source, lots)
     total = sum(sums for sums, _ in parts)
     count = sum(number for _, number in parts)
     return scaled(pool, source, lots, total / count[:, None], seed)
@@ -99,7 +99,7 @@ def scaled(
 ) -> dataterm.Prototypes:
     """Prototypes with the scale of a sample of the labeled pixels."""
     share = -(-SCALE_PIXELS // len(lots))
-    rows = _in_order(pool, _pixels, (source, share, seed), list(enumerate(lots)))
+    rows = in_order(pool, _pixels, (source, share, seed), list(enumerate(lots)))
     return dataterm.prototypes(np.concatenate(rows), values)
 
 
@@ -139,7 +139,7 @@ def out_of_fold(
     source = Source(source.examples, source.classes, features)
     share = -(-SAMPLES // len(lots))
     progress(f"features of {len(lots)} tiles")
-    parts = _in_order(pool, _features, (source, share, seed), list(enumerate(lots)))
+    parts = in_order(pool, _features, (source, share, seed), list(enumerate(lots)))
     count = max(folds) + 1
     found = []
     for fold in [*range(count), count]:

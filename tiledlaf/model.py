@@ -17,9 +17,8 @@ from .classifier import Classified, Trees
 from .dataterm import Probabilities, Prototypes
 from .examples import Class
 from .features import Features
-from .flow import check_time
+from .flow import Taylor, check_time
 from .job import Settings
-from .flow import Taylor
 from .lessons import Term
 from .predictor import Predictor
 from .stencil import fit
@@ -68,6 +67,7 @@ class Model:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it as plain arrays, the rest as JSON in "model"."""
+        entry, parts = term_parts(self.term)
         about = {
             "format": FORMAT,
             "version": VERSION,
@@ -78,7 +78,7 @@ class Model:
             "tol": self.tol,
             "channels": self.channels,
             "bias": list(self.bias),
-            "term": _term_entry(self.term),
+            "term": entry,
             "predictor": None
             if self.predictor is None
             else {
@@ -89,8 +89,7 @@ class Model:
             "trained": dict(self.trained),
         }
         found = {"model": np.array(json.dumps(about, sort_keys=True))}
-        if isinstance(self.term, Classified):
-            found |= {f"trees/{k}": v for k, v in self.term.trees.to_arrays().items()}
+        found |= {f"term/{k}": v for k, v in parts.items()}
         if self.predictor is not None:
             for key in ("mean", "scale", "prototypes", "patches"):
                 found[f"predictor/{key}"] = getattr(self.predictor, key)
@@ -138,7 +137,9 @@ def _model(arrays: dict[str, np.ndarray]) -> Model:
     check_time(about["time"])
     Taylor(about["tol"])
     bias = tuple(map(float, about["bias"]))
-    term = _term(about["term"], arrays)
+    term = term_from(
+        about["term"], {k[5:]: v for k, v in arrays.items() if k.startswith("term/")}
+    )
     for what, count in (("term", term.classes), ("bias", len(bias))):
         if count != len(classes) or count < 2:
             raise ValueError(f"expected a {what} of {len(classes)} classes, got {count}")
@@ -171,15 +172,18 @@ def _predictor(
     return found
 
 
-def _term_entry(term: Term) -> dict[str, Any]:
+def term_parts(term: Term) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A data term as JSON and arrays."""
     if isinstance(term, Classified):
-        return {"kind": "classifier", "features": term.features.to_list()}
+        return {"kind": "classifier", "features": term.features.to_list()}, term.trees.to_arrays()
     if isinstance(term, Probabilities):
-        return {"kind": "probabilities", "classes": term.classes}
-    return {"kind": "prototypes", "values": [list(v) for v in term.values], "scale": term.scale}
+        return {"kind": "probabilities", "classes": term.classes}, {}
+    entry = {"kind": "prototypes", "values": [list(v) for v in term.values], "scale": term.scale}
+    return entry, {}
 
 
-def _term(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Term:
+def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Term:
+    """The data term of `term_parts`, checked."""
     kind = entry["kind"]
     if kind == "prototypes":
         values = tuple(tuple(map(float, row)) for row in entry["values"])
@@ -190,8 +194,7 @@ def _term(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Term:
         return Probabilities(int(entry["classes"]))
     if kind != "classifier":
         raise ValueError(f"expected prototypes, probabilities or a classifier, got {kind!r}")
-    trees = Trees.from_arrays({k[6:]: v for k, v in arrays.items() if k.startswith("trees/")})
-    return Classified(Features.from_list(entry["features"]), trees)
+    return Classified(Features.from_list(entry["features"]), Trees.from_arrays(dict(arrays)))
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
