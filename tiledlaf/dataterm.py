@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .kernels import select
-from .kernels.numpy import Array
+from .classifier import Trees
+from .features import Features
+from .kernels import select, to_host
+from .kernels.numpy import Array, namespace
 
 SMALLEST = 1e-6  # probabilities are clipped here, so that D stays finite
 SAMPLE_PIXELS = 65536
@@ -43,6 +45,7 @@ class Prototypes:
 
     values: tuple[tuple[float, ...], ...]
     scale: float = 0.0
+    radius: ClassVar[int] = 0  # pixels that a distance looks beyond its own
 
     @property
     def classes(self) -> int:
@@ -74,6 +77,7 @@ class Probabilities:
     """D_j = -log p_j, p clipped at 1e-6."""
 
     classes: int
+    radius: ClassVar[int] = 0
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of probabilities (J, *grid); 0 at masked-out pixels."""
@@ -85,7 +89,43 @@ class Probabilities:
         return q if valid is None else _blank(q, valid)
 
 
-DataTerm = Prototypes | Probabilities
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """D_j = -log p_j with the probabilities of boosted trees on features of the image.
+
+    Attributes
+    ----------
+    features : of the image
+    trees : Trees
+    """
+
+    features: Features
+    trees: Trees
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return self.trees.classes
+
+    @property
+    def radius(self) -> int:
+        """Pixels that a distance looks beyond its own, along y and x."""
+        return self.features.radius
+
+    def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
+        """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
+        check_finite(pixels, valid, "image")
+        xp, host = namespace(pixels), to_host(pixels)
+        if valid is not None and host.dtype.kind == "f":  # NaN is allowed where masked out
+            host = np.where(np.isfinite(host), host, 0)
+        p = self.trees.probabilities(xp.asarray(self.features.compute(host)))
+        q = np.log(np.maximum(p, np.float32(SMALLEST)))
+        if rho != 1:
+            q *= np.float32(1 / rho)
+        return q if valid is None else _blank(q, valid)
+
+
+DataTerm = Prototypes | Probabilities | Classified
 Pending = DataTerm | Clusters
 
 

@@ -171,9 +171,7 @@ def classes(
             groups.setdefault(str(value), []).append(value)
     missing = [name for name, group in groups.items() if not set(group) & set(left)]
     if missing:
-        raise ValueError(
-            f"expected labeled pixels of each class, got none of {', '.join(missing)}"
-        )
+        raise ValueError(f"expected labeled pixels of each class, got none of {', '.join(missing)}")
     found = tuple(Class(name, tuple(group)) for name, group in groups.items())
     if not found:
         raise ValueError("expected labeled pixels, got none")

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from . import classifier, dataterm, examples
-from .classifier import Classified, Trees
 from .cluster import Pool
+from .dataterm import Classified
 from .examples import Class, Example
 from .features import MULTISCALE, Features
-from .lessons import Lot, drawn, within
-from .tiles import Box
+from .lessons import Lot, drawn
+from .tiles import Box, within
 
 FOLDS = 5
 SAMPLES = 150_000  # pixels that a classifier is fitted to
@@ -84,9 +84,7 @@ def _pixels(work: tuple[Source, int, int], item: tuple[int, Lot]) -> np.ndarray:
     return pixels.reshape(len(pixels), -1)[:, chosen].T.astype(np.float64)
 
 
-def class_means(
-    pool: Pool, source: Source, lots: Sequence[Lot], seed: int
-) -> dataterm.Prototypes:
+def class_means(pool: Pool, source: Source, lots: Sequence[Lot], seed: int) -> dataterm.Prototypes:
     """Prototypes that are the means of the labeled pixels of each class, and their scale."""
     parts = in_order(pool, _sums, source, lots)
     total = sum(sums for sums, _ in parts)
@@ -154,7 +152,7 @@ def out_of_fold(
 
 def _fit(
     rows: np.ndarray, labels: np.ndarray, classes: Sequence[Class], seed: int
-) -> Trees:
+) -> classifier.Trees:
     missing = [c.name for j, c in enumerate(classes) if not (labels == j).any()]
     if missing:
         raise ValueError(
@@ -162,5 +160,3 @@ def _fit(
             "training images: the classifier is fitted to the other blocks"
         )
     return classifier.fit(rows, labels, len(classes), seed)
-
-

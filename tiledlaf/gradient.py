@@ -301,16 +301,12 @@ def _log_factorial(k: Any) -> Any:
 def _core(degree: int, time: float, a: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """SVD of a^(k+l) T^(k+l+2) / (k+l+2)!, a Beta integral, k and l < degree."""
     order = np.add.outer(np.arange(degree), np.arange(degree))
-    core = np.exp(
-        order * math.log(a) + (order + 2) * math.log(time) - _log_factorial(order + 2)
-    )
+    core = np.exp(order * math.log(a) + (order + 2) * math.log(time) - _log_factorial(order + 2))
     left, sigma, right = np.linalg.svd(core)
     return left, sigma, right.T
 
 
-def _integral(
-    backward: Basis, forward: Basis, time: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _integral(backward: Basis, forward: Basis, time: float) -> tuple[np.ndarray, np.ndarray]:
     """C = integral of c_lambda(s) c_Z(s)^T ds, and the coefficients of lbar."""
     mp, mq = len(backward.vectors), len(forward.vectors)
     inner = np.zeros((mq + 1, mq + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import resource
@@ -15,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from . import levels, stencil
-from .dataterm import BadPixels, Clusters, DataTerm, Pending, Probabilities
+from .dataterm import BadPixels, Classified, Clusters, DataTerm, Pending, Probabilities
+from .features import Features
 from .flow import Integrator, Krylov, Taylor, project_krylov
 from .images import Image
 from .kernels import namespace, on_device, select, to_host
 from .kernels.numpy import Array, Offsets
 from .ngff import Pyramid
-from .tiles import Grid, Tile
+from .predictor import Predictor
+from .tiles import Grid, Tile, within
 
 # rounding of float32 in Z, relative to T: what a certificate must exceed beside the bound
 ROUNDING = 4e-6
@@ -40,6 +43,8 @@ class Settings:
     integrator : Taylor, Krylov or Euler
     device : "cpu" or "cuda"
     kernel : a kernel by name; by default the device's
+    predictor : gives the weights; None: uniform ones
+    bias : J numbers added to log W0 + Z before argmax; () for none
     """
 
     offsets: Offsets
@@ -48,10 +53,12 @@ class Settings:
     integrator: Integrator = Taylor()
     device: str = "cpu"
     kernel: str | None = None
+    predictor: Predictor | None = None
+    bias: tuple[float, ...] = ()
 
     @property
     def halo(self) -> tuple[int, ...]:
-        """Pixels beyond a core that its labels depend on, an axis."""
+        """Pixels beyond a core whose weights and distances its labels depend on, an axis."""
         reach = self.integrator.reach(self.time)
         return tuple(reach * r for r in stencil.radius(self.offsets))
 
@@ -71,6 +78,7 @@ class Job:
     ----------
     image : the image, also of the data term unless `probabilities` is given
     mask : image whose zeros are not labelled, or None
+    weights : image whose channels are the weights of the neighbors, or None
     store : path of the output, None where arrays are returned
     labels, picture, confidence : what is written there
     certain : whether confidence is asked for, here or in memory
@@ -87,6 +95,15 @@ class Job:
     picture: Pyramid | None = None
     confidence: Pyramid | None = None
     certain: bool = False
+    weights: Image | None = None
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether labels depend on the image itself, not on probabilities alone."""
+        learned = self.settings.predictor
+        return self.probabilities is None or (
+            learned is not None and learned.features.needs("image")
+        )
 
 
 @dataclass(frozen=True)
@@ -101,31 +118,90 @@ class Labeled:
     proven: int
 
 
+def margin(term: Pending, features: Features | None, ndim: int) -> tuple[int, ...]:
+    """Pixels that weights and distances look beyond their own, an axis: within planes."""
+    reach = 0 if isinstance(term, Clusters) else term.radius
+    if features is not None:
+        reach = max(reach, features.radius + reach * features.needs("odds"))
+    return (0,) * (ndim - 2) + (reach,) * 2
+
+
+@dataclass(frozen=True)
+class Window:
+    """Data of a window, on one device.
+
+    Attributes
+    ----------
+    image : (C, *grid), None where nothing depends on it
+    probabilities : (J, *grid) or None
+    valid : (*grid) bool or None
+    weights : (K, *grid) or None
+    """
+
+    image: Array
+    probabilities: Array = None
+    valid: Array = None
+    weights: Array = None
+
+    def cut(self, box: Sequence[slice], move: Any = np.ascontiguousarray) -> Window:
+        """A part of it, moved to a device; a mask without zeros is left out."""
+        def part(planes: Array) -> Array:
+            return None if planes is None else move(np.ascontiguousarray(planes[:, *box]))
+
+        valid = None if self.valid is None else self.valid[*box]
+        return Window(
+            part(self.image),
+            part(self.probabilities),
+            None if valid is None or valid.all() else move(valid),
+            part(self.weights),
+        )
+
+
 def label_window(
-    pixels: Array, valid: Array, term: DataTerm, settings: Settings, weights: Array = None
+    window: Window, term: DataTerm, settings: Settings, part: Sequence[slice] | None = None
 ) -> tuple[Array, Array, Array]:
-    """Labels, confidence and gap of a window, all (*grid), on the array's own device.
+    """Labels, confidence and gap of a window, all (*grid), on its own device.
 
     Parameters
     ----------
-    pixels : (C, *grid) image, or (J, *grid) probabilities
-    valid : (*grid) bool or None
-    weights : (K, *grid), optional
-        Uniform ones by default.
+    part : where weights and distances are wanted; all of it by default
+        What they look at lies around it.
     """
-    kernels = select(pixels, settings.kernel)
-    q = term.potential(pixels, valid, settings.rho)
-    if weights is None:
-        weights = stencil.uniform(settings.offsets, q.shape[1:], valid, namespace(pixels))
+    source = window.image if window.probabilities is None else window.probabilities
+    valid, predictor = window.valid, settings.predictor
+    kernels, xp = select(source, settings.kernel), namespace(source)
+    q = term.potential(source, valid, settings.rho)
+    features = None
+    if predictor is not None:
+        features = predictor.of(window.image, q, settings.rho)
+    if part is not None:
+        q = xp.ascontiguousarray(q[:, *part])
+        features = None if features is None else xp.ascontiguousarray(features[:, *part])
+        valid = None if valid is None else valid[*part]
+    grid = q.shape[1:]
+    if window.weights is not None:
+        weights = window.weights if part is None else window.weights[:, *part]
+        weights = xp.ascontiguousarray(weights, np.float32)
+    elif valid is None and xp is np:
+        weights = _uniform(settings.offsets, grid)
+    else:
+        weights = stencil.uniform(settings.offsets, grid, valid, xp)
+    if predictor is not None:
+        weights = predictor.weights(features, weights, settings.kernel)
+    base = None
+    if any(settings.bias):
+        base = xp.empty_like(q)
+        for plane, value in zip(base, settings.bias, strict=True):
+            plane[...] = value
     if isinstance(settings.integrator, Krylov):
         z, _, _ = project_krylov(
             kernels, weights, q, settings.offsets, settings.time, settings.integrator.dim
         )
-        labels, confidence, gap = kernels.decide(z)
+        labels, confidence, gap = kernels.decide(z if base is None else base + z)
     else:
         p = settings.integrator.polynomial(settings.time)
         labels, confidence, gap = kernels.classify(
-            weights, q, settings.offsets, p.coefficients, p.keep, p.scale
+            weights, q, settings.offsets, p.coefficients, p.keep, p.scale, base
         )
     if valid is not None:
         labels[~valid] = 0
@@ -141,7 +217,7 @@ def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
     return None if valid.all() else valid
 
 
-def compute(job: Job, pixels: np.ndarray, valid: np.ndarray | None, tile: Tile) -> Labeled:
+def compute(job: Job, data: Window, tile: Tile) -> Labeled:
     """Label one tile on the job's device, in bands of rows that are windows of their own."""
     assert not isinstance(job.term, Clusters), "k-means comes before the tiles: settle the plan"
     move = on_device(job.settings.device)
@@ -149,21 +225,21 @@ def compute(job: Job, pixels: np.ndarray, valid: np.ndarray | None, tile: Tile) 
     labels = np.empty(shape, np.min_scalar_type(job.term.classes))
     confidence = np.empty(shape, np.float32) if job.certain else None
     bound, proven = job.settings.bound, 0
-    for band in _bands(job, shape, tuple(s.start for s in tile.inner), pixels.shape[1:]):
-        part = np.ascontiguousarray(pixels[:, *band.window])
-        kept = None if valid is None else valid[band.window]
-        if kept is not None and kept.all():
-            kept = None
-        weights = None
-        if kept is None and job.settings.device == "cpu":
-            weights = _uniform(job.settings.offsets, part.shape[1:])
+    source = data.image if data.probabilities is None else data.probabilities
+    bands = _bands(job, shape, tuple(s.start for s in tile.inner), source.shape[1:])
+    narrow = dataclasses.replace(bands, halo=job.settings.halo)
+    for band in bands:
+        inner = narrow.tile_at(band.index)
+        part = None
+        if inner.window != band.window:
+            part = within(band.window, inner.window)
         try:
             label, certain, gap = label_window(
-                move(part), None if kept is None else move(kept), job.term, job.settings, weights
+                data.cut(band.window, move), job.term, job.settings, part
             )
         except BadPixels as error:
             raise error.moved(band.window) from None
-        label, certain, gap = label[band.inner], certain[band.inner], gap[band.inner]
+        label, certain, gap = label[inner.inner], certain[inner.inner], gap[inner.inner]
         labels[band.core] = to_host(label)
         if confidence is not None:
             confidence[band.core] = to_host(certain)
@@ -180,9 +256,11 @@ def _bands(
     job: Job, core: tuple[int, ...], origin: tuple[int, ...], window: tuple[int, ...]
 ) -> Grid:
     """Cut a tile's core along its first axis; Krylov's inner products and a GPU want all of it."""
-    rows = core[0]
+    rows, count = core[0], job.term.classes + len(job.settings.offsets)
+    if job.settings.predictor is not None:
+        count += len(job.settings.predictor.mean)
     if job.settings.device == "cpu" and not isinstance(job.settings.integrator, Krylov):
-        row = 4 * (job.term.classes + len(job.settings.offsets)) * math.prod(window[1:])
+        row = 4 * count * math.prod(window[1:])
         # at least eight halos long: what is computed twice stays under a quarter
         rows = max(8 * job.grid.halo[0], BAND_BYTES // row, 1)
         rows = math.ceil(core[0] / math.ceil(core[0] / rows))
@@ -195,9 +273,18 @@ def label_tile(job: Job, tile: Tile) -> Labeled | None:
     if valid is not None and not valid[tile.inner].any():
         return None
     try:
-        return compute(job, _read(job.probabilities or job.image, tile.window), valid, tile)
+        return compute(job, _window(job, tile, valid), tile)
     except ValueError as error:
         raise ValueError(_failure(job, tile, error)) from None
+
+
+def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window:
+    """Data of a tile's window; `pixels` is the image where it was read already."""
+    if pixels is None and job.needs_image:
+        pixels = _read(job.image, tile.window)
+    given = None if job.probabilities is None else _read(job.probabilities, tile.window)
+    weights = None if job.weights is None else _read(job.weights, tile.window)
+    return Window(pixels, given, valid, weights)
 
 
 def run_tile(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
@@ -233,21 +320,22 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
     if skipped and job.picture is None:
         return {"state": "skipped", "pixels": 0}
     window = tile.window
-    if skipped or job.probabilities is not None:  # the image itself is only copied
+    if skipped or not job.needs_image:  # the image itself is only copied
         window = tuple(
             slice(c.start + o, c.stop + o) for c, o in zip(tile.core, job.grid.origin, strict=True)
         )
     whole = job.picture is not None and job.image.channels is not None
     pixels = None
-    if job.picture is not None or job.probabilities is None:
+    if job.picture is not None or (job.needs_image and not skipped):
         pixels = _read(job.image, window, every_channel=whole)
     data = None
     if not skipped:
-        data = pixels if job.probabilities is None else _read(job.probabilities, tile.window)
-        if whole and job.probabilities is None and pixels is not None:
-            data = np.ascontiguousarray(pixels[list(job.image.channels or ())])
+        seen = pixels if job.needs_image else None
+        if whole and seen is not None:
+            seen = np.ascontiguousarray(seen[list(job.image.channels or ())])
+        data = _window(job, tile, valid, seen)
     read = clock.perf_counter()
-    found = None if data is None else compute(job, data, valid, tile)
+    found = None if data is None else compute(job, data, tile)
     computed = clock.perf_counter()
     if job.picture is not None and pixels is not None:
         core = pixels if window != tile.window else pixels[:, *tile.inner]
@@ -317,6 +405,15 @@ def predicted_bytes(job: Job) -> int:
     if isinstance(job.term, Probabilities) and job.probabilities is not None:
         data = classes * np.dtype(job.probabilities.dtype).itemsize
         held = data + 4 * classes + 8  # as float32, their sum and what is wrong with it
+    if job.settings.predictor is not None:
+        # features, their part without margins, weights and what they are made of
+        held += 4 * 3 * len(job.settings.predictor.mean)
+        held += 4 * len(job.settings.offsets)
+    if isinstance(job.term, Classified):
+        held += 4 * 2 * job.term.trees.features + 8 * classes
+    if job.weights is not None:
+        data += 4 * neighbors
+        held += 4 * neighbors
     # distances, weights (two shapes are kept), label, confidence, gap, neighbor counts, shares
     held += 4 * classes + 3 * 4 * neighbors + 2 + 4 + 4 + 8
     if isinstance(job.settings.integrator, Krylov):

@@ -18,7 +18,7 @@ from . import cluster, dataterm, images, levels, output, records
 from .cluster import Pool
 from .flow import Integrator
 from .images import Image
-from .job import Settings, label_tile, label_window, place, predicted_bytes, run_tile
+from .job import Settings, Window, label_tile, label_window, place, predicted_bytes, run_tile
 from .kernels import on_device, to_host
 from .options import data_term, make_settings, open_probabilities
 from .plan import SMALL, Plan, make_plan, needed_bytes, readable
@@ -356,6 +356,7 @@ def _lazy_block(pixels: np.ndarray, mask: np.ndarray | None = None, *, extra: An
     valid = None if mask is None else mask[0] != 0
     move = on_device(settings.device)
     labels, confidence, _ = label_window(
-        move(np.ascontiguousarray(pixels)), None if valid is None else move(valid), term, settings
-    )
+        Window(move(np.ascontiguousarray(pixels)), valid=None if valid is None else move(valid)),
+        term, settings,
+    )  # fmt: skip
     return np.stack([to_host(labels).astype(np.float32), to_host(confidence)])

@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 
 from . import examples, predictor, stencil
-from .classifier import Classified
 from .dataterm import DataTerm
 from .examples import Class, Example
 from .features import Features
 from .gradient import Linearization, Polynomials, linearize_at
-from .kernels import on_device, to_host
+from .job import margin
+from .kernels import namespace, on_device, to_host
 from .kernels.numpy import Array, Offsets
 from .losses import Loss
 from .predictor import Predictor
-from .tiles import Grid, Tile
-
-Term = DataTerm | Classified
+from .tiles import Tile, within
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Reading:
 
     course: Course
     examples: tuple[Example, ...]
-    terms: tuple[Term, ...]
+    terms: tuple[DataTerm, ...]
     features: Features | None
 
 
@@ -111,38 +109,16 @@ class Lesson:
         return sum(a.nbytes for a in (self.features, self.q, self.target, self.uniform))
 
 
-def term_reach(term: Term) -> int:
-    """Pixels that a distance depends on along y and x."""
-    return term.features.radius if isinstance(term, Classified) else 0
-
-
-def widened(grid: Grid, tile: Tile, more: int) -> Tile:
-    """The tile with a window larger by so many pixels along y and x."""
-    halo = tuple(h + more * (axis >= len(grid.halo) - 2) for axis, h in enumerate(grid.halo))
-    return Grid(grid.image, grid.origin, grid.size, grid.tile, halo).tile_at(tile.index)
-
-
-def within(outer: Sequence[slice], inner: Sequence[slice]) -> tuple[slice, ...]:
-    """Where a window lies in a larger one."""
-    return tuple(
-        slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, inner, strict=True)
-    )
-
-
 def read(reading: Reading, lot: Lot) -> Lesson:
     """Read a lot and compute its features and data term."""
     course, example = reading.course, reading.examples[lot.example]
     term = reading.terms[lot.fold]
     move = on_device(course.device)
     window = lot.tile.window
-    reach = term_reach(term)
-    if reading.features is not None:
-        reach = max(reach, reading.features.radius + reach * reading.features.needs("odds"))
+    reach = margin(term, reading.features, len(window))
     outer = tuple(
         slice(max(0, w.start - m), min(n, w.stop + m))
-        for w, n, m in zip(
-            window, example.image.grid, _margins(len(window), reach), strict=True
-        )
+        for w, n, m in zip(window, example.image.grid, reach, strict=True)
     )
     part = within(outer, window)
     image = move(example.image.read(outer))
@@ -154,14 +130,14 @@ def read(reading: Reading, lot: Lot) -> Lesson:
     features = q[:0]
     if reading.features is not None:
         features = predictor.raw(reading.features, image, q, course.rho)
-    target = np.zeros(tuple(w.stop - w.start for w in window), np.min_scalar_type(len(course.classes)))
+    target = np.zeros(
+        tuple(w.stop - w.start for w in window), np.min_scalar_type(len(course.classes))
+    )
     core = lot.tile.inner
     place = tuple(
         slice(w.start + i.start, w.start + i.stop) for w, i in zip(window, core, strict=True)
     )
-    target[core] = examples.targets(
-        examples.read_labels(example.labels, place), course.classes
-    )
+    target[core] = examples.targets(examples.read_labels(example.labels, place), course.classes)
     inside = None if valid is None else valid[part]
     if inside is not None:
         target[~to_host(inside)] = 0
@@ -169,7 +145,7 @@ def read(reading: Reading, lot: Lot) -> Lesson:
     uniform = (
         _uniform(course.offsets, grid, course.device)
         if inside is None
-        else stencil.uniform(course.offsets, grid, inside, stencil_namespace(q))
+        else stencil.uniform(course.offsets, grid, inside, namespace(q))
     )
     return Lesson(
         np.ascontiguousarray(features[:, *part]), np.ascontiguousarray(q[:, *part]),
@@ -177,25 +153,12 @@ def read(reading: Reading, lot: Lot) -> Lesson:
     )  # fmt: skip
 
 
-def _margins(ndim: int, reach: int) -> tuple[int, ...]:
-    return (0,) * (ndim - 2) + (reach,) * 2
-
-
-def stencil_namespace(array: Array) -> Any:
-    """The module that an array belongs to."""
-    from .kernels import namespace
-
-    return namespace(array)
-
-
 @functools.lru_cache(maxsize=8)
 def _uniform(offsets: Offsets, grid: tuple[int, ...], device: str) -> Array:
     return on_device(device)(stencil.uniform(offsets, grid))
 
 
-def judge(
-    argument: tuple[Course, Predictor | None, np.ndarray, Any], lesson: Lesson
-) -> np.ndarray:
+def judge(argument: tuple[Course, Predictor | None, np.ndarray, Any], lesson: Lesson) -> np.ndarray:
     """Sums of the loss, then wrongly labeled pixels (with a bias a class) and labeled ones."""
     course, weights, bias, key = argument
     found, _ = lesson.linearization(course, weights, key)

@@ -67,9 +67,7 @@ class Cosine:
         a, b, c = sums
         labeled, hot = _chosen(z, target)
         number, norm = z.dtype.type, np.sqrt(b * c)
-        g = number(a / (b * norm)) * _tangent(z, w0) - number(1 / norm) * (
-            hot - number(1 / len(z))
-        )
+        g = number(a / (b * norm)) * _tangent(z, w0) - number(1 / norm) * (hot - number(1 / len(z)))
         return _pulled(g * labeled, w0)
 
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from .classifier import Classified, Trees
-from .dataterm import Probabilities, Prototypes
+from .classifier import Trees
+from .dataterm import Classified, DataTerm, Probabilities, Prototypes
 from .examples import Class
 from .features import Features
 from .flow import Taylor, check_time
 from .job import Settings
-from .lessons import Term
 from .predictor import Predictor
 from .stencil import fit
 
@@ -43,7 +42,7 @@ class Model:
     """
 
     classes: tuple[Class, ...]
-    term: Term
+    term: DataTerm
     offsets: tuple[tuple[int, ...], ...]
     rho: float
     time: float
@@ -137,9 +136,7 @@ def _model(arrays: dict[str, np.ndarray]) -> Model:
     check_time(about["time"])
     Taylor(about["tol"])
     bias = tuple(map(float, about["bias"]))
-    term = term_from(
-        about["term"], {k[5:]: v for k, v in arrays.items() if k.startswith("term/")}
-    )
+    term = term_from(about["term"], {k[5:]: v for k, v in arrays.items() if k.startswith("term/")})
     for what, count in (("term", term.classes), ("bias", len(bias))):
         if count != len(classes) or count < 2:
             raise ValueError(f"expected a {what} of {len(classes)} classes, got {count}")
@@ -172,7 +169,7 @@ def _predictor(
     return found
 
 
-def term_parts(term: Term) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def term_parts(term: DataTerm) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A data term as JSON and arrays."""
     if isinstance(term, Classified):
         return {"kind": "classifier", "features": term.features.to_list()}, term.trees.to_arrays()
@@ -182,7 +179,7 @@ def term_parts(term: Term) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return entry, {}
 
 
-def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Term:
+def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> DataTerm:
     """The data term of `term_parts`, checked."""
     kind = entry["kind"]
     if kind == "prototypes":
@@ -232,5 +229,3 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray
         raise ValueError(f"{path}: expected a {what}, got a folder") from None
     except Exception as error:  # a damaged archive raises what it likes
         raise ValueError(f"{path}: expected a {what}, {type(error).__name__}: {error}") from None
-
-

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import dataterm, ngff, output
 from .images import Image
-from .job import Job, Settings
+from .job import Job, Settings, margin
 from .ngff import Pyramid
 from .output import Output
 from .tiles import Box, Grid
@@ -139,8 +139,11 @@ def make_plan(
         asked |= outputs
     if names is None:
         names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
-    edges = _tile(tile, held, out, size, settings)
-    tiles = Grid(grid, origin, size, edges, settings.halo)
+    features = None if settings.predictor is None else settings.predictor.features
+    beyond = margin(term, features, len(grid))
+    halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
+    edges = _tile(tile, held, out, size, halo)
+    tiles = Grid(grid, origin, size, edges, halo)
     job = Job(
         _anywhere(image), term, probabilities and _anywhere(probabilities),
         mask and _anywhere(mask), settings, tiles, certain=confidence,
@@ -250,7 +253,7 @@ def _held(out: Output, asked: Mapping[str, Any], overwrite: bool) -> Mapping[str
 
 def _tile(
     tile: int | None, held: Mapping[str, Any] | None, out: Output | None,
-    size: Sequence[int], settings: Settings,
+    size: Sequence[int], halo: Sequence[int],
 ) -> tuple[int, ...]:  # fmt: skip
     """Edges of a tile: the store's own, the user's, or a default by size and halo."""
     if tile is not None and (tile < 16 or (tile > ngff.CHUNK and tile % 16)):
@@ -260,7 +263,7 @@ def _tile(
     for notes in (held, root):
         if notes and notes.get("tile"):
             return tuple(notes["tile"])
-    deep = len(size) == 3 and settings.halo[0] > 0
+    deep = len(size) == 3 and halo[0] > 0
     edge = tile or (128 if deep else 2048 if math.prod(size) > SMALL else 1024)
     # a plane of a stack is a tile of its own where planes do not touch
     return (edge,) * len(size) if deep or len(size) == 2 else (1, edge, edge)

@@ -68,3 +68,10 @@ class Grid:
             window.append(slice(first, last))
             inner.append(slice(origin + start - first, origin + stop - first))
         return Tile(tuple(index), tuple(core), tuple(window), tuple(inner))
+
+
+def within(outer: Sequence[slice], inner: Sequence[slice]) -> Box:
+    """Where a window lies in a larger one."""
+    return tuple(
+        slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, inner, strict=True)
+    )

@@ -1,4 +1,4 @@
-"""Learn a predictor of weights from labeled images: batches of tiles, steps, validation, restarts."""
+"""Learn a predictor of weights from labeled images: steps, validation, restarts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 
 from . import examples, fitting, lessons, losses, model, output, predictor, stencil
-from .classifier import Classified
 from .cluster import Pool
-from .dataterm import Probabilities, Prototypes
-from .examples import Class, Example
+from .dataterm import Classified, DataTerm, Probabilities
+from .examples import Example
 from .features import CONTEXT, PATCH, Features
 from .flow import check_time
 from .gradient import Polynomials
-from .lessons import Course, Lot, Reading, Term
+from .lessons import Course, Lot, Reading
 from .model import Model
 from .optimizers import Adam, Moments
 from .predictor import Predictor
@@ -179,9 +178,7 @@ def train(
             )  # fmt: skip
             break
         factor = _decay(state.step, recipe.steps)
-        moved, moments = adam.update(
-            gradients, state.moments, state.predictor.parameters, factor
-        )
+        moved, moments = adam.update(gradients, state.moments, state.predictor.parameters, factor)
         state = dataclasses.replace(
             state, step=state.step + 1, predictor=state.predictor.moved(moved), moments=moments,
             seconds=seconds,
@@ -231,9 +228,7 @@ def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
     given = data.term in ("classifier", "probabilities") if isinstance(data.term, str) else False
     ndim = ndims.pop()
     shape = recipe.neighborhood or ("rings:3,7" if given else "3x3")
-    offsets = (
-        stencil.parse(shape, ndim) if isinstance(shape, str) else stencil.fit(shape, ndim)
-    )
+    offsets = stencil.parse(shape, ndim) if isinstance(shape, str) else stencil.fit(shape, ndim)
     time = recipe.time if recipe.time is not None else 1.0 if given else 3.0
     check_time(time)
     features = recipe.features or (CONTEXT if given else PATCH)
@@ -258,9 +253,7 @@ def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
     per_class = np.zeros((2, len(classes)), np.int64)
     for (number, box), table in zip(scans, tables, strict=True):
         grid = _grid(everything[number].image.grid, course.halo, least)
-        tile = grid.tile_at(
-            tuple(b.start // e for b, e in zip(box, grid.tile, strict=True))
-        )
+        tile = grid.tile_at(tuple(b.start // e for b, e in zip(box, grid.tile, strict=True)))
         count = sum(n for v, n in table.items() if v in used)
         if count:
             counts[number, tile.index] = count
@@ -362,9 +355,7 @@ def _decay(step: int, steps: int) -> float:
     return 0.55 + 0.45 * math.cos(math.pi * step / steps)
 
 
-def _terms(
-    data: Data, recipe: Recipe, ready: _Ready, pool: Pool, say: Progress
-) -> list[Term]:
+def _terms(data: Data, recipe: Recipe, ready: _Ready, pool: Pool, say: Progress) -> list[DataTerm]:
     """The data term, or one a fold and the last for all."""
     everything = (*data.training, *data.validation)
     source = fitting.Source(everything, ready.course.classes)
@@ -488,7 +479,7 @@ def _judged(
     return dataclasses.replace(state, stale=state.stale + 1, history=history)
 
 
-def _model(state: State, data: Data, recipe: Recipe, ready: _Ready, term: Term) -> Model:
+def _model(state: State, data: Data, recipe: Recipe, ready: _Ready, term: DataTerm) -> Model:
     course, image = ready.course, data.training[0].image
     trained = {
         "images": [Path(e.image.path).name for e in data.training],
@@ -506,11 +497,11 @@ def _model(state: State, data: Data, recipe: Recipe, ready: _Ready, term: Term) 
     )  # fmt: skip
 
 
-def _print(
-    data: Data, recipe: Recipe, course: Course, features: Features
-) -> dict[str, Any]:
+def _print(data: Data, recipe: Recipe, course: Course, features: Features) -> dict[str, Any]:
     """What a training depends on."""
-    settings = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("features", "device")}
+    settings = {
+        k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("features", "device")
+    }
     found = {
         f"{what} {part}": [_state(getattr(e, part)) for e in group]
         for what, group in (("training", data.training), ("validation", data.validation))
@@ -543,7 +534,7 @@ class _Checkpoint:
         self.run = output.fingerprint(self.print)
         self.finished: Model | None = None
         self._held: dict[str, np.ndarray] = {}
-        self._terms: list[Term] = []
+        self._terms: list[DataTerm] = []
         if self.path is None:
             return
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
@@ -566,7 +557,7 @@ class _Checkpoint:
             f"{path} is of another training", held, self.print, "choose another MODEL or remove it"
         )
 
-    def terms(self) -> list[Term]:
+    def terms(self) -> list[DataTerm]:
         count = int(self._held.get("terms", 0))
         return [
             model.term_from(
@@ -576,7 +567,7 @@ class _Checkpoint:
             for i in range(count)
         ]
 
-    def keep_terms(self, terms: list[Term]) -> None:
+    def keep_terms(self, terms: list[DataTerm]) -> None:
         self._terms = terms
         if self.path is not None and not self._held and isinstance(terms[0], Classified):
             model.write_arrays(self.file, self._entries())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import gradient as compiled
-from . import predictor, wave
+from . import predictor, trees, wave
 from .numpy import Array, Offsets, opposite, transpose
 from .wave import AVERAGE, BLOCK, BOTH, CLASSIFY, FLOW, LINE, LOWER, SIMILARITY, UPPER, Layout
 
@@ -365,3 +365,25 @@ def predict_adjoint(
     )  # fmt: skip
     d_prototypes = by_feature[:, :many] - np.asarray(prototypes, np.float64) * mass[:, None]
     return d_prototypes, by_neighbor[:, :neighbors], -change
+
+
+def scores(
+    features: Array,
+    feature: Array,
+    threshold: Array,
+    mask: Array,
+    first: Array,
+    value: Array,
+    baseline: Array,
+) -> Array:
+    """Sum of decision trees."""
+    out = np.empty((len(baseline), *features.shape[1:]), np.float32)
+    block = _aligned(len(features) * trees.BLOCK, np.float32)
+    block[:] = 0
+    trees.scores(
+        np.ascontiguousarray(features, np.float32).reshape(len(features), -1),
+        feature * trees.BLOCK, threshold, mask, first, value[:, trees.leaf_order()].ravel(),
+        baseline, block, np.empty(len(baseline) * trees.BLOCK, np.float32),
+        out.reshape(len(out), -1),
+    )  # fmt: skip
+    return out

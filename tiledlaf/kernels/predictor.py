@@ -157,9 +157,7 @@ def predict_adjoint(
             for i in range(columns):
                 g[k * PIXELS + i] = gradient[k * size + start + i]
         for i in range(0, columns, lanes):
-            total = _shares(
-                x, i, prototypes, count, many, sigma, distance, share, i, PIXELS, group
-            )
+            total = _shares(x, i, prototypes, count, many, sigma, distance, share, i, PIXELS, group)
             inverse = splat(features.dtype.type(1)) / total
             mean = nothing
             for n in range(count):
