@@ -1,4 +1,4 @@
-"""The command line: tiledlaf label, info, demo."""
+"""The command line: tiledlaf label, train, estimate, info, demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time as clock
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -109,37 +109,18 @@ def _spans(
 @click.option(
     "--probabilities", metavar="PROBS", help="Data term: (J, y, x) of any model; Zarr, TIFF, npy."
 )
+@click.option("--model", metavar="MODEL", help="All of it from 'tiledlaf train'.")
+@click.option("--weights", metavar="WEIGHTS", help="Weight patches from 'tiledlaf estimate'.")
 @click.option("--name", default="tiledlaf", show_default=True, help="Labels go to labels/NAME.")
 @click.option(
     "--neighborhood",
-    default="3x3",
-    show_default=True,
     metavar="3x3|5x5|3x3x3|rings:3,7|FILE",
-    help="Pixels that are averaged over.",
+    help="Pixels that are averaged over (3x3).",
 )
-@click.option("--rho", type=float, default=1.0, show_default=True, help="Scale of the distances.")
-@click.option(
-    "--time",
-    type=float,
-    default=5.0,
-    show_default=True,
-    metavar="T",
-    help="Integration time: more is smoother.",
-)
-@click.option(
-    "--tol",
-    type=float,
-    default=1e-4,
-    show_default=True,
-    help="Tolerance of Taylor and of Krylov's halo.",
-)
-@click.option(
-    "--integrator",
-    default="taylor",
-    show_default=True,
-    metavar="taylor|krylov|euler",
-    help="Scheme.",
-)
+@click.option("--rho", type=float, help="Scale of the distances (1).")
+@click.option("--time", type=float, metavar="T", help="Integration time: more is smoother (5).")
+@click.option("--tol", type=float, help="Tolerance of Taylor and of Krylov's halo (1e-4).")
+@click.option("--integrator", metavar="taylor|krylov|euler", help="Scheme (taylor).")
 @click.option("--dim", type=int, metavar="M", help="Krylov dimension (10).")
 @click.option("--steps", type=int, metavar="N", help="Euler steps (50).")
 @click.option(
@@ -186,8 +167,8 @@ def _spans(
 def label(**given: Any) -> int:
     """Label INPUT tile by tile into the OME-Zarr OUTPUT.
 
-    Give exactly one of --classes, --prototypes and --probabilities. A run that was cut goes on
-    where it stopped when the same command is given again.
+    Give exactly one of --classes, --prototypes, --probabilities and --model. A run that was cut
+    goes on where it stopped when the same command is given again.
     """
     from . import images, labeling, options, picture, report
     from .plan import make_plan
@@ -205,26 +186,31 @@ def label(**given: Any) -> int:
     if given["mask"] is not None:
         mask = images.open_image(given["mask"])
     prototypes = None if given["prototypes"] is None else _read_csv(given["prototypes"])
-    term = options.data_term(given["classes"], prototypes, probabilities, given["seed"])
-    scheme = options.integrator(given["integrator"], given["tol"], given["dim"], given["steps"])
-    settings = options.make_settings(
-        given["neighborhood"],
-        len(source.grid),
-        given["rho"],
-        given["time"],
-        scheme,
-        given["device"],
-    )
+    scheme = None
+    if any(given[key] is not None for key in ("integrator", "tol", "dim", "steps")):
+        scheme = options.integrator(
+            given["integrator"] or "taylor", 1e-4 if given["tol"] is None else given["tol"],
+            given["dim"], given["steps"],
+        )  # fmt: skip
+    chosen = options.choose(
+        source, prototypes=prototypes, probabilities=probabilities, integrator=scheme,
+        **{key: given[key] for key in (
+            "classes", "model", "weights", "neighborhood", "rho", "time", "device", "seed"
+        )},
+    )  # fmt: skip
+    if given["names"] is not None and chosen.classes:
+        raise ValueError("--names: the classes have names from their training")
     plan = make_plan(
-        source, given["output"] or given["input"], term=term, settings=settings,
+        source, given["output"] or given["input"], term=chosen.term, settings=chosen.settings,
+        model=chosen.model, weights=chosen.weights, classes=chosen.classes,
         probabilities=probabilities, mask=mask, region=given["region"], tile=given["tile"],
         name=given["name"], names=None if given["names"] is None else _read_names(given["names"]),
         confidence=given["confidence"], copy_image=not given["no_image"],
         into_input=given["into_input"], overwrite=given["overwrite"], seed=given["seed"],
     )  # fmt: skip
     if given["export"] is not None:
-        picture.check_export(given["export"], plan.job.grid.size, term.classes)
-        for key in ("input", "probabilities", "mask"):
+        picture.check_export(given["export"], plan.job.grid.size, chosen.term.classes)
+        for key in ("input", "probabilities", "mask", "model", "weights"):
             if given[key] is not None and _same(given[key], given["export"]):
                 raise ValueError(
                     f"--export {given['export']}: expected another file than the {key}"
@@ -253,9 +239,209 @@ def label(**given: Any) -> int:
         if found.errors:
             click.echo(f"tiledlaf: {given['export']} is not written, tiles failed", err=True)
         else:
-            picture.export(plan.out.store, plan.out.group, given["export"], term.classes)
+            picture.export(plan.out.store, plan.out.group, given["export"], chosen.term.classes)
     click.echo("\n".join(report.summary(found, plan.names)))
     return 1 if found.errors else 0
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--images", required=True, help="Glob, folder or file to learn from.")
+@click.option("--labels", required=True, help="Their labels: as many, sorted alike.")
+@click.option("--validation-images", help="To choose the best state by; else a block is set aside.")
+@click.option("--validation-labels", help="Their labels.")
+@click.option("--probabilities", help="Data term: (J, y, x) of any model, an image each.")
+@click.option("--validation-probabilities", help="Those of the validation images.")
+@click.option("--classifier", is_flag=True, help="Data term: boosted trees, learned here as well.")
+@click.option("--prototypes", metavar="FILE", help="Data term: CSV; else the means of the classes.")
+@click.option("--mask", help="Images whose zeros are left out.")
+@click.option("--validation-mask", help="Those of the validation images.")
+@click.option(
+    "--neighborhood",
+    metavar="3x3|5x5|rings:3,7|...",
+    help="Pixels that are averaged over (3x3; rings:3,7 with probabilities or a classifier).",
+)
+@click.option("--time", type=float, metavar="T", help="Integration time (1, with prototypes 3).")
+@click.option("--rho", type=float, default=1.0, show_default=True, help="Scale of the distances.")
+@click.option("--tol", type=float, default=1e-3, show_default=True, help="Tolerance of the flow.")
+@click.option(
+    "--loss",
+    default="cosine",
+    show_default=True,
+    metavar="cosine|pixel-cosine|cross-entropy",
+    help="What is made small.",
+)
+@click.option(
+    "--size", type=int, default=100, show_default=True, help="Prototypes of the predictor."
+)
+@click.option("--names", metavar="FILE", help='JSON: {"0": "membrane", "255": "inside"}.')
+@click.option("--ignore", type=int, metavar="VALUE", help="Label value that is no class.")
+@click.option("--channels", callback=_integers(), metavar="C,...", help="Channels to use; all.")
+@click.option("--axes", help="Axes of the images where they do not name them.")
+@click.option("--steps", type=int, default=300, show_default=True, help="Steps at most.")
+@click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after this time.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of samples and batches.")
+@click.option("--workers", type=int, metavar="N", help="Threads, or processes; all cores.")
+@click.option("--scheduler", metavar="ADDRESS", help="As for label.")
+@click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file.")
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda")
+def train(**given: Any) -> int:  # fmt: skip
+    """Learn from images and their labels how to label others; writes the file MODEL.
+
+    Labels may be sparse: --ignore names the value of pixels without one. A training that was cut
+    goes on from its last checkpoint when the same command is given again.
+    """
+    from . import cluster, examples, report, training
+
+    if given["classifier"] + sum(
+        given[k] is not None for k in ("probabilities", "prototypes")
+    ) > 1:  # fmt: skip
+        raise ValueError("expected at most one of --probabilities, --classifier and --prototypes")
+    opened = {"axes": given["axes"], "channels": given["channels"]}
+    learned = examples.pair(
+        given["images"], given["labels"], given["probabilities"], given["mask"], **opened
+    )
+    judged = []
+    if (given["validation_images"] is None) != (given["validation_labels"] is None):
+        raise ValueError("expected --validation-images and --validation-labels together")
+    if given["validation_images"] is not None:
+        judged = examples.pair(
+            given["validation_images"], given["validation_labels"],
+            given["validation_probabilities"], given["validation_mask"], **opened,
+        )  # fmt: skip
+    term: Any = "classifier" if given["classifier"] else "means"
+    if given["probabilities"] is not None:
+        term = "probabilities"
+    if given["prototypes"] is not None:
+        term = _read_csv(given["prototypes"])
+    names = None if given["names"] is None else examples.read_names(given["names"])
+    data = training.Data(learned, judged, term, names, given["ignore"])
+    recipe = training.Recipe(
+        prototypes=given["size"],
+        **{key: given[key] for key in (
+            "neighborhood", "time", "rho", "tol", "loss", "steps", "seed", "device"
+        )},
+    )  # fmt: skip
+    opening = cluster.open_pool(given["workers"], given["scheduler"], given["scheduler_file"])
+    with opening as pool, _warnings(), _training_progress(given["steps"]) as show:
+        found = training.train(
+            data, recipe, pool, given["model"], limit=given["limit"], progress=show
+        )
+    click.echo("\n".join(report.model(found, given["model"])))
+    return 0
+
+
+@cli.command()
+@click.argument("image")
+@click.argument("labels")
+@click.argument("weights")
+@click.option("--probabilities", help="Data term: (J, y, x) of any model.")
+@click.option("--prototypes", metavar="FILE", help="Data term: CSV; else the means of the classes.")
+@click.option("--mask", help="Image whose zeros are left out.")
+@click.option(
+    "--neighborhood",
+    default="3x3",
+    show_default=True,
+    metavar="3x3|5x5|rings:3,7|...",
+    help="Pixels that are averaged over.",
+)
+@click.option("--time", type=float, default=5.0, show_default=True, metavar="T")
+@click.option("--rho", type=float, default=1.0, show_default=True, help="Scale of the distances.")
+@click.option("--tol", type=float, default=1e-4, show_default=True, help="Tolerance of the flow.")
+@click.option("--loss", default="cosine", show_default=True, metavar="cosine|...")
+@click.option("--tau", type=float, default=0.0, show_default=True, help="Of the regularizer.")
+@click.option("--steps", type=int, default=40, show_default=True, help="Steps at most.")
+@click.option("--names", metavar="FILE", help='JSON: {"0": "membrane", "255": "inside"}.')
+@click.option("--ignore", type=int, metavar="VALUE", help="Label value that is no class.")
+@click.option("--channels", callback=_integers(), metavar="C,...", help="Channels to use; all.")
+@click.option("--axes", help="Axes of the image where it does not name them.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--workers", type=int, metavar="N", help="Threads, or processes; all cores.")
+@click.option("--scheduler", metavar="ADDRESS", help="As for label.")
+@click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file.")
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda")
+def estimate(**given: Any) -> int:
+    """Estimate a weight patch for each pixel of IMAGE from its LABELS; writes the Zarr WEIGHTS.
+
+    `tiledlaf label IMAGE OUTPUT --weights WEIGHTS` uses them.
+    """
+    from . import cluster, dataterm, estimation, examples
+
+    if given["probabilities"] is not None and given["prototypes"] is not None:
+        raise ValueError("expected at most one of --probabilities and --prototypes")
+    pairs = examples.pair(
+        given["image"], given["labels"], given["probabilities"], given["mask"],
+        axes=given["axes"], channels=given["channels"],
+    )  # fmt: skip
+    if len(pairs) != 1:
+        raise ValueError(f"expected one IMAGE, got {len(pairs)}")
+    term: Any = "means"
+    if pairs[0].probabilities is not None:
+        term = dataterm.Probabilities(pairs[0].probabilities.stored_channels)
+    if given["prototypes"] is not None:
+        rows = _read_csv(given["prototypes"])
+        term = dataterm.Prototypes(tuple(map(tuple, rows)))
+    how = estimation.Estimation(
+        **{key: given[key] for key in (
+            "neighborhood", "time", "rho", "tol", "loss", "tau", "steps", "device"
+        )},
+    )  # fmt: skip
+    names = None if given["names"] is None else examples.read_names(given["names"])
+    opening = cluster.open_pool(given["workers"], given["scheduler"], given["scheduler_file"])
+    with opening as pool, _warnings(), _training_progress(given["steps"]) as show:
+        found = estimation.estimate(
+            pairs[0], term, given["weights"], how, pool, names=names, ignore=given["ignore"],
+            seed=given["seed"], progress=show,
+        )  # fmt: skip
+    click.echo(
+        f"loss: {found.losses[0]:.4g} with uniform weights, {found.losses[-1]:.4g} after "
+        f"{len(found.losses) - 1} steps\n"
+        f"wrong: {100 * found.wrong[0]:.3f} % with uniform weights, {100 * found.wrong[1]:.3f} %\n"
+        f"weights: {given['weights']}"
+    )
+    return 0
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """Show warnings as lines."""
+    import warnings
+
+    def show(message: Any, *rest: Any, **more: Any) -> None:
+        click.echo(f"tiledlaf: warning: {' '.join(str(message).split())}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def _training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A bar of steps on a terminal, and a line a stage and validation."""
+    from tqdm import tqdm
+
+    from . import report
+
+    terminal, began = sys.stderr.isatty(), clock.monotonic()
+    first: int | None = None
+    with tqdm(total=steps, disable=not terminal, unit="step", file=sys.stderr, leave=False) as bar:
+
+        def show(record: Mapping[str, Any]) -> None:
+            nonlocal first
+            step, left = record.get("step"), None
+            if step is not None:
+                if first is None:
+                    first = step - 1
+                    bar.reset(steps)
+                    bar.update(first)
+                bar.update(step - bar.n)
+                left = (clock.monotonic() - began) / (step - first) * (steps - step)
+            text = report.training(record, left)
+            if text:
+                tqdm.write(text, file=sys.stderr)
+
+        yield show
 
 
 @contextmanager

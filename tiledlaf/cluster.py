@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,24 @@ def dask(
         except BaseException:
             logging.disable()  # what a cluster says about tasks that are given up is no news
             raise
+
+
+def open_pool(
+    workers: int | None, scheduler: str | None, scheduler_file: str | None
+) -> AbstractContextManager[Pool]:
+    """Threads of this process, or the processes or the cluster that were named.
+
+    Raises
+    ------
+    ValueError
+        If the number of workers is not positive, or the scheduler does not answer.
+    """
+    count = workers if workers is not None else os.cpu_count() or 1
+    if count < 1:
+        raise ValueError(f"expected 1 or more workers, got {workers}")
+    if scheduler in (None, "threads") and scheduler_file is None:
+        return threads(count)
+    return dask(count, None if scheduler == "processes" else scheduler, scheduler_file)
 
 
 def dask_setup(worker: Any) -> None:

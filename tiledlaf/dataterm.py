@@ -129,6 +129,13 @@ DataTerm = Prototypes | Probabilities | Classified
 Pending = DataTerm | Clusters
 
 
+def describe(term: DataTerm) -> list[Any]:
+    """A data term as JSON, for notes on what was made with it."""
+    if isinstance(term, Prototypes):
+        return ["prototypes", [list(row) for row in term.values], term.scale]
+    return ["probabilities" if isinstance(term, Probabilities) else "classifier", term.classes]
+
+
 def settle(term: Pending, sample: Callable[[], np.ndarray]) -> DataTerm:
     """The data term with prototypes and scale, from a sample (n, C) of the image's pixels."""
     if isinstance(term, Clusters):

@@ -46,6 +46,17 @@ def targets_of(example: Example, box: Box, classes: Sequence[Class]) -> np.ndarr
     return found
 
 
+def label_values(everything: Sequence[Example], item: tuple[int, Any]) -> dict[int, int]:
+    """How many pixels of a box have each label value; those masked out do not count."""
+    number, box = item
+    example = everything[number]
+    found = examples.read_labels(example.labels, box)
+    if example.mask is not None:
+        found = found[example.mask.read(box)[0] != 0]
+    values, counts = np.unique(found, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
 def in_order(pool: Pool, function: Callable[[Any, Any], Any], job: Any, items: Any) -> list[Any]:
     """Results in the order of the items, whatever finishes first."""
     found: dict[int, Any] = {}

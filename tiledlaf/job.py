@@ -145,6 +145,7 @@ class Window:
 
     def cut(self, box: Sequence[slice], move: Any = np.ascontiguousarray) -> Window:
         """A part of it, moved to a device; a mask without zeros is left out."""
+
         def part(planes: Array) -> Array:
             return None if planes is None else move(np.ascontiguousarray(planes[:, *box]))
 

@@ -18,10 +18,11 @@ from . import cluster, dataterm, images, levels, output, records
 from .cluster import Pool
 from .flow import Integrator
 from .images import Image
-from .job import Settings, Window, label_tile, label_window, place, predicted_bytes, run_tile
+from .job import Window, label_tile, label_window, margin, place, predicted_bytes, run_tile
 from .kernels import on_device, to_host
-from .options import data_term, make_settings, open_probabilities
-from .plan import SMALL, Plan, make_plan, needed_bytes, readable
+from .model import Model
+from .options import Choice, choose, open_probabilities
+from .plan import SMALL, Plan, check_model, make_plan, needed_bytes, readable
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -87,8 +88,8 @@ def open_pool(
     if plan.job.image.source == "memory" and named and scheduler != "threads":
         raise ValueError("arrays in memory are labeled by threads; save them as Zarr for a cluster")
     if scheduler == "threads" or (small and not named) or plan.job.image.source == "memory":
-        return cluster.threads(min(count, len(plan.job.grid)))
-    return cluster.dask(count, None if scheduler == "processes" else scheduler, scheduler_file)
+        return cluster.open_pool(min(count, len(plan.job.grid)), None, None)
+    return cluster.open_pool(count, scheduler or "processes", scheduler_file)
 
 
 def settle(plan: Plan) -> Plan:
@@ -139,6 +140,8 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             "tile": list(job.grid.tile),
             "tiles": len(job.grid),
         }
+        if plan.values:
+            notes["values"] = [list(v) for v in plan.values]
         if isinstance(job.term, dataterm.Prototypes):
             notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
         out.start(notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names)
@@ -191,9 +194,11 @@ def label(
     classes: int | None = None,
     prototypes: Any = None,
     probabilities: Any = None,
-    neighborhood: str | Sequence[Sequence[int]] = "3x3",
-    rho: float = 1.0,
-    time: float = 5.0,
+    model: Model | str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    neighborhood: str | Sequence[Sequence[int]] | None = None,
+    rho: float | None = None,
+    time: float | None = None,
     integrator: Integrator | None = None,
     mask: Any = None,
     region: Sequence[tuple[int, int]] | None = None,
@@ -224,10 +229,14 @@ def label(
         In image units.
     probabilities : (J, *grid) array, dask array or path, optional
         Of any model: floats that sum to 1, or unsigned integers.
+    model : Model or path, optional
+        Of a training; gives data term, neighborhood, rho, time and integrator.
+    weights : path, optional
+        Weight patches of this image, from `estimate`; they give neighborhood, rho and time.
     neighborhood : str or offsets
-        ``3x3``, ``5x5``, ``3x3x3``, ``rings:3,7``, a file of offsets, or the offsets.
+        ``3x3`` by default, ``5x5``, ``3x3x3``, ``rings:3,7``, a file of offsets, or the offsets.
     rho, time : float
-        Scale of the distances and integration time T.
+        Scale of the distances (1) and integration time T (5).
     integrator : Taylor, Krylov or Euler, optional
         Taylor(1e-4) by default.
     mask : array or path, optional
@@ -259,15 +268,23 @@ def label(
                 "dask arrays are labeled lazily, without output, region or its options"
             )
         return _lazy(
-            image, classes, prototypes, probabilities, mask, axes, channels, seed, confidence,
-            lambda ndim: make_settings(neighborhood, ndim, rho, time, integrator, device),
+            image, probabilities, mask, axes, channels, seed, confidence,
+            lambda bare, given: choose(
+                bare, classes=classes, prototypes=prototypes, probabilities=given, model=model,
+                weights=weights, neighborhood=neighborhood, rho=rho, time=time,
+                integrator=integrator, device=device, seed=seed,
+            ),
         )  # fmt: skip
     source = _open(image, level=level, axes=axes, channels=channels)
     given = None
     if probabilities is not None:
         given = open_probabilities(probabilities, source.spatial_axes)
     masked = None if mask is None else _open(mask, axes=source.spatial_axes)
-    settings = make_settings(neighborhood, len(source.grid), rho, time, integrator, device)
+    chosen = choose(
+        source, classes=classes, prototypes=prototypes, probabilities=given, model=model,
+        weights=weights, neighborhood=neighborhood, rho=rho, time=time, integrator=integrator,
+        device=device, seed=seed,
+    )  # fmt: skip
     if options.get("into_input"):
         if output is not None and os.fspath(output) != source.path:
             raise ValueError("expected either an output or into_input")
@@ -275,8 +292,8 @@ def label(
     plan = make_plan(
         source,
         None if output is None else os.fspath(output),
-        term=data_term(classes, prototypes, given, seed),
-        settings=settings, probabilities=given, mask=masked, region=region, tile=tile,
+        term=chosen.term, settings=chosen.settings, model=chosen.model, weights=chosen.weights,
+        classes=chosen.classes, probabilities=given, mask=masked, region=region, tile=tile,
         confidence=confidence, seed=seed, **options,
     )  # fmt: skip
     with open_pool(plan, workers, scheduler, None) as pool:
@@ -313,13 +330,11 @@ def run_in_memory(
 
 
 def _lazy(
-    image: Any, classes: int | None, prototypes: Any, probabilities: Any, mask: Any,
-    axes: str | None, channels: Sequence[int] | None, seed: int, confidence: bool,
-    make: Callable[[int], Settings],
+    image: Any, probabilities: Any, mask: Any, axes: str | None, channels: Sequence[int] | None,
+    seed: int, confidence: bool, choose: Callable[[Image, Image | None], Choice],
 ) -> Any:  # fmt: skip
     """Lazy labels of dask arrays; k-means is a delayed task on a sample."""
     bare = images.describe(image, axes, channels)
-    settings = make(len(bare.grid))
     planes = images.channels_first(image, bare)
     given = None
     if probabilities is not None:
@@ -328,22 +343,34 @@ def _lazy(
             raise ValueError(
                 f"expected probabilities of the image's size {bare.grid}, got {given.grid}"
             )
-    term: Any = data_term(classes, prototypes, given, seed)
-    if probabilities is None:
+    chosen = choose(bare, given)
+    if chosen.weights is not None:
+        raise ValueError("weights of an image are not for lazy arrays: label the image itself")
+    if chosen.model is not None:
+        check_model(chosen.model, bare, given)
+    settings, features = chosen.settings, None
+    term: Any = chosen.term
+    if given is None and chosen.model is None:
         windows = dataterm.sample_windows(bare.grid, seed)
         term = cluster.delayed(
             _settle_blocks, term, [planes[:, *w] for w in windows],
             None if mask is None else [mask[w] for w in windows],
         )  # fmt: skip
-    arrays = [planes if probabilities is None else probabilities]
+    if settings.predictor is not None:
+        features = settings.predictor.features
+    arrays = {"image": planes} if given is None or features is not None else {}
+    if given is not None:
+        arrays["probabilities"] = probabilities
     if mask is not None:
         if mask.shape != bare.grid:
             raise ValueError(f"expected a mask of the image's size {bare.grid}, got {mask.shape}")
-        arrays.append(mask[None])
-    stack = cluster.map_windows(_lazy_block, arrays, settings.halo, (term, settings))
-    labels = stack[0].astype(
-        np.min_scalar_type(data_term(classes, prototypes, given, seed).classes)
+        arrays["mask"] = mask[None]
+    beyond = margin(chosen.term, features, len(bare.grid))
+    halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
+    stack = cluster.map_windows(
+        _lazy_block, list(arrays.values()), halo, (term, settings, list(arrays))
     )
+    labels = stack[0].astype(np.min_scalar_type(chosen.term.classes))
     return (labels, stack[1]) if confidence else labels
 
 
@@ -351,12 +378,13 @@ def _settle_blocks(term: dataterm.Pending, blocks: Any, masks: Any) -> dataterm.
     return dataterm.settle(term, lambda: dataterm.pixels_of(blocks, masks))
 
 
-def _lazy_block(pixels: np.ndarray, mask: np.ndarray | None = None, *, extra: Any) -> np.ndarray:
-    term, settings = extra
-    valid = None if mask is None else mask[0] != 0
-    move = on_device(settings.device)
+def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
+    term, settings, names = extra
+    given = dict(zip(names, blocks, strict=True))
+    valid = given["mask"][0] != 0 if "mask" in given else None
+    data = Window(given.get("image"), given.get("probabilities"), valid)
+    whole = tuple(slice(0, n) for n in blocks[0].shape[1:])
     labels, confidence, _ = label_window(
-        Window(move(np.ascontiguousarray(pixels)), valid=None if valid is None else move(valid)),
-        term, settings,
-    )  # fmt: skip
+        data.cut(whole, on_device(settings.device)), term, settings
+    )
     return np.stack([to_host(labels).astype(np.float32), to_host(confidence)])

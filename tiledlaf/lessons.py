@@ -65,12 +65,14 @@ class Reading:
     ----------
     terms : one a fold
     features : of the predictor
+    everywhere : whether all of the window has targets, not the core alone
     """
 
     course: Course
     examples: tuple[Example, ...]
     terms: tuple[DataTerm, ...]
     features: Features | None
+    everywhere: bool = False
 
 
 @dataclass
@@ -89,24 +91,24 @@ class Lesson:
     q: Array
     target: Array
     uniform: Array
-    memo: tuple[Any, Linearization, Array] | None = field(default=None, repr=False)
+    memo: tuple[Any, Linearization] | None = field(default=None, repr=False)
 
-    def linearization(
-        self, course: Course, weights: Predictor | None, key: Any
-    ) -> tuple[Linearization, Array]:
+    def linearization(self, course: Course, weights: Predictor | None, key: Any) -> Linearization:
         """The flow at the predictor's weights (uniform ones without), kept for the same key."""
         if self.memo is None or self.memo[0] != key or key is None:
             omega = self.uniform
             if weights is not None:
                 omega = weights.weights(self.features, self.uniform, course.kernel)
-            found = linearize_at(
-                omega, self.q, course.offsets, course.time, course.way, course.kernel
-            )
-            self.memo = (key, found, omega)
-        return self.memo[1], self.memo[2]
+            self.memo = (key, linearize(course, self, omega))
+        return self.memo[1]
 
     def __sizeof__(self) -> int:
         return sum(a.nbytes for a in (self.features, self.q, self.target, self.uniform))
+
+
+def linearize(course: Course, lesson: Lesson, weights: Array) -> Linearization:
+    """The flow at these weights, (K, *window)."""
+    return linearize_at(weights, lesson.q, course.offsets, course.time, course.way, course.kernel)
 
 
 def read(reading: Reading, lot: Lot) -> Lesson:
@@ -134,6 +136,8 @@ def read(reading: Reading, lot: Lot) -> Lesson:
         tuple(w.stop - w.start for w in window), np.min_scalar_type(len(course.classes))
     )
     core = lot.tile.inner
+    if reading.everywhere:
+        core = tuple(slice(0, w.stop - w.start) for w in window)
     place = tuple(
         slice(w.start + i.start, w.start + i.stop) for w, i in zip(window, core, strict=True)
     )
@@ -161,12 +165,13 @@ def _uniform(offsets: Offsets, grid: tuple[int, ...], device: str) -> Array:
 def judge(argument: tuple[Course, Predictor | None, np.ndarray, Any], lesson: Lesson) -> np.ndarray:
     """Sums of the loss, then wrongly labeled pixels (with a bias a class) and labeled ones."""
     course, weights, bias, key = argument
-    found, _ = lesson.linearization(course, weights, key)
-    wrong = _wrong(found.z, lesson.target, bias)
-    return np.concatenate([course.loss.sums(found.z, lesson.target), wrong])
+    found = lesson.linearization(course, weights, key)
+    sums = course.loss.sums(found.z, lesson.target)
+    return np.concatenate([sums, wrong(found.z, lesson.target, bias)])
 
 
-def _wrong(z: Array, target: Array, bias: np.ndarray) -> list[int]:
+def wrong(z: Array, target: Array, bias: np.ndarray) -> list[int]:
+    """How many pixels have another label than their target, and how many are labeled."""
     best = z[0] + z.dtype.type(bias[0])
     where = np.ones_like(target)
     for j in range(1, len(z)):
@@ -183,7 +188,7 @@ def learn(
 ) -> dict[str, np.ndarray]:
     """Gradient of the predictor's parameters, given the sums of the loss over all tiles."""
     course, weights, sums, key = argument
-    found, _ = lesson.linearization(course, weights, key)
+    found = lesson.linearization(course, weights, key)
     g = course.loss.gradient(found.z, lesson.target, sums)
     tangent = found.gradient(g).tangent
     lesson.memo = None
@@ -195,7 +200,7 @@ def scores(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sums of the loss, Z at every so-manyth labeled pixel, (n, J), and their classes from 0."""
     course, weights, stride = argument
-    found, _ = lesson.linearization(course, weights, None)
+    found = lesson.linearization(course, weights, None)
     lesson.memo = None
     target = to_host(lesson.target).ravel()
     chosen = np.flatnonzero(target)[::stride]
@@ -224,7 +229,7 @@ def sample(
     known = np.zeros_like(same)
     for k, offset in enumerate(course.offsets):
         there = [p + o for p, o in zip(places, offset, strict=True)]
-        inside = np.all([(0 <= t) & (t < n) for t, n in zip(there, target.shape, strict=True)], 0)
+        inside = np.all([(t >= 0) & (t < n) for t, n in zip(there, target.shape, strict=True)], 0)
         label = target[tuple(np.where(inside, t, 0) for t in there)]
         known[:, k] = inside & (label > 0)
         same[:, k] = label == own

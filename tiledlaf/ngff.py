@@ -317,22 +317,29 @@ def create_root(store: str, version: str, zarr_format: int, notes: Mapping[str, 
 
 def add_label(
     store: str, name: str, version: str, zarr_format: int,
-    colors: Mapping[int, Sequence[int]], properties: Mapping[int, str], notes: Mapping[str, Any],
+    colors: Mapping[int, Sequence[int]], names: Mapping[int, str],
+    values: Mapping[int, Sequence[int]], notes: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """Register labels/NAME: list it, give its colors and names, and this program's notes."""
+    """Register labels/NAME: list it, give its colors and names, and this program's notes.
+
+    `values` are those that the truth has for a label value, where it was learned from one.
+    """
     labels = zarr.open_group(store, path="labels", mode="a", zarr_format=zarr_format)
     group = zarr.open_group(store, path=f"labels/{name}", mode="a", zarr_format=zarr_format)
     entry = {
         "version": version,
         "colors": [{"label-value": v, "rgba": list(c)} for v, c in colors.items()],
-        "properties": [{"label-value": v, "name": n} for v, n in properties.items()],
+        "properties": [
+            {"label-value": v, "name": n} | ({"values": list(values[v])} if v in values else {})
+            for v, n in names.items()
+        ],
         "source": {"image": "../../"},
     }
     update_metadata(group, version, {"image-label": entry})
     group.attrs["tiledlaf"] = dict(notes)
     # listed last: labels in the list without notes are of someone else
-    names = [*metadata(labels).get("labels", [])]
-    update_metadata(labels, version, {"labels": names + [name] * (name not in names)})
+    listed = [*metadata(labels).get("labels", [])]
+    update_metadata(labels, version, {"labels": listed + [name] * (name not in listed)})
     _index(store, f"labels/{name}")
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import dataterm, images, stencil
+from . import dataterm, images, model, ngff, stencil
+from .examples import Class
 from .flow import Euler, Integrator, Krylov, Taylor, check_time
 from .images import Image
 from .job import Settings
 from .kernels import on_device
+from .model import Model
 
 
 def integrator(
@@ -91,3 +96,110 @@ def make_settings(
         raise ValueError(f"rho must be a positive number, got {rho}")
     on_device(device)
     return Settings(offsets, float(rho), float(time), integrator or Taylor(), device)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How labels are to be made: by options alone, by a model, or by estimated weights.
+
+    Attributes
+    ----------
+    term, settings : data term and flow
+    model : Model or None
+    weights : image of weights or None
+    classes : what labels stand for in a truth; () where they were not learned
+    """
+
+    term: dataterm.Pending
+    settings: Settings
+    model: Model | None = None
+    weights: Image | None = None
+    classes: tuple[Class, ...] = ()
+
+
+def choose(
+    image: Image, *, classes: int | None = None, prototypes: Any = None,
+    probabilities: Image | None = None, model: Any = None, weights: Any = None,
+    neighborhood: Any = None, rho: float | None = None, time: float | None = None,
+    integrator: Integrator | None = None, device: str = "cpu", seed: int = 0,
+) -> Choice:  # fmt: skip
+    """Put together what labels depend on; None means not given.
+
+    Raises
+    ------
+    ValueError
+        If an option contradicts a model or weights, or the data term is not exactly one.
+    """
+    ndim = len(image.grid)
+    flow = {"neighborhood": neighborhood, "rho": rho, "time": time, "integrator": integrator}
+    if model is not None:
+        _refuse(
+            "--model", {"classes": classes, "prototypes": prototypes, "weights": weights, **flow}
+        )
+        return _by_model(model, ndim, device)
+    if weights is None:
+        settings = make_settings(
+            "3x3" if neighborhood is None else neighborhood, ndim, 1.0 if rho is None else rho,
+            5.0 if time is None else time, integrator, device,
+        )  # fmt: skip
+        return Choice(data_term(classes, prototypes, probabilities, seed), settings)
+    _refuse("--weights", {"classes": classes, **flow})
+    source, notes = open_weights(weights)
+    settings = make_settings(
+        notes["offsets"], ndim, notes["rho"], notes["time"], Taylor(notes["tol"]), device
+    )
+    found = tuple(Class(c["name"], tuple(c["values"])) for c in notes["classes"])
+    term = _term_of(notes["term"], prototypes, probabilities)
+    return Choice(term, settings, weights=source, classes=found)
+
+
+def _refuse(what: str, given: Mapping[str, Any]) -> None:
+    named = [f"--{key}" for key, value in given.items() if value is not None]
+    if named:
+        raise ValueError(f"{what} fixes {', '.join(named)}: drop one or the other")
+
+
+def _by_model(given: Any, ndim: int, device: str) -> Choice:
+    found = given if isinstance(given, Model) else model.load(given)
+    settings = found.settings(device)
+    on_device(device)
+    offsets = stencil.fit(found.offsets, ndim)
+    if len(found.offsets[0]) != ndim:
+        raise ValueError(
+            f"the model expects images with {len(found.offsets[0])} spatial axes, got {ndim}"
+        )
+    settings = dataclasses.replace(settings, offsets=offsets)
+    return Choice(found.term, settings, found, classes=found.classes)
+
+
+def _term_of(held: Sequence[Any], prototypes: Any, probabilities: Image | None) -> Any:
+    """The data term that weights were estimated with; what is given must be the same."""
+    if held[0] == "probabilities":
+        if probabilities is None or prototypes is not None:
+            raise ValueError("--weights were estimated with --probabilities: give them")
+        term = data_term(None, None, probabilities, 0)
+        if term.classes != held[1]:
+            raise ValueError(f"expected probabilities of {held[1]} classes, got {term.classes}")
+        return term
+    values = tuple(map(tuple, held[1]))
+    if probabilities is not None or (
+        prototypes is not None and not np.array_equal(np.asarray(prototypes, float), values)
+    ):
+        raise ValueError(f"--weights were estimated with the prototypes {values}, got others")
+    return dataterm.Prototypes(values, float(held[2]))
+
+
+def open_weights(path: str | os.PathLike[str]) -> tuple[Image, dict[str, Any]]:
+    """Weights that `estimate` wrote, and its notes on them.
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
+    text = os.fspath(path)
+    notes = ngff.read_notes(text, "") if ngff.is_store(text) else None
+    if not notes or "weights" not in notes:
+        what = "something else" if Path(text).exists() else "no such path"
+        raise ValueError(f"{text}: expected weights of 'tiledlaf estimate', got {what}")
+    return images.open_image(text), notes["weights"]

@@ -14,7 +14,7 @@ from . import ngff, records
 from .ngff import Pyramid
 
 # settings that stand for the names, sizes and times of files
-HASHED = ("input", "probabilities", "mask")
+HASHED = ("input", "probabilities", "mask", "model", "weights")
 # colors that stay apart for most color-blind people (Okabe and Ito), then repeated
 COLORS = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
@@ -123,7 +123,8 @@ class Output:
         """List the labels in the store, with notes, colors and names."""
         ngff.add_label(
             self.store, self.name, self.version, self.zarr_format,
-            {v: color(v) for v in names}, names, {**notes, "names": list(names.values())},
+            {v: color(v) for v in names}, names, dict(enumerate(notes.get("values", ()), 1)),
+            {**notes, "names": list(names.values())},
         )  # fmt: skip
 
     def check_confidence(self) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from . import dataterm, ngff, output
+from .examples import Class
 from .images import Image
 from .job import Job, Settings, margin
+from .model import Model
 from .ngff import Pyramid
 from .output import Output
 from .tiles import Box, Grid
@@ -34,6 +36,7 @@ class Plan:
     names : a name a label value
     held : notes of an earlier start of the same run, or None
     seed : of the sample
+    values : label values of the truth that each class stands for, where it was learned
     """
 
     job: Job
@@ -43,6 +46,7 @@ class Plan:
     names: Mapping[int, str]
     held: Mapping[str, Any] | None
     seed: int
+    values: Sequence[Sequence[int]] = ()
 
     def sample(self) -> np.ndarray:
         """Pixels for k-means and the scale, (n, C): of the whole image, less the masked."""
@@ -86,6 +90,9 @@ def make_plan(
     settings: Settings,
     probabilities: Image | None = None,
     mask: Image | None = None,
+    model: Model | None = None,
+    weights: Image | None = None,
+    classes: Sequence[Class] = (),
     region: Sequence[tuple[int, int]] | None = None,
     tile: int | None = None,
     name: str = "tiledlaf",
@@ -106,7 +113,9 @@ def make_plan(
     if not 0 <= seed < 2**32:
         raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {seed}")
     grid = image.grid
-    for other, what in ((probabilities, "probabilities"), (mask, "a mask")):
+    for other, what in (
+        (probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")
+    ):  # fmt: skip
         if other is not None and other.grid != grid:
             raise ValueError(
                 f"{other.path}: expected {what} of the image's size {grid}, got {other.grid}"
@@ -119,6 +128,15 @@ def make_plan(
             raise ValueError(
                 f"expected prototypes of {count} columns, one a channel, got {len(term.values[0])}"
             )
+    if weights is not None and weights.stored_channels != len(settings.offsets):
+        raise ValueError(
+            f"{weights.path}: expected weights of {len(settings.offsets)} neighbors, "
+            f"got {weights.stored_channels}"
+        )
+    if model is not None:
+        check_model(model, image, probabilities)
+    if classes and names is None:
+        names = [one.name for one in classes]
     origin, size = _region(grid, region)
     if names is not None and len(names) != term.classes:
         raise ValueError(f"expected {term.classes} names, one a class, got {len(names)}")
@@ -128,7 +146,9 @@ def make_plan(
         "array": [image.name, image.axes, list(image.shape), image.dtype],
         "region": [list(origin), list(size)],
     }
-    asked = dict(image_print) | _described(term, settings, image, probabilities, mask)
+    asked = dict(image_print) | _described(
+        term, settings, image, model, probabilities=probabilities, mask=mask, weights=weights
+    )
     if store is not None:
         out = _output(store, image, name, into_input)
         out.check(image_print)
@@ -147,10 +167,31 @@ def make_plan(
     job = Job(
         _anywhere(image), term, probabilities and _anywhere(probabilities),
         mask and _anywhere(mask), settings, tiles, certain=confidence,
+        weights=weights and _anywhere(weights),
     )  # fmt: skip
     if out is not None:
         job = _with_arrays(job, out, copy_image and not into_input, confidence)
-    return Plan(job, out, asked, image_print, dict(enumerate(names, 1)), held, seed)
+    values = [one.values for one in classes]
+    return Plan(job, out, asked, image_print, dict(enumerate(names, 1)), held, seed, values)
+
+
+def check_model(model: Model, image: Image, probabilities: Image | None) -> None:
+    """Refuse images that a model is not for."""
+    count = len(image.channels or range(image.stored_channels))
+    if count != model.channels:
+        raise ValueError(
+            f"{image.path}: the model expects images of {model.channels} channel(s), got {count} "
+            "(--channels chooses)"
+        )
+    needed = isinstance(model.term, dataterm.Probabilities)
+    if needed != (probabilities is not None):
+        what = "expects --probabilities" if needed else "has a data term: drop --probabilities"
+        raise ValueError(f"the model {what}")
+    if probabilities is not None and probabilities.stored_channels != len(model.classes):
+        raise ValueError(
+            f"{probabilities.path}: the model expects probabilities of {len(model.classes)} "
+            f"classes, got {probabilities.stored_channels}"
+        )
 
 
 def _anywhere(image: Image) -> Image:
@@ -178,17 +219,20 @@ def _region(
 
 
 def _described(
-    term: dataterm.Pending, settings: Settings, image: Image,
-    probabilities: Image | None, mask: Image | None,
+    term: dataterm.Pending, settings: Settings, image: Image, model: Model | None,
+    **others: Image | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The settings that a label depends on, for the fingerprint and for people."""
-    data: dict[str, Any] = {"term": type(term).__name__, **dataclasses.asdict(term)}
-    data.pop("scale", None)
     state = {
         key: output.fingerprint({"state": other.state(), "axes": other.axes})
-        for key, other in (("probabilities", probabilities), ("mask", mask))
+        for key, other in others.items()
         if other is not None and other.source != "memory"
     }
+    if model is not None:
+        data: dict[str, Any] = {"term": type(term).__name__, "model": model.fingerprint()}
+    else:
+        data = {"term": type(term).__name__, **dataclasses.asdict(term)}
+        data.pop("scale", None)
     return (
         _plain(data)
         | state

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from . import images, ngff, output, records
 from .flow import Krylov
 from .job import predicted_bytes
 from .labeling import Summary
+from .model import Model, load
 from .output import HASHED, Output
 from .plan import Plan, needed_bytes
 from .stencil import radius
@@ -79,6 +81,43 @@ def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
     return lines
 
 
+def training(record: Mapping[str, Any], left: float | None) -> str:
+    """A line on a stage or a validation of a training; nothing on the steps between."""
+    if "stage" in record:
+        share = f": {100 * record['validation']:.2f} % wrong" if "validation" in record else ""
+        return f"{record['stage']}{share}"
+    if "validation" not in record and "best" in record:
+        return ""
+    line = (
+        f"step {record['step']}/{record['steps']}: loss {record['loss']:.4f}, wrong "
+        f"{100 * record['training']:.2f} % in training"
+    )
+    if "validation" in record:
+        line += f", {100 * record['validation']:.2f} % in validation"
+        line += f" (best {100 * record['best']:.2f} %)"
+    return line if left is None else f"{line}, {left:.0f} s left at most"
+
+
+def model(found: Model, path: str) -> list[str]:
+    """Lines on a model."""
+    trained = found.trained
+    lines = [f"model: {path}"]
+    for number, (one, bias) in enumerate(zip(found.classes, found.bias, strict=True), 1):
+        values = ", ".join(map(str, one.values))
+        lines.append(f"  {number:3d} {one.name}: label values {values}, bias {bias:+.4f}")
+    term = type(found.term).__name__.lower()
+    lines.append(
+        f"data term: {term}; {len(found.offsets)} neighbors, T {found.time:g}, rho {found.rho:g}"
+    )
+    if "error" in trained:
+        first = trained["history"][0] if trained.get("history") else {}
+        lines.append(
+            f"wrong in validation: {100 * trained['error']:.3f} % (uniform weights "
+            f"{100 * first.get('uniform', math.nan):.3f} %), {trained['steps']} steps"
+        )
+    return lines
+
+
 def info(path: str) -> list[str]:
     """Lines on what a store or an image file holds.
 
@@ -89,6 +128,8 @@ def info(path: str) -> list[str]:
     """
     if not os.path.exists(path):
         raise ValueError(f"{path}: no such file or folder")
+    if zipfile.is_zipfile(path):
+        return model(load(path), path)
     if not ngff.is_store(path):
         image = images.open_image(path)
         return [f"{path}: {image.source}, axes {image.axes}, {image.dtype}", *_levels(image)]

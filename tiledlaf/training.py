@@ -240,7 +240,7 @@ def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
         for number, e in enumerate(everything)
         for box in (t.core for t in _grid(e.image.grid, (0,) * ndim, least))
     ]
-    tables = fitting.in_order(pool, _values, everything, scans)
+    tables = fitting.in_order(pool, fitting.label_values, everything, scans)
     values = sorted({v for (n, _), t in zip(scans, tables, strict=True)
                      if n < len(data.training) for v in t})  # fmt: skip
     classes = examples.classes(values, data.names, data.ignore)
@@ -286,17 +286,6 @@ def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
         course, features, training, judges, _batches(training), folds, counts,
         _print(data, recipe, course, features),
     )  # fmt: skip
-
-
-def _values(everything: Sequence[Example], item: tuple[int, Any]) -> dict[int, int]:
-    """How many pixels of a box have each label value; those masked out do not count."""
-    number, box = item
-    example = everything[number]
-    found = examples.read_labels(example.labels, box)
-    if example.mask is not None:
-        found = found[example.mask.read(box)[0] != 0]
-    values, counts = np.unique(found, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:

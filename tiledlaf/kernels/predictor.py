@@ -10,7 +10,6 @@ from .vector import (
     fma,
     lanes_of,
     load,
-    load_each,
     registers,
     splat,
     splat_each,
@@ -34,7 +33,7 @@ def _shares(x, at, prototypes, count, features, sigma, distance, share, to, stri
     `prototypes` is (features, padded count), flat. Shares are not yet divided by their sum, which
     is returned.
     """
-    lanes, part = lanes_of(x), len(group)
+    part = len(group)
     padded = -(-count // part) * part
     least = splat(x.dtype.type(np.inf))
     for n in range(0, padded, part):

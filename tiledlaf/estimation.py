@@ -1,0 +1,279 @@
+"""Weight patches of one image and its labels: Riemannian descent, tile by tile (section 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import dataterm, examples, fitting, images, lessons, losses, ngff, output, stencil
+from .cluster import Pool
+from .dataterm import Clusters, DataTerm, Pending
+from .examples import Class, Example
+from .flow import check_time
+from .gradient import Polynomials
+from .images import Image
+from .kernels import on_device, to_host
+from .lessons import Course, Lesson, Lot, Reading
+from .ngff import Pyramid
+from .optimizers import Descent
+from .tiles import Grid
+from .training import tree_sum
+
+Progress = Callable[[Mapping[str, Any]], None]
+GROW, SHRINK = 1.5, 0.5
+TILE = 512
+
+
+@dataclass(frozen=True)
+class Estimation:
+    """How weights are estimated.
+
+    Attributes
+    ----------
+    neighborhood : str or offsets
+    time, rho, tol : of the flow
+    loss : cosine, pixel-cosine or cross-entropy
+    tau : scale of the regularizer (3.5)
+    step : "tangent" or "exponential", as for `Descent`
+    rate : largest change of log Omega in the first step
+    steps : at most; it stops earlier where the loss no longer falls
+    """
+
+    neighborhood: Any = "3x3"
+    time: float = 5.0
+    rho: float = 1.0
+    tol: float = 1e-4
+    loss: str = "cosine"
+    tau: float = 0.0
+    step: str = "tangent"
+    rate: float = 3.0
+    steps: int = 40
+    tile: int = TILE
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What was reached.
+
+    Attributes
+    ----------
+    losses : before the first step and after each
+    wrong : share of wrongly labeled pixels before and after
+    classes : in the order of the labels 1..J
+    """
+
+    losses: list[float]
+    wrong: tuple[float, float]
+    classes: tuple[Class, ...]
+
+
+@dataclass(frozen=True)
+class _Work:
+    course: Course
+    descent: Descent
+    tau: float
+    source: Image
+    target: str
+    sums: np.ndarray | None = None
+    h: float = 0.0
+
+
+def estimate(
+    example: Example, term: Pending | str, path: str | os.PathLike[str], how: Estimation,
+    pool: Pool, *, names: Mapping[str, str] | None = None, ignore: int | None = None,
+    seed: int = 0, progress: Progress | None = None,
+) -> Estimated:  # fmt: skip
+    """Estimate weights and write them as Zarr, (K, *grid) float32.
+
+    Parameters
+    ----------
+    term : a data term, or "means" for the class means
+    path : a new Zarr store
+
+    Raises
+    ------
+    ValueError
+        If labels do not fit, or the path exists.
+    """
+    say = progress or (lambda record: None)
+    store = os.path.abspath(path)
+    if os.path.exists(store):
+        raise ValueError(f"{path}: expected a new path for the weights, but it exists")
+    check_time(how.time)
+    grid = example.image.grid
+    shape = how.neighborhood
+    offsets = (
+        stencil.parse(shape, len(grid)) if isinstance(shape, str) else stencil.fit(shape, len(grid))
+    )
+    tiles = _tiles(grid, (0,) * len(grid), how.tile)
+    every = [t.core for t in tiles]
+    tables = fitting.in_order(pool, fitting.label_values, (example,), [(0, box) for box in every])
+    classes = examples.classes(sorted({v for t in tables for v in t}), names, ignore)
+    way = Polynomials(how.tol)
+    course = Course(classes, offsets, how.rho, how.time, way, losses.make(how.loss), how.device)
+    reach = 2 * way.degree(how.time) - 1
+    halo = tuple(reach * r for r in stencil.radius(offsets))
+    lots = [Lot(0, tile) for tile in _tiles(grid, halo, how.tile)]
+    found = _term(term, pool, example, classes, lots, seed)
+    reading = Reading(course, (example,), (found,), None, everywhere=True)
+    say({"stage": "reading tiles"})
+    handles = pool.hold(lessons.read, reading, lots)
+    items = list(zip(handles, lots, strict=True))
+    partial = [f"{store}.partial{i}" for i in range(2)]
+    try:
+        result = _descend(pool, how, course, items, partial, example.image, tiles, say)
+        notes = {
+            "offsets": [list(o) for o in offsets], "rho": how.rho, "time": how.time,
+            "tol": how.tol, "term": dataterm.describe(found), "classes": _entries(classes),
+            "input": output.fingerprint({"state": example.image.state()})
+            if example.image.source != "memory" else "",
+        }  # fmt: skip
+        ngff.write_notes(partial[0], "", {"weights": notes})
+        os.rename(partial[0], store)
+    finally:
+        for left in partial:
+            shutil.rmtree(left, ignore_errors=True)
+    return dataclasses.replace(result, classes=classes)
+
+
+def _entries(classes: tuple[Class, ...]) -> list[dict[str, Any]]:
+    return [{"name": c.name, "values": list(c.values)} for c in classes]
+
+
+def _tiles(grid: tuple[int, ...], halo: tuple[int, ...], tile: int) -> Grid:
+    deep = len(grid) == 3 and halo[0] > 0
+    edges = (tile,) * 2 if len(grid) == 2 else (32 if deep else 1, tile, tile)
+    return Grid(grid, (0,) * len(grid), grid, edges, halo)
+
+
+def _term(
+    term: Pending | str, pool: Pool, example: Example, classes: tuple[Class, ...],
+    lots: list[Lot], seed: int,
+) -> DataTerm:  # fmt: skip
+    source = fitting.Source((example,), classes)
+    if term == "means":
+        return fitting.class_means(pool, source, lots, seed)
+    assert not isinstance(term, str | Clusters)
+    if term.classes != len(classes):
+        raise ValueError(f"expected a data term of {len(classes)} classes, got {term.classes}")
+    values = getattr(term, "values", None)
+    if values is not None and not getattr(term, "scale", 0.0):
+        return fitting.scaled(pool, source, lots, values, seed)
+    return term
+
+
+def _descend(
+    pool: Pool, how: Estimation, course: Course, items: list[Any], partial: list[str],
+    image: Image, tiles: Grid, say: Progress,
+) -> Estimated:  # fmt: skip
+    """Double-buffered descent: a step reads one store and writes the other."""
+    descent = Descent(how.step, how.rate)
+    buffers = [_buffer(path, image, tiles, len(course.offsets)) for path in partial]
+    work = _Work(course, descent, how.tau, buffers[0], partial[0])
+    pool.each(_start, work, items)
+
+    def look(source: Image) -> tuple[float, np.ndarray]:
+        sums = tree_sum(pool.each(_sums, dataclasses.replace(work, source=source), items))
+        return float(course.loss.value(sums[:-3]) + sums[-1]), sums
+
+    loss, sums = look(buffers[0])
+    first = float(sums[-3] / sums[-2])
+    work = dataclasses.replace(work, sums=sums[:-3])
+    largest = max(pool.each(_largest, work, items))
+    if not (math.isfinite(loss) and math.isfinite(largest)):
+        raise ValueError(f"expected a finite loss, got {loss} with the gradient {largest}")
+    history, h = [loss], how.rate / largest if largest else 0.0
+    for step in itertools.count(1):
+        if step > how.steps or h * largest < 1e-6:
+            break
+        pool.each(
+            _update, dataclasses.replace(work, source=buffers[0], target=partial[1], h=h), items
+        )
+        candidate, found = look(buffers[1])
+        if not math.isfinite(candidate) or candidate > loss:
+            h *= SHRINK
+            say({"step": step, "steps": how.steps, "loss": loss, "training": sums[-3] / sums[-2]})
+            continue
+        loss, sums, h = candidate, found, h * GROW
+        history.append(loss)
+        work = dataclasses.replace(work, sums=sums[:-3])
+        buffers.reverse()
+        partial.reverse()
+        say({"step": step, "steps": how.steps, "loss": loss, "training": sums[-3] / sums[-2]})
+    return Estimated(history, (first, float(sums[-3] / sums[-2])), ())
+
+
+def _buffer(path: str, image: Image, tiles: Grid, neighbors: int) -> Image:
+    """A store for weights, (K, *grid)."""
+    ngff.create_root(path, "0.5", 3, {})
+    pyramid = Pyramid(
+        "", image.spatial_axes, neighbors, (image.grid,), tiles.tile, image.scale,
+        image.translation, image.units, "float32",
+    )  # fmt: skip
+    pyramid.create(path, "0.5", 3)
+    return images.open_image(path)
+
+
+def _write(work: _Work, lot: Lot, weights: Any) -> None:
+    box = (slice(None), *lot.tile.core)
+    ngff.write(work.target, "0", box, to_host(weights)[:, *lot.tile.inner])
+
+
+def _start(work: _Work, item: tuple[Lesson, Lot]) -> None:
+    """Uniform weights."""
+    lesson, lot = item
+    _write(work, lot, lesson.uniform)
+
+
+def _near(work: _Work, item: tuple[Lesson, Lot]) -> tuple[Lesson, Any]:
+    """The lesson and its weights."""
+    lesson, lot = item
+    return lesson, on_device(work.course.device)(work.source.read(lot.tile.window))
+
+
+def _sums(work: _Work, item: tuple[Lesson, Lot]) -> np.ndarray:
+    """Sums of the loss over the core, wrong and labeled pixels, and the regularizer."""
+    (lesson, weights), lot = _near(work, item), item[1]
+    found = lessons.linearize(work.course, lesson, weights)
+    target = lesson.target.copy()
+    outside = np.ones(target.shape, bool)
+    outside[lot.tile.inner] = False
+    target[outside] = 0
+    zero = np.zeros(len(work.course.classes))
+    value = 0.0
+    if work.tau:
+        value, _ = losses.regularizer(weights[:, *lot.tile.inner], work.tau)
+    return np.concatenate(
+        [work.course.loss.sums(found.z, target), lessons.wrong(found.z, target, zero), [value]]
+    )
+
+
+def _direction(work: _Work, item: tuple[Lesson, Lot]) -> tuple[Any, Any]:
+    lesson, weights = _near(work, item)
+    assert work.sums is not None
+    found = lessons.linearize(work.course, lesson, weights)
+    g = work.course.loss.gradient(found.z, lesson.target, work.sums)
+    tangent = found.gradient(g).tangent
+    if work.tau:
+        tangent = tangent + losses.regularizer(weights, work.tau)[1]
+    return weights, work.descent.direction(tangent, weights)
+
+
+def _largest(work: _Work, item: tuple[Lesson, Lot]) -> float:
+    _, direction = _direction(work, item)
+    return float(abs(direction[:, *item[1].tile.inner]).max())
+
+
+def _update(work: _Work, item: tuple[Lesson, Lot]) -> None:
+    """One step on the core, from one store into the other."""
+    weights, direction = _direction(work, item)
+    _write(work, item[1], work.descent.move(weights, direction, work.h))
