@@ -15,6 +15,7 @@ import cupy
 import numpy as np
 
 from .numpy import Array, Offsets
+from .numpy import scores as scores  # on CuPy arrays as they are
 
 BLOCK = (32, 8)  # threads: a row of pixels is coalesced, rows of a block share their neighbors
 REGISTERS = 32  # labels held at once; the averages of more labels wait in the output

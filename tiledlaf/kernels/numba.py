@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import wave
+from . import trees, wave
 from .numpy import Array, Offsets, opposite, transpose
 from .wave import AVERAGE, BLOCK, BOTH, CLASSIFY, FLOW, LINE, LOWER, SIMILARITY, UPPER, Layout
 
@@ -239,6 +239,28 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
     flat = np.ascontiguousarray(image).reshape(len(image), -1)
     wave.distances(
         flat, np.ascontiguousarray(prototypes, np.float32), np.float32(1 / scale),
+        out.reshape(len(out), -1),
+    )  # fmt: skip
+    return out
+
+
+def scores(
+    features: Array,
+    feature: Array,
+    threshold: Array,
+    mask: Array,
+    first: Array,
+    value: Array,
+    baseline: Array,
+) -> Array:
+    """Sum of decision trees."""
+    out = np.empty((len(baseline), *features.shape[1:]), np.float32)
+    block = _aligned(len(features) * trees.BLOCK, np.float32)
+    block[:] = 0
+    trees.scores(
+        np.ascontiguousarray(features, np.float32).reshape(len(features), -1),
+        feature * trees.BLOCK, threshold, mask, first, value[:, trees.leaf_order()].ravel(),
+        baseline, block, np.empty(len(baseline) * trees.BLOCK, np.float32),
         out.reshape(len(out), -1),
     )  # fmt: skip
     return out

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from . import namespace
+
 Array = Any  # numpy.ndarray here, cupy.ndarray in the sibling
 Offsets = tuple[tuple[int, ...], ...]
 
@@ -118,4 +120,49 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
         for plane, value in zip(image, prototype, strict=True):
             d += (plane.astype(np.float32) - np.float32(value)) ** 2
     out *= np.float32(1 / scale)
+    return out
+
+
+def scores(
+    features: Array,
+    feature: Array,
+    threshold: Array,
+    mask: Array,
+    first: Array,
+    value: Array,
+    baseline: Array,
+) -> Array:
+    """Sum of decision trees, tree after tree in float32.
+
+    A tree's leaves are bits, from left to right. A node whose threshold a pixel exceeds clears
+    those to its left; the lowest that all nodes leave is the pixel's.
+
+    Parameters
+    ----------
+    features : (F, *grid) float32
+    feature, threshold, mask : (N,) int64, float32, uint32
+        Of the nodes; a mask has zeros at the leaves to clear.
+    first : (T + 1,) int64
+        Nodes of tree t are first[t] to first[t + 1].
+    value : (T, 32) float32
+    baseline : (K,) float32
+        Tree t adds to plane t % K.
+
+    Returns
+    -------
+    (K, *grid) float32
+    """
+    xp = namespace(features)
+    every = np.uint32(0xFFFFFFFF)
+    out = xp.empty((len(baseline), *features.shape[1:]), np.float32)
+    for plane, start in zip(out, baseline, strict=True):
+        plane[...] = start
+    for t, values in enumerate(value):
+        bits = xp.full(out.shape[1:], every)
+        for n in range(first[t], first[t + 1]):
+            bits &= xp.where(features[feature[n]] > threshold[n], mask[n], every)
+        lowest = bits & (~bits + np.uint32(1))
+        # 2^leaf as a float: the exponent is exact
+        leaf = xp.frexp(lowest.astype(np.float32))[1] - 1
+        out[t % len(out)] += xp.asarray(values)[leaf]
     return out

@@ -1,4 +1,4 @@
-"""Explicit SIMD vectors for Numba: 64 bytes wide, float32 x 16 or float64 x 8.
+"""Explicit SIMD vectors for Numba: 64 bytes wide, float32 or uint32 x 16 or float64 x 8.
 
 The order of operations is written down, never left to a vectoriser: a pixel's bits do not depend
 on where it lies in a row, and LLVM splits the vectors on narrower machines without changing them.
@@ -17,7 +17,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-LANES = {types.float32: 16, types.float64: 8}
+LANES = {types.float32: 16, types.uint32: 16, types.float64: 8}
+ELEMENTS = {
+    types.float32: ir.FloatType(), types.uint32: ir.IntType(32), types.float64: ir.DoubleType(),
+}  # fmt: skip
 
 
 class Vector(types.Type):
@@ -29,8 +32,7 @@ class Vector(types.Type):
 
 
 def _ir(dtype: Any) -> ir.VectorType:
-    element = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
-    return ir.VectorType(element, LANES[dtype])
+    return ir.VectorType(ELEMENTS[dtype], LANES[dtype])
 
 
 @register_model(Vector)
@@ -215,7 +217,7 @@ def prefetch(typing_context, array, index):
 
 @intrinsic
 def splat(typing_context, value):
-    """A vector with the same float in every lane."""
+    """A vector with the same number in every lane."""
 
     def code(context, builder, signature, arguments):
         vector = _ir(value)
@@ -261,7 +263,7 @@ def where_greater(typing_context, a, b, yes, no):
 
         return _each(builder, one, *arguments)
 
-    return _widest(a, b, yes, no)(a, b, yes, no), code
+    return Vector(yes.dtype, _widest(a, b, yes, no).count)(a, b, yes, no), code
 
 
 @intrinsic
@@ -317,5 +319,6 @@ for _operation, _instruction in (
     (operator.sub, "fsub"),
     (operator.mul, "fmul"),
     (operator.truediv, "fdiv"),
+    (operator.and_, "and_"),
 ):
     _arithmetic(_operation, _instruction)
