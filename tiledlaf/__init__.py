@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "label": "labeling",
     "Summary": "labeling",
+    "evaluate": "evaluation",
+    "Evaluation": "evaluation",
     "Taylor": "flow",
     "Krylov": "flow",
     "Euler": "flow",

@@ -122,7 +122,7 @@ def _example(
     channels: Sequence[int] | None,
 ) -> Example:  # fmt: skip
     source = _open(image, axes, channels)
-    truth = _open(labels)
+    truth = images.open_labels(labels) if isinstance(labels, str) else _open(labels)
     given = None if probabilities is None else _open(probabilities, "c" + source.spatial_axes)
     valid = None if mask is None else _open(mask)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):

@@ -31,7 +31,7 @@ class Image:
     Attributes
     ----------
     path : file or store; a name for messages where `data` is given
-    source : "zarr", "tiff", "raster", "npy" or "memory"
+    source : "zarr", "tiff", "raster", "indexed" (of a palette), "npy" or "memory"
     name : array within a Zarr store; level of a TIFF
     axes : a letter an axis as stored, of "tczyx"
     shape, dtype : as stored
@@ -119,14 +119,14 @@ def _open_cached(path: str, source: str, name: str, state: int) -> Any:
         return array
     if source == "npy":
         return np.load(path, mmap_mode="r")
-    return _raster(path)
+    return _raster(path, colors=source != "indexed")
 
 
 def _open(image: Image, state: int) -> Any:
     return _open_cached(image.path, image.source, image.name, state)
 
 
-def _raster(path: str) -> np.ndarray:
+def _raster(path: str, colors: bool = True) -> np.ndarray:
     import PIL.Image
 
     PIL.Image.MAX_IMAGE_PIXELS = None  # people's own images, not uploads: large is no attack
@@ -135,8 +135,9 @@ def _raster(path: str) -> np.ndarray:
             import imagecodecs  # Pillow would cut these to 8 bits
 
             return np.asarray(imagecodecs.png_decode(Path(path).read_bytes()))
-        colors = picture.convert("RGB") if picture.mode in ("P", "CMYK", "YCbCr") else picture
-        return np.asarray(colors)
+        if colors and picture.mode in ("P", "CMYK", "YCbCr"):
+            return np.asarray(picture.convert("RGB"))
+        return np.asarray(picture)
 
 
 def guess_axes(shape: Sequence[int], path: str) -> str:
@@ -185,6 +186,51 @@ def open_image(
             f"{path}: expected OME-Zarr, Zarr, TIFF, PNG, JPEG or npy, got a file ending {suffix!r}"
         )
     return _choose(image, channels)
+
+
+def open_labels(path: str | os.PathLike[str]) -> Image:
+    """Open a label image: of a palette the indices; three axes without names are z, y, x.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or has several channels.
+    """
+    path = str(path)
+    indexed, axes = _palette_or_axes(path)
+    image = _from_file(path, "indexed", 0, None) if indexed else open_image(path, axes=axes)
+    if image.stored_channels != 1:
+        raise ValueError(
+            f"{image.path}: expected a label image of one channel, got {image.stored_channels} "
+            f"channels (shape {image.shape})"
+        )
+    return image
+
+
+def _palette_or_axes(path: str) -> tuple[bool, str | None]:
+    """Whether colors stand for labels, and axes where labels may have others than an image."""
+    suffix = Path(path).suffix.lower()
+    shape: Sequence[int] = ()
+    try:
+        if os.path.isdir(path):
+            found = ngff.read_multiscale(path)
+            shape = () if found.axes else found.shapes[0]
+        elif suffix in RASTER:
+            import PIL.Image
+
+            with PIL.Image.open(path) as picture:
+                return picture.mode == "P", None
+        elif suffix == ".npy":
+            shape = np.load(path, mmap_mode="r").shape
+        elif suffix in TIFF:
+            import tifffile
+
+            with tifffile.TiffFile(path) as file:
+                series = file.series[0]
+                shape = series.shape if set(series.axes) - set("TCZYXS") else ()
+    except Exception:  # a file that cannot be read is refused, with its reason, where it is opened
+        return False, None
+    return False, "zyx" if len(shape) == 3 else None
 
 
 def from_array(data: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:

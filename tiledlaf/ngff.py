@@ -411,6 +411,18 @@ def label_names(store: str) -> list[str]:
     return list(metadata(labels).get("labels", [])) if labels is not None else []
 
 
+def label_properties(store: str, group: str) -> list[dict[str, Any]]:
+    """What the label image in a group says of each label value: NGFF's `image-label` `properties`.
+
+    Such as ``{"label-value": 1, "name": "membrane", "values": [0, 32]}``, where `values` are those
+    of the truth that the class stands for. Empty where there is no such group or it says nothing.
+    """
+    node = _group(store, group)
+    entry = metadata(node).get("image-label") if node is not None else None
+    found = entry.get("properties") if isinstance(entry, Mapping) else None
+    return [dict(p) for p in found if isinstance(p, Mapping)] if isinstance(found, list) else []
+
+
 @functools.lru_cache(maxsize=64)
 def _writable(store: str, name: str, identity: int) -> zarr.Array:
     return open_array(store, name, "r+")

@@ -14,6 +14,9 @@ from . import ngff
 from .output import color
 from .tiles import Grid
 
+SMALL = 480  # images of fewer pixels an edge are shown larger
+DIM = 0.35  # of a color, where labels are right
+
 
 def palette(classes: int) -> np.ndarray:
     """Colors of the label values 0..J, (J + 1, 3) uint8; not labeled is black."""
@@ -63,6 +66,59 @@ def panels(
         )
         draw.text((left + 17, height + bar + 6), name, fill="black", font_size=13)
         left += 32 + int(draw.textlength(name, font_size=13))
+    return sheet
+
+
+def errors(
+    truth: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str
+) -> PIL.Image.Image:
+    """Where labels are wrong: right pixels dim, wrong ones bright, in the color of the label.
+
+    Parameters
+    ----------
+    truth : (y, x), classes 1..J; 0 is left out, shown black
+    labels : (y, x), classes 1..J; 0 is not labeled
+    names : of the classes, in their order
+    title : a line above
+    """
+    full = palette(len(names)).astype(np.float64)
+    # as bright as the color gets; not labeled in one that no class has
+    bright = (full * (255 / full.max(axis=1, initial=1, keepdims=True))).astype(np.uint8)
+    bright[0] = (255, 0, 255)
+    dim = (DIM * full).astype(np.uint8)
+    left_out = truth == 0
+    wrong = truth != labels
+    pixels = np.where(wrong[..., None], bright[labels], dim[labels])
+    pixels[left_out] = 0
+    shown = PIL.Image.fromarray(pixels)
+    times = max(1, SMALL // max(shown.size))
+    shown = shown.resize((shown.width * times, shown.height * times), PIL.Image.Resampling.NEAREST)
+
+    legend = [(name, [dim[v], bright[v]]) for v, name in enumerate(names, 1)]
+    if (wrong & (labels == 0)).any():
+        legend.append(("not labeled", [bright[0]]))
+    if left_out.any():
+        legend.append(("left out", [dim[0]]))
+    gap, line, square = 8, 22, 12
+    width = max(shown.width, SMALL)
+    pen = PIL.ImageDraw.Draw(shown)
+    places = []  # as many in a line as fit
+    x, y = 0, shown.height + line + 2 * gap
+    for name, tones in legend:
+        need = len(tones) * square + 28 + int(pen.textlength(name, font_size=13))
+        if x and x + need > width:
+            x, y = 0, y + line
+        places.append((gap + x, y, name, tones))
+        x += need
+    sheet = PIL.Image.new("RGB", (width + 2 * gap, y + line), "white")
+    draw = PIL.ImageDraw.Draw(sheet)
+    draw.text((gap, 6), title, fill="black", font_size=13)
+    sheet.paste(shown, (gap, line + gap))
+    for x, y, name, tones in places:
+        for tone in tones:
+            draw.rectangle((x, y, x + square, y + square), fill=tuple(tone.tolist()))
+            x += square
+        draw.text((x + 6, y - 2), name, fill="black", font_size=13)
     return sheet
 
 

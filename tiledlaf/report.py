@@ -86,7 +86,7 @@ def training(record: Mapping[str, Any], left: float | None) -> str:
     if "stage" in record:
         share = f": {100 * record['validation']:.2f} % wrong" if "validation" in record else ""
         return f"{record['stage']}{share}"
-    if "validation" not in record and "best" in record:
+    if "validation" not in record and ("best" in record or record["step"] % 10):
         return ""
     line = (
         f"step {record['step']}/{record['steps']}: loss {record['loss']:.4f}, wrong "
