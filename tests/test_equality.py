@@ -165,13 +165,13 @@ def test_krylov_tiles_agree_within_tolerance():
 def test_kernels_are_exact_under_windows(kernel):
     """A window with its halo gives the whole image's bits, in each sibling."""
     from tiledlaf import dataterm, stencil
-    from tiledlaf.job import label_window
+    from tiledlaf.job import Window, label_window
 
     rng = np.random.default_rng(7)
     p = rng.dirichlet(np.ones(5), (61, 77)).transpose(2, 0, 1).astype(np.float32)
     options = Settings(stencil.box(3, 3), kernel=kernel)
     h = options.halo[0]
-    expected = label_window(p, None, dataterm.Probabilities(5), options)
+    expected = label_window(Window(None, p), dataterm.Probabilities(5), options)
     for y, x, height, width in ((20, 30, 9, 7), (0, 13, 17, 33), (40, 60, 21, 17), (30, 0, 1, 1)):
         window = (slice(max(0, y - h), y + height + h), slice(max(0, x - h), x + width + h))
         inner = tuple(
@@ -180,7 +180,9 @@ def test_kernels_are_exact_under_windows(kernel):
         )
         part = np.ascontiguousarray(p[:, *window])
         for found, full in zip(
-            label_window(part, None, dataterm.Probabilities(5), options), expected, strict=True
+            label_window(Window(None, part), dataterm.Probabilities(5), options),
+            expected,
+            strict=True,
         ):
             np.testing.assert_array_equal(found[inner], full[y : y + height, x : x + width])
 
@@ -189,10 +191,12 @@ def test_siblings_agree_but_for_ties():
     rng = np.random.default_rng(8)
     p = rng.dirichlet(np.ones(4), (100, 120)).transpose(2, 0, 1).astype(np.float32)
     from tiledlaf import dataterm, stencil
-    from tiledlaf.job import label_window
+    from tiledlaf.job import Window, label_window
 
     one, two = (
-        label_window(p, None, dataterm.Probabilities(4), Settings(stencil.box(3, 3), kernel=k))
+        label_window(
+            Window(None, p), dataterm.Probabilities(4), Settings(stencil.box(3, 3), kernel=k)
+        )
         for k in ("numpy", "numba")
     )
     np.testing.assert_allclose(one[1], two[1], atol=1e-5)

@@ -9,7 +9,13 @@ __version__ = "0.1.0"
 
 # name: module; imported when asked for, so that `import tiledlaf` is quick
 _PUBLIC = {
+    "AssignmentFlow": "estimator",
+    "Model": "model",
+    "estimate": "estimation",
     "label": "labeling",
+    "linearize": "gradient",
+    "load": "model",
+    "train": "training",
     "Summary": "labeling",
     "evaluate": "evaluation",
     "Evaluation": "evaluation",

@@ -1,0 +1,119 @@
+"""Training and labeling of arrays in memory, in scikit-learn's habits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from . import cluster, examples, training
+from .labeling import label
+
+
+class AssignmentFlow(BaseEstimator):
+    """Learn from images and their labels to label others.
+
+    Parameters
+    ----------
+    term : {"means", "classifier", "probabilities"} or (J, C) array
+        Data term: means of the classes, boosted trees that are learned as well, probabilities
+        that are given to `fit` and `predict`, or prototypes.
+    neighborhood, time, rho, tol, loss, features, prototypes, steps, patience, seed
+        As for `training.Recipe`, with its defaults.
+    names, ignore
+        Names of label values, and the value that means "not labeled".
+    channels, axes
+        Of the images, as for `label`.
+    workers : int, optional
+        Threads; all cores by default. The model does not depend on them.
+
+    Attributes
+    ----------
+    model_ : Model
+    classes_ : (J,) int64
+        A label value of each class: what `predict` gives.
+    """
+
+    def __init__(
+        self, term: Any = "means", *, neighborhood: Any = None, time: float | None = None,
+        rho: float = 1.0, tol: float = 1e-3, loss: str = "cosine", features: Any = None,
+        prototypes: int = 100, steps: int = 300, patience: int = 10, seed: int = 0,
+        names: Any = None, ignore: int | None = None, channels: Any = None,
+        axes: str | None = None, workers: int | None = None,
+    ) -> None:  # fmt: skip
+        self.term = term
+        self.neighborhood = neighborhood
+        self.time = time
+        self.rho = rho
+        self.tol = tol
+        self.loss = loss
+        self.features = features
+        self.prototypes = prototypes
+        self.steps = steps
+        self.patience = patience
+        self.seed = seed
+        self.names = names
+        self.ignore = ignore
+        self.channels = channels
+        self.axes = axes
+        self.workers = workers
+
+    def fit(
+        self, X: Any, y: Any, *, probabilities: Any = None, mask: Any = None, validation: Any = None
+    ) -> AssignmentFlow:
+        """Learn from one image or a list of images.
+
+        Parameters
+        ----------
+        X : (y, x), (c, y, x) or (y, x, c) array, or a list of them
+        y : (y, x) label values, or a list of them
+        probabilities : (J, y, x), or a list of them
+        mask : (y, x), or a list of them
+            Pixels where it is 0 are left out.
+        validation : (X, y) or (X, y, probabilities), optional
+            To choose the best state by; else a block of X is set aside.
+        """
+        learned = self._pairs(X, y, probabilities, mask)
+        judged = [] if validation is None else self._pairs(*validation)
+        data = training.Data(learned, judged, self.term, self.names, self.ignore)
+        recipe = training.Recipe(
+            self.neighborhood, self.time, self.rho, self.tol, self.loss, self.features,
+            self.prototypes, self.steps, self.patience, self.seed,
+        )  # fmt: skip
+        with cluster.open_pool(self.workers, None, None) as pool:
+            self.model_ = training.train(data, recipe, pool)
+        self.classes_ = np.array([one.values[0] for one in self.model_.classes], np.int64)
+        return self
+
+    def _pairs(self, X: Any, y: Any, probabilities: Any = None, mask: Any = None) -> Any:
+        return examples.pair(X, y, probabilities, mask, axes=self.axes, channels=self.channels)
+
+    def predict(self, X: Any, *, probabilities: Any = None, mask: Any = None) -> Any:
+        """Label values of an image, or of a list of images; 0 where masked out."""
+        check_is_fitted(self)
+        if isinstance(X, list | tuple):
+            others = [[None] * len(X) if o is None else o for o in (probabilities, mask)]
+            return [
+                self.predict(x, probabilities=p, mask=m) for x, p, m in zip(X, *others, strict=True)
+            ]
+        labels = label(
+            X, model=self.model_, probabilities=probabilities, mask=mask, axes=self.axes,
+            channels=self.channels, workers=self.workers,
+        )  # fmt: skip
+        return np.concatenate([[0], self.classes_])[labels]
+
+    def score(self, X: Any, y: Any, *, probabilities: Any = None) -> float:
+        """Share of labeled pixels that get their class."""
+        found = self.predict(X, probabilities=probabilities)
+        if not isinstance(found, list):
+            found, y = [found], [y]
+        right = count = 0
+        for labels, truth in zip(found, y, strict=True):
+            target = examples.targets(np.asarray(truth), self.model_.classes)
+            right += int(
+                (examples.targets(labels, self.model_.classes) == target)[target > 0].sum()
+            )
+            count += int((target > 0).sum())
+        return right / count
