@@ -25,20 +25,23 @@ def sample(classes, n=3000, seed=0):
 
 
 def model(classes, **options):
-    given = {"max_iter": 20, "early_stopping": False, "random_state": 0, **options}
-    return HistGradientBoostingClassifier(**given).fit(*sample(classes))
+    given = {
+        "max_iter": 20, "early_stopping": False, "random_state": 0, "min_samples_leaf": 50,
+        "l2_regularization": 5.0, **options,
+    }  # fmt: skip
+    with threadpool_limits(1):
+        return HistGradientBoostingClassifier(**given).fit(*sample(classes))
 
 
 @pytest.fixture(scope="module", params=[2, 3, 10])
 def pair(request):
     """Trees and the model of scikit-learn that they are of."""
-    with threadpool_limits(1):  # a small sample is slow to share
-        return fit(*sample(request.param), request.param, iterations=20), model(request.param)
+    return fit(*sample(request.param), request.param, iterations=20), model(request.param)
 
 
 @pytest.fixture(scope="module")
 def small():
-    return fit(*sample(3), 3, iterations=4)
+    return fit(*sample(3), 3, iterations=4, least=20)
 
 
 def near(trees, seed=0, pixels=1500):
@@ -155,12 +158,21 @@ def test_scores_far_from_0():
 
 def test_threads_do_not_change_the_trees():
     x, labels = sample(3, n=20000)
-    alone, several = ({}, {})
-    for limit, arrays in ((1, alone), (2, several)):
-        with threadpool_limits(limit):
-            arrays.update(fit(x, labels, 3, seed=5, iterations=5).to_arrays())
+    alone, several = (
+        fit(x, labels, 3, seed=5, iterations=5, threads=threads).to_arrays() for threads in (1, 2)
+    )
     for name, array in alone.items():
         np.testing.assert_array_equal(array, several[name], err_msg=name)
+
+
+def test_the_seed_draws_the_bins_of_large_samples():
+    x = np.random.default_rng(0).standard_normal((200_001, 1)).astype(np.float32)
+    labels = (x[:, 0] > 0.3).astype(int)
+    first, again, other = (
+        fit(x, labels, 2, seed=seed, iterations=1).threshold for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_arrays_through_a_file(small):

@@ -184,8 +184,9 @@ def fit(
     iterations: int = 150,
     rate: float = 0.1,
     leaves: int = 31,
-    least: int = 20,
-    penalty: float = 0.0,
+    least: int = 50,
+    penalty: float = 5.0,
+    threads: int = 1,
 ) -> Trees:
     """Gradient boosting on a sample; the same trees on any number of threads.
 
@@ -208,6 +209,9 @@ def fit(
         Pixels in a leaf.
     penalty : float
         On squares of values.
+    threads : int
+        More than one wait for each other at every node: for large samples, on cores that nobody
+        else uses.
 
     Raises
     ------
@@ -215,6 +219,7 @@ def fit(
         If the sample is not as described, or a label has no pixel in it.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     if not 2 <= leaves <= LEAVES:
         raise ValueError(f"expected 2 to {LEAVES} leaves, got {leaves}")
@@ -222,7 +227,9 @@ def fit(
     model = HistGradientBoostingClassifier(
         max_iter=iterations, learning_rate=rate, max_leaf_nodes=leaves, min_samples_leaf=least,
         l2_regularization=penalty, early_stopping=False, random_state=seed,
-    ).fit(samples, labels)  # fmt: skip
+    )  # fmt: skip
+    with threadpool_limits(threads):
+        model.fit(samples, labels)
     return _trees(model)
 
 

@@ -318,14 +318,13 @@ CONTEXT = Features(
         ("image", "hessian", 1.5),
     )
 )
+# on membranes the 25 values of the dilated patch make 4 % fewer errors
 MULTISCALE = Features(
     (
         ("image", "patch", 0, 1, 0),
-        *(("image", "gaussian", sigma) for sigma in (0.7, 1, 1.6, 3.5, 5, 10)),
-        *(("image", "gradient", sigma) for sigma in (0.7, 1, 1.6, 3.5, 5, 10)),
-        *(("image", "eigenvalues", sigma) for sigma in (0.7, 1, 1.6, 3.5, 5, 10)),
-        ("image", "difference", 1, 3.5),
-        ("image", "difference", 1.6, 5),
-        ("image", "difference", 3.5, 10),
+        ("image", "patch", 2, 3, 1),
+        *(("image", "gaussian", sigma) for sigma in (1.6, 3.5, 5, 10)),
+        *(("image", "gradient", sigma) for sigma in (1, 1.6, 3.5, 5, 10)),
+        *(("image", "eigenvalues", sigma) for sigma in (1, 1.6, 3.5, 5, 10)),
     )
 )

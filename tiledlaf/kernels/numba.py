@@ -6,7 +6,7 @@ Same functions as the numpy sibling, whose docstrings hold.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -260,34 +260,79 @@ def _flatten(x: Array, front: int) -> Array:
     return np.ascontiguousarray(x).reshape(*x.shape[:front], -1)
 
 
-def _distances(grid: Sequence[int], offsets: Offsets, lanes: int) -> tuple[Array, int]:
-    """How far each neighbor lies in a flat plane, and the most of it in whole vectors."""
-    strides = [int(np.prod(grid[axis + 1 :])) for axis in range(len(grid))]
-    steps = np.array([sum(o * n for o, n in zip(row, strides, strict=True)) for row in offsets])
-    return steps, -(-int(abs(steps).max(initial=0)) // lanes) * lanes
+class _Planes(NamedTuple):
+    """How planes lie in flat arrays for the gradient: rows of whole vectors."""
+
+    wide: int  # numbers of a row
+    size: int  # of a plane
+    stride: int  # from a plane to the next: an odd number of cache lines, against conflicts
+    steps: Array  # from a pixel to each neighbor
+    guard: int  # most of that, in whole vectors
+
+
+def _layout_planes(grid: Sequence[int], offsets: Offsets, lanes: int) -> _Planes:
+    wide = -(-grid[-1] // lanes) * lanes
+    size = int(np.prod(grid[:-1])) * wide
+    rows = [int(np.prod(grid[axis + 1 : -1])) * wide for axis in range(len(grid) - 1)]
+    steps = np.array([sum(o * n for o, n in zip(row, [*rows, 1], strict=True)) for row in offsets])
+    guard = -(-int(abs(steps).max(initial=0)) // lanes) * lanes
+    return _Planes(wide, size, size + lanes * ((size // lanes + 1) % 2), steps, guard)
+
+
+def _spread(planes: Array, front: int, at: _Planes, guard: int = 0) -> Array:
+    """Planes in that layout, zero where there is no pixel; not copied where they lie so."""
+    shape = planes.shape[:front]
+    count, itemsize = int(np.prod(shape)), planes.itemsize
+    base = planes.base
+    if guard == at.guard and base is not None and base.ndim == 1:
+        start = (planes.ctypes.data - base.ctypes.data) // itemsize - guard
+        whole = count * at.stride + 2 * guard
+        lies = planes.strides[front - 1] == at.stride * itemsize and planes.shape[-1] == at.wide
+        if lies and start >= 0 and start + whole <= len(base):
+            return base[start : start + whole]
+    out = np.zeros(count * at.stride + 2 * guard, planes.dtype)
+    view = _view(out, (count,), planes.shape[front:], at, guard)
+    view[...] = planes.reshape(count, *planes.shape[front:])
+    return out
+
+
+def _view(flat: Array, front: Sequence[int], grid: Sequence[int], at: _Planes, guard: int) -> Array:
+    """The pixels in that layout, (*front, *grid)."""
+    count = int(np.prod(front))
+    planes = flat[guard : guard + count * at.stride].reshape(count, at.stride)[:, : at.size]
+    return planes.reshape(*front, *grid[:-1], at.wide)[..., : grid[-1]]
 
 
 def chain(weights: Array, s: Array, source: Array, offsets: Offsets, table: Array) -> Array:
     """Polynomials in R_S Omega of a source."""
     dtype = _same_float(weights, s, source)
-    count, *grid = source.shape
-    pixels, lanes = source[0].size, LINE // source.itemsize
-    size = -(-pixels // lanes) * lanes
-    steps, guard = _distances(grid, offsets, lanes)
-    w, kept = (_flat(_flatten(x, 1), size) for x in (weights, s))
-    u = _flat(_flatten(source, 1), size, guard)
-    new = np.zeros_like(u)
     table = np.asarray(table, dtype)
-    planes = u[guard : guard + count * size]
-    totals = (table[:, :1] * planes).ravel()
+    count, *grid = source.shape
+    at = _layout_planes(grid, offsets, LINE // source.itemsize)
+    w, kept = (_spread(x, 1, at) for x in (weights, s))
+    # what products() reads of the neighbors beyond the first and the last pixel
+    totals = np.zeros(len(table) * count * at.stride + 2 * at.guard, dtype)
+    inner = totals[at.guard : len(totals) - at.guard]
+    if len(grid) == 2:
+        far, near = (np.ascontiguousarray(o) for o in np.array(offsets, np.int64).T)
+        compiled.sweep(
+            w, kept, _spread(source, 1, at), inner, table, table.shape[1], grid[0], at.wide,
+            at.stride, CACHE, near, far, (0,) * count, _block(count),
+        )  # fmt: skip
+        return _view(totals, (len(table), count), grid, at, at.guard)
+    u = _spread(source, 1, at, at.guard)
+    if u.base is not None:
+        u = u.copy()
+    new = np.zeros_like(u)
+    start = u[at.guard : at.guard + count * at.stride]
+    inner.reshape(len(table), -1)[:] = table[:, :1] * start
     for column in range(1, table.shape[1]):
         compiled.step(
-            w, kept, u, new, totals, np.ascontiguousarray(table[:, column]), steps, guard, size,
-            (0,) * count, _block(count),
+            w, kept, u, new, inner, np.ascontiguousarray(table[:, column]), at.steps, at.guard,
+            at.size, at.stride, (0,) * count, _block(count),
         )  # fmt: skip
         u, new = new, u
-    out = totals.reshape(len(table), count, size)
-    return out[..., :pixels].reshape(len(table), *source.shape)
+    return _view(totals, (len(table), count), grid, at, at.guard)
 
 
 def products(
@@ -296,17 +341,17 @@ def products(
     """R_Omega dL/dOmega, the gradient in t of Omega = softmax(t)."""
     dtype = _same_float(weights, s, q, p, z, source)
     count, *grid = source.shape
-    pixels, lanes = source[0].size, LINE // source.itemsize
-    size = -(-pixels // lanes) * lanes
-    steps, guard = _distances(grid, offsets, lanes)
-    w, kept, h = (_flat(_flatten(x, 1), size) for x in (weights, s, source))
-    out = np.empty(len(offsets) * size, dtype)
+    at = _layout_planes(grid, offsets, LINE // source.itemsize)
+    w, kept = (_spread(x, 1, at) for x in (weights, s))
+    out = np.empty(len(offsets) * at.stride, dtype)
+    guarded = [_spread(x, front, at, at.guard) for x, front in ((source, 1), (p, 2))]
+    h, first = (x[at.guard : len(x) - at.guard] for x in guarded)
     compiled.products(
-        w, kept, _flat(_flatten(q, 1), size, guard), _flat(_flatten(p, 2), size),
-        _flat(_flatten(z, 2), size, guard), h, out, steps, len(p), guard, size,
-        (0,) * count, _block(count), (0,) * len(offsets),
+        w, kept, _spread(q, 1, at, at.guard), first, _spread(z, 2, at, at.guard), h, out,
+        at.steps, len(p), at.guard, at.size, at.stride, (0,) * count, _block(count),
+        (0,) * len(offsets),
     )  # fmt: skip
-    return out.reshape(-1, size)[:, :pixels].reshape(weights.shape)
+    return np.ascontiguousarray(_view(out, (len(offsets),), grid, at, 0))
 
 
 def _parameters(
@@ -378,12 +423,11 @@ def scores(
 ) -> Array:
     """Sum of decision trees."""
     out = np.empty((len(baseline), *features.shape[1:]), np.float32)
-    block = _aligned(len(features) * trees.BLOCK, np.float32)
-    block[:] = 0
     trees.scores(
         np.ascontiguousarray(features, np.float32).reshape(len(features), -1),
         feature * trees.BLOCK, threshold, mask, first, value[:, trees.leaf_order()].ravel(),
-        baseline, block, np.empty(len(baseline) * trees.BLOCK, np.float32),
+        baseline, _aligned(len(features) * trees.BLOCK, np.float32),
+        np.empty(len(baseline) * trees.BLOCK, np.float32),
         out.reshape(len(out), -1),
     )  # fmt: skip
     return out

@@ -40,7 +40,7 @@ def scores(features, feature, threshold, mask, first, value, baseline, block, to
         Each tree's in `leaf_order`.
     baseline : (K,) float32
     block : (F * BLOCK,) float32
-        Room, zeros: the last block may be shorter.
+        Room; what is beyond a shorter last block is never looked at again.
     total : (K * BLOCK,) float32
         Room.
     out : (K, pixels) float32
