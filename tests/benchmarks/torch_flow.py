@@ -42,5 +42,5 @@ def forward(weights, distances, time=5.0, dim=10):
     coefficients = torch.linalg.matrix_exp(bordered)[:dim, dim].float() * beta
     z = torch.zeros_like(b)
     for c, q in zip(coefficients, basis, strict=True):
-        z.add_(q, alpha=float(c))
+        z = torch.addcmul(z, c, q)
     return z
