@@ -19,7 +19,7 @@ import zarr
 from command import contents, run
 from distributed import LocalCluster
 
-from tiledlaf import cli, images, output
+from tiledlaf import cli, examples, images
 
 SHAPE = (100, 120)
 LABEL = ["label", "image.tif", "out.zarr", "--classes", "3", "--tile", "32"]
@@ -207,7 +207,7 @@ def test_export_png(image):
         assert picture.mode == "P"
         np.testing.assert_array_equal(np.asarray(picture), labels())
         palette = np.reshape(picture.getpalette()[: 4 * 3], (4, 3))
-    np.testing.assert_array_equal(palette, [(0, 0, 0), *(output.color(v)[:3] for v in (1, 2, 3))])
+    np.testing.assert_array_equal(palette, [(0, 0, 0), *(examples.color(v)[:3] for v in (1, 2, 3))])
 
 
 @pytest.mark.parametrize("shape", [(100, 120), (3, 40, 300)])

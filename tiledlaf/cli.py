@@ -274,6 +274,11 @@ def label(**given: Any) -> int:
 @click.option(
     "--size", type=int, default=100, show_default=True, help="Prototypes of the predictor."
 )
+@click.option(
+    "--features",
+    metavar="context|patch|multiscale|FILE",
+    help="Of the predictor (context with probabilities or a classifier, else patch); JSON.",
+)
 @click.option("--names", metavar="FILE", help='JSON: {"0": "membrane", "255": "inside"}.')
 @click.option("--ignore", type=int, metavar="VALUE", help="Label value that is no class.")
 @click.option("--channels", callback=_integers(), metavar="C,...", help="Channels to use; all.")
@@ -318,6 +323,7 @@ def train(**given: Any) -> int:  # fmt: skip
     data = training.Data(learned, judged, term, names, given["ignore"])
     recipe = training.Recipe(
         prototypes=given["size"],
+        features=None if given["features"] is None else _read_features(given["features"]),
         **{key: given[key] for key in (
             "neighborhood", "time", "rho", "tol", "loss", "steps", "seed", "device"
         )},
@@ -506,6 +512,21 @@ def _read_text(path: str) -> str:
         raise ValueError(f"{path}: expected a text file") from None
     except OSError as error:
         raise ValueError(_reason(error)) from None
+
+
+def _read_features(text: str) -> Any:
+    from . import features
+
+    known = {"context": features.CONTEXT, "patch": features.PATCH}
+    known["multiscale"] = features.MULTISCALE
+    if text in known:
+        return known[text]
+    try:
+        return features.Features.from_list(json.loads(_read_text(text)))
+    except ValueError as error:
+        raise ValueError(
+            f"--features {text}: expected context, patch, multiscale or a JSON list, {error}"
+        ) from None
 
 
 def _same(path: str, other: str) -> bool:

@@ -22,6 +22,7 @@ from .gradient import Polynomials
 from .images import Image
 from .kernels import on_device, to_host
 from .lessons import Course, Lesson, Lot, Reading
+from .model import entries
 from .ngff import Pyramid
 from .optimizers import Descent
 from .tiles import Grid
@@ -133,7 +134,7 @@ def estimate(
         result = _descend(pool, how, course, items, partial, example.image, tiles, say)
         notes = {
             "offsets": [list(o) for o in offsets], "rho": how.rho, "time": how.time,
-            "tol": how.tol, "term": dataterm.describe(found), "classes": _entries(classes),
+            "tol": how.tol, "term": dataterm.describe(found), "classes": entries(classes),
             "input": output.fingerprint({"state": example.image.state()})
             if example.image.source != "memory" else "",
         }  # fmt: skip
@@ -143,10 +144,6 @@ def estimate(
         for left in partial:
             shutil.rmtree(left, ignore_errors=True)
     return dataclasses.replace(result, classes=classes)
-
-
-def _entries(classes: tuple[Class, ...]) -> list[dict[str, Any]]:
-    return [{"name": c.name, "values": list(c.values)} for c in classes]
 
 
 def _tiles(grid: tuple[int, ...], halo: tuple[int, ...], tile: int) -> Grid:

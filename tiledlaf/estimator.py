@@ -79,8 +79,8 @@ class AssignmentFlow(BaseEstimator):
         judged = [] if validation is None else self._pairs(*validation)
         data = training.Data(learned, judged, self.term, self.names, self.ignore)
         recipe = training.Recipe(
-            self.neighborhood, self.time, self.rho, self.tol, self.loss, self.features,
-            self.prototypes, self.steps, self.patience, self.seed,
+            self.neighborhood, self.time, self.rho, self.tol, self.loss, features=self.features,
+            prototypes=self.prototypes, steps=self.steps, patience=self.patience, seed=self.seed,
         )  # fmt: skip
         with cluster.open_pool(self.workers, None, None) as pool:
             self.model_ = training.train(data, recipe, pool)

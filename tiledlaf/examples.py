@@ -18,6 +18,17 @@ from .images import Image
 from .kernels.numpy import Array
 from .tiles import Box
 
+# colors that stay apart for most color-blind people (Okabe and Ito), then repeated
+COLORS = (
+    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
+    (86, 180, 233), (213, 94, 0), (240, 228, 66), (110, 110, 110),
+)  # fmt: skip
+
+
+def color(value: int) -> tuple[int, int, int, int]:
+    """Color of a label value, RGBA."""
+    return (*COLORS[(value - 1) % len(COLORS)], 255)
+
 
 @dataclass(frozen=True)
 class Example:
@@ -37,10 +48,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Class:
-    """A class and the label values that stand for it."""
+    """A class, the label values that stand for it, and how it is shown."""
 
     name: str
     values: tuple[int, ...]
+    color: tuple[int, ...] = ()
 
 
 def find(pattern: str | os.PathLike[str]) -> list[str]:
@@ -172,7 +184,10 @@ def classes(
     missing = [name for name, group in groups.items() if not set(group) & set(left)]
     if missing:
         raise ValueError(f"expected labeled pixels of each class, got none of {', '.join(missing)}")
-    found = tuple(Class(name, tuple(group)) for name, group in groups.items())
+    found = tuple(
+        Class(name, tuple(group), color(number))
+        for number, (name, group) in enumerate(groups.items(), 1)
+    )
     if not found:
         raise ValueError("expected labeled pixels, got none")
     if len(found) < 2:

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import cluster, dataterm, images, levels, output, records
 from .cluster import Pool
+from .examples import color
 from .flow import Integrator
 from .images import Image
 from .job import Window, label_tile, label_window, margin, place, predicted_bytes, run_tile
@@ -140,8 +141,9 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             "tile": list(job.grid.tile),
             "tiles": len(job.grid),
         }
-        if plan.values:
-            notes["values"] = [list(v) for v in plan.values]
+        if plan.classes:
+            notes["values"] = [list(one.values) for one in plan.classes]
+            notes["colors"] = [list(one.color or color(v)) for v, one in enumerate(plan.classes, 1)]
         if isinstance(job.term, dataterm.Prototypes):
             notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
         out.start(notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names)

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,7 @@ class Model:
         about = {
             "format": FORMAT,
             "version": VERSION,
-            "classes": [{"name": c.name, "values": list(c.values)} for c in self.classes],
+            "classes": entries(self.classes),
             "offsets": [list(o) for o in self.offsets],
             "rho": self.rho,
             "time": self.time,
@@ -131,7 +131,7 @@ def _model(arrays: dict[str, np.ndarray]) -> Model:
         raise ValueError(f"expected the format {FORMAT!r}, got {about['format']!r}")
     if about["version"] != VERSION:
         raise ValueError(f"expected version {VERSION}, got {about['version']}")
-    classes = tuple(Class(str(c["name"]), tuple(map(int, c["values"]))) for c in about["classes"])
+    classes = classes_from(about["classes"])
     offsets = fit(about["offsets"], len(about["offsets"][0]))
     check_time(about["time"])
     Taylor(about["tol"])
@@ -167,6 +167,19 @@ def _predictor(
     if found.patches.shape[1] != neighbors:
         raise ValueError(f"expected patches of {neighbors}, got {found.patches.shape[1]}")
     return found
+
+
+def entries(classes: Sequence[Class]) -> list[dict[str, Any]]:
+    """Classes as JSON."""
+    return [{"name": c.name, "values": list(c.values), "color": list(c.color)} for c in classes]
+
+
+def classes_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Class, ...]:
+    """The classes of `entries`."""
+    return tuple(
+        Class(str(row["name"]), tuple(map(int, row["values"])), tuple(map(int, row["color"])))
+        for row in rows
+    )
 
 
 def term_parts(term: DataTerm) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

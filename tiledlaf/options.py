@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from . import dataterm, images, model, ngff, stencil
+from . import dataterm, images, ngff, stencil
+from . import model as model_file
 from .examples import Class
 from .flow import Euler, Integrator, Krylov, Taylor, check_time
 from .images import Image
@@ -148,7 +149,7 @@ def choose(
     settings = make_settings(
         notes["offsets"], ndim, notes["rho"], notes["time"], Taylor(notes["tol"]), device
     )
-    found = tuple(Class(c["name"], tuple(c["values"])) for c in notes["classes"])
+    found = model_file.classes_from(notes["classes"])
     term = _term_of(notes["term"], prototypes, probabilities)
     return Choice(term, settings, weights=source, classes=found)
 
@@ -160,7 +161,7 @@ def _refuse(what: str, given: Mapping[str, Any]) -> None:
 
 
 def _by_model(given: Any, ndim: int, device: str) -> Choice:
-    found = given if isinstance(given, Model) else model.load(given)
+    found = given if isinstance(given, Model) else model_file.load(given)
     settings = found.settings(device)
     on_device(device)
     offsets = stencil.fit(found.offsets, ndim)

@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from . import ngff, records
+from .examples import color
 from .ngff import Pyramid
 
 # settings that stand for the names, sizes and times of files
 HASHED = ("input", "probabilities", "mask", "model", "weights")
-# colors that stay apart for most color-blind people (Okabe and Ito), then repeated
-COLORS = (
-    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
-    (86, 180, 233), (213, 94, 0), (240, 228, 66), (110, 110, 110),
-)  # fmt: skip
-
-
-def color(value: int) -> tuple[int, int, int, int]:
-    """Color of a label value, RGBA."""
-    return (*COLORS[(value - 1) % len(COLORS)], 255)
 
 
 def fingerprint(entries: Mapping[str, Any]) -> str:
@@ -123,7 +114,7 @@ class Output:
         """List the labels in the store, with notes, colors and names."""
         ngff.add_label(
             self.store, self.name, self.version, self.zarr_format,
-            {v: color(v) for v in names}, names, dict(enumerate(notes.get("values", ()), 1)),
+            dict(enumerate(notes.get("colors") or map(color, names), 1)), names, dict(enumerate(notes.get("values", ()), 1)),
             {**notes, "names": list(names.values())},
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 from . import ngff
-from .output import color
+from .examples import color
 from .tiles import Grid
 
 SMALL = 480  # images of fewer pixels an edge are shown larger

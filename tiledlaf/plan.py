@@ -36,7 +36,7 @@ class Plan:
     names : a name a label value
     held : notes of an earlier start of the same run, or None
     seed : of the sample
-    values : label values of the truth that each class stands for, where it was learned
+    classes : what labels stand for in a truth, where they were learned
     """
 
     job: Job
@@ -46,7 +46,7 @@ class Plan:
     names: Mapping[int, str]
     held: Mapping[str, Any] | None
     seed: int
-    values: Sequence[Sequence[int]] = ()
+    classes: Sequence[Class] = ()
 
     def sample(self) -> np.ndarray:
         """Pixels for k-means and the scale, (n, C): of the whole image, less the masked."""
@@ -171,8 +171,7 @@ def make_plan(
     )  # fmt: skip
     if out is not None:
         job = _with_arrays(job, out, copy_image and not into_input, confidence)
-    values = [one.values for one in classes]
-    return Plan(job, out, asked, image_print, dict(enumerate(names, 1)), held, seed, values)
+    return Plan(job, out, asked, image_print, dict(enumerate(names, 1)), held, seed, classes)
 
 
 def check_model(model: Model, image: Image, probabilities: Image | None) -> None:

@@ -24,11 +24,12 @@ from .flow import check_time
 from .gradient import Polynomials
 from .lessons import Course, Lot, Reading
 from .model import Model
-from .optimizers import Adam, Moments
+from .optimizers import Adam, AdaMax, Moments
 from .predictor import Predictor
 from .tiles import Grid
 
 CHECKPOINT = "tiledlaf checkpoint"
+OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
 RATES = {"patches": 0.15, "prototypes": 0.03, "sigma": 0.01}
 SAMPLES = 60_000  # pixels for the first prototypes
 JUDGED = 400_000  # validation pixels that the biases are fitted to
@@ -50,7 +51,8 @@ class Recipe:
     ----------
     neighborhood : str or offsets; None: ``rings:3,7`` with probabilities, else ``3x3``
     time, rho, tol : of the flow; time None: 1 with probabilities, else 3
-    loss : cosine, pixel-cosine or cross-entropy
+    loss : cosine, pixel-cosine, cross-entropy, or a loss of `losses`
+    optimizer : adam or adamax
     features : of the predictor; None: CONTEXT with probabilities, else PATCH
     prototypes : of the predictor (N)
     steps : at most
@@ -62,7 +64,8 @@ class Recipe:
     time: float | None = None
     rho: float = 1.0
     tol: float = 1e-3
-    loss: str = "cosine"
+    loss: Any = "cosine"
+    optimizer: str = "adam"
     features: Features | None = None
     prototypes: int = 100
     steps: int = 300
@@ -74,6 +77,8 @@ class Recipe:
         for name in ("prototypes", "steps", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected 1 or more {name}, got {getattr(self, name)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be adam or adamax, got {self.optimizer!r}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {self.seed}")
 
@@ -159,7 +164,7 @@ def train(
             0, first, Adam(RATES).init(first.parameters), first, bias, error, 0, 0.0,
             [{"step": 0, "uniform": uniform[1], "loss": loss, "validation": error}],
         )  # fmt: skip
-    before, adam = state.seconds, Adam(RATES)
+    before, adam = state.seconds, OPTIMIZERS[recipe.optimizer](RATES)
     while state.step < recipe.steps and state.stale < recipe.patience:
         seconds = before + clock.perf_counter() - started
         if limit is not None and seconds > 60 * limit:
@@ -244,8 +249,9 @@ def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
     values = sorted({v for (n, _), t in zip(scans, tables, strict=True)
                      if n < len(data.training) for v in t})  # fmt: skip
     classes = examples.classes(values, data.names, data.ignore)
+    loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
     course = Course(
-        classes, offsets, recipe.rho, time, Polynomials(recipe.tol), losses.make(recipe.loss),
+        classes, offsets, recipe.rho, time, Polynomials(recipe.tol), loss,
         recipe.device,
     )  # fmt: skip
     counts, lots = {}, []
@@ -476,7 +482,7 @@ def _model(state: State, data: Data, recipe: Recipe, ready: _Ready, term: DataTe
         "seed": recipe.seed,
         "steps": state.step,
         "error": state.error,
-        "loss": recipe.loss,
+        "loss": str(recipe.loss),
         "history": state.history,
     }
     return Model(

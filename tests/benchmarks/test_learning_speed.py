@@ -59,7 +59,6 @@ def automatic(weights, distances, target):
 
 def careful(weights, distances, target):
     """The same with a backward pass of the averages written by hand, which saves memory."""
-    import torch
     import torch_learning
 
     return torch_learning.krylov_loss_and_gradient(weights, distances, BOX, target, 5.0, 10)[1]
