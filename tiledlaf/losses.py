@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .kernels import select
 from .kernels.numpy import Array, namespace
 from .simplex import replicator, softmax
 
@@ -44,6 +45,10 @@ class Cosine:
 
     def sums(self, z: Array, target: Array, w0: Array = None) -> np.ndarray:
         """<V*, V>, ||V||^2, ||V*||^2 over the labeled pixels."""
+        if w0 is None:  # V = Pi_0 Z / J
+            count = len(z)
+            along, norm, number = select(z).alignment(z, target)
+            return np.array([along / count, norm / count**2, number * (1 - 1 / count)])
         labeled, hot = _chosen(z, target)
         v = _tangent(z, w0) * labeled
         # <V*, V> is V at the target, since V sums to 0; ||V*||^2 is 1 - 1/J a pixel
@@ -65,6 +70,9 @@ class Cosine:
         """R_W0 grad f, (J, *grid)."""
         self.value(sums)
         a, b, c = sums
+        if w0 is None:  # R_W0 = Pi_0 / J
+            norm, count = float(np.sqrt(b * c)), len(z)
+            return select(z).align(z, target, a / (b * norm * count**2), -1 / (norm * count))
         labeled, hot = _chosen(z, target)
         number, norm = z.dtype.type, np.sqrt(b * c)
         g = number(a / (b * norm)) * _tangent(z, w0) - number(1 / norm) * (hot - number(1 / len(z)))

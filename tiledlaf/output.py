@@ -114,8 +114,8 @@ class Output:
         """List the labels in the store, with notes, colors and names."""
         ngff.add_label(
             self.store, self.name, self.version, self.zarr_format,
-            dict(enumerate(notes.get("colors") or map(color, names), 1)), names, dict(enumerate(notes.get("values", ()), 1)),
-            {**notes, "names": list(names.values())},
+            dict(enumerate(notes.get("colors") or map(color, names), 1)), names,
+            dict(enumerate(notes.get("values", ()), 1)), {**notes, "names": list(names.values())},
         )  # fmt: skip
 
     def check_confidence(self) -> None:

@@ -15,11 +15,21 @@ import cupy
 import numpy as np
 
 # learning runs on the readable reference, whose operators work on the device's arrays as well
-from .numpy import Array, Offsets, chain, predict, predict_adjoint, products, scores
+from .numpy import (
+    Array,
+    Offsets,
+    align,
+    alignment,
+    chain,
+    predict,
+    predict_adjoint,
+    products,
+    scores,
+)
 
 __all__ = [
-    "adjoint", "average", "chain", "classify", "decide", "distances", "flow", "predict",
-    "predict_adjoint", "products", "scores", "similarity",
+    "adjoint", "align", "alignment", "average", "chain", "classify", "decide", "distances",
+    "flow", "predict", "predict_adjoint", "products", "scores", "similarity",
 ]  # fmt: skip
 
 BLOCK = (32, 8)  # threads: a row of pixels is coalesced, rows of a block share their neighbors

@@ -22,6 +22,8 @@ from .vector import (
     zeros,
 )
 
+BLOCK = 512  # pixels whose means are held at once
+_row = njit(error_model="numpy")
 _jit = njit(nogil=True, cache=True, error_model="numpy")
 
 
@@ -186,3 +188,55 @@ def products(w, s, q, p, z, h, out, steps, terms, guard, size, stride, labels, b
             mean = fma(load(w, k * stride + i), value, mean)
         for k in range(many):
             store(out, k * stride + i, load(w, k * stride + i) * (load(e, k * lanes) - mean))
+
+
+@_jit
+def alignment(z, target):
+    """Sums of Pi_0 z at the target, of ||Pi_0 z||^2 and of labeled pixels; z is (J, pixels)."""
+    count, pixels = z.shape
+    share = z.dtype.type(1 / count)
+    mean, square = np.empty(BLOCK, z.dtype), np.empty(BLOCK, z.dtype)
+    along, norm, number = 0.0, 0.0, 0
+    for start in range(0, pixels, BLOCK):
+        size = min(BLOCK, pixels - start)
+        _means(z, start, size, share, mean)
+        square[:] = 0
+        for j in range(count):
+            for i in range(size):
+                v = z[j, start + i] - mean[i]
+                square[i] += v * v
+        for i in range(size):
+            label = target[start + i]
+            if label > 0:
+                along += z[label - 1, start + i] - mean[i]
+                norm += square[i]
+                number += 1
+    return along, norm, number
+
+
+@_jit
+def align(z, target, inward, onward, out):
+    """`inward` Pi_0 z + `onward` Pi_0 e_target at the labeled pixels."""
+    count, pixels = z.shape
+    share = z.dtype.type(1 / count)
+    mean = np.empty(BLOCK, z.dtype)
+    for start in range(0, pixels, BLOCK):
+        size = min(BLOCK, pixels - start)
+        _means(z, start, size, share, mean)
+        for j in range(count):
+            for i in range(size):
+                label = target[start + i]
+                hot = z.dtype.type(1) if label == j + 1 else z.dtype.type(0)
+                value = inward * (z[j, start + i] - mean[i]) + onward * (hot - share)
+                out[j, start + i] = value if label > 0 else z.dtype.type(0)
+
+
+@_row
+def _means(z, start, size, share, mean):
+    for i in range(size):
+        mean[i] = z[0, start + i]
+    for j in range(1, len(z)):
+        for i in range(size):
+            mean[i] += z[j, start + i]
+    for i in range(size):
+        mean[i] *= share

@@ -354,6 +354,27 @@ def products(
     return np.ascontiguousarray(_view(out, (len(offsets),), grid, at, 0))
 
 
+def alignment(z: Array, target: Array) -> tuple[float, float, int]:
+    """Sums of Pi_0 z at the target, of its square, and of the labeled pixels."""
+    _same_float(z)
+    found: tuple[float, float, int] = compiled.alignment(*_rows(z, target))
+    return found
+
+
+def align(z: Array, target: Array, inward: float, onward: float) -> Array:
+    """`inward` Pi_0 z + `onward` Pi_0 e_target at the labeled pixels."""
+    dtype = _same_float(z)
+    out = np.empty(z.shape, dtype)
+    compiled.align(*_rows(z, target), dtype(inward), dtype(onward), out.reshape(len(z), -1))
+    return out
+
+
+def _rows(z: Array, target: Array) -> tuple[Array, Array]:
+    # int64: one compiled function whatever the type of the labels
+    labels = np.ascontiguousarray(target, np.int64).ravel()
+    return np.ascontiguousarray(z).reshape(len(z), -1), labels
+
+
 def _parameters(
     features: Array, prototypes: Array, patches: Array
 ) -> tuple[Array, Array, tuple[int, int, int], int, int]:

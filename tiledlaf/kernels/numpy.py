@@ -170,6 +170,35 @@ def products(
     return weights * (out - (weights * out).sum(axis=0))
 
 
+def alignment(z: Array, target: Array) -> tuple[float, float, int]:
+    """Sums over the labeled pixels: Pi_0 z at the target, ||Pi_0 z||^2, and their number.
+
+    Parameters
+    ----------
+    z : (J, *grid)
+    target : (*grid) 1..J, 0 where not labeled
+    """
+    labeled, hot, v = target > 0, _one_hot(z, target), z - z.mean(axis=0)
+    v = v * labeled
+    return (
+        float((hot * v).sum(dtype=np.float64)),
+        float((v * v).sum(dtype=np.float64)),
+        int(labeled.sum()),
+    )
+
+
+def align(z: Array, target: Array, inward: float, onward: float) -> Array:
+    """`inward` Pi_0 z + `onward` Pi_0 e_target at the labeled pixels, (J, *grid)."""
+    number = z.dtype.type
+    hot = _one_hot(z, target) - number(1 / len(z))
+    return (number(inward) * (z - z.mean(axis=0)) + number(onward) * hot) * (target > 0)
+
+
+def _one_hot(z: Array, target: Array) -> Array:
+    labels = namespace(z).arange(1, len(z) + 1, dtype=target.dtype)
+    return (target == labels.reshape(-1, *(1,) * target.ndim)).astype(z.dtype)
+
+
 def predict(
     features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, uniform: Array
 ) -> Array:
