@@ -152,3 +152,41 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         gpu.decide(q.astype(np.int32))
     with pytest.raises(ValueError, match="prototypes need 4 columns"):
         gpu.distances(q, np.zeros((2, 3)), 1.0)
+
+
+@each_type
+@each_case
+def test_learning_equals_the_reference(grid: Any, offsets: Any, dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    weights, q = _problem(grid, offsets, 3, dtype)
+    s = reference.similarity(weights, q, offsets)
+    source = s - s.mean(axis=0)
+    table = rng.normal(size=(3, 4))
+    totals = reference.chain(weights, s, source, offsets, table)
+    w, x, t, b = map(cupy.asarray, (weights, q, s, source))
+    found = gpu.chain(w, t, b, offsets, table)
+    _assert_close(found, totals)
+    expected = reference.products(weights, s, q, totals[:2], totals[1:], source, offsets)
+    _assert_close(gpu.products(w, t, x, found[:2], found[1:], b, offsets), expected)
+    target = rng.integers(0, 4, grid).astype(np.uint8)
+    labels = cupy.asarray(target)
+    np.testing.assert_allclose(
+        gpu.alignment(x, labels), reference.alignment(q, target), rtol=TOLERANCE[dtype]
+    )
+    _assert_close(gpu.align(x, labels, 2, -3), reference.align(q, target, 2, -3))
+    features = rng.normal(size=(5, *grid)).astype(dtype)
+    normal, prototypes = rng.random((2, 5)) + 0.5, rng.normal(size=(7, 5))
+    patches = rng.normal(size=(7, len(offsets)))
+    moved = [cupy.asarray(a) for a in (features, normal, prototypes, patches)]
+    _assert_close(
+        gpu.predict(*moved, 0.7, w), reference.predict(features, normal, prototypes, patches, 0.7,
+        weights),
+    )  # fmt: skip
+    pairs = zip(
+        gpu.predict_adjoint(*moved, 0.7, w),
+        reference.predict_adjoint(features, normal, prototypes, patches, 0.7, weights),
+        strict=True,
+    )
+    for mine, theirs in pairs:
+        mine = mine.get() if isinstance(mine, cupy.ndarray) else mine
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
