@@ -289,7 +289,7 @@ def euclidean(tangent: Array, weights: Array) -> Array:
 
 def _rank(sigma: np.ndarray, rank: int | None, tol: float) -> int:
     if rank is None:
-        rank = int((sigma > tol * sigma[0]).sum()) + EXTRA
+        rank = int((sigma > tol * sigma.max(initial=0)).sum()) + EXTRA
     return min(rank, len(sigma))
 
 
@@ -324,6 +324,8 @@ def _terms(
     problem: Problem, u: list[Array], z: list[Array], lbar: Array, sigma: np.ndarray
 ) -> _Terms:
     xp = namespace(problem.s)
+    if not u:  # one of the two factors is 0
+        u = z = [0 * lbar]
     p = xp.stack([replicator(problem.s, x) for x in u])
     return _Terms(p, xp.stack(z), replicator(problem.s, lbar), sigma)
 

@@ -91,7 +91,9 @@ class PixelCosine:
 
     @staticmethod
     def _norm(v: Array) -> Array:
-        return np.sqrt((v * v).sum(axis=0)) + v.dtype.type(np.finfo(v.dtype).tiny)
+        """||V_i||, infinite where V_i is 0 (masked out, or undecided): no direction, no slope."""
+        norm = np.sqrt((v * v).sum(axis=0))
+        return namespace(v).where(norm > 0, norm, v.dtype.type(np.inf))
 
     def _cos(self, v: Array, hot: Array) -> Array:
         star = np.sqrt(v.dtype.type(1 - 1 / len(v)))
@@ -110,7 +112,7 @@ class PixelCosine:
         v, number = _tangent(z, w0), z.dtype.type
         norm = self._norm(v)
         star = np.sqrt(number(1 - 1 / len(z)))
-        g = self._cos(v, hot) * v / (norm * norm) - (hot - number(1 / len(z))) / (norm * star)
+        g = (self._cos(v, hot) * (v / norm) - (hot - number(1 / len(z))) / star) / norm
         return _pulled(g * (labeled * number(1 / sums[1])), w0)
 
 

@@ -123,12 +123,13 @@ class Descent:
     def move(self, weights: Array, direction: Array, h: float) -> Array:
         """Omega exp(-h direction), on the simplex again."""
         xp = namespace(weights)
-        u = weights.dtype.type(-h) * direction
-        u = xp.where(weights > 0, u, -xp.inf)
+        valid = weights > 0
+        u = xp.log(xp.where(valid, weights, 1)) - weights.dtype.type(h) * direction
+        u = xp.where(valid, u, -xp.inf)
         best = u.max(axis=0)
-        e = weights * xp.exp(u - xp.where(xp.isfinite(best), best, 0))
+        e = xp.exp(u - xp.where(xp.isfinite(best), best, 0))
         # no weight leaves the open simplex: it could never come back
-        e = xp.where(weights > 0, xp.maximum(e, xp.finfo(e.dtype).tiny), 0)
+        e = xp.where(valid, xp.maximum(e, xp.finfo(e.dtype).tiny), 0)
         return e / xp.maximum(e.sum(axis=0), xp.finfo(e.dtype).tiny)
 
     def update(
