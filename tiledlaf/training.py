@@ -532,6 +532,7 @@ class _Checkpoint:
             found = model.load(self.path)
             self._same(found.trained.get("print", {}), self.path)
             self.finished = found
+            self.file.unlink(missing_ok=True)  # of a training cut just after its model was written
         elif self.file.exists():
             self._held = model.read_arrays(self.file, "checkpoint")
             self._same(json.loads(str(self._held["print"])), self.file)
