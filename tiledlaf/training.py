@@ -76,6 +76,8 @@ class Recipe:
                 raise ValueError(f"expected 1 or more {name}, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {self.seed}")
+        if not (self.rho > 0 and math.isfinite(self.rho)):
+            raise ValueError(f"rho must be a positive number, got {self.rho}")
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ def train(
         If the examples cannot be learned from; says what was expected and what came.
     """
     say = progress or (lambda record: None)
+    if limit is not None and not limit >= 0:
+        raise ValueError(f"expected a limit of 0 minutes or more, got {limit}")
     started = clock.perf_counter()
     ready = _prepare(data, recipe, pool)
     held = _Checkpoint(path, ready.print)
