@@ -151,7 +151,7 @@ def train(
     reading = Reading(course, (*data.training, *data.validation), tuple(terms), ready.features)
     handles = pool.hold(lessons.read, reading, ready.lots)
     judges = pool.hold(lessons.read, reading, ready.judges)
-    labeled = [ready.counts[lot.example, lot.tile.index] for lot in ready.judges]
+    labeled = [sum(ready.counts[lot.example, lot.tile.index]) for lot in ready.judges]
     stride = max(1, sum(labeled) // JUDGED)
     state = held.state(ready.features)
     if state is None:
@@ -211,7 +211,7 @@ class _Ready:
     judges: list[Lot]
     batches: list[list[int]]
     folds: list[int]
-    counts: Mapping[tuple[int, tuple[int, ...]], int]
+    counts: Mapping[tuple[int, tuple[int, ...]], tuple[int, ...]]  # a class
     print: Mapping[str, Any]
 
 
@@ -239,45 +239,42 @@ def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
     everything = (*data.training, *data.validation)
     few = len(data.training) * 2 < LEAST
     least = -(-LEAST // len(data.training)) if few else 2
-    scans = [
-        (number, box)
+    way, loss = Polynomials(recipe.tol), losses.make(recipe.loss)
+    halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
+    found = [
+        (number, tile)
         for number, e in enumerate(everything)
-        for box in (t.core for t in _grid(e.image.grid, (0,) * ndim, least))
+        for tile in _grid(e.image.grid, halo, least)
     ]
-    tables = fitting.in_order(pool, fitting.label_values, everything, scans)
-    values = sorted({v for (n, _), t in zip(scans, tables, strict=True)
+    tables = fitting.in_order(
+        pool, fitting.label_values, everything, [(number, tile.core) for number, tile in found]
+    )
+    values = sorted({v for (n, _), t in zip(found, tables, strict=True)
                      if n < len(data.training) for v in t})  # fmt: skip
     classes = examples.classes(values, data.names, data.ignore)
-    course = Course(
-        classes, offsets, recipe.rho, time, Polynomials(recipe.tol), losses.make(recipe.loss),
-        recipe.device,
-    )  # fmt: skip
+    course = Course(classes, offsets, recipe.rho, time, way, loss, recipe.device)
     counts, lots = {}, []
-    used = {v for c in classes for v in c.values}
-    per_class = np.zeros((2, len(classes)), np.int64)
-    for (number, box), table in zip(scans, tables, strict=True):
-        grid = _grid(everything[number].image.grid, course.halo, least)
-        tile = grid.tile_at(tuple(b.start // e for b, e in zip(box, grid.tile, strict=True)))
-        count = sum(n for v, n in table.items() if v in used)
-        if count:
+    for (number, tile), table in zip(found, tables, strict=True):
+        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
+        if any(count):
             counts[number, tile.index] = count
             lots.append(Lot(number, tile))
-            for j, one in enumerate(classes):
-                per_class[int(number >= len(data.training)), j] += sum(
-                    table.get(v, 0) for v in one.values
-                )
     training = [lot for lot in lots if lot.example < len(data.training)]
     judges = [lot for lot in lots if lot.example >= len(data.training)]
     if not data.validation:
         training, judges = _set_aside(training, data.training)
+        absent = _absent(classes, counts, training)
+        if absent:
+            raise ValueError(
+                f"expected labeled pixels of each class outside the block that is set aside, got "
+                f"none of {absent}; name validation images"
+            )
     elif not judges:
         raise ValueError("expected labeled pixels in the validation images, got none")
-    else:
-        absent = [c.name for c, n in zip(classes, per_class[1], strict=True) if n == 0]
-        if absent:
-            warnings.warn(
-                f"no validation pixel is of {', '.join(absent)}", TrainingWarning, stacklevel=3
-            )
+    absent = _absent(classes, counts, judges)
+    if absent:
+        where = "validation pixel" if data.validation else "pixel of the block that is set aside"
+        warnings.warn(f"no {where} is of {absent}", TrainingWarning, stacklevel=3)
     folds = _folds(training)
     last = max(folds) + 1
     is_split = data.term == "classifier" if isinstance(data.term, str) else False
@@ -290,6 +287,14 @@ def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
         course, features, training, judges, _batches(training), folds, counts,
         _print(data, recipe, course, features),
     )  # fmt: skip
+
+
+def _absent(
+    classes: Sequence[examples.Class], counts: Mapping[Any, Sequence[int]], lots: Sequence[Lot]
+) -> str:
+    """Names of the classes that no pixel of these tiles is of."""
+    total = np.sum([counts[lot.example, lot.tile.index] for lot in lots], axis=0)
+    return ", ".join(c.name for c, n in zip(classes, total, strict=True) if n == 0)
 
 
 def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
