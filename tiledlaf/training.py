@@ -299,8 +299,9 @@ def _absent(
 
 def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
     """Tiles of 512 x 1024 at most, `least` of them at least, so that workers share an image."""
-    rows = max(least, math.ceil(size[-2] / 512))
-    edge = max(math.ceil(size[-2] / rows), min(16, size[-2]))
+    # none narrower than 16 pixels, the last one neither
+    rows = max(min(least, size[-2] // 16), math.ceil(size[-2] / 512))
+    edge = math.ceil(size[-2] / rows)
     columns = math.ceil(size[-1] / math.ceil(size[-1] / 1024))
     planes = (1 if halo[0] == 0 else 32,) if len(size) == 3 else ()
     zero = (0,) * len(size)
