@@ -172,33 +172,41 @@ def train(
         chosen = _batch(ready.batches, state.step, recipe.seed)
         key = (held.run, state.step)
         sums, gradients = _step(pool, course, state.predictor, state.bias, chosen, handles, key)
-        count = len(course.loss.sums(np.zeros((len(course.classes), 0)), np.zeros(0, np.uint8)))
-        loss = float(sums[0]) if count == 0 else course.loss.value(sums[:count])
+        loss = _value(course, sums[:-2])
         finite = np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients.values())
+        if finite:
+            factor = _decay(state.step, recipe.steps)
+            with np.errstate(over="ignore"):
+                moved, moments = adam.update(
+                    gradients, state.moments, state.predictor.parameters, factor
+                )
+                weights = state.predictor.moved(moved)
+            finite = weights.finite
+        found = None
+        if finite and ((state.step + 1) % EVERY == 0 or state.step + 1 == recipe.steps):
+            found = _validate(pool, course, weights, judges, stride)
+            finite = np.isfinite(found[0])
         if not finite:
             warnings.warn(
                 f"the loss is no longer finite at step {state.step + 1}: "
                 "the best state before is kept", TrainingWarning, stacklevel=2,
             )  # fmt: skip
             break
-        factor = _decay(state.step, recipe.steps)
-        moved, moments = adam.update(gradients, state.moments, state.predictor.parameters, factor)
         state = dataclasses.replace(
-            state, step=state.step + 1, predictor=state.predictor.moved(moved), moments=moments,
-            seconds=seconds,
-        )  # fmt: skip
+            state, step=state.step + 1, predictor=weights, moments=moments, seconds=seconds
+        )
         record: dict[str, Any] = {
             "step": state.step, "steps": recipe.steps, "loss": loss,
-            "training": float(sums[count] / sums[count + 1]),
+            "training": float(sums[-2] / sums[-1]),
         }  # fmt: skip
-        if state.step % EVERY == 0 or state.step == recipe.steps:
-            state = _judged(state, _validate(pool, course, state.predictor, judges, stride), record)
+        if found is not None:
+            state = _judged(state, found, record)
             record["validation"] = state.history[-1]["validation"]
             held.keep(state)
         say(record | {"best": state.error, "seconds": seconds})
-    found = _model(state, data, recipe, ready, terms[-1])
-    held.finish(found)
-    return found
+    result = _model(state, data, recipe, ready, terms[-1])
+    held.finish(result)
+    return result
 
 
 @dataclass(frozen=True)
@@ -413,13 +421,20 @@ def tree_sum(parts: Sequence[Any]) -> Any:
 def _validate(
     pool: Pool, course: Course, weights: Predictor | None, judges: Sequence[Any], stride: int
 ) -> tuple[float, float, np.ndarray]:
-    """Loss, error with the best biases, and those."""
+    """Loss, error with the best biases, and those; a loss of NaN alone where it is not finite."""
     parts = pool.each(lessons.scores, (course, weights, stride), judges)
-    loss = course.loss.value(tree_sum([sums for sums, _, _ in parts]))
+    loss = _value(course, tree_sum([sums for sums, _, _ in parts]))
+    if not np.isfinite(loss):
+        return loss, 1.0, np.zeros(len(course.classes))
     rows = np.concatenate([rows for _, rows, _ in parts])
     labels = np.concatenate([labels for _, _, labels in parts])
     bias, error = fit_bias(rows, labels)
     return loss, error, bias
+
+
+def _value(course: Course, sums: np.ndarray) -> float:
+    """The loss, NaN where its sums are not finite."""
+    return course.loss.value(sums) if np.isfinite(sums).all() else math.nan
 
 
 def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[np.ndarray, float]:
