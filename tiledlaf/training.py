@@ -404,9 +404,11 @@ def _step(
     pool: Pool, course: Course, weights: Predictor, bias: np.ndarray, chosen: Sequence[int],
     handles: Sequence[Any], key: Any,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
-    """Sums of a batch's loss, and its gradient."""
+    """Sums of a batch's loss, and its gradient; none where the sums are not finite."""
     batch = [handles[i] for i in chosen]
     sums = tree_sum(pool.each(lessons.judge, (course, weights, bias, key), batch))
+    if not np.isfinite(sums).all():
+        return sums, {}
     parts = pool.each(lessons.learn, (course, weights, sums[:-2], key), batch)
     return sums, {k: tree_sum([part[k] for part in parts]) for k in parts[0]}
 
