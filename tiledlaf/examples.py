@@ -138,6 +138,10 @@ def _example(
             f"{truth.path}: expected labels as whole numbers of one channel, "
             f"got {truth.stored_channels} channel(s) of {truth.dtype}"
         )
+    if valid is not None and valid.stored_channels != 1:
+        raise ValueError(
+            f"{valid.path}: expected a mask of one channel, got {valid.stored_channels}"
+        )
     return Example(source, truth, given, valid)
 
 

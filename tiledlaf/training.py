@@ -381,9 +381,14 @@ def _terms(data: Data, recipe: Recipe, ready: _Ready, pool: Pool, say: Progress)
             )
         )
     for example in everything:
-        found = None if example.probabilities is None else example.probabilities.stored_channels
-        if found != count:
-            raise ValueError(f"expected probabilities of {count} classes, got {found}")
+        given = example.probabilities
+        if given is None:
+            raise ValueError(f"{example.image.path}: expected probabilities of it, got none")
+        if given.stored_channels != count:
+            raise ValueError(
+                f"{given.path}: expected probabilities of {count} classes, "
+                f"got {given.stored_channels}"
+            )
     return [Probabilities(count)]
 
 
