@@ -309,6 +309,9 @@ def train(**given: Any) -> int:  # fmt: skip
     judged = []
     if (given["validation_images"] is None) != (given["validation_labels"] is None):
         raise ValueError("expected --validation-images and --validation-labels together")
+    for key in ("validation_probabilities", "validation_mask"):
+        if given[key] is not None and given["validation_images"] is None:
+            raise ValueError(f"--{key.replace('_', '-')} belongs to --validation-images")
     if given["validation_images"] is not None:
         judged = examples.pair(
             given["validation_images"], given["validation_labels"],
@@ -429,20 +432,20 @@ def _training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], Non
 
     from . import report
 
-    terminal, began = sys.stderr.isatty(), clock.monotonic()
+    terminal, began = sys.stderr.isatty(), 0.0
     first: int | None = None
     with tqdm(total=steps, disable=not terminal, unit="step", file=sys.stderr, leave=False) as bar:
 
         def show(record: Mapping[str, Any]) -> None:
-            nonlocal first
+            nonlocal first, began
             step, left = record.get("step"), None
             if step is not None:
-                if first is None:
-                    first = step - 1
+                if first is None:  # which compiles: the next steps tell how long one takes
+                    first, began = step, clock.monotonic()
                     bar.reset(steps)
-                    bar.update(first)
+                elif step > first:
+                    left = (clock.monotonic() - began) / (step - first) * (steps - step)
                 bar.update(step - bar.n)
-                left = (clock.monotonic() - began) / (step - first) * (steps - step)
             text = report.training(record, left)
             if text:
                 tqdm.write(text, file=sys.stderr)

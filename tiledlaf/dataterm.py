@@ -114,10 +114,7 @@ class Classified:
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
-        check_finite(pixels, valid, "image")
-        xp, host = namespace(pixels), to_host(pixels)
-        if valid is not None and host.dtype.kind == "f":  # NaN is allowed where masked out
-            host = np.where(np.isfinite(host), host, 0)
+        xp, host = namespace(pixels), to_host(usable(pixels, valid, "image"))
         p = self.trees.probabilities(xp.asarray(self.features.compute(host)))
         q = np.log(np.maximum(p, np.float32(SMALLEST)))
         if rho != 1:
@@ -167,6 +164,15 @@ def check_finite(pixels: Array, valid: Array, name: str) -> None:
             f"{name}: expected finite values, got {int(bad.sum())} NaN or inf, the first at "
             f"channel {channel}", place,
         )  # fmt: skip
+
+
+def usable(pixels: Array, valid: Array, name: str) -> Array:
+    """The same without NaN and inf, which are allowed where masked out: for filters to look at."""
+    check_finite(pixels, valid, name)
+    if valid is None or pixels.dtype.kind != "f":
+        return pixels
+    xp = namespace(pixels)
+    return xp.where(xp.isfinite(pixels), pixels, pixels.dtype.type(0))
 
 
 def normalized(p: Array, valid: Array = None) -> Array:

@@ -60,6 +60,15 @@ class Estimation:
     tile: int = TILE
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if not (self.rho > 0 and math.isfinite(self.rho)):
+            raise ValueError(f"rho must be a positive number, got {self.rho}")
+        if not (self.tau >= 0 and math.isfinite(self.tau)):
+            raise ValueError(f"tau must be 0 or a positive number, got {self.tau}")
+        for name in ("steps", "tile"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected 1 or more as {name}, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Estimated:

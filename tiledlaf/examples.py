@@ -6,7 +6,8 @@ import glob
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import images, ngff
+from .dataterm import BadPixels
 from .images import Image
 from .kernels.numpy import Array
 from .tiles import Box
@@ -148,12 +150,37 @@ def _example(
             f"{truth.path}: expected labels as whole numbers of one channel, "
             f"got {truth.stored_channels} channel(s) of {truth.dtype}"
         )
+    if valid is not None and valid.stored_channels != 1:
+        raise ValueError(
+            f"{valid.path}: expected a mask of one channel, got {valid.stored_channels}"
+        )
     return Example(source, truth, given, valid)
+
+
+def read(image: Image, window: Box) -> np.ndarray:
+    """Pixels of a window, (C, *window); errors name the file."""
+    try:
+        return image.read(window)
+    except OSError:
+        raise
+    except Exception as error:  # a codec raises what it likes on a damaged chunk
+        raise ValueError(
+            f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextmanager
+def naming(image: Image, window: Box) -> Iterator[None]:
+    """Name the file, and the place in it, of pixels of a window that are refused."""
+    try:
+        yield
+    except BadPixels as error:
+        raise ValueError(f"{image.path}: {error.moved(window)}") from None
 
 
 def read_labels(labels: Image, window: Box) -> np.ndarray:
     """Label values of a window, (*window) int64."""
-    return labels.read(window)[0].astype(np.int64)
+    return read(labels, window)[0].astype(np.int64)
 
 
 def classes(

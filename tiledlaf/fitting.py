@@ -42,7 +42,7 @@ def targets_of(example: Example, box: Box, classes: Sequence[Class]) -> np.ndarr
     """Class numbers of a box, 0 where not labeled or masked out."""
     found = examples.targets(examples.read_labels(example.labels, box), classes)
     if example.mask is not None:
-        found[example.mask.read(box)[0] == 0] = 0
+        found[examples.read(example.mask, box)[0] == 0] = 0
     return found
 
 
@@ -52,7 +52,7 @@ def label_values(everything: Sequence[Example], item: tuple[int, Any]) -> dict[i
     example = everything[number]
     found = examples.read_labels(example.labels, box)
     if example.mask is not None:
-        found = found[example.mask.read(box)[0] != 0]
+        found = found[examples.read(example.mask, box)[0] != 0]
     values, counts = np.unique(found, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
@@ -77,8 +77,9 @@ def _sums(source: Source, lot: Lot) -> tuple[np.ndarray, np.ndarray]:
     """Sums of the pixels of each class, (J, C) float64, and their numbers."""
     example, box = source.examples[lot.example], _core(lot)
     target = targets_of(example, box, source.classes)
-    pixels = example.image.read(box)
-    dataterm.check_finite(pixels, target > 0, "image")
+    pixels = examples.read(example.image, box)
+    with examples.naming(example.image, box):
+        dataterm.check_finite(pixels, target > 0, "image")
     sums = np.zeros((len(source.classes), len(pixels)))
     for j in range(len(source.classes)):
         sums[j] = pixels[:, target == j + 1].sum(axis=1, dtype=np.float64)
@@ -91,7 +92,7 @@ def _pixels(work: tuple[Source, int, int], item: tuple[int, Lot]) -> np.ndarray:
     example, box = source.examples[lot.example], _core(lot)
     target = targets_of(example, box, source.classes)
     chosen = drawn(np.flatnonzero(target), count, (seed, number))
-    pixels = example.image.read(box)
+    pixels = examples.read(example.image, box)
     return pixels.reshape(len(pixels), -1)[:, chosen].T.astype(np.float64)
 
 
@@ -127,8 +128,11 @@ def _features(
               min(n, b.stop + reach * (axis >= len(box) - 2)))
         for axis, (b, n) in enumerate(zip(box, example.image.grid, strict=True))
     )  # fmt: skip
-    image = example.image.read(outer)
-    dataterm.check_finite(image, None, "image")
+    image, valid = examples.read(example.image, outer), None
+    if example.mask is not None:
+        valid = examples.read(example.mask, outer)[0] != 0
+    with examples.naming(example.image, outer):
+        image = dataterm.usable(image, valid, "image")
     found = source.features.compute(image)[:, *within(outer, box)]
     rows = np.ascontiguousarray(found.reshape(len(found), -1)[:, chosen].T)
     return rows, target.ravel()[chosen].astype(np.int64) - 1

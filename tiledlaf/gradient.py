@@ -137,7 +137,8 @@ class Polynomials:
     def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], _Terms]]:
         """Z(T) and the terms."""
         degree = self.degree(problem.time)
-        contraction = min(CONTRACTION, math.ceil(float(problem.s.max()) * GRID) / GRID)
+        largest = min(CONTRACTION, float(problem.s.max()))  # CONTRACTION of NaN
+        contraction = math.ceil(largest * GRID) / GRID
         left, sigma, right = _core(degree, problem.time, contraction)
         rank = _rank(sigma, self.rank, self.rank_tol)
         powers = contraction ** -np.arange(degree)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import levels, stencil
-from .dataterm import BadPixels, Classified, Clusters, DataTerm, Pending, Probabilities
+from .dataterm import BadPixels, Classified, Clusters, DataTerm, Pending, Probabilities, usable
 from .features import Features
 from .flow import Integrator, Krylov, Taylor, project_krylov
 from .images import Image
@@ -174,7 +174,10 @@ def label_window(
     q = term.potential(source, valid, settings.rho)
     features = None
     if predictor is not None:
-        features = predictor.of(window.image, q, settings.rho)
+        image = window.image
+        if predictor.features.needs("image"):
+            image = usable(image, valid, "image")
+        features = predictor.of(image, q, settings.rho)
     if part is not None:
         q = xp.ascontiguousarray(q[:, *part])
         features = None if features is None else xp.ascontiguousarray(features[:, *part])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import examples, predictor, stencil
-from .dataterm import DataTerm
+from .dataterm import DataTerm, usable
 from .examples import Class, Example
 from .features import Features
 from .gradient import Linearization, Polynomials, linearize_at
@@ -123,14 +123,18 @@ def read(reading: Reading, lot: Lot) -> Lesson:
         for w, n, m in zip(window, example.image.grid, reach, strict=True)
     )
     part = within(outer, window)
-    image = move(example.image.read(outer))
-    valid = None
+    image = move(examples.read(example.image, outer))
+    valid, given = None, example.probabilities
     if example.mask is not None:
-        valid = move(example.mask.read(outer)[0] != 0)
-    source = image if example.probabilities is None else move(example.probabilities.read(outer))
-    q = term.potential(source, valid, course.rho)
+        valid = move(examples.read(example.mask, outer)[0] != 0)
+    source = image if given is None else move(examples.read(given, outer))
+    with examples.naming(given or example.image, outer):
+        q = term.potential(source, valid, course.rho)
     features = q[:0]
     if reading.features is not None:
+        if reading.features.needs("image"):
+            with examples.naming(example.image, outer):
+                image = usable(image, valid, "image")
         features = predictor.raw(reading.features, image, q, course.rho)
     target = np.zeros(
         tuple(w.stop - w.start for w in window), np.min_scalar_type(len(course.classes))

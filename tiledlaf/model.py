@@ -233,12 +233,14 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray
     ValueError
         If there is no such file, or it is something else or damaged.
     """
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: expected a {what}, got a folder")
+    if os.path.exists(path) and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: expected a {what}, got another kind of file or a part of one")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path}: expected a {what}, got a folder") from None
     except Exception as error:  # a damaged archive raises what it likes
         raise ValueError(f"{path}: expected a {what}, {type(error).__name__}: {error}") from None

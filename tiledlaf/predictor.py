@@ -52,6 +52,13 @@ class Predictor:
             "sigma": np.float64(np.log(self.sigma)).reshape(1),
         }
 
+    @property
+    def finite(self) -> bool:
+        """Whether all that is learned is finite, in float32 as well."""
+        with np.errstate(over="ignore"):
+            values = [np.float32(v) for v in (self.prototypes, self.patches, self.sigma)]
+        return all(bool(np.isfinite(v).all()) for v in values)
+
     def moved(self, parameters: Mapping[str, np.ndarray]) -> Predictor:
         """The same with other parameters; patches are tangent again."""
         patches = parameters["patches"]

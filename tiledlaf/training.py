@@ -81,6 +81,8 @@ class Recipe:
             raise ValueError(f"optimizer must be adam or adamax, got {self.optimizer!r}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {self.seed}")
+        if not (self.rho > 0 and math.isfinite(self.rho)):
+            raise ValueError(f"rho must be a positive number, got {self.rho}")
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ def train(
         If the examples cannot be learned from; says what was expected and what came.
     """
     say = progress or (lambda record: None)
+    if limit is not None and not limit >= 0:
+        raise ValueError(f"expected a limit of 0 minutes or more, got {limit}")
     started = clock.perf_counter()
     ready = _prepare(data, recipe, pool)
     held = _Checkpoint(path, ready.print)
@@ -152,7 +156,7 @@ def train(
     reading = Reading(course, (*data.training, *data.validation), tuple(terms), ready.features)
     handles = pool.hold(lessons.read, reading, ready.lots)
     judges = pool.hold(lessons.read, reading, ready.judges)
-    labeled = [ready.counts[lot.example, lot.tile.index] for lot in ready.judges]
+    labeled = [sum(ready.counts[lot.example, lot.tile.index]) for lot in ready.judges]
     stride = max(1, sum(labeled) // JUDGED)
     state = held.state(ready.features)
     if state is None:
@@ -173,33 +177,41 @@ def train(
         chosen = _batch(ready.batches, state.step, recipe.seed)
         key = (held.run, state.step)
         sums, gradients = _step(pool, course, state.predictor, state.bias, chosen, handles, key)
-        count = len(course.loss.sums(np.zeros((len(course.classes), 0)), np.zeros(0, np.uint8)))
-        loss = float(sums[0]) if count == 0 else course.loss.value(sums[:count])
+        loss = _value(course, sums[:-2])
         finite = np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients.values())
+        if finite:
+            factor = _decay(state.step, recipe.steps)
+            with np.errstate(over="ignore"):
+                moved, moments = adam.update(
+                    gradients, state.moments, state.predictor.parameters, factor
+                )
+                weights = state.predictor.moved(moved)
+            finite = weights.finite
+        found = None
+        if finite and ((state.step + 1) % EVERY == 0 or state.step + 1 == recipe.steps):
+            found = _validate(pool, course, weights, judges, stride)
+            finite = np.isfinite(found[0])
         if not finite:
             warnings.warn(
                 f"the loss is no longer finite at step {state.step + 1}: "
                 "the best state before is kept", TrainingWarning, stacklevel=2,
             )  # fmt: skip
             break
-        factor = _decay(state.step, recipe.steps)
-        moved, moments = adam.update(gradients, state.moments, state.predictor.parameters, factor)
         state = dataclasses.replace(
-            state, step=state.step + 1, predictor=state.predictor.moved(moved), moments=moments,
-            seconds=seconds,
-        )  # fmt: skip
+            state, step=state.step + 1, predictor=weights, moments=moments, seconds=seconds
+        )
         record: dict[str, Any] = {
             "step": state.step, "steps": recipe.steps, "loss": loss,
-            "training": float(sums[count] / sums[count + 1]),
+            "training": float(sums[-2] / sums[-1]),
         }  # fmt: skip
-        if state.step % EVERY == 0 or state.step == recipe.steps:
-            state = _judged(state, _validate(pool, course, state.predictor, judges, stride), record)
+        if found is not None:
+            state = _judged(state, found, record)
             record["validation"] = state.history[-1]["validation"]
             held.keep(state)
         say(record | {"best": state.error, "seconds": seconds})
-    found = _model(state, data, recipe, ready, terms[-1])
-    held.finish(found)
-    return found
+    result = _model(state, data, recipe, ready, terms[-1])
+    held.finish(result)
+    return result
 
 
 @dataclass(frozen=True)
@@ -212,7 +224,7 @@ class _Ready:
     judges: list[Lot]
     batches: list[list[int]]
     folds: list[int]
-    counts: Mapping[tuple[int, tuple[int, ...]], int]
+    counts: Mapping[tuple[int, tuple[int, ...]], tuple[int, ...]]  # a class
     print: Mapping[str, Any]
 
 
@@ -240,46 +252,43 @@ def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
     everything = (*data.training, *data.validation)
     few = len(data.training) * 2 < LEAST
     least = -(-LEAST // len(data.training)) if few else 2
-    scans = [
-        (number, box)
+    way = Polynomials(recipe.tol)
+    loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
+    halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
+    found = [
+        (number, tile)
         for number, e in enumerate(everything)
-        for box in (t.core for t in _grid(e.image.grid, (0,) * ndim, least))
+        for tile in _grid(e.image.grid, halo, least)
     ]
-    tables = fitting.in_order(pool, fitting.label_values, everything, scans)
-    values = sorted({v for (n, _), t in zip(scans, tables, strict=True)
+    tables = fitting.in_order(
+        pool, fitting.label_values, everything, [(number, tile.core) for number, tile in found]
+    )
+    values = sorted({v for (n, _), t in zip(found, tables, strict=True)
                      if n < len(data.training) for v in t})  # fmt: skip
     classes = examples.classes(values, data.names, data.ignore)
-    loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
-    course = Course(
-        classes, offsets, recipe.rho, time, Polynomials(recipe.tol), loss,
-        recipe.device,
-    )  # fmt: skip
+    course = Course(classes, offsets, recipe.rho, time, way, loss, recipe.device)
     counts, lots = {}, []
-    used = {v for c in classes for v in c.values}
-    per_class = np.zeros((2, len(classes)), np.int64)
-    for (number, box), table in zip(scans, tables, strict=True):
-        grid = _grid(everything[number].image.grid, course.halo, least)
-        tile = grid.tile_at(tuple(b.start // e for b, e in zip(box, grid.tile, strict=True)))
-        count = sum(n for v, n in table.items() if v in used)
-        if count:
+    for (number, tile), table in zip(found, tables, strict=True):
+        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
+        if any(count):
             counts[number, tile.index] = count
             lots.append(Lot(number, tile))
-            for j, one in enumerate(classes):
-                per_class[int(number >= len(data.training)), j] += sum(
-                    table.get(v, 0) for v in one.values
-                )
     training = [lot for lot in lots if lot.example < len(data.training)]
     judges = [lot for lot in lots if lot.example >= len(data.training)]
     if not data.validation:
         training, judges = _set_aside(training, data.training)
+        absent = _absent(classes, counts, training)
+        if absent:
+            raise ValueError(
+                f"expected labeled pixels of each class outside the block that is set aside, got "
+                f"none of {absent}; name validation images"
+            )
     elif not judges:
         raise ValueError("expected labeled pixels in the validation images, got none")
-    else:
-        absent = [c.name for c, n in zip(classes, per_class[1], strict=True) if n == 0]
-        if absent:
-            warnings.warn(
-                f"no validation pixel is of {', '.join(absent)}", TrainingWarning, stacklevel=3
-            )
+    absent = _absent(classes, counts, judges)
+    if absent:
+        where = "validation pixel" if data.validation else "pixel of the block that is set aside"
+        warnings.warn(f"no {where} is of {absent}", TrainingWarning, stacklevel=3)
     folds = _folds(training)
     last = max(folds) + 1
     is_split = data.term == "classifier" if isinstance(data.term, str) else False
@@ -294,10 +303,19 @@ def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
     )  # fmt: skip
 
 
+def _absent(
+    classes: Sequence[examples.Class], counts: Mapping[Any, Sequence[int]], lots: Sequence[Lot]
+) -> str:
+    """Names of the classes that no pixel of these tiles is of."""
+    total = np.sum([counts[lot.example, lot.tile.index] for lot in lots], axis=0)
+    return ", ".join(c.name for c, n in zip(classes, total, strict=True) if n == 0)
+
+
 def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
     """Tiles of 512 x 1024 at most, `least` of them at least, so that workers share an image."""
-    rows = max(least, math.ceil(size[-2] / 512))
-    edge = max(math.ceil(size[-2] / rows), min(16, size[-2]))
+    # none narrower than 16 pixels, the last one neither
+    rows = max(min(least, size[-2] // 16), math.ceil(size[-2] / 512))
+    edge = math.ceil(size[-2] / rows)
     columns = math.ceil(size[-1] / math.ceil(size[-1] / 1024))
     planes = (1 if halo[0] == 0 else 32,) if len(size) == 3 else ()
     zero = (0,) * len(size)
@@ -369,9 +387,14 @@ def _terms(data: Data, recipe: Recipe, ready: _Ready, pool: Pool, say: Progress)
             )
         )
     for example in everything:
-        found = None if example.probabilities is None else example.probabilities.stored_channels
-        if found != count:
-            raise ValueError(f"expected probabilities of {count} classes, got {found}")
+        given = example.probabilities
+        if given is None:
+            raise ValueError(f"{example.image.path}: expected probabilities of it, got none")
+        if given.stored_channels != count:
+            raise ValueError(
+                f"{given.path}: expected probabilities of {count} classes, "
+                f"got {given.stored_channels}"
+            )
     return [Probabilities(count)]
 
 
@@ -392,9 +415,11 @@ def _step(
     pool: Pool, course: Course, weights: Predictor, bias: np.ndarray, chosen: Sequence[int],
     handles: Sequence[Any], key: Any,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
-    """Sums of a batch's loss, and its gradient."""
+    """Sums of a batch's loss, and its gradient; none where the sums are not finite."""
     batch = [handles[i] for i in chosen]
     sums = tree_sum(pool.each(lessons.judge, (course, weights, bias, key), batch))
+    if not np.isfinite(sums).all():
+        return sums, {}
     parts = pool.each(lessons.learn, (course, weights, sums[:-2], key), batch)
     return sums, {k: tree_sum([part[k] for part in parts]) for k in parts[0]}
 
@@ -409,13 +434,20 @@ def tree_sum(parts: Sequence[Any]) -> Any:
 def _validate(
     pool: Pool, course: Course, weights: Predictor | None, judges: Sequence[Any], stride: int
 ) -> tuple[float, float, np.ndarray]:
-    """Loss, error with the best biases, and those."""
+    """Loss, error with the best biases, and those; a loss of NaN alone where it is not finite."""
     parts = pool.each(lessons.scores, (course, weights, stride), judges)
-    loss = course.loss.value(tree_sum([sums for sums, _, _ in parts]))
+    loss = _value(course, tree_sum([sums for sums, _, _ in parts]))
+    if not np.isfinite(loss):
+        return loss, 1.0, np.zeros(len(course.classes))
     rows = np.concatenate([rows for _, rows, _ in parts])
     labels = np.concatenate([labels for _, _, labels in parts])
     bias, error = fit_bias(rows, labels)
     return loss, error, bias
+
+
+def _value(course: Course, sums: np.ndarray) -> float:
+    """The loss, NaN where its sums are not finite."""
+    return course.loss.value(sums) if np.isfinite(sums).all() else math.nan
 
 
 def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[np.ndarray, float]:
@@ -538,6 +570,7 @@ class _Checkpoint:
             found = model.load(self.path)
             self._same(found.trained.get("print", {}), self.path)
             self.finished = found
+            self.file.unlink(missing_ok=True)  # of a training cut just after its model was written
         elif self.file.exists():
             self._held = model.read_arrays(self.file, "checkpoint")
             self._same(json.loads(str(self._held["print"])), self.file)
