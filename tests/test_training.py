@@ -18,7 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from voronoi import lines
 
-from tiledlaf import cluster, examples, features, fitting, lessons, losses, model, ngff, training
+from tiledlaf import (
+    cluster,
+    examples,
+    features,
+    fitting,
+    lessons,
+    losses,
+    model,
+    ngff,
+    syllabus,
+    training,
+)
 from tiledlaf.dataterm import Prototypes
 from tiledlaf.examples import Class
 from tiledlaf.gradient import Polynomials
@@ -555,7 +566,7 @@ def test_a_block_is_set_aside(count, shape, neighborhood):
     one = examples.Example(from_array(np.zeros(shape), axes), from_array(labels, axes))
     data = training.Data([one] * count)
     with cluster.threads(1) as pool:
-        ready = training._prepare(data, training.Recipe(neighborhood), pool)
+        ready = syllabus.prepare(data, training.Recipe(neighborhood), pool)
     times = [np.zeros(shape, int) for _ in range(count)]
     for lot in (*ready.lots, *ready.judges):
         times[lot.example][fitting._core(lot)] += 1

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Class:
 
     name: str
     values: tuple[int, ...]
-    color: tuple[int, ...] = ()
+    color: tuple[int, ...] = field(default=(), compare=False)
 
 
 def find(pattern: str | os.PathLike[str]) -> list[str]:

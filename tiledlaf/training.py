@@ -3,119 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import time as clock
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import examples, fitting, lessons, losses, model, output, predictor, stencil
+from . import lessons, predictor, syllabus
+from .checkpoint import Checkpoint, State
 from .cluster import Pool
-from .dataterm import Classified, DataTerm, Probabilities
-from .examples import Example
-from .features import CONTEXT, PATCH, Features
-from .flow import check_time
-from .gradient import Polynomials
-from .lessons import Course, Lot, Reading
+from .dataterm import DataTerm
+from .lessons import Course, Reading
 from .model import Model
-from .optimizers import Adam, AdaMax, Moments
+from .optimizers import Adam
 from .predictor import Predictor
-from .tiles import Grid
+from .syllabus import OPTIMIZERS, Data, Progress, Recipe, Syllabus, TrainingWarning
 
-CHECKPOINT = "tiledlaf checkpoint"
-OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
+__all__ = ["Data", "Recipe", "TrainingWarning", "fit_bias", "train", "tree_sum"]
 RATES = {"patches": 0.15, "prototypes": 0.03, "sigma": 0.01}
 SAMPLES = 60_000  # pixels for the first prototypes
 JUDGED = 400_000  # validation pixels that the biases are fitted to
-BATCH = 8  # tiles of a step at most
-LEAST = 6  # tiles that few images are cut into, so that a block can be set aside
 EVERY = 10  # steps between validations
-Progress = Callable[[Mapping[str, Any]], None]
-
-
-class TrainingWarning(UserWarning):
-    """Something about the examples that a person should know."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to learn.
-
-    Attributes
-    ----------
-    neighborhood : str or offsets; None: ``rings:3,7`` with probabilities, else ``3x3``
-    time, rho, tol : of the flow; time None: 1 with probabilities, else 3
-    loss : cosine, pixel-cosine, cross-entropy, or a loss of `losses`
-    optimizer : adam or adamax
-    features : of the predictor; None: CONTEXT with probabilities, else PATCH
-    prototypes : of the predictor (N)
-    steps : at most
-    patience : validations without a better state before it stops
-    seed : of batches, samples and k-means
-    """
-
-    neighborhood: Any = None
-    time: float | None = None
-    rho: float = 1.0
-    tol: float = 1e-3
-    loss: Any = "cosine"
-    optimizer: str = "adam"
-    features: Features | None = None
-    prototypes: int = 100
-    steps: int = 300
-    patience: int = 10
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        for name in ("prototypes", "steps", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected 1 or more {name}, got {getattr(self, name)}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be adam or adamax, got {self.optimizer!r}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {self.seed}")
-        if not (self.rho > 0 and math.isfinite(self.rho)):
-            raise ValueError(f"rho must be a positive number, got {self.rho}")
-
-
-@dataclass(frozen=True)
-class Data:
-    """What to learn from, and which data term.
-
-    Attributes
-    ----------
-    training, validation : examples; without validation a block of the training tiles is set aside
-    term : "means", "classifier", "probabilities", or prototypes as rows
-    names, ignore : as for `examples.classes`
-    """
-
-    training: Sequence[Example]
-    validation: Sequence[Example] = ()
-    term: Any = "means"
-    names: Mapping[str, str] | None = None
-    ignore: int | None = None
-
-
-@dataclass(frozen=True)
-class State:
-    """A training between two steps; all that a checkpoint must know."""
-
-    step: int
-    predictor: Predictor
-    moments: Moments
-    best: Predictor
-    bias: np.ndarray
-    error: float
-    stale: int
-    seconds: float
-    history: list[dict[str, Any]]
 
 
 def train(
@@ -144,12 +56,12 @@ def train(
     if limit is not None and not limit >= 0:
         raise ValueError(f"expected a limit of 0 minutes or more, got {limit}")
     started = clock.perf_counter()
-    ready = _prepare(data, recipe, pool)
-    held = _Checkpoint(path, ready.print)
+    ready = syllabus.prepare(data, recipe, pool)
+    held = Checkpoint(path, ready.print)
     if held.finished is not None:
         say({"stage": "finished before"})
         return held.finished
-    terms = held.terms() or _terms(data, recipe, ready, pool, say)
+    terms = held.terms() or syllabus.terms(data, recipe, ready, pool, say)
     held.keep_terms(terms)
     say({"stage": "reading tiles"})
     course = ready.course
@@ -214,149 +126,6 @@ def train(
     return result
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """Examples cut into tiles, with their classes."""
-
-    course: Course
-    features: Features
-    lots: list[Lot]
-    judges: list[Lot]
-    batches: list[list[int]]
-    folds: list[int]
-    counts: Mapping[tuple[int, tuple[int, ...]], tuple[int, ...]]  # a class
-    print: Mapping[str, Any]
-
-
-def _prepare(data: Data, recipe: Recipe, pool: Pool) -> _Ready:
-    """Check, find the classes, and cut the labeled parts into tiles."""
-    if not data.training:
-        raise ValueError("expected images to learn from, got none")
-    ndims = {len(e.image.grid) for e in (*data.training, *data.validation)}
-    channels = {
-        len(e.image.channels or range(e.image.stored_channels))
-        for e in (*data.training, *data.validation)
-    }
-    if len(ndims) > 1 or len(channels) > 1:
-        raise ValueError(
-            f"expected images with one number of axes and channels, got {sorted(ndims)} axes "
-            f"and {sorted(channels)} channels"
-        )
-    given = data.term in ("classifier", "probabilities") if isinstance(data.term, str) else False
-    ndim = ndims.pop()
-    shape = recipe.neighborhood or ("rings:3,7" if given else "3x3")
-    offsets = stencil.parse(shape, ndim) if isinstance(shape, str) else stencil.fit(shape, ndim)
-    time = recipe.time if recipe.time is not None else 1.0 if given else 3.0
-    check_time(time)
-    features = recipe.features or (CONTEXT if given else PATCH)
-    everything = (*data.training, *data.validation)
-    few = len(data.training) * 2 < LEAST
-    least = -(-LEAST // len(data.training)) if few else 2
-    way = Polynomials(recipe.tol)
-    loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
-    halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
-    found = [
-        (number, tile)
-        for number, e in enumerate(everything)
-        for tile in _grid(e.image.grid, halo, least)
-    ]
-    tables = fitting.in_order(
-        pool, fitting.label_values, everything, [(number, tile.core) for number, tile in found]
-    )
-    values = sorted({v for (n, _), t in zip(found, tables, strict=True)
-                     if n < len(data.training) for v in t})  # fmt: skip
-    classes = examples.classes(values, data.names, data.ignore)
-    course = Course(classes, offsets, recipe.rho, time, way, loss, recipe.device)
-    counts, lots = {}, []
-    for (number, tile), table in zip(found, tables, strict=True):
-        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
-        if any(count):
-            counts[number, tile.index] = count
-            lots.append(Lot(number, tile))
-    training = [lot for lot in lots if lot.example < len(data.training)]
-    judges = [lot for lot in lots if lot.example >= len(data.training)]
-    if not data.validation:
-        training, judges = _set_aside(training, data.training)
-        absent = _absent(classes, counts, training)
-        if absent:
-            raise ValueError(
-                f"expected labeled pixels of each class outside the block that is set aside, got "
-                f"none of {absent}; name validation images"
-            )
-    elif not judges:
-        raise ValueError("expected labeled pixels in the validation images, got none")
-    absent = _absent(classes, counts, judges)
-    if absent:
-        where = "validation pixel" if data.validation else "pixel of the block that is set aside"
-        warnings.warn(f"no {where} is of {absent}", TrainingWarning, stacklevel=3)
-    folds = _folds(training)
-    last = max(folds) + 1
-    is_split = data.term == "classifier" if isinstance(data.term, str) else False
-    training = [
-        dataclasses.replace(lot, fold=fold if is_split else 0)
-        for lot, fold in zip(training, folds, strict=True)
-    ]
-    judges = [dataclasses.replace(lot, fold=last if is_split else 0) for lot in judges]
-    return _Ready(
-        course, features, training, judges, _batches(training), folds, counts,
-        _print(data, recipe, course, features),
-    )  # fmt: skip
-
-
-def _absent(
-    classes: Sequence[examples.Class], counts: Mapping[Any, Sequence[int]], lots: Sequence[Lot]
-) -> str:
-    """Names of the classes that no pixel of these tiles is of."""
-    total = np.sum([counts[lot.example, lot.tile.index] for lot in lots], axis=0)
-    return ", ".join(c.name for c, n in zip(classes, total, strict=True) if n == 0)
-
-
-def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
-    """Tiles of 512 x 1024 at most, `least` of them at least, so that workers share an image."""
-    # none narrower than 16 pixels, the last one neither
-    rows = max(min(least, size[-2] // 16), math.ceil(size[-2] / 512))
-    edge = math.ceil(size[-2] / rows)
-    columns = math.ceil(size[-1] / math.ceil(size[-1] / 1024))
-    planes = (1 if halo[0] == 0 else 32,) if len(size) == 3 else ()
-    zero = (0,) * len(size)
-    return Grid(tuple(size), zero, tuple(size), (*planes, edge, columns), tuple(halo))
-
-
-def _set_aside(lots: list[Lot], given: Sequence[Example]) -> tuple[list[Lot], list[Lot]]:
-    """The last images, or the last tiles of a few images, a fifth of them."""
-    if len(given) >= 5:
-        first = len(given) - max(1, len(given) // 5)
-        kept = [lot for lot in lots if lot.example < first]
-    else:
-        kept = lots[: len(lots) - max(1, len(lots) // 5)]
-    if not kept or len(kept) == len(lots):
-        raise ValueError(
-            f"expected labels in two tiles or more, to set one aside, got {len(lots)}; "
-            "name validation images"
-        )
-    return kept, lots[len(kept) :]
-
-
-def _folds(lots: Sequence[Lot]) -> list[int]:
-    """Blocks of images that resemble each other, or of tiles where there are few images."""
-    numbers = sorted({lot.example for lot in lots})
-    units = [numbers.index(lot.example) for lot in lots]
-    if len(numbers) < fitting.FOLDS:
-        units = list(range(len(lots)))
-    count = min(fitting.FOLDS, max(units) + 1)
-    return [unit * count // (max(units) + 1) for unit in units]
-
-
-def _batches(lots: Sequence[Lot]) -> list[list[int]]:
-    """Tiles of one image, at most `BATCH` of them."""
-    found: dict[int, list[int]] = {}
-    for number, lot in enumerate(lots):
-        found.setdefault(lot.example, []).append(number)
-    return [
-        numbers[i : i + BATCH] for numbers in found.values() for i in range(0, len(numbers), BATCH)
-    ]
-
-
 def _batch(batches: Sequence[list[int]], step: int, seed: int) -> list[int]:
     """The batch of a step: all of them in turn, in another order each time."""
     epoch, place = divmod(step, len(batches))
@@ -368,38 +137,8 @@ def _decay(step: int, steps: int) -> float:
     return 0.55 + 0.45 * math.cos(math.pi * step / steps)
 
 
-def _terms(data: Data, recipe: Recipe, ready: _Ready, pool: Pool, say: Progress) -> list[DataTerm]:
-    """The data term, or one a fold and the last for all."""
-    everything = (*data.training, *data.validation)
-    source = fitting.Source(everything, ready.course.classes)
-    count = len(ready.course.classes)
-    if not isinstance(data.term, str):
-        rows = np.asarray(data.term, np.float64)
-        if len(rows) != count:
-            raise ValueError(f"expected prototypes of {count} classes, got {len(rows)}")
-        return [fitting.scaled(pool, source, ready.lots, rows, recipe.seed)]
-    if data.term == "means":
-        return [fitting.class_means(pool, source, ready.lots, recipe.seed)]
-    if data.term == "classifier":
-        return list(
-            fitting.out_of_fold(
-                pool, source, ready.lots, ready.folds, recipe.seed, lambda t: say({"stage": t})
-            )
-        )
-    for example in everything:
-        given = example.probabilities
-        if given is None:
-            raise ValueError(f"{example.image.path}: expected probabilities of it, got none")
-        if given.stored_channels != count:
-            raise ValueError(
-                f"{given.path}: expected probabilities of {count} classes, "
-                f"got {given.stored_channels}"
-            )
-    return [Probabilities(count)]
-
-
 def _first(
-    pool: Pool, course: Course, ready: _Ready, handles: Sequence[Any], recipe: Recipe
+    pool: Pool, course: Course, ready: Syllabus, handles: Sequence[Any], recipe: Recipe
 ) -> Predictor:
     """The predictor to start from."""
     share = -(-SAMPLES // len(handles))
@@ -506,7 +245,7 @@ def _judged(
     return dataclasses.replace(state, stale=state.stale + 1, history=history)
 
 
-def _model(state: State, data: Data, recipe: Recipe, ready: _Ready, term: DataTerm) -> Model:
+def _model(state: State, data: Data, recipe: Recipe, ready: Syllabus, term: DataTerm) -> Model:
     course, image = ready.course, data.training[0].image
     trained = {
         "images": [Path(e.image.path).name for e in data.training],
@@ -522,138 +261,3 @@ def _model(state: State, data: Data, recipe: Recipe, ready: _Ready, term: DataTe
         len(image.channels or range(image.stored_channels)), state.best,
         tuple(map(float, state.bias)), trained,
     )  # fmt: skip
-
-
-def _print(data: Data, recipe: Recipe, course: Course, features: Features) -> dict[str, Any]:
-    """What a training depends on."""
-    settings = {
-        k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("features", "device")
-    }
-    found = {
-        f"{what} {part}": [_state(getattr(e, part)) for e in group]
-        for what, group in (("training", data.training), ("validation", data.validation))
-        for part in ("image", "labels", "probabilities", "mask")
-    }
-    return {
-        **json.loads(json.dumps(settings, default=list)),
-        "term": data.term if isinstance(data.term, str) else np.asarray(data.term).tolist(),
-        "classes": [[c.name, list(c.values)] for c in course.classes],
-        "features": features.to_list(),
-        **found,
-    }
-
-
-def _state(image: Any) -> str:
-    if image is None:
-        return ""
-    if image.source == "memory":
-        return "memory"
-    state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
-    return output.fingerprint(state)[:16]
-
-
-class _Checkpoint:
-    """What an earlier start left beside the model, and what this one leaves."""
-
-    def __init__(self, path: str | os.PathLike[str] | None, print_: Mapping[str, Any]) -> None:
-        self.path = None if path is None else Path(path)
-        self.print = dict(print_)
-        self.run = output.fingerprint(self.print)
-        self.finished: Model | None = None
-        self._held: dict[str, np.ndarray] = {}
-        self._terms: list[DataTerm] = []
-        if self.path is None:
-            return
-        if self.path.is_dir() or not self.path.absolute().parent.is_dir():
-            raise ValueError(f"{self.path}: expected a file in a folder that exists")
-        if self.path.exists():
-            found = model.load(self.path)
-            self._same(found.trained.get("print", {}), self.path)
-            self.finished = found
-            self.file.unlink(missing_ok=True)  # of a training cut just after its model was written
-        elif self.file.exists():
-            self._held = model.read_arrays(self.file, "checkpoint")
-            self._same(json.loads(str(self._held["print"])), self.file)
-
-    @property
-    def file(self) -> Path:
-        assert self.path is not None
-        return self.path.with_name(self.path.name + ".checkpoint")
-
-    def _same(self, held: Mapping[str, Any], path: Path) -> None:
-        output.refuse_difference(
-            f"{path} is of another training", held, self.print, "choose another MODEL or remove it"
-        )
-
-    def terms(self) -> list[DataTerm]:
-        count = int(self._held.get("terms", 0))
-        return [
-            model.term_from(
-                json.loads(str(self._held[f"term{i}"])),
-                {k.split("/", 1)[1]: v for k, v in self._held.items() if k.startswith(f"term{i}/")},
-            )
-            for i in range(count)
-        ]
-
-    def keep_terms(self, terms: list[DataTerm]) -> None:
-        self._terms = terms
-        if self.path is not None and not self._held and isinstance(terms[0], Classified):
-            model.write_arrays(self.file, self._entries())
-
-    def _entries(self) -> dict[str, np.ndarray]:
-        found = {"print": np.array(json.dumps(self.print)), "terms": np.array(len(self._terms))}
-        for i, term in enumerate(self._terms):
-            entry, arrays = model.term_parts(term)
-            found[f"term{i}"] = np.array(json.dumps(entry))
-            found |= {f"term{i}/{k}": v for k, v in arrays.items()}
-        return found
-
-    def state(self, features: Features) -> State | None:
-        held = self._held
-        if "state" not in held:
-            return None
-        about = json.loads(str(held["state"]))
-
-        def group(name: str) -> dict[str, np.ndarray]:
-            return {k.split("/")[1]: v for k, v in held.items() if k.startswith(f"{name}/")}
-
-        def known(name: str) -> Predictor:
-            base = Predictor(
-                features, held["mean"], held["scale"], group(name)["prototypes"],
-                group(name)["patches"],
-            )  # fmt: skip
-            return dataclasses.replace(base, sigma=about[name])
-
-        return State(
-            about["step"], known("now"), Moments(about["step"], group("first"), group("second")),
-            known("best"), held["bias"], about["error"], about["stale"], about["seconds"],
-            about["history"],
-        )  # fmt: skip
-
-    def keep(self, state: State) -> None:
-        """Write a checkpoint."""
-        if self.path is None:
-            return
-        about = {
-            "step": state.step, "error": state.error, "stale": state.stale,
-            "seconds": state.seconds, "history": state.history,
-            "now": state.predictor.sigma, "best": state.best.sigma,
-        }  # fmt: skip
-        found = self._entries() | {
-            "state": np.array(json.dumps(about)), "bias": state.bias,
-            "mean": state.predictor.mean, "scale": state.predictor.scale,
-        }  # fmt: skip
-        for name, arrays in (
-            ("now", state.predictor.parameters), ("best", state.best.parameters),
-            ("first", state.moments.first), ("second", state.moments.second),
-        ):  # fmt: skip
-            found |= {f"{name}/{k}": v for k, v in arrays.items()}
-        model.write_arrays(self.file, found)
-
-    def finish(self, found: Model) -> None:
-        """Write the model, and drop the checkpoint."""
-        if self.path is None:
-            return
-        trained = dict(found.trained) | {"print": self.print}
-        dataclasses.replace(found, trained=trained).save(self.path)
-        self.file.unlink(missing_ok=True)

@@ -1,0 +1,146 @@
+"""What a training leaves beside its model, to go on from after a cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import model, output
+from .dataterm import Classified, DataTerm
+from .features import Features
+from .model import Model
+from .optimizers import Moments
+from .predictor import Predictor
+
+
+@dataclass(frozen=True)
+class State:
+    """A training between two steps; all that a checkpoint must know."""
+
+    step: int
+    predictor: Predictor
+    moments: Moments
+    best: Predictor
+    bias: np.ndarray
+    error: float
+    stale: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+class Checkpoint:
+    """What an earlier start left beside the model, and what this one leaves."""
+
+    def __init__(self, path: str | os.PathLike[str] | None, print_: Mapping[str, Any]) -> None:
+        self.path = None if path is None else Path(path)
+        self.print = dict(print_)
+        self.run = output.fingerprint(self.print)
+        self.finished: Model | None = None
+        self._held: dict[str, np.ndarray] = {}
+        self._terms: list[DataTerm] = []
+        if self.path is None:
+            return
+        if self.path.is_dir() or not self.path.absolute().parent.is_dir():
+            raise ValueError(f"{self.path}: expected a file in a folder that exists")
+        if self.path.exists():
+            found = model.load(self.path)
+            self._same(found.trained.get("print", {}), self.path)
+            self.finished = found
+            self.file.unlink(missing_ok=True)  # of a training cut just after its model was written
+        elif self.file.exists():
+            self._held = model.read_arrays(self.file, "checkpoint")
+            self._same(json.loads(str(self._held["print"])), self.file)
+
+    @property
+    def file(self) -> Path:
+        """Where the checkpoint is."""
+        assert self.path is not None
+        return self.path.with_name(self.path.name + ".checkpoint")
+
+    def _same(self, held: Mapping[str, Any], path: Path) -> None:
+        output.refuse_difference(
+            f"{path} is of another training", held, self.print, "choose another MODEL or remove it"
+        )
+
+    def terms(self) -> list[DataTerm]:
+        """The data terms that an earlier start found; none where there was none."""
+        count = int(self._held.get("terms", 0))
+        return [
+            model.term_from(
+                json.loads(str(self._held[f"term{i}"])),
+                {k.split("/", 1)[1]: v for k, v in self._held.items() if k.startswith(f"term{i}/")},
+            )
+            for i in range(count)
+        ]
+
+    def keep_terms(self, terms: list[DataTerm]) -> None:
+        """Write classifiers at once: they took long."""
+        self._terms = terms
+        if self.path is not None and not self._held and isinstance(terms[0], Classified):
+            model.write_arrays(self.file, self._entries())
+
+    def _entries(self) -> dict[str, np.ndarray]:
+        found = {"print": np.array(json.dumps(self.print)), "terms": np.array(len(self._terms))}
+        for i, term in enumerate(self._terms):
+            entry, arrays = model.term_parts(term)
+            found[f"term{i}"] = np.array(json.dumps(entry))
+            found |= {f"term{i}/{k}": v for k, v in arrays.items()}
+        return found
+
+    def state(self, features: Features) -> State | None:
+        """Where an earlier start was."""
+        held = self._held
+        if "state" not in held:
+            return None
+        about = json.loads(str(held["state"]))
+
+        def group(name: str) -> dict[str, np.ndarray]:
+            return {k.split("/")[1]: v for k, v in held.items() if k.startswith(f"{name}/")}
+
+        def known(name: str) -> Predictor:
+            base = Predictor(
+                features, held["mean"], held["scale"], group(name)["prototypes"],
+                group(name)["patches"],
+            )  # fmt: skip
+            return dataclasses.replace(base, sigma=about[name])
+
+        return State(
+            about["step"], known("now"), Moments(about["step"], group("first"), group("second")),
+            known("best"), held["bias"], about["error"], about["stale"], about["seconds"],
+            about["history"],
+        )  # fmt: skip
+
+    def keep(self, state: State) -> None:
+        """Write a checkpoint."""
+        if self.path is None:
+            return
+        about = {
+            "step": state.step, "error": state.error, "stale": state.stale,
+            "seconds": state.seconds, "history": state.history,
+            "now": state.predictor.sigma, "best": state.best.sigma,
+        }  # fmt: skip
+        found = self._entries() | {
+            "state": np.array(json.dumps(about)), "bias": state.bias,
+            "mean": state.predictor.mean, "scale": state.predictor.scale,
+        }  # fmt: skip
+        for name, arrays in (
+            ("now", state.predictor.parameters), ("best", state.best.parameters),
+            ("first", state.moments.first), ("second", state.moments.second),
+        ):  # fmt: skip
+            found |= {f"{name}/{k}": v for k, v in arrays.items()}
+        model.write_arrays(self.file, found)
+
+    def finish(self, found: Model) -> None:
+        """Write the model, and drop the checkpoint."""
+        if self.path is None:
+            return
+        trained = dict(found.trained) | {"print": self.print}
+        dataclasses.replace(found, trained=trained).save(self.path)
+        self.file.unlink(missing_ok=True)
