@@ -187,7 +187,11 @@ def label(**given: Any) -> int:
         mask = images.open_image(given["mask"])
     prototypes = None if given["prototypes"] is None else _read_csv(given["prototypes"])
     scheme = None
-    if any(given[key] is not None for key in ("integrator", "tol", "dim", "steps")):
+    named = [key for key in ("integrator", "tol", "dim", "steps") if given[key] is not None]
+    for key in ("model", "weights"):
+        if named and given[key] is not None:
+            raise ValueError(f"--{key} fixes --{', --'.join(named)}: drop one or the other")
+    if named:
         scheme = options.integrator(
             given["integrator"] or "taylor", 1e-4 if given["tol"] is None else given["tol"],
             given["dim"], given["steps"],

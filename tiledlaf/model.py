@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -140,15 +141,35 @@ def _model(arrays: dict[str, np.ndarray]) -> Model:
     for what, count in (("term", term.classes), ("bias", len(bias))):
         if count != len(classes) or count < 2:
             raise ValueError(f"expected a {what} of {len(classes)} classes, got {count}")
-    if not (about["rho"] > 0 and np.isfinite(bias).all()):
+    if not (0 < about["rho"] < math.inf and np.isfinite(bias).all()):
         raise ValueError("expected a positive rho and finite biases")
+    channels = about["channels"]
+    if not isinstance(channels, int) or channels < 1:
+        raise ValueError(f"expected 1 or more channels, got {channels!r}")
+    if not isinstance(about["trained"], dict):
+        raise ValueError(f"expected notes on the training, got {about['trained']!r}")
+    _check_term(term, channels)
     found = None
     if about["predictor"] is not None:
         found = _predictor(about, arrays, len(classes), len(offsets))
     return Model(
         classes, term, offsets, float(about["rho"]), float(about["time"]), float(about["tol"]),
-        int(about["channels"]), found, bias, about["trained"],
+        channels, found, bias, about["trained"],
     )  # fmt: skip
+
+
+def _check_term(term: DataTerm, channels: int) -> None:
+    """Refuse a data term of images with another number of channels."""
+    if isinstance(term, Prototypes) and len(term.values[0]) != channels:
+        raise ValueError(f"expected prototypes of {channels} channel(s), got {len(term.values[0])}")
+    if isinstance(term, Classified):
+        if term.features.needs("odds"):
+            raise ValueError("expected a classifier on features of the image alone")
+        count = term.features.count(channels, 0)
+        if term.trees.features != count:
+            raise ValueError(
+                f"expected a classifier on {count} features, got {term.trees.features}"
+            )
 
 
 def _predictor(
@@ -160,7 +181,10 @@ def _predictor(
     for key, value in parts.items():
         if value.dtype != np.float64 or not np.isfinite(value).all():
             raise ValueError(f"expected finite float64 numbers as {key}, got {value.dtype}")
-    found = Predictor(features, **parts, sigma=float(entry["sigma"]))
+    sigma = float(entry["sigma"])
+    if not (0 < sigma < math.inf and (parts["scale"] > 0).all()):
+        raise ValueError(f"expected a positive sigma and scale of features, got sigma {sigma}")
+    found = Predictor(features, **parts, sigma=sigma)
     count = features.count(about["channels"], 1 if classes == 2 else classes)
     if len(found.mean) != count or entry["count"] != count:
         raise ValueError(f"expected {count} features, got {len(found.mean)}")
@@ -197,8 +221,10 @@ def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Dat
     kind = entry["kind"]
     if kind == "prototypes":
         values = tuple(tuple(map(float, row)) for row in entry["values"])
-        if not (entry["scale"] > 0 and len({len(v) for v in values}) == 1):
+        if not (0 < entry["scale"] < math.inf and len({len(v) for v in values}) == 1):
             raise ValueError("expected prototypes of one length and a positive scale")
+        if not np.isfinite(values).all() or len(set(values)) < len(values):
+            raise ValueError("expected finite prototypes that are different from each other")
         return Prototypes(values, float(entry["scale"]))
     if kind == "probabilities":
         return Probabilities(int(entry["classes"]))

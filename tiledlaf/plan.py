@@ -120,6 +120,8 @@ def make_plan(
             raise ValueError(
                 f"{other.path}: expected {what} of the image's size {grid}, got {other.grid}"
             )
+    if model is not None:
+        check_model(model, image, probabilities)
     if mask is not None and mask.stored_channels != 1:
         raise ValueError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
     if probabilities is None and isinstance(term, dataterm.Prototypes):
@@ -133,8 +135,6 @@ def make_plan(
             f"{weights.path}: expected weights of {len(settings.offsets)} neighbors, "
             f"got {weights.stored_channels}"
         )
-    if model is not None:
-        check_model(model, image, probabilities)
     if classes and names is None:
         names = [one.name for one in classes]
     origin, size = _region(grid, region)
