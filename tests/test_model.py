@@ -186,7 +186,10 @@ PROTOTYPES = [
     (entry(offsets=[[0, 1]]), "offset"),
     (entry(offsets=[[0, 0], [0, 1]]), "expected patches of 2, got 9"),
     (entry(offsets=[[0, 0], [0, 1, 2]]), ""),
-    (entry(classes=[{"name": "a", "values": [0]}]), "expected a term of 1 classes, got 2"),
+    (
+        entry(classes=[{"name": "a", "values": [0], "color": []}]),
+        "expected a term of 1 classes, got 2",
+    ),
     (entry(classes=[{"name": "a"}, {"name": "b"}]), "no 'values'"),
     (entry(term={"kind": "magic"}), "expected prototypes, probabilities or a classifier"),
     (entry(term__scale=0), "positive scale"),
@@ -419,7 +422,7 @@ def test_a_smaller_halo_changes_bits(each):
     expected = whole(image, model=each, **given(each, image))[1]
     for less in (0, 1):
         # of what the flow reaches, without which features do not matter
-        halo = tuple(max(0, h - less * (h // 2 + 1)) for h in plan.job.grid.halo)
+        halo = tuple(h - less * (3 * h // 4) for h in plan.job.grid.halo)
         settings = plan.job.settings
         job = dataclasses.replace(
             plan.job, grid=dataclasses.replace(plan.job.grid, halo=halo), settings=settings

