@@ -34,6 +34,7 @@ from tiledlaf.training import Data, Recipe, fit_bias, train
 FOLDS = 5
 SEARCHED = 400_000  # validation pixels that parameters are searched on
 RINGS = "rings:3,7"
+PIECE = 512  # edge of what a step of learning sees
 ROOT = Path(__file__).parents[1]
 Scores = Callable[..., np.ndarray]
 
@@ -94,7 +95,19 @@ SETS = {
         },
     ),
 }
-ODDS = tuple(spec for spec in features.CONTEXT.specs if spec[0] == "odds")
+# with five classes there are five planes of log-odds: fewer features of each
+LIGHT = features.Features(
+    (
+        ("odds", "patch", 0, 1, 0),
+        ("odds", "gaussian", 1.5),
+        ("odds", "gaussian", 3),
+        ("odds", "gaussian", 6),
+        ("odds", "hessian", 1.5),
+        ("odds", "hessian", 3),
+        ("image", "patch", 1, 1, 0),
+        ("image", "hessian", 1.5),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -193,7 +206,7 @@ def probabilities(
         say("  fitting the classifier, block by block")
         rows = mapped(lambda image: features.MULTISCALE.compute(image[None]), planes)
         # neighboring sections resemble each other: whole blocks of them are left out
-        folds = np.arange(training) * min(FOLDS, training) // training
+        folds = np.array(folds_of(training))
         found: list[np.ndarray] = [np.empty(0)] * len(planes)
         for fold in [*dict.fromkeys(folds.tolist()), -1]:
             used = np.flatnonzero(folds != fold)
@@ -213,6 +226,11 @@ def probabilities(
         stored = [arrays[f"arr_{i}"] for i in range(len(planes))]
     # the data term's own normalization and clipping, so that all methods have the same log p
     return [np.exp(Probabilities(count).potential(p, None, 1.0)) for p in stored]
+
+
+def folds_of(training: int) -> list[int]:
+    """The block of each training section."""
+    return [n * min(FOLDS, training) // training for n in range(training)]
 
 
 def mapped(function: Callable[..., Any], *items: Sequence[Any]) -> list[Any]:
@@ -440,27 +458,81 @@ def tune_cut(name: str, sections: list[Sections], effort: Effort) -> Tuned:
 # what is learned
 
 
-def tune_control(name: str, sections: list[Sections], effort: Effort, seed: int) -> Tuned:
-    """A second classifier, on the features that the weights are learned from."""
-    training, judges = sections[:2]
+def context(p: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The features that weights are learned from."""
+    return features.CONTEXT.compute(image[None], odds_of(p))
 
-    def context(p: np.ndarray, image: np.ndarray) -> np.ndarray:
-        return features.CONTEXT.compute(image[None], odds_of(p))
 
+def second(
+    training: Sections, left_out: Sequence[Sequence[int]], effort: Effort, seed: int
+) -> list[classifier.Trees]:
+    """Classifiers on these features, each without some sections."""
     drawn = []
     for number in range(len(training)):  # one after the other: features of all are many
         planes = context(training.probabilities[number], training.images[number])
         drawn.append(
             sample([planes], [training.labels[number]], 2 * effort.pixels // len(training), seed)
         )
-    x, y = (np.concatenate(part) for part in zip(*drawn, strict=True))
-    trees = classifier.fit(x, y, len(training.probabilities[0]), seed, iterations=effort.trees)
-    return finished(lambda p, image: np.log(trees.probabilities(context(p, image))), judges, {})
+    found = []
+    for without in left_out:
+        x, y = (
+            np.concatenate(part)
+            for part in zip(*(d for i, d in enumerate(drawn) if i not in without), strict=True)
+        )
+        count = len(training.probabilities[0])
+        found.append(classifier.fit(x, y, count, seed, iterations=effort.trees))
+    return found
+
+
+def again(trees: classifier.Trees, p: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The second classifier's probabilities, clipped as a data term's are."""
+    found = trees.probabilities(context(p, image))
+    return np.exp(Probabilities(len(found)).potential(found, None, 1.0))
+
+
+def tune_control(name: str, sections: list[Sections], effort: Effort, seed: int) -> Tuned:
+    """A second classifier, on the features that the weights are learned from."""
+    (trees,) = second(sections[0], [()], effort, seed)
+    return finished(lambda p, image: np.log(again(trees, p, image)), sections[1], {})
+
+
+def tune_both(
+    name: str, one: Set, sections: list[Sections], effort: Effort, seed: int, path: Path
+) -> Tuned:
+    """Weights learned on a second classifier's probabilities, these out of fold again."""
+    training = sections[0]
+    folds = folds_of(len(training))
+    blocks = [[i for i, f in enumerate(folds) if f == fold] for fold in dict.fromkeys(folds)]
+    *parts, whole = second(training, [*blocks, ()], effort, seed)
+    chosen = [parts[[i in block for block in blocks].index(True)] for i in range(len(training))]
+    given = [
+        replace(part, probabilities=mapped(again, trees, part.probabilities, part.images))
+        for part, trees in ((training, chosen), (sections[1], [whole] * len(sections[1])))
+    ]
+    recipe = recipe_of(name, one, effort, seed)
+    found = learned(recipe, one, given, path, f"{name}, seed {seed}")
+    return replace(found, labels=lambda p, image: found.labels(again(whole, p, image), image))
+
+
+def pieces(part: Sections, edge: int) -> Sections:
+    """Sections cut up, so that steps are small and each sees a part of one section."""
+    found = Sections([], [], [], [])
+    for row in zip(part.numbers, part.images, part.labels, part.probabilities, strict=True):
+        number, image, labels, p = row
+        corners = itertools.product(*(range(0, n, min(n, edge)) for n in image.shape))
+        for box in ((slice(y, y + edge), slice(x, x + edge)) for y, x in corners):
+            found.numbers.append(number)
+            found.images.append(image[box])
+            found.labels.append(labels[box])
+            found.probabilities.append(p[:, *box])
+    return found
 
 
 def recipe_of(name: str, one: Set, effort: Effort, seed: int) -> Recipe:
     """How the weights of a method are learned."""
     found: dict[str, Any] = {"neighborhood": "3x3" if "3x3" in name else RINGS}
+    if len(one.classes) > 2:
+        found |= {"features": LIGHT}
     return Recipe(**(found | effort.recipe), seed=seed)
 
 
@@ -468,7 +540,10 @@ def learned(
     recipe: Recipe, one: Set, sections: list[Sections], path: Path | None, note: str
 ) -> Tuned:
     """LAF with weights that are learned on the training sections."""
-    given = [examples.pair(part.images, part.labels, part.probabilities) for part in sections[:2]]
+    given = [
+        examples.pair(part.images, part.labels, part.probabilities)
+        for part in (pieces(sections[0], PIECE), sections[1])
+    ]
     names = {str(i): name for i, name in enumerate(one.classes, 1)}
 
     def progress(record: dict[str, Any]) -> None:
@@ -491,13 +566,12 @@ def labeled(p: np.ndarray, image: np.ndarray, model: Model) -> np.ndarray:
     return tiledlaf_label(image, probabilities=p, model=model, workers=1)
 
 
-METHODS = (*FILTERS, "graph cut", "LAF learned 3x3", "LAF learned rings", "second classifier")
 ORDER = (
     "none", "Gaussian", "median", "graph cut", "LAF uniform", "LAF learned 3x3",
-    "LAF learned rings", "second classifier",
+    "LAF learned rings", "second classifier", "second, then LAF",
 )  # fmt: skip
-OURS = "LAF learned rings"
-SEEDED = ORDER[-3:]
+OURS, BOTH = "LAF learned rings", "second, then LAF"
+SEEDED = ORDER[5:]
 
 
 def judge(tuned: Tuned, one: Set, judged: Sections) -> tuple[list[dict[str, Any]], list[Any]]:
@@ -549,7 +623,9 @@ def run(key: str, args: argparse.Namespace, effort: Effort) -> dict[str, list[di
     found: dict[str, list[dict[str, Any]]] = {}
     for name in ORDER:
         for seed in range(args.seeds if name in SEEDED else 1):
-            stem = name.replace(" ", "-").lower() + (f"-{seed}" if name in SEEDED else "")
+            stem = name.replace(",", "").replace(" ", "-").lower() + (
+                f"-{seed}" if name in SEEDED else ""
+            )
             file = kept / f"{stem}.json"
             if not file.exists():
                 if not sections:
@@ -588,6 +664,8 @@ def tune(
         return tune_cut(name, sections, effort)
     if name == "second classifier":
         return tune_control(name, sections, effort, seed)
+    if name == BOTH:
+        return tune_both(name, one, sections, effort, seed, path)
     recipe = recipe_of(name, one, effort, seed)
     return learned(recipe, one, sections, path, f"{name}, seed {seed}")
 
@@ -682,7 +760,7 @@ def draw(
         colors = colors[[0, 1, 5]]
     shown = [("image", np.repeat(gray[..., None], 3, 2)), ("truth", colors[wanted])]
     for name in found:
-        stem = name.replace(" ", "-").lower() + ("-0" if name in SEEDED else "")
+        stem = name.replace(",", "").replace(" ", "-").lower() + ("-0" if name in SEEDED else "")
         labels = np.asarray(PIL.Image.open(kept / f"{stem}.png"))[part]
         error = 100 * float((labels != wanted)[wanted > 0].mean())
         mixed = colors[labels].copy()
