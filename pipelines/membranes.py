@@ -32,7 +32,7 @@ from tiledlaf.model import Model
 from tiledlaf.training import Data, Recipe, fit_bias, train
 
 FOLDS = 5
-SEARCHED = 400_000  # validation pixels that parameters are searched on
+SEARCHED = 800_000  # scores of validation pixels that parameters are searched on
 RINGS = "rings:3,7"
 PIECE = 512  # edge of what a step of learning sees
 ROOT = Path(__file__).parents[1]
@@ -263,7 +263,8 @@ def median(p: np.ndarray, image: np.ndarray, window: int) -> np.ndarray:
     """Medians of the probabilities, plane by plane; two classes have one plane."""
     first = p[:1] if len(p) == 2 else p
     found = np.stack([ndimage.median_filter(plane, window, mode="mirror") for plane in first])
-    return np.log(np.concatenate([found, 1 - found]) if len(p) == 2 else found)
+    found = np.concatenate([found, 1 - found]) if len(p) == 2 else found
+    return np.log(np.maximum(found, np.float32(1e-6)))
 
 
 def uniform(
@@ -323,7 +324,7 @@ def tune_filter(name: str, sections: list[Sections], effort: Effort) -> Tuned:
     best: tuple[float, dict[str, Any]] = (np.inf, {})
     for chosen in combinations(choices, effort.fine):
         x, y = scored(function, judges, chosen)
-        stride = max(1, len(y) // SEARCHED)
+        stride = max(1, x.size // SEARCHED)
         best = min(best, (fit_bias(x[::stride], y[::stride])[1], chosen), key=lambda one: one[0])
     return finished(function, judges, best[1])
 
@@ -621,7 +622,7 @@ def run(key: str, args: argparse.Namespace, effort: Effort) -> dict[str, list[di
     note.write_text(json.dumps(about, indent=1) + "\n")
     sections: list[Sections] = []
     found: dict[str, list[dict[str, Any]]] = {}
-    for name in ORDER:
+    for name in ORDER if len(one.classes) > 2 else [n for n in ORDER if n != BOTH]:
         for seed in range(args.seeds if name in SEEDED else 1):
             stem = name.replace(",", "").replace(" ", "-").lower() + (
                 f"-{seed}" if name in SEEDED else ""

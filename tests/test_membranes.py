@@ -1,6 +1,7 @@
 """The pipeline on membranes: what a small start leaves, and that a second one takes it."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ def start(data, folder, *more):
     command = [sys.executable, "pipelines/membranes.py", "--small", "--sets", "isbi"]
     return subprocess.run(
         [*command, "--data", data, "--output", folder, *more],
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
