@@ -34,6 +34,7 @@ from tiledlaf.training import Data, Recipe, fit_bias, train
 FOLDS = 5
 SEARCHED = 800_000  # scores of validation pixels that parameters are searched on
 RINGS = "rings:3,7"
+WIDE = "rings:3,7,15"  # with more classes: some, such as mitochondria, are wide
 PIECE = 512  # edge of what a step of learning sees
 ROOT = Path(__file__).parents[1]
 Scores = Callable[..., np.ndarray]
@@ -102,6 +103,7 @@ LIGHT = features.Features(
         ("odds", "gaussian", 1.5),
         ("odds", "gaussian", 3),
         ("odds", "gaussian", 6),
+        ("odds", "gaussian", 12),
         ("odds", "hessian", 1.5),
         ("odds", "hessian", 3),
         ("image", "patch", 1, 1, 0),
@@ -417,7 +419,16 @@ def cut(
 
 def tune_cut(name: str, sections: list[Sections], effort: Effort) -> Tuned:
     """Contrast, smoothness and biases of the lowest error, by turns."""
-    judges = sections[1]
+    judges, two = sections[1], len(sections[1].probabilities[0]) == 2
+    if not two:  # expansions are slow: search on the upper halves
+        upper = [slice(0, -(-len(t) // 2)) for t in judges.labels]
+        judges = Sections(
+            judges.numbers,
+            [i[u] for i, u in zip(judges.images, upper, strict=True)],
+            [t[u] for t, u in zip(judges.labels, upper, strict=True)],
+            [p[:, u] for p, u in zip(judges.probabilities, upper, strict=True)],
+        )
+    shifts = (-2, -1, 0, 1, 2) if two else (-1, 0, 1)
 
     def error(one: dict[str, Any]) -> float:
         key = json.dumps(one)
@@ -431,7 +442,7 @@ def tune_cut(name: str, sections: list[Sections], effort: Effort) -> Tuned:
         return seen[key]
 
     seen: dict[str, float] = {}
-    start = finished(none, judges, {}).chosen["bias"]
+    start = finished(none, sections[1], {}).chosen["bias"]
     smooth = (0.1, 0.2, 0.35, 0.6, 1.0) if effort.fine else (0.2,)
     best: list[dict[str, Any]] = []
     # plain ones, and ones that see contrast, each to its end: the better one stays
@@ -442,17 +453,19 @@ def tune_cut(name: str, sections: list[Sections], effort: Effort) -> Tuned:
         for factor in (2.0, 1.3) if effort.fine else ():
             one = min((one | {"smooth": one["smooth"] * f} for f in (1 / factor, 1, factor)),
                       key=error)  # fmt: skip
-            for j in range(1 if len(start) == 2 else 0, len(start)):
+            for j in range(1 if two else 0, len(start)):
                 step = 0.25 * (factor - 1)
                 one = min(
                     (
                         one | {"bias": [b + d * (i == j) for i, b in enumerate(one["bias"])]}
-                        for d in (-2 * step, -step, 0, step, 2 * step)
+                        for d in (step * shift for shift in shifts)
                     ),
                     key=error,
                 )
         best.append(one)
     chosen = min(best, key=error)
+    judges = sections[1]
+    seen.clear()  # the error of whole sections
     return Tuned(lambda p, image: cut(p, image, **chosen), chosen, error(chosen))
 
 
@@ -531,9 +544,10 @@ def pieces(part: Sections, edge: int) -> Sections:
 
 def recipe_of(name: str, one: Set, effort: Effort, seed: int) -> Recipe:
     """How the weights of a method are learned."""
-    found: dict[str, Any] = {"neighborhood": "3x3" if "3x3" in name else RINGS}
+    far = RINGS if len(one.classes) == 2 else WIDE
+    found: dict[str, Any] = {"neighborhood": "3x3" if "3x3" in name else far}
     if len(one.classes) > 2:
-        found |= {"features": LIGHT}
+        found |= {"features": LIGHT, "steps": 150}
     return Recipe(**(found | effort.recipe), seed=seed)
 
 
