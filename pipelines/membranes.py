@@ -1,0 +1,846 @@
+"""Thin membranes in electron microscopy: learned regularization beside what else is in use.
+
+``python pipelines/membranes.py`` prints one table and leaves it, with pictures, in a folder. All
+methods get the same out-of-fold probabilities, and each is tuned on validation sections, its
+decision bias included. What is finished is kept there: a second start goes on or prints at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import sys
+import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+from scipy import ndimage
+
+from tiledlaf import classifier, evaluation, examples, features, flow, images, stencil
+from tiledlaf import label as tiledlaf_label
+from tiledlaf.cluster import open_pool
+from tiledlaf.dataterm import Probabilities
+from tiledlaf.model import Model
+from tiledlaf.training import Data, Recipe, fit_bias, train
+
+FOLDS = 5
+SEARCHED = 800_000  # scores of validation pixels that parameters are searched on
+RINGS = "rings:3,7"
+WIDE = "rings:3,7,15"  # with more classes: some, such as mitochondria, are wide
+PIECE = 512  # edge of what a step of learning sees
+ROOT = Path(__file__).parents[1]
+Scores = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True)
+class Set:
+    """Sections with labels, and how they are split.
+
+    Attributes
+    ----------
+    image, labels : paths below the data folder, with the section's number to fill in
+    training, validation, judged : first section and the one after the last
+    classes : label values of the truth by name; the first is the thin class
+    shown : y, x and edge of the picture's part of the first judged section
+    """
+
+    title: str
+    image: str
+    labels: str
+    training: tuple[int, int]
+    validation: tuple[int, int]
+    judged: tuple[int, int]
+    classes: dict[str, tuple[int, ...]]
+    shown: tuple[int, int, int]
+
+
+VNC = Set(
+    "VNC membranes",
+    "vnc/stack1/raw/{:02d}.tif",
+    "vnc/stack1/labels/labels{:08d}.png",
+    (0, 9),
+    (9, 11),
+    (12, 14),
+    {"membrane": (0, 32, 64, 96, 128), "other": (159, 191, 223, 255)},
+    (320, 320, 320),
+)
+SETS = {
+    "isbi": Set(
+        "ISBI 2012",
+        "isbi2012/train/image/{}.png",
+        "isbi2012/train/label/{}.png",
+        (0, 13),
+        (13, 16),
+        (17, 21),
+        {"membrane": (0,), "inside": (255,)},
+        (128, 128, 256),
+    ),
+    "vnc": VNC,
+    "vnc5": replace(
+        VNC,
+        title="VNC, five classes",
+        classes={
+            "membrane": (0, 32, 64, 96, 128),
+            "glia": (159,),
+            "mitochondria": (191,),
+            "synapse": (223,),
+            "inside": (255,),
+        },
+    ),
+}
+# with five classes there are five planes of log-odds: fewer features of each
+LIGHT = features.Features(
+    (
+        ("odds", "patch", 0, 1, 0),
+        ("odds", "gaussian", 1.5),
+        ("odds", "gaussian", 3),
+        ("odds", "gaussian", 6),
+        ("odds", "gaussian", 12),
+        ("odds", "hessian", 1.5),
+        ("odds", "hessian", 3),
+        ("image", "patch", 1, 1, 0),
+        ("image", "hessian", 1.5),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is computed.
+
+    Attributes
+    ----------
+    edge : sections that are longer are thinned out to every so-manyth pixel
+    sections : of each of the three groups at most
+    pixels, trees : of both classifiers
+    recipe : how weights are learned, where not by default
+    fine : whether all parameters of the others are tried, or two of each
+    """
+
+    edge: int = 2048
+    sections: int = 100
+    pixels: int = 150_000
+    trees: int = 150
+    recipe: dict[str, Any] = field(default_factory=dict)
+    fine: bool = True
+
+
+FULL = Effort()
+SMALL = Effort(256, 2, 8_000, 15, {"steps": 10, "prototypes": 8}, False)
+
+
+@dataclass(frozen=True, eq=False)
+class Sections:
+    """Sections with labels 1..J and probabilities (J, y, x)."""
+
+    numbers: list[int]
+    images: list[np.ndarray]
+    labels: list[np.ndarray]
+    probabilities: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def read(path: Path) -> np.ndarray:
+    """The pixels of an image of one channel."""
+    found = images.open_image(str(path))
+    return found.read(tuple(slice(0, n) for n in found.grid))[0]
+
+
+def thinned(pixels: np.ndarray, effort: Effort) -> tuple[slice, ...]:
+    """Which pixels of a section are used."""
+    return (slice(None, None, -(-max(pixels.shape) // effort.edge)),) * 2
+
+
+def load(one: Set, data: Path, effort: Effort, kept: Path) -> list[Sections]:
+    """Training, validation and judged sections; probabilities come from the folder or go there."""
+    groups = [
+        list(range(*span))[: effort.sections] for span in (one.training, one.validation, one.judged)
+    ]
+    numbers = [n for group in groups for n in group]
+    planes, truths = [], []
+    for number in numbers:
+        pixels = read(data / one.image.format(number))
+        values = read(data / one.labels.format(number)).astype(int)
+        part = thinned(pixels, effort)
+        found = [examples.Class(name, group) for name, group in one.classes.items()]
+        planes.append(np.ascontiguousarray(pixels[part]))
+        truths.append(examples.targets(values[part], found))
+    chances = probabilities(planes, truths, len(groups[0]), len(one.classes), effort, kept)
+    out, start = [], 0
+    for group in groups:
+        part = slice(start, start + len(group))
+        out.append(Sections(group, planes[part], truths[part], chances[part]))
+        start += len(group)
+    return out
+
+
+def sample(
+    rows: Sequence[np.ndarray], truths: Sequence[np.ndarray], count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, F) and classes from 0 of pixels drawn from all sections."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for planes, truth in zip(rows, truths, strict=True):
+        labeled = np.flatnonzero(truth)
+        chosen = np.sort(rng.choice(labeled, min(count // len(rows), len(labeled)), replace=False))
+        found.append((planes.reshape(len(planes), -1)[:, chosen].T, truth.ravel()[chosen]))
+    x, y = (np.concatenate(part) for part in zip(*found, strict=True))
+    return np.ascontiguousarray(x), y.astype(np.int64) - 1
+
+
+def probabilities(
+    planes: list[np.ndarray], truths: list[np.ndarray], training: int, count: int, effort: Effort,
+    kept: Path,
+) -> list[np.ndarray]:  # fmt: skip
+    """Of a classifier fitted to the other blocks of training sections; of all for the others."""
+    file = kept / "probabilities.npz"
+    if not file.exists():
+        say("  fitting the classifier, block by block")
+        rows = mapped(lambda image: features.MULTISCALE.compute(image[None]), planes)
+        # neighboring sections resemble each other: whole blocks of them are left out
+        folds = np.array(folds_of(training))
+        found: list[np.ndarray] = [np.empty(0)] * len(planes)
+        for fold in [*dict.fromkeys(folds.tolist()), -1]:
+            used = np.flatnonzero(folds != fold)
+            drawn = sample(
+                [rows[i] for i in used], [truths[i] for i in used], effort.pixels, max(fold, 0)
+            )
+            trees = classifier.fit(*drawn, count, iterations=effort.trees)
+            wanted = range(training, len(planes)) if fold < 0 else np.flatnonzero(folds == fold)
+            for i, p in zip(
+                wanted, mapped(trees.probabilities, [rows[i] for i in wanted]), strict=True
+            ):
+                found[i] = np.round(p * 65535).astype(np.uint16)
+        partial = file.with_suffix(".partial.npz")
+        np.savez_compressed(partial, *found)
+        partial.replace(file)
+    with np.load(file) as arrays:
+        stored = [arrays[f"arr_{i}"] for i in range(len(planes))]
+    # the data term's own normalization and clipping, so that all methods have the same log p
+    return [np.exp(Probabilities(count).potential(p, None, 1.0)) for p in stored]
+
+
+def folds_of(training: int) -> list[int]:
+    """The block of each training section."""
+    return [n * min(FOLDS, training) // training for n in range(training)]
+
+
+def mapped(function: Callable[..., Any], *items: Sequence[Any]) -> list[Any]:
+    """Results in order, by as many threads as there are processors."""
+    with open_pool(None, None, None) as pool:
+        return pool.each(lambda _, item: function(*item), None, list(zip(*items, strict=True)))
+
+
+def odds_of(p: np.ndarray) -> np.ndarray:
+    """Log-odds for features."""
+    return features.log_odds(np.log(p))
+
+
+# the methods that are no learned ones: scores, to which a bias is added before argmax
+
+
+def none(p: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The probabilities themselves."""
+    return np.log(p)
+
+
+def gaussian(p: np.ndarray, image: np.ndarray, sigma: float, of: str) -> np.ndarray:
+    """Blurred probabilities, or blurred logarithms of them."""
+    source = np.log(p) if of == "log p" else p
+    found = np.stack([ndimage.gaussian_filter(plane, sigma, mode="mirror") for plane in source])
+    return found if of == "log p" else np.log(found)
+
+
+def median(p: np.ndarray, image: np.ndarray, window: int) -> np.ndarray:
+    """Medians of the probabilities, plane by plane; two classes have one plane."""
+    first = p[:1] if len(p) == 2 else p
+    found = np.stack([ndimage.median_filter(plane, window, mode="mirror") for plane in first])
+    found = np.concatenate([found, 1 - found]) if len(p) == 2 else found
+    return np.log(np.maximum(found, np.float32(1e-6)))
+
+
+def uniform(
+    p: np.ndarray, image: np.ndarray, neighborhood: str, time: float, rho: float
+) -> np.ndarray:
+    """Z(T) of the linearized assignment flow with equal weights."""
+    offsets = stencil.parse(neighborhood, 2)
+    weights = stencil.uniform(offsets, p.shape[1:])
+    return flow.solve(weights, -np.log(p), offsets, time=time, rho=rho).z
+
+
+FILTERS: dict[str, tuple[Scores, dict[str, Sequence[Any]]]] = {
+    "none": (none, {}),
+    "Gaussian": (
+        gaussian,
+        {"sigma": (0.7, 1, 1.4, 2, 2.5, 3, 4), "of": ("p", "log p")},
+    ),
+    "median": (median, {"window": (3, 5, 7, 9, 11)}),
+    "LAF uniform": (
+        uniform,
+        {"neighborhood": ("3x3", "5x5", RINGS), "time": (0.5, 1, 2, 3, 5, 8), "rho": (0.5, 1, 2)},
+    ),
+}
+
+
+def combinations(choices: dict[str, Sequence[Any]], fine: bool) -> list[dict[str, Any]]:
+    """All combinations of parameters; of the first two values of each unless fine."""
+    values = [v if fine else v[:2] for v in choices.values()]
+    return [dict(zip(choices, row, strict=True)) for row in itertools.product(*values)]
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A method that is ready: labels of (p, image), and what was chosen for it."""
+
+    labels: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    chosen: dict[str, Any]
+    validation: float
+
+
+def biased(scores: np.ndarray, bias: Sequence[float]) -> np.ndarray:
+    """Labels 1..J of scores with biases."""
+    return (scores + np.asarray(bias, np.float32)[:, None, None]).argmax(0).astype(np.uint8) + 1
+
+
+def rows_of(scores: list[np.ndarray], truths: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n, J) and classes from 0 of labeled pixels."""
+    x = np.concatenate([s.reshape(len(s), -1).T for s in scores])
+    y = np.concatenate([t.ravel() for t in truths]).astype(np.int64)
+    return x[y > 0], y[y > 0] - 1
+
+
+def tune_filter(name: str, sections: list[Sections], effort: Effort) -> Tuned:
+    """The parameters and biases of the lowest error on validation."""
+    function, choices = FILTERS[name]
+    judges = sections[1]
+    best: tuple[float, dict[str, Any]] = (np.inf, {})
+    for chosen in combinations(choices, effort.fine):
+        x, y = scored(function, judges, chosen)
+        stride = max(1, x.size // SEARCHED)
+        best = min(best, (fit_bias(x[::stride], y[::stride])[1], chosen), key=lambda one: one[0])
+    return finished(function, judges, best[1])
+
+
+def scored(
+    function: Scores, judges: Sections, chosen: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of validation pixels and their classes."""
+    found = mapped(lambda p, i: function(p, i, **chosen), judges.probabilities, judges.images)
+    return rows_of(found, judges.labels)
+
+
+def finished(function: Scores, judges: Sections, chosen: dict[str, Any]) -> Tuned:
+    """Biases fitted to all of validation."""
+    bias, error = fit_bias(*scored(function, judges, chosen))
+    return Tuned(
+        lambda p, image: biased(function(p, image, **chosen), bias),
+        chosen | {"bias": bias.round(4).tolist()}, error,
+    )  # fmt: skip
+
+
+# graph cuts: 8 neighbors, plain or cheaper where the image changes
+
+STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))
+
+
+def strengths(
+    image: np.ndarray, smooth: float, contrast: float
+) -> list[tuple[tuple[int, int], np.ndarray]]:
+    """What a change of label from a pixel to its neighbor costs, an array a direction."""
+    gray, found = ndimage.gaussian_filter(image.astype(np.float32), 1), []
+    for dy, dx in STEPS:
+        moved = np.roll(gray, (-dy, -dx), (0, 1))
+        square = (gray - moved) ** 2
+        cost = np.full(gray.shape, smooth / np.hypot(dy, dx), np.float64)
+        if contrast:
+            cost *= np.exp(-square / (2 * contrast * square.mean()))
+        # no neighbor beyond the border
+        cost[len(cost) - dy :] = 0
+        cost[:, cost.shape[1] - dx if dx > 0 else 0 : None if dx > 0 else -dx or 0] = 0
+        found.append(((dy, dx), cost))
+    return found
+
+
+def expand(
+    unary: np.ndarray, costs: list[tuple[tuple[int, int], np.ndarray]], now: np.ndarray, label: int
+) -> np.ndarray:
+    """The best move in which pixels may change to one label: a minimal cut."""
+    import maxflow
+
+    graph = maxflow.GraphFloat(now.size, 4 * now.size)
+    nodes = graph.add_grid_nodes(now.shape)
+    keep = np.take_along_axis(unary, now[None], 0)[0].astype(np.float64)
+    keep[now == label] = 1e9  # it has the label already
+    take = unary[label].astype(np.float64)
+    for (dy, dx), cost in costs:
+        other = np.roll(now, (-dy, -dx), (0, 1))
+        apart, first, second = (
+            cost * (now != other), cost * (now != label), cost * (other != label)
+        )  # fmt: skip
+        # keep/keep costs `apart`, keep/take `first`, take/keep `second`, take/take nothing
+        take += second - apart
+        keep += np.roll(second, (dy, dx), (0, 1))
+        structure = np.zeros((3, 3))
+        structure[1 + dy, 1 + dx] = 1
+        graph.add_grid_edges(nodes, first + second - apart, structure, symmetric=False)
+    least = np.minimum(keep, take)
+    graph.add_grid_tedges(nodes, take - least, keep - least)
+    graph.maxflow()
+    return np.where(graph.get_grid_segments(nodes), label, now)
+
+
+def cut(
+    p: np.ndarray, image: np.ndarray, smooth: float, contrast: float, bias: Sequence[float]
+) -> np.ndarray:
+    """Labels 1..J by a graph cut (two classes: exact) or alpha-expansion."""
+    unary = -np.log(p) - np.asarray(bias)[:, None, None]
+    costs = strengths(image, smooth, contrast)
+    if len(p) == 2:
+        return expand(unary, costs, np.zeros(image.shape, np.int64), 1).astype(np.uint8) + 1
+    now = unary.argmin(axis=0)
+    for _ in range(3):
+        before = now
+        for label in range(len(p)):
+            now = expand(unary, costs, now, label)
+        if (now == before).all():
+            break
+    return now.astype(np.uint8) + 1
+
+
+def tune_cut(name: str, sections: list[Sections], effort: Effort) -> Tuned:
+    """Contrast, smoothness and biases of the lowest error, by turns."""
+    judges, two = sections[1], len(sections[1].probabilities[0]) == 2
+    if not two:  # expansions are slow: search on the upper halves
+        upper = [slice(0, -(-len(t) // 2)) for t in judges.labels]
+        judges = Sections(
+            judges.numbers,
+            [i[u] for i, u in zip(judges.images, upper, strict=True)],
+            [t[u] for t, u in zip(judges.labels, upper, strict=True)],
+            [p[:, u] for p, u in zip(judges.probabilities, upper, strict=True)],
+        )
+    shifts = (-2, -1, 0, 1, 2) if two else (-1, 0, 1)
+
+    def error(one: dict[str, Any]) -> float:
+        key = json.dumps(one)
+        if key not in seen:
+            found = mapped(lambda p, i: cut(p, i, **one), judges.probabilities, judges.images)
+            wrong, all_ = 0, 0
+            for label, truth in zip(found, judges.labels, strict=True):
+                wrong += int(((label != truth) & (truth > 0)).sum())
+                all_ += int((truth > 0).sum())
+            seen[key] = wrong / all_
+        return seen[key]
+
+    seen: dict[str, float] = {}
+    start = finished(none, sections[1], {}).chosen["bias"]
+    smooth = (0.1, 0.2, 0.35, 0.6, 1.0) if effort.fine else (0.2,)
+    best: list[dict[str, Any]] = []
+    # plain ones, and ones that see contrast, each to its end: the better one stays
+    for contrasts in ((0,), (0.5, 2, 8)) if effort.fine else ((0,), (2,)):
+        one = min(
+            (dict(smooth=s, contrast=c, bias=start) for s in smooth for c in contrasts), key=error
+        )
+        for factor in (2.0, 1.3) if effort.fine else ():
+            one = min((one | {"smooth": one["smooth"] * f} for f in (1 / factor, 1, factor)),
+                      key=error)  # fmt: skip
+            for j in range(1 if two else 0, len(start)):
+                step = 0.25 * (factor - 1)
+                one = min(
+                    (
+                        one | {"bias": [b + d * (i == j) for i, b in enumerate(one["bias"])]}
+                        for d in (step * shift for shift in shifts)
+                    ),
+                    key=error,
+                )
+        best.append(one)
+    chosen = min(best, key=error)
+    judges = sections[1]
+    seen.clear()  # the error of whole sections
+    return Tuned(lambda p, image: cut(p, image, **chosen), chosen, error(chosen))
+
+
+# what is learned
+
+
+def context(p: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The features that weights are learned from."""
+    return features.CONTEXT.compute(image[None], odds_of(p))
+
+
+def second(
+    training: Sections, left_out: Sequence[Sequence[int]], effort: Effort, seed: int
+) -> list[classifier.Trees]:
+    """Classifiers on these features, each without some sections."""
+    drawn = []
+    for number in range(len(training)):  # one after the other: features of all are many
+        planes = context(training.probabilities[number], training.images[number])
+        drawn.append(
+            sample([planes], [training.labels[number]], 2 * effort.pixels // len(training), seed)
+        )
+    found = []
+    for without in left_out:
+        x, y = (
+            np.concatenate(part)
+            for part in zip(*(d for i, d in enumerate(drawn) if i not in without), strict=True)
+        )
+        count = len(training.probabilities[0])
+        found.append(classifier.fit(x, y, count, seed, iterations=effort.trees))
+    return found
+
+
+def again(trees: classifier.Trees, p: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The second classifier's probabilities, clipped as a data term's are."""
+    found = trees.probabilities(context(p, image))
+    return np.exp(Probabilities(len(found)).potential(found, None, 1.0))
+
+
+def tune_control(name: str, sections: list[Sections], effort: Effort, seed: int) -> Tuned:
+    """A second classifier, on the features that the weights are learned from."""
+    (trees,) = second(sections[0], [()], effort, seed)
+    return finished(lambda p, image: np.log(again(trees, p, image)), sections[1], {})
+
+
+def tune_both(
+    name: str, one: Set, sections: list[Sections], effort: Effort, seed: int, path: Path
+) -> Tuned:
+    """Weights learned on a second classifier's probabilities, these out of fold again."""
+    training = sections[0]
+    folds = folds_of(len(training))
+    blocks = [[i for i, f in enumerate(folds) if f == fold] for fold in dict.fromkeys(folds)]
+    *parts, whole = second(training, [*blocks, ()], effort, seed)
+    chosen = [parts[[i in block for block in blocks].index(True)] for i in range(len(training))]
+    given = [
+        replace(part, probabilities=mapped(again, trees, part.probabilities, part.images))
+        for part, trees in ((training, chosen), (sections[1], [whole] * len(sections[1])))
+    ]
+    recipe = recipe_of(name, one, effort, seed)
+    found = learned(recipe, one, given, path, f"{name}, seed {seed}")
+    return replace(found, labels=lambda p, image: found.labels(again(whole, p, image), image))
+
+
+def pieces(part: Sections, edge: int) -> Sections:
+    """Sections cut up, so that steps are small and each sees a part of one section."""
+    found = Sections([], [], [], [])
+    for row in zip(part.numbers, part.images, part.labels, part.probabilities, strict=True):
+        number, image, labels, p = row
+        corners = itertools.product(*(range(0, n, min(n, edge)) for n in image.shape))
+        for box in ((slice(y, y + edge), slice(x, x + edge)) for y, x in corners):
+            found.numbers.append(number)
+            found.images.append(image[box])
+            found.labels.append(labels[box])
+            found.probabilities.append(p[:, *box])
+    return found
+
+
+def recipe_of(name: str, one: Set, effort: Effort, seed: int) -> Recipe:
+    """How the weights of a method are learned."""
+    far = RINGS if len(one.classes) == 2 else WIDE
+    found: dict[str, Any] = {"neighborhood": "3x3" if "3x3" in name else far}
+    if len(one.classes) > 2:
+        found |= {"features": LIGHT, "steps": 150}
+    return Recipe(**(found | effort.recipe), seed=seed)
+
+
+def learned(
+    recipe: Recipe, one: Set, sections: list[Sections], path: Path | None, note: str
+) -> Tuned:
+    """LAF with weights that are learned on the training sections."""
+    given = [
+        examples.pair(part.images, part.labels, part.probabilities)
+        for part in (pieces(sections[0], PIECE), sections[1])
+    ]
+    names = {str(i): name for i, name in enumerate(one.classes, 1)}
+
+    def progress(record: dict[str, Any]) -> None:
+        if "validation" in record and "step" in record:
+            say(
+                f"  {note}: step {record['step']}, loss {record['loss']:.4f}, "
+                f"validation {100 * record['validation']:.3f} %, {record['seconds']:.0f} s"
+            )
+
+    with open_pool(None, None, None) as pool:
+        model = train(
+            Data(*given, term="probabilities", names=names), recipe, pool, path, progress=progress
+        )
+    about = {"steps": model.trained["steps"], "sigma": round(model.predictor.sigma, 4)}
+    return Tuned(lambda p, image: labeled(p, image, model), about, float(model.trained["error"]))
+
+
+def labeled(p: np.ndarray, image: np.ndarray, model: Model) -> np.ndarray:
+    """Labels 1..J of a trained model, by one thread."""
+    return tiledlaf_label(image, probabilities=p, model=model, workers=1)
+
+
+ORDER = (
+    "none", "Gaussian", "median", "graph cut", "LAF uniform", "LAF learned 3x3",
+    "LAF learned rings", "second classifier", "second, then LAF",
+)  # fmt: skip
+OURS, BOTH = "LAF learned rings", "second, then LAF"
+SEEDED = ORDER[5:]
+
+
+def judge(tuned: Tuned, one: Set, judged: Sections) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Numbers of each judged section, and its labels."""
+    found = mapped(tuned.labels, judged.probabilities, judged.images)
+    names = dict(enumerate(one.classes, 1))
+    rows = []
+    for number, labels, truth in zip(judged.numbers, found, judged.labels, strict=True):
+        about = evaluation.evaluate(
+            labels, truth, names=names, values={i: (i,) for i in names}, boundary=names[1]
+        )
+        rows.append({
+            "section": number, "error": about.error, "confusion": about.confusion.tolist(),
+            "rand": about.rand,
+        })  # fmt: skip
+    return rows, found
+
+
+def seconds(tuned: Tuned, p: np.ndarray, image: np.ndarray) -> float:
+    """Of one megapixel, by one thread and after a warm-up; the least of three."""
+    count = -(-1024 // image.shape[0]) if image.shape[0] >= 512 else 1
+    # mirrored, as sections may be smaller than a megapixel
+    edges = [(0, (count - 1) * n) for n in image.shape]
+    p, image = np.pad(p, [(0, 0), *edges], "symmetric"), np.pad(image, edges, "symmetric")
+    tuned.labels(p, image)
+    found = []
+    for _ in range(3):
+        start = clock.perf_counter()
+        tuned.labels(p, image)
+        found.append(clock.perf_counter() - start)
+    return min(found) * 2**20 / image.size
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr, the table to stdout."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(key: str, args: argparse.Namespace, effort: Effort) -> dict[str, list[dict[str, Any]]]:
+    """The results of a set, a list of seeds a method; those of earlier starts are taken."""
+    one, kept = SETS[key], args.output / key
+    kept.mkdir(parents=True, exist_ok=True)
+    about = json.loads(json.dumps({"set": asdict(one), "effort": asdict(effort)}))
+    note = kept / "settings.json"
+    if note.exists() and json.loads(note.read_text()) != about:
+        raise SystemExit(f"{kept}: made with other settings; remove it or choose another --output")
+    note.write_text(json.dumps(about, indent=1) + "\n")
+    sections: list[Sections] = []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in ORDER if len(one.classes) > 2 else [n for n in ORDER if n != BOTH]:
+        for seed in range(args.seeds if name in SEEDED else 1):
+            stem = name.replace(",", "").replace(" ", "-").lower() + (
+                f"-{seed}" if name in SEEDED else ""
+            )
+            file = kept / f"{stem}.json"
+            if not file.exists():
+                if not sections:
+                    say(f"{one.title}: reading")
+                    sections = load(one, args.data, effort, kept)
+                started = clock.perf_counter()
+                tuned = tune(name, seed, one, sections, effort, kept / f"{stem}.model")
+                took = clock.perf_counter() - started
+                rows, labels = judge(tuned, one, sections[2])
+                record = {
+                    "method": name, "seed": seed, "validation": tuned.validation,
+                    "chosen": tuned.chosen, "tuning": took,
+                    "seconds": seconds(
+                        tuned, sections[2].probabilities[0], sections[2].images[0]
+                    ),
+                    "sections": rows,
+                }  # fmt: skip
+                PIL.Image.fromarray(labels[0]).save(kept / f"{stem}.png")
+                file.write_text(json.dumps(record, indent=1) + "\n")
+                say(
+                    f"{one.title}, {stem}: validation {100 * tuned.validation:.3f} %, judged "
+                    f"{100 * np.mean([r['error'] for r in rows]):.3f} %, {took:.0f} s"
+                )
+            found.setdefault(name, []).append(json.loads(file.read_text()))
+    draw(one, args.data, effort, kept, found, args.output / f"{key}.png")
+    return found
+
+
+def tune(
+    name: str, seed: int, one: Set, sections: list[Sections], effort: Effort, path: Path
+) -> Tuned:
+    """A method with its best parameters."""
+    if name in FILTERS:
+        return tune_filter(name, sections, effort)
+    if name == "graph cut":
+        return tune_cut(name, sections, effort)
+    if name == "second classifier":
+        return tune_control(name, sections, effort, seed)
+    if name == BOTH:
+        return tune_both(name, one, sections, effort, seed, path)
+    recipe = recipe_of(name, one, effort, seed)
+    return learned(recipe, one, sections, path, f"{name}, seed {seed}")
+
+
+def summary(one: Set, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of a method: means over the seeds, of all judged pixels together."""
+    errors, f1, iou, rand = [], [], [], []
+    for result in results:
+        table = np.sum([r["confusion"] for r in result["sections"]], axis=0)
+        right, either = np.diag(table), table.sum(0) + table.sum(1)
+        errors.append(1 - right.sum() / table.sum())
+        f1.append(2 * right / np.maximum(either, 1))
+        iou.append(np.mean(right / np.maximum(either - right, 1)))
+        rand.append(np.mean([r["rand"] for r in result["sections"]]))
+    return {
+        "error": 100 * np.mean(errors),
+        "spread": 100 * (np.max(errors) - np.min(errors)),
+        "f1": dict(zip(one.classes, np.mean(f1, axis=0).tolist(), strict=True)),
+        "iou": np.mean(iou),
+        "rand": np.mean(rand),
+        "seconds": np.mean([r["seconds"] for r in results]),
+        "validation": 100 * np.mean([r["validation"] for r in results]),
+        "sections": 100
+        * np.mean([[r["error"] for r in result["sections"]] for result in results], axis=0),
+    }
+
+
+def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> list[list[str]]:
+    """One row a set and method, with a head."""
+    classes = list(dict.fromkeys(name for key in found for name in SETS[key].classes))
+    head = ["set", "method", "seeds", "error %", "spread", *(f"F1 {name}" for name in classes)]
+    rows = [[*head, "mean F1", "mean IoU", "Rand error", "s/Mpx", "validation %"]]
+    for key, methods in found.items():
+        for name, results in methods.items():
+            about = summary(SETS[key], results)
+            many = "alpha-expansion" if len(about["f1"]) > 2 else name
+            rows.append([
+                key, many if name == "graph cut" else name, str(len(results)),
+                f"{about['error']:.2f}", f"{about['spread']:.2f}",
+                *(f"{about['f1'][c]:.3f}" if c in about["f1"] else "" for c in classes),
+                f"{np.mean(list(about['f1'].values())):.3f}", f"{about['iou']:.3f}",
+                f"{about['rand']:.3f}", f"{about['seconds']:.2f}", f"{about['validation']:.2f}",
+            ])  # fmt: skip
+    return rows
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of text with columns below each other; the first two to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(w) if i < 2 else text.rjust(w)
+            for i, (text, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def comparison(key: str, methods: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """How the learned weights compare with each other method, section by section too."""
+    one, thin = SETS[key], next(iter(SETS[key].classes))
+    ours, lines = summary(one, methods[OURS]), []
+    for name, results in methods.items():
+        if name != OURS:
+            other = summary(one, results)
+            better = int((ours["sections"] <= other["sections"]).sum())
+            lines.append(
+                f"{key}: {OURS} against {name}: error {ours['error'] - other['error']:+.2f} points,"
+                f" F1 {thin} {ours['f1'][thin] - other['f1'][thin]:+.3f}, "
+                f"no worse on {better} of {len(ours['sections'])} sections"
+            )
+    return lines
+
+
+def draw(
+    one: Set, data: Path, effort: Effort, kept: Path, found: dict[str, Any], path: Path
+) -> None:
+    """Image, truth and each method's labels of a part of the first judged section."""
+    number = range(*one.judged)[0]
+    pixels, values = (read(data / p.format(number)) for p in (one.image, one.labels))
+    truth = examples.targets(
+        values.astype(int), [examples.Class(n, v) for n, v in one.classes.items()]
+    )
+    used = thinned(pixels, effort)
+    pixels, truth = pixels[used], truth[used]
+    y, x, edge = (n // (used[0].step or 1) for n in one.shown)
+    part = (slice(y, y + edge), slice(x, x + edge))
+    gray, wanted = pixels[part], truth[part]
+    colors = np.array([(0, 0, 0), (230, 230, 230), (213, 94, 0), (0, 114, 178), (240, 228, 66),
+                       (45, 45, 45)], np.uint8)  # fmt: skip
+    if len(one.classes) == 2:
+        colors = colors[[0, 1, 5]]
+    shown = [("image", np.repeat(gray[..., None], 3, 2)), ("truth", colors[wanted])]
+    for name in found:
+        stem = name.replace(",", "").replace(" ", "-").lower() + ("-0" if name in SEEDED else "")
+        labels = np.asarray(PIL.Image.open(kept / f"{stem}.png"))[part]
+        error = 100 * float((labels != wanted)[wanted > 0].mean())
+        mixed = colors[labels].copy()
+        wrong = (labels != wanted) & (wanted > 0)
+        mixed[wrong] = mixed[wrong] // 2 + np.array((110, 0, 0), np.uint8)
+        shown.append((f"{name}: {error:.1f} %", mixed))
+    columns, gap, bar = 5, 6, 20
+    rows = -(-len(shown) // columns)
+    sheet = PIL.Image.new(
+        "RGB", (columns * (edge + gap) + gap, rows * (edge + bar + gap) + bar + gap), "white"
+    )
+    pen = PIL.ImageDraw.Draw(sheet)
+    for i, (title, panel) in enumerate(shown):
+        row, column = divmod(i, columns)
+        left, top = gap + column * (edge + gap), gap + row * (edge + bar + gap)
+        pen.text((left, top), title, fill="black", font_size=13)
+        sheet.paste(PIL.Image.fromarray(panel), (left, top + bar))
+    left = gap
+    top = sheet.height - bar
+    legend = [*zip(one.classes, colors[1:].tolist(), strict=True), ("reddened: wrong", [110, 0, 0])]
+    for name, color in legend:
+        pen.rectangle((left, top, left + 12, top + 12), fill=tuple(color), outline="black")
+        pen.text((left + 18, top - 2), name, fill="black", font_size=13)
+        left += 40 + int(pen.textlength(name, font_size=13))
+    sheet.save(path)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run all sets and print the table."""
+    default = Path(os.environ.get("TILEDLAF_DATA", ROOT.parent / "shared" / "data"))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--small", action="store_true", help="small parts and few steps: seconds")
+    parser.add_argument(
+        "--data", type=Path, default=default, help=f"folder of isbi2012 and vnc ({default})"
+    )
+    parser.add_argument("--output", type=Path, default=Path("membranes"), help="folder (membranes)")
+    parser.add_argument("--sets", default=",".join(SETS), help=f"of {','.join(SETS)} (all)")
+    parser.add_argument("--seeds", type=int, help="of the learned methods (3; with --small 1)")
+    args = parser.parse_args(argv)
+    args.seeds = args.seeds or (1 if args.small else 3)
+    keys = args.sets.split(",")
+    for key in keys:
+        if key not in SETS:
+            parser.error(f"--sets: expected some of {', '.join(SETS)}, got {key}")
+        first = args.data / SETS[key].image.format(SETS[key].training[0])
+        if not first.exists():
+            parser.error(f"--data: expected images such as {first}, which is missing")
+    found = {key: run(key, args, SMALL if args.small else FULL) for key in keys}
+    rows = table(found)
+    with (args.output / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    with (args.output / "sections.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["set", "method", "seed", "section", "error", "Rand error"])
+        for key, methods in found.items():
+            for name, results in methods.items():
+                for result in results:
+                    for r in result["sections"]:
+                        writer.writerow(
+                            [key, name, result["seed"], r["section"], r["error"], r["rand"]]
+                        )
+    lines = [*aligned(rows), "", *(line for key in keys for line in comparison(key, found[key]))]
+    (args.output / "table.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
