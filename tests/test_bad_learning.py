@@ -29,7 +29,7 @@ def _inputs(tmp_path_factory):
         "labels2/a": labels, "labels2/b": labels, "short": labels[:-1], "one": 0 * labels + 3,
         "lower": (np.indices(SHAPE)[0] > 36).astype(np.uint8), "flat": 0 * image,
         "float": labels.astype(np.float32), "rgb": np.stack([labels] * 3, -1),
-        "rgb_image": np.stack([image] * 3), "thin": image[:15], "thin_labels": labels[:15],
+        "thin": image[:15], "thin_labels": labels[:15],
         "large": np.where(labels, 70000, 5).astype(np.uint32),
     }.items():  # fmt: skip
         tiff(name, array)
@@ -41,6 +41,7 @@ def _inputs(tmp_path_factory):
         whole = (folder / f"{name}.tif").read_bytes()
         (folder / f"half_{name}.tif").write_bytes(whole[: len(whole) // 2])
     p = np.random.default_rng(0).dirichlet([1, 1, 1], SHAPE).transpose(2, 0, 1)
+    np.save(folder / "rgb_image.npy", np.stack([image] * 3))
     np.save(folder / "p3.npy", p.astype(np.float32))
     np.save(folder / "p_sum.npy", 0.9 * np.stack([p[0], 1 - p[0]]).astype(np.float32))
     np.save(folder / "p_nan.npy", np.full((2, *SHAPE), np.nan, np.float32))
@@ -181,7 +182,7 @@ TRAIN = [
     ("--validation-images image.tif --validation-labels one.tif",
      "expected labeled pixels in the validation images, got none"),
     ("--validation-images image.tif --validation-labels short.tif", "short.tif: expected labels"),
-    ("--validation-images rgb_image.tif --validation-labels labels.tif",
+    ("--validation-images rgb_image.npy --validation-labels labels.tif",
      "expected images with one number of axes and channels, got [2] axes and [1, 3] channels"),
     ("--validation-images nan.tif --validation-labels labels.tif",
      "nan.tif: image: expected finite values"),
