@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,10 @@ class Checkpoint:
             self.finished = found
             self.file.unlink(missing_ok=True)  # of a training cut just after its model was written
         elif self.file.exists():
-            self._held = model.read_arrays(self.file, "checkpoint")
-            self._same(json.loads(str(self._held["print"])), self.file)
+            with self._complete():
+                self._held = model.read_arrays(self.file, "checkpoint")
+                held = json.loads(str(self._held["print"]))
+            self._same(held, self.file)
 
     @property
     def file(self) -> Path:
@@ -69,16 +72,29 @@ class Checkpoint:
             f"{path} is of another training", held, self.print, "choose another MODEL or remove it"
         )
 
+    @contextmanager
+    def _complete(self) -> Iterator[None]:
+        """Say what to do about a checkpoint that is damaged."""
+        try:
+            yield
+        except KeyError as error:
+            raise ValueError(
+                f"{self.file}: expected a complete checkpoint, no {error} (remove it to start anew)"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"{error} (remove it to start anew)") from None
+
     def terms(self) -> list[DataTerm]:
         """The data terms that an earlier start found; none where there was none."""
-        count = int(self._held.get("terms", 0))
-        return [
-            model.term_from(
-                json.loads(str(self._held[f"term{i}"])),
-                {k.split("/", 1)[1]: v for k, v in self._held.items() if k.startswith(f"term{i}/")},
-            )
-            for i in range(count)
-        ]
+        held = self._held
+        with self._complete():
+            return [
+                model.term_from(
+                    json.loads(str(held[f"term{i}"])),
+                    {k.split("/", 1)[1]: v for k, v in held.items() if k.startswith(f"term{i}/")},
+                )
+                for i in range(int(held.get("terms", 0)))
+            ]
 
     def keep_terms(self, terms: list[DataTerm]) -> None:
         """Write classifiers at once: they took long."""
@@ -111,11 +127,12 @@ class Checkpoint:
             )  # fmt: skip
             return dataclasses.replace(base, sigma=about[name])
 
-        return State(
-            about["step"], known("now"), Moments(about["step"], group("first"), group("second")),
-            known("best"), held["bias"], about["error"], about["stale"], about["seconds"],
-            about["history"],
-        )  # fmt: skip
+        with self._complete():
+            return State(
+                about["step"], known("now"),
+                Moments(about["step"], group("first"), group("second")), known("best"),
+                held["bias"], about["error"], about["stale"], about["seconds"], about["history"],
+            )  # fmt: skip
 
     def keep(self, state: State) -> None:
         """Write a checkpoint."""

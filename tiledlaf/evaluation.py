@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cluster, images, ngff, picture
+from . import cluster, examples, images, ngff, picture
 from .images import Image
 from .tiles import Box, Grid, Tile
 
@@ -352,7 +352,7 @@ def _each_tile(
 
 def _read(image: Image, window: Box) -> np.ndarray:
     """Label values of a window, int64."""
-    block = image.read(window)[0]
+    block = examples.read(image, window)[0]
     with np.errstate(invalid="ignore"):
         whole = block.astype(np.int64)
     if not np.array_equal(whole, block):

@@ -161,10 +161,10 @@ def read(image: Image, window: Box) -> np.ndarray:
     """Pixels of a window, (C, *window); errors name the file."""
     try:
         return image.read(window)
-    except OSError:
-        raise
     except Exception as error:  # a codec raises what it likes on a damaged chunk
-        raise ValueError(
+        # what the file system refuses once may work when it is tried again
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(
             f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"
         ) from error
 
