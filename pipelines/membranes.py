@@ -34,7 +34,6 @@ from tiledlaf.training import Data, Recipe, fit_bias, train
 FOLDS = 5
 SEARCHED = 800_000  # scores of validation pixels that parameters are searched on
 RINGS = "rings:3,7"
-WIDE = "rings:3,7,15"  # with more classes: some, such as mitochondria, are wide
 PIECE = 512  # edge of what a step of learning sees
 ROOT = Path(__file__).parents[1]
 Scores = Callable[..., np.ndarray]
@@ -103,7 +102,6 @@ LIGHT = features.Features(
         ("odds", "gaussian", 1.5),
         ("odds", "gaussian", 3),
         ("odds", "gaussian", 6),
-        ("odds", "gaussian", 12),
         ("odds", "hessian", 1.5),
         ("odds", "hessian", 3),
         ("image", "patch", 1, 1, 0),
@@ -544,8 +542,7 @@ def pieces(part: Sections, edge: int) -> Sections:
 
 def recipe_of(name: str, one: Set, effort: Effort, seed: int) -> Recipe:
     """How the weights of a method are learned."""
-    far = RINGS if len(one.classes) == 2 else WIDE
-    found: dict[str, Any] = {"neighborhood": "3x3" if "3x3" in name else far}
+    found: dict[str, Any] = {"neighborhood": "3x3" if "3x3" in name else RINGS}
     if len(one.classes) > 2:
         found |= {"features": LIGHT, "steps": 150}
     return Recipe(**(found | effort.recipe), seed=seed)
