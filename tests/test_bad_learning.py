@@ -245,13 +245,12 @@ def test_a_damaged_checkpoint(inputs, tmp_path, monkeypatch, how):
     for name in ("image.tif", "labels.tif"):
         (tmp_path / name).write_bytes((inputs / name).read_bytes())
     monkeypatch.chdir(tmp_path)
-    import tiledlaf.training as training
 
     def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Checkpoint, "finish", stop)
+        patch.setattr(checkpoint.Checkpoint, "finish", stop)
         assert run(*train()).code == 130
     file = Path("model.checkpoint")
     whole = file.read_bytes()
