@@ -11,6 +11,8 @@ import zarr
 from command import contents, run
 from voronoi import lines
 
+from tiledlaf.checkpoint import Checkpoint
+
 SHAPE = (40, 50)
 
 
@@ -250,7 +252,7 @@ def test_a_damaged_checkpoint(inputs, tmp_path, monkeypatch, how):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.Checkpoint, "finish", stop)
+        patch.setattr(Checkpoint, "finish", stop)
         assert run(*train()).code == 130
     file = Path("model.checkpoint")
     whole = file.read_bytes()
