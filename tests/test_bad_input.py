@@ -343,7 +343,7 @@ def test_too_little_free_space(inputs, monkeypatch):
 
 
 def test_too_little_memory(inputs, monkeypatch):
-    pool = Pool(1, 100 * 2**20, *[lambda *_: iter(())] * 3)
+    pool = Pool(1, 100 * 2**20, lambda *_: iter(()), list, list)
     monkeypatch.setattr(labeling, "open_pool", lambda *_: contextlib.nullcontext(pool))
     refused(LABEL, "may use 100 MiB", "smaller --tile")
 

@@ -302,6 +302,7 @@ def test_interrupted(files, monkeypatch, name):
         patch.setattr(estimation, name, stop)
         found = run("estimate", "image.tif", "labels.tif", "weights.zarr", "--steps", "1")
     assert found.code == 130
+    assert found.err.endswith("tiledlaf: interrupted; the same command starts anew\n")
     assert sorted(p.name for p in Path().iterdir()) == ["image.tif", "labels.tif"]
     assert run("estimate", "image.tif", "labels.tif", "weights.zarr", "--steps", "1").code == 0
 

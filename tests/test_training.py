@@ -1,5 +1,6 @@
 """Training: what is learned, from which pixels, and the same model however the work is cut."""
 
+import functools
 import itertools
 import json
 import os
@@ -222,7 +223,8 @@ def cut(monkeypatch, owner, name, count, *, after=False, command=TRAIN):
         patch.setattr(owner, name, call)
         found = run(*command)
     assert found.code == 130, found
-    assert found.err.splitlines()[-1].startswith("tiledlaf: interrupted; the same command ")
+    line = "tiledlaf: interrupted; the same command goes on from the last checkpoint"
+    assert found.err.splitlines()[-1] == line
 
 
 @pytest.mark.parametrize(
@@ -265,6 +267,25 @@ def test_a_finished_training_does_nothing(whole, monkeypatch):
     assert again.out == first.out
     assert again.err == "finished before\n"
     assert (contents("."), os.stat("model").st_mtime_ns) == (before, written)
+
+
+def test_a_classifier(whole, monkeypatch):
+    """Fitted once: cut after it, or run by other workers, the model is the same."""
+    command = [*TRAIN, "--classifier", "--steps", "10"]
+    few = functools.partial(fitting.classifier.fit, iterations=5)
+    monkeypatch.setattr(fitting.classifier, "fit", few)
+    trained(command=[*command, "--workers", "1"])
+    expected = Path("model").read_bytes()
+    os.remove("model")
+    cut(monkeypatch, training.Adam, "update", 5, command=command)
+    assert Path("model.checkpoint").exists()
+
+    def fitted(*_):
+        raise AssertionError("classifiers are in the checkpoint already")
+
+    monkeypatch.setattr(fitting, "out_of_fold", fitted)
+    trained(command=[*command, "--workers", "3"])
+    same("model", expected)
 
 
 OTHERS = [
@@ -536,6 +557,20 @@ def ome(path, array):
     ngff.create_root(str(path), "0.5", 3, {})
     pyramid.create(str(path), "0.5", 3)
     zarr.open_array(f"{path}/0", mode="r+")[:] = array
+
+
+def test_workers_of_another_folder(whole, tmp_path, monkeypatch):
+    """Paths that are relative here mean the same to workers elsewhere."""
+    data = training.Data(examples.pair("images", "labels"))
+    (tmp_path / "elsewhere").mkdir()
+
+    def move(record):
+        monkeypatch.chdir(tmp_path / "elsewhere")
+
+    with cluster.threads(2) as pool:
+        recipe = training.Recipe(prototypes=5, steps=30)
+        training.train(data, recipe, pool, tmp_path / "model", progress=move)
+    same(tmp_path / "model", whole)
 
 
 def test_pairs_are_sorted_by_number(here):

@@ -62,7 +62,10 @@ def _reason(error: OSError) -> str:
 
 
 def _stopped(how: str, code: int) -> int:
-    click.echo(f"tiledlaf: {how}; the same command completes the output", err=True)
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    rest = {"train": "goes on from the last checkpoint", "estimate": "starts anew"}
+    does = rest.get(name, "completes the output")
+    click.echo(f"tiledlaf: {how}; the same command {does}", err=True)
     return code
 
 

@@ -119,6 +119,7 @@ def estimate(
     if os.path.exists(store):
         raise ValueError(f"{path}: expected a new path for the weights, but it exists")
     check_time(how.time)
+    example = example.anywhere()
     grid = example.image.grid
     shape = how.neighborhood
     offsets = (

@@ -47,6 +47,14 @@ class Example:
     probabilities: Image | None = None
     mask: Image | None = None
 
+    def anywhere(self) -> Example:
+        """The same for workers that do not run in this folder."""
+        return Example(
+            self.image.anywhere(), self.labels.anywhere(),
+            self.probabilities and self.probabilities.anywhere(),
+            self.mask and self.mask.anywhere(),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Class:

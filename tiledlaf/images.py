@@ -94,6 +94,12 @@ class Image:
         native = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype
         return np.ascontiguousarray(block, native.newbyteorder("="))
 
+    def anywhere(self) -> Image:
+        """The image with a path for workers that do not run in this folder."""
+        if self.source == "memory":
+            return self
+        return dataclasses.replace(self, path=os.path.abspath(self.path))
+
     def state(self) -> list[tuple[str, int, int]]:
         """Sizes and times of what is stored, for fingerprints."""
         return ngff.chunk_state(

@@ -165,9 +165,9 @@ def make_plan(
     edges = _tile(tile, held, out, size, halo)
     tiles = Grid(grid, origin, size, edges, halo)
     job = Job(
-        _anywhere(image), term, probabilities and _anywhere(probabilities),
-        mask and _anywhere(mask), settings, tiles, certain=confidence,
-        weights=weights and _anywhere(weights),
+        image.anywhere(), term, probabilities and probabilities.anywhere(),
+        mask and mask.anywhere(), settings, tiles, certain=confidence,
+        weights=weights and weights.anywhere(),
     )  # fmt: skip
     if out is not None:
         job = _with_arrays(job, out, copy_image and not into_input, confidence)
@@ -191,13 +191,6 @@ def check_model(model: Model, image: Image, probabilities: Image | None) -> None
             f"{probabilities.path}: the model expects probabilities of {len(model.classes)} "
             f"classes, got {probabilities.stored_channels}"
         )
-
-
-def _anywhere(image: Image) -> Image:
-    """The image with a path for workers that do not run in this folder."""
-    if image.source == "memory":
-        return image
-    return dataclasses.replace(image, path=os.path.abspath(image.path))
 
 
 def _region(

@@ -56,6 +56,11 @@ def train(
     if limit is not None and not limit >= 0:
         raise ValueError(f"expected a limit of 0 minutes or more, got {limit}")
     started = clock.perf_counter()
+    data = dataclasses.replace(
+        data,
+        training=[e.anywhere() for e in data.training],
+        validation=[e.anywhere() for e in data.validation],
+    )
     ready = syllabus.prepare(data, recipe, pool)
     held = Checkpoint(path, ready.print)
     if held.finished is not None:
