@@ -285,7 +285,11 @@ FILTERS: dict[str, tuple[Scores, dict[str, Sequence[Any]]]] = {
     "median": (median, {"window": (3, 5, 7, 9, 11)}),
     "LAF uniform": (
         uniform,
-        {"neighborhood": ("3x3", "5x5", RINGS), "time": (0.5, 1, 2, 3, 5, 8), "rho": (0.5, 1, 2)},
+        {
+            "neighborhood": ("3x3", "5x5", RINGS),
+            "time": (1, 2, 5, 8, 12, 20, 30),
+            "rho": (0.5, 1, 2),
+        },
     ),
 }
 
@@ -444,7 +448,7 @@ def tune_cut(name: str, sections: list[Sections], effort: Effort) -> Tuned:
     smooth = (0.1, 0.2, 0.35, 0.6, 1.0) if effort.fine else (0.2,)
     best: list[dict[str, Any]] = []
     # plain ones, and ones that see contrast, each to its end: the better one stays
-    for contrasts in ((0,), (0.5, 2, 8)) if effort.fine else ((0,), (2,)):
+    for contrasts in ((0,), (0.25, 0.5, 2, 8)) if effort.fine else ((0,), (2,)):
         one = min(
             (dict(smooth=s, contrast=c, bias=start) for s in smooth for c in contrasts), key=error
         )
