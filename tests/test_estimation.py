@@ -139,6 +139,14 @@ def test_contradictions(files):
             *command[:-1], "array.zarr")  # fmt: skip
 
 
+def test_weights_of_another_image(files):
+    estimated("image.tif", "labels.tif", steps=1)
+    tifffile.imwrite("other.tif", files[0] + 1)
+    refused("weights.zarr: expected weights of other.tif, got those of another image",
+            "label", "other.tif", "out.zarr", "--weights", "weights.zarr")  # fmt: skip
+    assert run("label", "image.tif", "out.zarr", "--weights", "weights.zarr").code == 0
+
+
 def test_probabilities(files):
     image, _ = files
     p = 1 / (1 + np.exp(-4 * (image - 0.5)))

@@ -503,3 +503,9 @@ def test_degree_is_that_of_the_flow():
         assert Polynomials(1e-4).degree(time) == Taylor(1e-4).terms(time)
     with pytest.raises(ValueError, match="tol must be a positive number"):
         Polynomials(0).degree(1.0)
+
+
+def test_a_rank_of_none():
+    weights, distances = np.full((1, 4, 4), 1.0), np.zeros((2, 4, 4))
+    with pytest.raises(ValueError, match="rank must be 1 or more, got 0"):
+        linearize(weights, distances, ((0, 0),), way=Polynomials(rank=0))

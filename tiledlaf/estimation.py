@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import dataterm, examples, fitting, images, lessons, losses, ngff, output, stencil
+from . import dataterm, examples, fitting, images, lessons, losses, ngff, stencil
 from .cluster import Pool
 from .dataterm import Clusters, DataTerm, Pending
 from .examples import Class, Example
@@ -145,8 +145,7 @@ def estimate(
         notes = {
             "offsets": [list(o) for o in offsets], "rho": how.rho, "time": how.time,
             "tol": how.tol, "term": dataterm.describe(found), "classes": entries(classes),
-            "input": output.fingerprint({"state": example.image.state()})
-            if example.image.source != "memory" else "",
+            "input": example.image.fingerprint(),
         }  # fmt: skip
         ngff.write_notes(partial[0], "", {"weights": notes})
         os.rename(partial[0], store)

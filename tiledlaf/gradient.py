@@ -289,6 +289,8 @@ def euclidean(tangent: Array, weights: Array) -> Array:
 
 
 def _rank(sigma: np.ndarray, rank: int | None, tol: float) -> int:
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank must be 1 or more, got {rank}")
     if rank is None:
         rank = int((sigma > tol * sigma.max(initial=0)).sum()) + EXTRA
     return min(rank, len(sigma))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 import weakref
 from collections.abc import Sequence
@@ -99,6 +101,12 @@ class Image:
         if self.source == "memory":
             return self
         return dataclasses.replace(self, path=os.path.abspath(self.path))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of `state`; nothing for an image in memory."""
+        if self.source == "memory":
+            return ""
+        return hashlib.sha256(json.dumps(self.state()).encode()).hexdigest()
 
     def state(self) -> list[tuple[str, int, int]]:
         """Sizes and times of what is stored, for fingerprints."""

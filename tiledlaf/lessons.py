@@ -102,6 +102,10 @@ class Lesson:
             self.memo = (key, linearize(course, self, omega))
         return self.memo[1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # what is kept for a step stays where the step is
+        return {**self.__dict__, "memo": None}
+
     def __sizeof__(self) -> int:
         return sum(a.nbytes for a in (self.features, self.q, self.target, self.uniform))
 

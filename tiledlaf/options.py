@@ -146,6 +146,9 @@ def choose(
         return Choice(data_term(classes, prototypes, probabilities, seed), settings)
     _refuse("--weights", {"classes": classes, **flow})
     source, notes = open_weights(weights)
+    held, here = notes["input"], image.fingerprint()
+    if held and here and held != here:
+        raise ValueError(f"{weights}: expected weights of {image.path}, got those of another image")
     settings = make_settings(
         notes["offsets"], ndim, notes["rho"], notes["time"], Taylor(notes["tol"]), device
     )

@@ -142,7 +142,7 @@ def make_plan(
         raise ValueError(f"expected {term.classes} names, one a class, got {len(names)}")
     out, held = None, None
     image_print = {
-        "input": output.fingerprint({"state": image.state()}) if image.source != "memory" else "",
+        "input": image.fingerprint(),
         "array": [image.name, image.axes, list(image.shape), image.dtype],
         "region": [list(origin), list(size)],
     }
