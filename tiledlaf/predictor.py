@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .features import Features, log_odds
-from .kernels import namespace, select
+from .kernels import namespace, select, to_host
 from .kernels.numpy import Array, Offsets
 
 # a distance of this many standard deviations over all features halves nothing yet
@@ -108,8 +108,10 @@ def raw(features: Features, image: Array, q: Array, rho: float) -> Array:
     """Features (F, *grid) of an image (C, *grid) with q = -D / rho (log p where rho is 1)."""
     odds = None
     if features.needs("odds"):
-        odds = log_odds(q if rho == 1 else q * q.dtype.type(rho))
-    return features.compute(image if features.needs("image") else None, odds)
+        odds = to_host(log_odds(q if rho == 1 else q * q.dtype.type(rho)))
+    # the filters are SciPy's, on the host
+    planes = to_host(image) if features.needs("image") else None
+    return namespace(q).asarray(features.compute(planes, odds))
 
 
 def initial(
