@@ -27,15 +27,18 @@ def forward(weights, distances, time=5.0, dim=10):
 
     b = s - 1 / len(s)
     beta = torch.linalg.vector_norm(b)
-    basis, h = [b / beta], torch.zeros(dim + 1, dim)
+    basis, columns, none = [b / beta], [], torch.zeros(())
     for j in range(dim):
         w = operator(basis[j])
-        for i, q in enumerate(basis):
-            h[i, j] = torch.dot(q.flatten(), w.flatten())
-            w = w - h[i, j] * q
-        h[j + 1, j] = torch.linalg.vector_norm(w)
+        column = []
+        for q in basis:
+            column.append(torch.dot(q.flatten(), w.flatten()))
+            w = w - column[-1] * q
+        column.append(torch.linalg.vector_norm(w))
         if j + 1 < dim:
-            basis.append(w / h[j + 1, j])
+            basis.append(w / column[-1])
+        columns.append(torch.stack(column + [none] * (dim - 1 - j)))
+    h = torch.stack(columns, dim=1)
     bordered = torch.zeros(dim + 1, dim + 1, dtype=torch.float64)
     bordered[:dim, :dim] = time * h[:dim].double()
     bordered[0, dim] = time
