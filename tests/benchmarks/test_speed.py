@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from tiledlaf import Taylor, dataterm, images, labeling, ngff, options, stencil
-from tiledlaf.job import compute, predicted_bytes
+from tiledlaf.job import Window, compute, predicted_bytes
 from tiledlaf.kernels import select
 from tiledlaf.plan import make_plan
 
@@ -88,11 +88,11 @@ def big_image(path, edge):
 def repeat(job, index):
     """The kernels' own part of a tile, on data in memory, four times: seconds a time."""
     tile = job.grid.tile_at(index)
-    pixels = job.image.read(tile.window)
-    compute(job, pixels, None, tile)
+    data = Window(job.image.read(tile.window))
+    compute(job, data, tile)
     start = clock.perf_counter()
     for _ in range(4):
-        compute(job, pixels, None, tile)
+        compute(job, data, tile)
     return (clock.perf_counter() - start) / 4
 
 
