@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from . import dataterm, examples, fitting, images, lessons, losses, ngff, stenci
 from .cluster import Pool
 from .dataterm import Clusters, DataTerm, Pending
 from .examples import Class, Example
-from .flow import check_time
+from .flow import check_positive, check_time
 from .gradient import Polynomials
 from .images import Image
 from .kernels import on_device, to_host
@@ -25,10 +25,10 @@ from .lessons import Course, Lesson, Lot, Reading
 from .model import entries
 from .ngff import Pyramid
 from .optimizers import Descent
+from .syllabus import Progress
 from .tiles import Grid
 from .training import tree_sum
 
-Progress = Callable[[Mapping[str, Any]], None]
 GROW, SHRINK = 1.5, 0.5
 TILE = 512
 
@@ -61,8 +61,7 @@ class Estimation:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if not (self.rho > 0 and math.isfinite(self.rho)):
-            raise ValueError(f"rho must be a positive number, got {self.rho}")
+        check_positive(rho=self.rho)
         if not (self.tau >= 0 and math.isfinite(self.tau)):
             raise ValueError(f"tau must be 0 or a positive number, got {self.tau}")
         for name in ("steps", "tile"):
@@ -121,10 +120,7 @@ def estimate(
     check_time(how.time)
     example = example.anywhere()
     grid = example.image.grid
-    shape = how.neighborhood
-    offsets = (
-        stencil.parse(shape, len(grid)) if isinstance(shape, str) else stencil.fit(shape, len(grid))
-    )
+    offsets = stencil.choose(how.neighborhood, len(grid))
     tiles = _tiles(grid, (0,) * len(grid), how.tile)
     every = [t.core for t in tiles]
     tables = fitting.in_order(pool, fitting.label_values, (example,), [(0, box) for box in every])
@@ -205,15 +201,14 @@ def _descend(
             _update, dataclasses.replace(work, source=buffers[0], target=partial[1], h=h), items
         )
         candidate, found = look(buffers[1])
-        if not math.isfinite(candidate) or candidate > loss:
+        if math.isfinite(candidate) and candidate <= loss:
+            loss, sums, h = candidate, found, h * GROW
+            history.append(loss)
+            work = dataclasses.replace(work, sums=sums[:-3])
+            buffers.reverse()
+            partial.reverse()
+        else:
             h *= SHRINK
-            say({"step": step, "steps": how.steps, "loss": loss, "training": sums[-3] / sums[-2]})
-            continue
-        loss, sums, h = candidate, found, h * GROW
-        history.append(loss)
-        work = dataclasses.replace(work, sums=sums[:-3])
-        buffers.reverse()
-        partial.reverse()
         say({"step": step, "steps": how.steps, "loss": loss, "training": sums[-3] / sums[-2]})
     return Estimated(history, (first, float(sums[-3] / sums[-2])), ())
 

@@ -36,7 +36,8 @@ class Polynomial:
         return len(self.coefficients) + 1
 
 
-def _check_positive(**values: float) -> None:
+def check_positive(**values: float) -> None:
+    """Refuse what is not a positive number."""
     for name, value in values.items():
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be a positive number, got {value}")
@@ -44,7 +45,7 @@ def _check_positive(**values: float) -> None:
 
 def check_time(time: float) -> None:
     """Refuse a T that cannot be integrated to."""
-    _check_positive(time=time)
+    check_positive(time=time)
     if time > LONGEST:
         raise ValueError(f"time must be at most {LONGEST:g}, got {time:g}")
 
@@ -59,7 +60,7 @@ class Taylor:
     tol: float = 1e-4
 
     def __post_init__(self) -> None:
-        _check_positive(tol=self.tol)
+        check_positive(tol=self.tol)
 
     def terms(self, time: float) -> int:
         """The degree n."""
@@ -128,7 +129,7 @@ class Krylov:
     tol: float = 1e-4
 
     def __post_init__(self) -> None:
-        _check_positive(tol=self.tol)
+        check_positive(tol=self.tol)
         if self.dim < 1:
             raise ValueError(f"dim must be 1 or more, got {self.dim}")
 
@@ -191,19 +192,25 @@ def solve(
     -------
     Solution
     """
-    _check_positive(time=time, rho=rho)
+    check_positive(time=time, rho=rho)
     _check_planes(weights, distances, offsets)
     integrator = integrator or Taylor()
     kernels = select(distances, kernel)
-    q = distances * distances.dtype.type(-1 / rho)
-    if w0 is not None:
-        q += np.log(w0)
+    q = potential(distances, rho, w0)
     if isinstance(integrator, Krylov):
         z, error, matvecs = project_krylov(kernels, weights, q, offsets, time, integrator.dim)
         return Solution(z, matvecs, error)
     p = integrator.polynomial(time)
     z = kernels.flow(weights, q, offsets, p.coefficients, p.keep, p.scale)
     return Solution(z, len(p.coefficients), integrator.bound(time))
+
+
+def potential(distances: Array, rho: float, w0: Array | None = None) -> Array:
+    """Q = log W0 - D / rho, without log W0 at the barycenter, (J, *grid)."""
+    q = distances * distances.dtype.type(-1 / rho)
+    if w0 is not None:
+        q += np.log(w0)
+    return q
 
 
 def project_krylov(

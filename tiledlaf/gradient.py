@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from .flow import CONTRACTION, Taylor
+from .flow import CONTRACTION, Taylor, potential
 from .kernels import select
 from .kernels.numpy import Array, Offsets, namespace, opposite, transpose
 from .krylov import Basis, arnoldi, combine, phi_core
@@ -264,10 +264,7 @@ def linearize(
     -------
     Linearization
     """
-    q = distances * distances.dtype.type(-1 / rho)
-    if w0 is not None:
-        q += np.log(w0)
-    return linearize_at(weights, q, offsets, time, way, kernel)
+    return linearize_at(weights, potential(distances, rho, w0), offsets, time, way, kernel)
 
 
 def linearize_at(

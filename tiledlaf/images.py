@@ -70,6 +70,11 @@ class Image:
         """Length of the channel axis, 1 without one."""
         return self.shape[self.axes.index("c")] if "c" in self.axes else 1
 
+    @property
+    def used_channels(self) -> int:
+        """Number of channels that are read."""
+        return self.stored_channels if self.channels is None else len(self.channels)
+
     def read(self, window: Box, channels: Sequence[int] | None = None) -> np.ndarray:
         """Pixels of a spatial window, (C, *window), contiguous and in the machine's byte order.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from . import dataterm, images, ngff, stencil
 from . import model as model_file
 from .examples import Class
-from .flow import Euler, Integrator, Krylov, Taylor, check_time
+from .flow import Euler, Integrator, Krylov, Taylor, check_positive, check_time
 from .images import Image
 from .job import Settings
 from .kernels import on_device
@@ -87,14 +86,9 @@ def make_settings(
     integrator: Integrator | None, device: str,
 ) -> Settings:  # fmt: skip
     """Check and collect what labels depend on besides the data."""
-    offsets = (
-        stencil.parse(neighborhood, ndim)
-        if isinstance(neighborhood, str)
-        else stencil.fit(neighborhood, ndim)
-    )
+    offsets = stencil.choose(neighborhood, ndim)
     check_time(time)
-    if not (rho > 0 and math.isfinite(rho)):
-        raise ValueError(f"rho must be a positive number, got {rho}")
+    check_positive(rho=rho)
     on_device(device)
     return Settings(offsets, float(rho), float(time), integrator or Taylor(), device)
 

@@ -125,7 +125,7 @@ def make_plan(
     if mask is not None and mask.stored_channels != 1:
         raise ValueError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
     if probabilities is None and isinstance(term, dataterm.Prototypes):
-        count = len(image.channels or range(image.stored_channels))
+        count = image.used_channels
         if len(term.values[0]) != count:
             raise ValueError(
                 f"expected prototypes of {count} columns, one a channel, got {len(term.values[0])}"
@@ -176,7 +176,7 @@ def make_plan(
 
 def check_model(model: Model, image: Image, probabilities: Image | None) -> None:
     """Refuse images that a model is not for."""
-    count = len(image.channels or range(image.stored_channels))
+    count = image.used_channels
     if count != model.channels:
         raise ValueError(
             f"{image.path}: the model expects images of {model.channels} channel(s), got {count} "

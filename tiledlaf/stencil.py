@@ -56,6 +56,11 @@ def parse(text: str, ndim: int) -> Offsets:
     return fit(offsets, ndim)
 
 
+def choose(neighborhood: Any, ndim: int) -> Offsets:
+    """The offsets of a neighborhood that is a text for `parse`, or offsets for `fit`."""
+    return parse(neighborhood, ndim) if isinstance(neighborhood, str) else fit(neighborhood, ndim)
+
+
 def _read(path: str) -> Offsets:
     try:
         rows = [

@@ -17,7 +17,7 @@ from .cluster import Pool
 from .dataterm import DataTerm, Probabilities
 from .examples import Example
 from .features import CONTEXT, PATCH, Features
-from .flow import check_time
+from .flow import check_positive, check_time
 from .gradient import Polynomials
 from .lessons import Course, Lot
 from .optimizers import Adam, AdaMax
@@ -71,8 +71,7 @@ class Recipe:
             raise ValueError(f"optimizer must be adam or adamax, got {self.optimizer!r}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {self.seed}")
-        if not (self.rho > 0 and math.isfinite(self.rho)):
-            raise ValueError(f"rho must be a positive number, got {self.rho}")
+        check_positive(rho=self.rho)
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,7 @@ def prepare(data: Data, recipe: Recipe, pool: Pool) -> Syllabus:
     if not data.training:
         raise ValueError("expected images to learn from, got none")
     ndims = {len(e.image.grid) for e in (*data.training, *data.validation)}
-    channels = {
-        len(e.image.channels or range(e.image.stored_channels))
-        for e in (*data.training, *data.validation)
-    }
+    channels = {e.image.used_channels for e in (*data.training, *data.validation)}
     if len(ndims) > 1 or len(channels) > 1:
         raise ValueError(
             f"expected images with one number of axes and channels, got {sorted(ndims)} axes "
@@ -133,7 +129,7 @@ def prepare(data: Data, recipe: Recipe, pool: Pool) -> Syllabus:
     given = data.term in ("classifier", "probabilities") if isinstance(data.term, str) else False
     ndim = ndims.pop()
     shape = recipe.neighborhood or ("rings:3,7" if given else "3x3")
-    offsets = stencil.parse(shape, ndim) if isinstance(shape, str) else stencil.fit(shape, ndim)
+    offsets = stencil.choose(shape, ndim)
     time = recipe.time if recipe.time is not None else 1.0 if given else 3.0
     check_time(time)
     features = recipe.features or (CONTEXT if given else PATCH)

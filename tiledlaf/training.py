@@ -263,6 +263,6 @@ def _model(state: State, data: Data, recipe: Recipe, ready: Syllabus, term: Data
     }
     return Model(
         course.classes, term, course.offsets, course.rho, course.time, recipe.tol,
-        len(image.channels or range(image.stored_channels)), state.best,
+        image.used_channels, state.best,
         tuple(map(float, state.bias)), trained,
     )  # fmt: skip
