@@ -251,6 +251,18 @@ def label(**given: Any) -> int:
     return 1 if found.errors else 0
 
 
+def _where(command: Callable[..., int]) -> Callable[..., int]:
+    """Where learning runs: the options that train and estimate share."""
+    for option in (
+        click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda"),
+        click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file."),
+        click.option("--scheduler", metavar="ADDRESS", help="As for label."),
+        click.option("--workers", type=int, metavar="N", help="Threads, or processes; all cores."),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("model")
 @click.option("--images", required=True, help="Glob, folder or file to learn from.")
@@ -293,10 +305,7 @@ def label(**given: Any) -> int:
 @click.option("--steps", type=int, default=300, show_default=True, help="Steps at most.")
 @click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after this time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of samples and batches.")
-@click.option("--workers", type=int, metavar="N", help="Threads, or processes; all cores.")
-@click.option("--scheduler", metavar="ADDRESS", help="As for label.")
-@click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file.")
-@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda")
+@_where
 def train(**given: Any) -> int:  # fmt: skip
     """Learn from images and their labels how to label others; writes the file MODEL.
 
@@ -372,10 +381,7 @@ def train(**given: Any) -> int:  # fmt: skip
 @click.option("--channels", callback=_integers(), metavar="C,...", help="Channels to use; all.")
 @click.option("--axes", help="Axes of the image where it does not name them.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--workers", type=int, metavar="N", help="Threads, or processes; all cores.")
-@click.option("--scheduler", metavar="ADDRESS", help="As for label.")
-@click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file.")
-@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda")
+@_where
 def estimate(**given: Any) -> int:
     """Estimate a weight patch for each pixel of IMAGE from its LABELS; writes the Zarr WEIGHTS.
 
