@@ -20,7 +20,7 @@ import scipy.linalg
 
 from .flow import CONTRACTION, Taylor, potential
 from .kernels import select
-from .kernels.numpy import Array, Offsets, namespace, opposite, transpose
+from .kernels.numpy import Array, Offsets, namespace
 from .krylov import Basis, arnoldi, combine, phi_core
 from .simplex import project, replicator
 
@@ -48,16 +48,6 @@ class Gradient:
 
 
 @dataclass(frozen=True)
-class _Terms:
-    """R_S u_r and z_r, both (R, J, *grid), and R_S lbar."""
-
-    p: Array
-    z: Array
-    source: Array
-    singular_values: np.ndarray
-
-
-@dataclass(frozen=True)
 class Linearization:
     """A flow linearized at its weights.
 
@@ -67,20 +57,11 @@ class Linearization:
     """
 
     z: Array
-    _kernels: ModuleType
-    _weights: Array
-    _q: Array
-    _s: Array
-    _offsets: Offsets
-    _terms: Callable[[Array], _Terms]
+    _pull: Callable[[Array], Gradient]
 
     def gradient(self, g: Array) -> Gradient:
         """The gradient in the weights of a loss with the gradient g in Z(T), (J, *grid)."""
-        terms = self._terms(g)
-        tangent = self._kernels.products(
-            self._weights, self._s, self._q, terms.p, terms.z, terms.source, self._offsets
-        )
-        return Gradient(tangent, terms.singular_values, len(terms.p))
+        return self._pull(g)
 
 
 @dataclass(frozen=True)
@@ -90,16 +71,20 @@ class Problem:
     Attributes
     ----------
     kernels : sibling
-    weights, q, s, source : (K, *grid) and (J, *grid); the source is Pi_0 S
+    weights, q, s : (K, *grid) and (J, *grid)
     """
 
     kernels: ModuleType
     weights: Array
     q: Array
     s: Array
-    source: Array
     offsets: Offsets
     time: float
+
+    @property
+    def source(self) -> Array:
+        """Pi_0 S."""
+        return project(self.s)
 
     def operator(self, x: Array) -> Array:
         """A x = R_S Omega x."""
@@ -134,8 +119,8 @@ class Polynomials:
         """Powers of A, and neighborhood radii that Z(T) depends on."""
         return Taylor(self.tol).terms(time)
 
-    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], _Terms]]:
-        """Z(T) and the terms."""
+    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], Gradient]]:
+        """Z(T), and what gives the gradient."""
         degree = self.degree(problem.time)
         largest = min(CONTRACTION, float(problem.s.max()))  # CONTRACTION of NaN
         contraction = math.ceil(largest * GRID) / GRID
@@ -146,18 +131,15 @@ class Polynomials:
         orders = np.arange(1, degree + 1)
         first = np.exp(orders * math.log(problem.time) - _log_factorial(orders))
         table = np.vstack([first, right[:, :rank].T * powers])
-        chain = problem.kernels.chain
-        totals = chain(problem.weights, problem.s, problem.source, problem.offsets, table)
+        given = (problem.weights, problem.s)
+        totals = problem.kernels.chain(*given, problem.s, problem.offsets, table)
 
-        def terms(g: Array) -> _Terms:
+        def pull(g: Array) -> Gradient:
             table = np.vstack([first, (left[:, :rank] * sigma[:rank]).T * powers])
-            found = chain(
-                transpose(problem.weights, problem.offsets), problem.s,
-                replicator(problem.s, g), opposite(problem.offsets), table,
-            )  # fmt: skip
-            return _Terms(found[1:], totals[1:], found[0], sigma)
+            tangent = problem.kernels.pull(*given, problem.q, totals[1:], g, problem.offsets, table)
+            return Gradient(tangent, sigma, rank)
 
-        return totals[0], terms
+        return totals[0], pull
 
 
 @dataclass(frozen=True)
@@ -177,21 +159,21 @@ class Spaces:
     rank: int | None = None
     rank_tol: float = 0.0
 
-    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], _Terms]]:
-        """Z(T) and the terms."""
+    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], Gradient]]:
+        """Z(T), and what gives the gradient."""
         forward = arnoldi(problem.operator, problem.source, self.dim)
         z = combine(phi_core(forward, problem.time)[0], forward.vectors, problem.source)
 
-        def terms(g: Array) -> _Terms:
+        def pull(g: Array) -> Gradient:
             backward = arnoldi(problem.adjoint, g, self.dim)
             core, lbar = _integral(backward, forward, problem.time)
             left, sigma, right = np.linalg.svd(core)
             rank = _rank(sigma, self.rank, self.rank_tol)
             u = [combine(c, backward.vectors, g) for c in (left[:, :rank] * sigma[:rank]).T]
             v = [combine(c, forward.vectors, g) for c in right[:rank]]
-            return _terms(problem, u, v, combine(lbar, backward.vectors, g), sigma)
+            return _tangent(problem, u, v, combine(lbar, backward.vectors, g), sigma)
 
-        return z, terms
+        return z, pull
 
 
 @dataclass(frozen=True)
@@ -205,8 +187,8 @@ class Kronecker:
 
     dim: int = 20
 
-    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], _Terms]]:
-        """Z(T) and the terms."""
+    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], Gradient]]:
+        """Z(T), and what gives the gradient."""
         matrix = _bordered(problem)
 
         def derivative(direction: np.ndarray) -> np.ndarray:
@@ -224,8 +206,8 @@ class Kronecker:
 class Dense:
     """The exact gradient by the Frechet derivative of the dense exponential; for tiny grids."""
 
-    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], _Terms]]:
-        """Z(T) and the terms."""
+    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], Gradient]]:
+        """Z(T), and what gives the gradient."""
         matrix = _bordered(problem)
 
         def derivative(direction: np.ndarray) -> np.ndarray:
@@ -274,9 +256,9 @@ def linearize_at(
     """`linearize` from q = log W0 - D / rho."""
     kernels = select(q, kernel)
     s = kernels.similarity(weights, q, offsets)
-    problem = Problem(kernels, weights, q, s, project(s), offsets, time)
-    z, terms = (way or Polynomials()).linearize(problem)
-    return Linearization(z, kernels, weights, q, s, offsets, terms)
+    return Linearization(
+        *(way or Polynomials()).linearize(Problem(kernels, weights, q, s, offsets, time))
+    )
 
 
 def euclidean(tangent: Array, weights: Array) -> Array:
@@ -320,14 +302,18 @@ def _integral(backward: Basis, forward: Basis, time: float) -> tuple[np.ndarray,
     return found[:mp, mp : mp + mq], found[:mp, mp + mq]
 
 
-def _terms(
+def _tangent(
     problem: Problem, u: list[Array], z: list[Array], lbar: Array, sigma: np.ndarray
-) -> _Terms:
+) -> Gradient:
     xp = namespace(problem.s)
     if not u:  # one of the two factors is 0
         u = z = [0 * lbar]
     p = xp.stack([replicator(problem.s, x) for x in u])
-    return _Terms(p, xp.stack(z), replicator(problem.s, lbar), sigma)
+    tangent = problem.kernels.products(
+        problem.weights, problem.s, problem.q, p, xp.stack(z), replicator(problem.s, lbar),
+        problem.offsets,
+    )  # fmt: skip
+    return Gradient(tangent, sigma, len(p))
 
 
 def _bordered(problem: Problem) -> np.ndarray:
@@ -344,10 +330,10 @@ def _bordered(problem: Problem) -> np.ndarray:
 
 def _dense(
     problem: Problem, matrix: np.ndarray, derivative: Callable[[np.ndarray], np.ndarray]
-) -> tuple[Array, Callable[[Array], _Terms]]:
+) -> tuple[Array, Callable[[Array], Gradient]]:
     shape, dtype = problem.s.shape, problem.s.dtype
 
-    def terms(g: Array) -> _Terms:
+    def pull(g: Array) -> Gradient:
         direction = np.zeros_like(matrix)
         direction[:-1, -1] = g.ravel()
         found = problem.time * derivative(direction)
@@ -355,7 +341,7 @@ def _dense(
         rank = _rank(sigma, None, 1e-15)
         u = [x.reshape(shape).astype(dtype) for x in (left[:, :rank] * sigma[:rank]).T]
         v = [x.reshape(shape).astype(dtype) for x in right[:rank]]
-        return _terms(problem, u, v, found[:-1, -1].reshape(shape).astype(dtype), sigma)
+        return _tangent(problem, u, v, found[:-1, -1].reshape(shape).astype(dtype), sigma)
 
     z = scipy.linalg.expm(matrix)[:-1, -1].reshape(shape).astype(dtype)
-    return z, terms
+    return z, pull

@@ -24,12 +24,13 @@ from .numpy import (
     predict,
     predict_adjoint,
     products,
+    pull,
     scores,
 )
 
 __all__ = [
     "adjoint", "align", "alignment", "average", "chain", "classify", "decide", "distances",
-    "flow", "predict", "predict_adjoint", "products", "scores", "similarity",
+    "flow", "predict", "predict_adjoint", "products", "pull", "scores", "similarity",
 ]  # fmt: skip
 
 BLOCK = (32, 8)  # threads: a row of pixels is coalesced, rows of a block share their neighbors

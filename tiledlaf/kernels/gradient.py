@@ -1,10 +1,13 @@
-"""The compiled chains and local products of the gradient: explicit vectors over flat planes.
+"""The compiled chains and local products of the gradient, as a wave of rows through rings.
 
-A neighbor lies a fixed number of pixels away in the flat plane. What a pixel beside the border
-finds there belongs to another row or label, and its weight is 0.
+Rows are copied into rings that stay in the cache: a vector of pixels after the other, whatever the
+grid's width. A neighbor lies a fixed number of places away; what a pixel beside the border finds
+there belongs to another row, and its weight is 0.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,228 +18,366 @@ from .vector import (
     lanes_of,
     load,
     load_each,
+    prefetch,
     registers,
     splat,
     store,
     store_each,
+    where_greater,
     zeros,
 )
 
-BLOCK = 512  # pixels whose means are held at once
+CHAIN, PULL, PRODUCTS = range(3)
 _row = njit(error_model="numpy")
 _jit = njit(nogil=True, cache=True, error_model="numpy")
 
 
-@_jit
-def step(w, s, u, new, totals, factors, steps, guard, size, stride, labels, block):
-    """u <- R_S Omega u, added to each total with its factor.
+class Rings(NamedTuple):
+    """How the wave goes over a grid, and how rows lie in its rings."""
 
-    Planes are `size` numbers long and `stride` apart; `u` and `new` have `guard` numbers before
-    and after them.
+    rows: int  # of the grid; in 3-D these are slabs
+    columns: int  # pixels of a row
+    lines: int  # that a row consists of: 1, or those of a slab
+    radius: int  # largest distance of a neighbor, in rows
+    levels: int  # powers of the operator
+    results: int  # polynomials
+    widest: int  # columns of a strip, without its halo
+    halo: int  # columns beside a strip that are computed twice
+    guard: int  # room before and after all rows of a ring: neighbors of the first and the last
+    plane: int  # from a plane of a row to the next
+
+
+@_row
+def _within(i, size):
+    return i >= 0 and i < size
+
+
+@_row
+def _copy(ring, at, given, start, low, high, first, last, end, ahead):
+    """ring[at + x] <- given[start + x] for first <= x < last, 0 up to end and outside low, high.
+
+    What will be read next time lies `ahead`.
     """
-    lanes, count, part = lanes_of(s), len(labels), len(block)
-    t = registers(s, labels)
-    for i in range(0, size, lanes):
-        dot = splat(s.dtype.type(0))
+    lanes = lanes_of(ring)
+    a = min(max(first, low - start), last)
+    b = max(min(last, high - start), a)
+    for x in range(first, a):
+        ring[at + x] = 0
+    whole = a + (b - a) // lanes * lanes
+    for x in range(a, whole, lanes):
+        prefetch(given, start + x + ahead)
+        store(ring, at + x, load(given, start + x))
+    for x in range(whole, b):
+        ring[at + x] = given[start + x]
+    for x in range(b, end):
+        ring[at + x] = 0
+
+
+@_row
+def _rows(ring, at, given, to, count, y, first, last, end):
+    """A row of `count` planes into a ring."""
+    size = to.rows * to.columns
+    for j in range(count):
+        start = j * size + y * to.columns
+        _copy(
+            ring, at + j * to.plane, given, start, j * size, (j + 1) * size, first, last, end,
+            to.columns,
+        )  # fmt: skip
+
+
+@_row
+def _turned(ring, at, w, to, offsets, y, first, last, end):
+    """A row of the transposed weights: of neighbor k, those of the pixel that it is of."""
+    width = to.columns // to.lines
+    for k in range(len(offsets)):
+        above = y - offsets[k, 0]
+        for line in range(to.lines):
+            other = line - offsets[k, 1]
+            start = (k * to.rows + above) * to.columns + other * width
+            inside = _within(above, to.rows) and _within(other, to.lines)
+            a, b = max(first - line * width, 0), min(last - line * width, width)
+            stop = b if line < to.lines - 1 else end - line * width
+            here = at + k * to.plane + line * width
+            # a pixel beyond the grid, even one whose weights point into it, has no part
+            _copy(
+                ring, here, w, start - offsets[k, 2], start, start + width * inside, a, b, stop,
+                to.columns,
+            )  # fmt: skip
+
+
+@_row
+def _projected(ring, at, plane, labels, left, end):
+    """Pi_0 of a row."""
+    lanes, count = lanes_of(ring), len(labels)
+    share = splat(ring.dtype.type(1 / count))
+    for x in range(at + left, at + end, lanes):
+        total = load(ring, x)
+        for j in range(1, count):
+            total = total + load(ring, x + j * plane)
+        mean = total * share
+        for j in range(count):
+            store(ring, x + j * plane, load(ring, x + j * plane) - mean)
+
+
+@_row
+def _replicated(ring, at, s, row, plane, labels, left, end):
+    """R_S of a row."""
+    lanes, count = lanes_of(ring), len(labels)
+    for x in range(left, end, lanes):
+        dot = splat(ring.dtype.type(0))
+        for j in range(count):
+            dot = fma(load(s, row + x + j * plane), load(ring, at + x + j * plane), dot)
+        for j in range(count):
+            value = load(ring, at + x + j * plane) - dot
+            store(ring, at + x + j * plane, load(s, row + x + j * plane) * value)
+
+
+@_row
+def _power(u, here, steps, kept, row, t, many, plane, labels, block, left, end):
+    """A row of R_S Omega u, from rows of u at `steps` to `here`; weights and S lie at `row`."""
+    lanes, count, part = lanes_of(u), len(labels), len(block)
+    similar = row + many * plane
+    for x in range(left, end, lanes):
         for first in range(0, count, part):
             j = min(first, count - part)
-            mean = zeros(s, block)
-            for k in range(len(steps)):
-                p = guard + i + steps[k] + j * stride
-                mean = fma(load(w, k * stride + i), load_each(u, p, stride, block), mean)
+            mean = zeros(u, block)
+            for k in range(many):
+                there = load_each(u, steps[k] + x + j * plane, plane, block)
+                mean = fma(load(kept, row + k * plane + x), there, mean)
             store_each(t, j * lanes, lanes, mean)
+        dot = splat(u.dtype.type(0))
         for j in range(count):
-            dot = fma(load(s, j * stride + i), load(t, j * lanes), dot)
+            dot = fma(load(kept, similar + j * plane + x), load(t, j * lanes), dot)
         for j in range(count):
-            value = load(s, j * stride + i) * (load(t, j * lanes) - dot)
-            store(new, guard + j * stride + i, value)
-            for r in range(len(factors)):
-                at = (r * count + j) * stride + i
-                store(totals, at, fma(splat(factors[r]), value, load(totals, at)))
+            value = load(kept, similar + j * plane + x) * (load(t, j * lanes) - dot)
+            store(u, here + j * plane + x, value)
 
 
-@_jit
-def sweep(
-    w, s, source, totals, table, levels, rows, columns, stride, cache, near, far, labels, block
-):  # fmt: skip
-    """All powers of R_S Omega on rows of whole vectors, as a wave: level after level a row apart.
+@_row
+def _combined(out, to, table, u, places, labels, block, first, last):
+    """Rows of all polynomials, from the rows of all powers."""
+    lanes, count, part = lanes_of(u), len(labels), len(block)
+    for start in range(0, count, part):
+        j = min(start, count - part)
+        for x in range(first, last, lanes):
+            for r in range(to.results):
+                total = zeros(u, block)
+                for level in range(to.levels):
+                    power = load_each(u, places[level] + x + j * to.plane, to.plane, block)
+                    total = fma(splat(table[r, level]), power, total)
+                store_each(out, (r * count + j) * to.plane + x - first, to.plane, total)
 
-    A level is a power; only the rows of one neighborhood of each are held, in rings that stay in
-    the cache, and so do the rows of all else that the wave is at. `near` and `far` are the
-    neighbors' distances in x and y; planes are `stride` numbers apart.
+
+@_row
+def _gradient(own, row, p, near, steps, to, terms, e, t, total, labels, block, neighbors, first,
+              last):  # fmt: skip
+    """A row of R_Omega dL/dOmega in place of the weights: of z and q at the neighbors, at `steps`.
+
+    `own` has weights and S of the row at `row`; `p` lbar and p, z and then q are in `near`.
     """
-    lanes, count, part, many = lanes_of(s), len(labels), len(block), len(near)
-    radius, reach = 0, 0
-    for k in range(many):
-        radius = max(radius, abs(far[k]))
-        reach = max(reach, abs(near[k]))
-    slots, results = 2 * radius + 1, len(table)
-    # strips of columns so wide that all the wave is at stays in the cache; what lies beside a
-    # strip is computed twice
-    halo = -(-reach * (levels - 1) // lanes) * lanes
-    held = (radius * (levels - 1) + 1) * (results * count + many + count) + levels * slots * count
-    widest = cache // (held * s.itemsize) // lanes * lanes
-    if widest < 4 * halo:
-        widest = columns
-    strips = -(-columns // widest)
-    widest = -(-columns // strips // lanes) * lanes
-    pad = -(-reach // lanes) * lanes
-    # an odd number of cache lines: planes do not compete for the same places in the cache
-    plane = min(columns, widest + 2 * halo) + 2 * pad
-    plane += lanes * ((plane // lanes + 1) % 2)
-    ring = slots * count * plane
-    u = np.zeros(levels * ring, s.dtype)
-    steps = np.empty(many, np.int64)
-    t = registers(s, labels)
-    for core in range(0, columns, widest):
-        left, end = max(0, core - halo), min(columns, core + widest + halo)
-        stop = min(columns, core + widest)
-        for front in range(rows + radius * (levels - 1)):
-            for level in range(levels):
-                y = front - radius * level
-                if y < 0 or y >= rows:
-                    continue
-                here = level * ring + y % slots * count * plane + pad - left
-                if level == 0:
-                    for j in range(count):
-                        for x in range(left, end, lanes):
-                            i = j * stride + y * columns + x
-                            value = load(source, i)
-                            store(u, here + j * plane + x, value)
-                            if core <= x and x < stop:
-                                for r in range(results):
-                                    at = r * count * stride + i
-                                    store(totals, at, splat(table[r, 0]) * value)
-                    continue
-                for k in range(many):
-                    # beyond the grid weights are 0, whatever the ring holds
-                    slot = (y + far[k] + slots) % slots
-                    row = (level - 1) * ring + slot * count * plane
-                    steps[k] = row + pad - left + near[k]
-                for x in range(left, end, lanes):
-                    i = y * columns + x
-                    for first in range(0, count, part):
-                        j = min(first, count - part)
-                        mean = zeros(s, block)
-                        for k in range(many):
-                            there = load_each(u, steps[k] + x + j * plane, plane, block)
-                            mean = fma(load(w, k * stride + i), there, mean)
-                        store_each(t, j * lanes, lanes, mean)
-                    dot = splat(s.dtype.type(0))
-                    for j in range(count):
-                        dot = fma(load(s, j * stride + i), load(t, j * lanes), dot)
-                    inside = core <= x and x < stop
-                    for j in range(count):
-                        value = load(s, j * stride + i) * (load(t, j * lanes) - dot)
-                        store(u, here + j * plane + x, value)
-                        if inside:
-                            for r in range(results):
-                                at = (r * count + j) * stride + i
-                                total = fma(splat(table[r, level]), value, load(totals, at))
-                                store(totals, at, total)
-
-
-@_jit
-def products(w, s, q, p, z, h, out, steps, terms, guard, size, stride, labels, block, neighbors):
-    """R_Omega dL/dOmega from flat planes; `q` and `z` have `guard` numbers around."""
-    lanes, count, part, many = lanes_of(s), len(labels), len(block), len(steps)
-    nothing = splat(s.dtype.type(0))
-    e = registers(s, neighbors)
-    x = registers(s, labels)
-    total = registers(s, labels)
-    for i in range(0, size, lanes):
+    lanes, count, part, many = lanes_of(p), len(labels), len(block), len(neighbors)
+    nothing, plane = splat(p.dtype.type(0)), to.plane
+    similar = row + many * plane
+    for x in range(first, last, lanes):
+        here = x - first
         for k in range(many):
             store(e, k * lanes, nothing)
         for j in range(count):
-            store(total, j * lanes, load(h, j * stride + i))
+            store(total, j * lanes, load(p, j * plane + here))
         for r in range(terms):
             inside, along = nothing, nothing
-            for first in range(0, count, part):
+            mine = (r + 1) * count * plane + here
+            for start in range(0, count, part):
                 # the last block is moved back: what it has met before counts once
-                j = min(first, count - part)
-                again = first - j
-                a = load_each(p, (r * count + j) * stride + i, stride, block)
-                mean = zeros(s, block)
+                j = min(start, count - part)
+                again = start - j
+                a = load_each(p, mine + j * plane, plane, block)
+                mean = zeros(p, block)
                 for k in range(many):
-                    at = guard + (r * count + j) * stride + i + steps[k]
-                    there = load_each(z, at, stride, block)
-                    mean = fma(load(w, k * stride + i), there, mean)
+                    at = steps[k] + (r * count + j) * plane + x
+                    there = load_each(near, at, plane, block)
+                    mean = fma(load(own, row + k * plane + x), there, mean)
                     if again == 0:
                         store(e, k * lanes, inner(a, there, load(e, k * lanes)))
                     else:
                         value = load(e, k * lanes)
                         for m in range(again, part):
-                            one = load(p, (r * count + j + m) * stride + i)
-                            value = fma(one, load(z, at + m * stride), value)
+                            one = load(p, mine + (j + m) * plane)
+                            value = fma(one, load(near, at + m * plane), value)
                         store(e, k * lanes, value)
-                store_each(x, j * lanes, lanes, mean)
+                store_each(t, j * lanes, lanes, mean)
             for j in range(count):
-                mean = load(x, j * lanes)
-                inside = fma(load(s, j * stride + i), mean, inside)
-                along = fma(load(p, (r * count + j) * stride + i), mean, along)
+                mean = load(t, j * lanes)
+                inside = fma(load(own, similar + j * plane + x), mean, inside)
+                along = fma(load(p, mine + j * plane), mean, along)
             for j in range(count):
-                value = load(p, (r * count + j) * stride + i) * (load(x, j * lanes) - inside)
-                value = value - load(s, j * stride + i) * along
+                value = load(p, mine + j * plane) * (load(t, j * lanes) - inside)
+                value = value - load(own, similar + j * plane + x) * along
                 store(total, j * lanes, load(total, j * lanes) + value)
         mean = nothing
         for k in range(many):
             value = load(e, k * lanes)
-            at = guard + i + steps[k]
+            at = steps[k] + terms * count * plane + x
             for j in range(count):
-                value = fma(load(total, j * lanes), load(q, at + j * stride), value)
+                value = fma(load(total, j * lanes), load(near, at + j * plane), value)
             store(e, k * lanes, value)
-            mean = fma(load(w, k * stride + i), value, mean)
+            mean = fma(load(own, row + k * plane + x), value, mean)
         for k in range(many):
-            store(out, k * stride + i, load(w, k * stride + i) * (load(e, k * lanes) - mean))
+            at = row + k * plane + x
+            store(own, at, load(own, at) * (load(e, k * lanes) - mean))
 
 
 @_jit
-def alignment(z, target):
-    """Sums of Pi_0 z at the target, of ||Pi_0 z||^2 and of labeled pixels; z is (J, pixels)."""
-    count, pixels = z.shape
-    share = z.dtype.type(1 / count)
-    mean, square = np.empty(BLOCK, z.dtype), np.empty(BLOCK, z.dtype)
-    along, norm, number = 0.0, 0.0, 0
-    for start in range(0, pixels, BLOCK):
-        size = min(BLOCK, pixels - start)
-        _means(z, start, size, share, mean)
-        square[:] = 0
-        for j in range(count):
-            for i in range(size):
-                v = z[j, start + i] - mean[i]
-                square[i] += v * v
-        for i in range(size):
-            label = target[start + i]
-            if label > 0:
-                along += z[label - 1, start + i] - mean[i]
-                norm += square[i]
-                number += 1
-    return along, norm, number
+def sweep(
+    mode, to, w, s, q, source, z, table, out, offsets, slots, u, kept, around, found, own,
+    labels, block, neighbors,
+):  # fmt: skip
+    """Polynomials in R_S Omega, level after level a row apart, where a level is a power.
 
+    CHAIN: of Pi_0 source. PULL: of R_S source on the transposed operator, and with what they are
+    at a row the gradient of the weights. PRODUCTS: that alone, `source` being the polynomials.
 
-@_jit
-def align(z, target, inward, onward, out):
-    """`inward` Pi_0 z + `onward` Pi_0 e_target at the labeled pixels."""
-    count, pixels = z.shape
-    share = z.dtype.type(1 / count)
-    mean = np.empty(BLOCK, z.dtype)
-    for start in range(0, pixels, BLOCK):
-        size = min(BLOCK, pixels - start)
-        _means(z, start, size, share, mean)
-        for j in range(count):
-            for i in range(size):
-                label = target[start + i]
-                hot = z.dtype.type(1) if label == j + 1 else z.dtype.type(0)
-                value = inward * (z[j, start + i] - mean[i]) + onward * (hot - share)
-                out[j, start + i] = value if label > 0 else z.dtype.type(0)
+    `u` has `slots` rows of each power, `kept` rows of weights and S, `around` rows of z and q;
+    `found` has a row of the polynomials, `own` of weights and S.
+    """
+    lanes, count, many, plane = lanes_of(s), len(labels), len(neighbors), to.plane
+    radius, levels, terms = to.radius, to.levels, to.results - 1
+    starts, places = np.zeros(levels + 1, np.int64), np.zeros(levels, np.int64)
+    for level in range(levels):
+        starts[level + 1] = starts[level] + slots[level] * count * plane
+    depth, each = radius * (levels - 1) + 1, (many + count) * plane
+    window, planes = 2 * radius + 1, to.results * count
+    sign, width = -1 if mode == PULL else 1, to.columns // to.lines
+    aside = offsets[:, 1] * width + offsets[:, 2]
+    steps = np.empty(many, np.int64)
+    t, total, e = registers(s, labels), registers(s, labels), registers(s, neighbors)
+    for core in range(0, to.columns, to.widest):
+        stop = min(to.columns, core + to.widest)
+        left, last = max(0, core - to.halo), min(to.columns, stop + to.halo)
+        end = left + -(-(last - left) // lanes) * lanes
+        shift = to.guard - left
+        for front in range(min(0, radius * (levels - 2)), to.rows + radius * (levels - 1)):
+            if mode != PRODUCTS and _within(front, to.rows):
+                row = front % depth * each + shift
+                if mode == PULL:
+                    _turned(kept, row, w, to, offsets, front, left, last, end)
+                else:
+                    _rows(kept, row, w, to, many, front, left, last, end)
+                _rows(kept, row + many * plane, s, to, count, front, left, last, end)
+                here = front % slots[0] * count * plane + shift
+                _rows(u, here, source, to, count, front, left, last, end)
+                if mode == PULL:
+                    _replicated(u, here, kept, row + many * plane, plane, labels, left, end)
+                else:
+                    _projected(u, here, plane, labels, left, end)
+            for level in range(1, levels):
+                y = front - radius * level
+                if _within(y, to.rows):
+                    for k in range(many):
+                        # beyond the grid weights are 0, whatever the ring holds
+                        slot = (y + sign * offsets[k, 0] + slots[level - 1]) % slots[level - 1]
+                        line = starts[level - 1] + slot * count * plane
+                        steps[k] = line + shift + sign * aside[k]
+                    here = starts[level] + y % slots[level] * count * plane + shift
+                    row = y % depth * each + shift
+                    _power(u, here, steps, kept, row, t, many, plane, labels, block, left, end)
+            y = front - radius * (levels - 1)
+            ahead = y + radius
+            if mode != CHAIN and _within(ahead, to.rows):
+                here = ahead % window * planes * plane + shift
+                a, b = max(left, core - to.guard), min(last, stop + to.guard)
+                _rows(around, here, z, to, terms * count, ahead, a, b, b)
+                _rows(around, here + terms * count * plane, q, to, count, ahead, a, b, b)
+            if not _within(y, to.rows):
+                continue
+            beside = -core
+            if mode == PRODUCTS:
+                _rows(found, beside, source, to, planes, y, core, stop, stop)
+            else:
+                for level in range(levels):
+                    places[level] = starts[level] + y % slots[level] * count * plane + shift
+                _combined(found, to, table, u, places, labels, block, core, stop)
+            if mode == CHAIN:
+                _written(out, found, to, planes, y, core, stop)
+                continue
+            _rows(own, beside, w, to, many, y, core, stop, stop)
+            _rows(own, beside + many * plane, s, to, count, y, core, stop, stop)
+            for k in range(many):
+                slot = (y + offsets[k, 0] + window) % window
+                steps[k] = slot * planes * plane + shift + aside[k]
+            _gradient(
+                own, beside, found, around, steps, to, terms, e, t, total, labels, block, neighbors,
+                core, stop,
+            )  # fmt: skip
+            _written(out, own, to, many, y, core, stop)
 
 
 @_row
-def _means(z, start, size, share, mean):
-    for i in range(size):
-        mean[i] = z[0, start + i]
-    for j in range(1, len(z)):
-        for i in range(size):
-            mean[i] += z[j, start + i]
-    for i in range(size):
-        mean[i] *= share
+def _written(out, row, to, count, y, first, last):
+    """Planes of a row to where the whole grid lies."""
+    for n in range(count):
+        start = n * to.plane - first
+        at = n * to.rows * to.columns + y * to.columns
+        _copy(out, at, row, start, 0, len(row), first, last, last, 0)
+        for x in range(first, last, lanes_of(row)):
+            prefetch(out, at + to.columns + x)
+
+
+@_jit
+def alignment(z, target, labels):
+    """Sums of Pi_0 z at the target, of ||Pi_0 z||^2 and of labeled pixels; flat planes."""
+    lanes, pixels = lanes_of(z), len(target)
+    squares, ahead = np.empty(lanes, z.dtype), np.empty(lanes, z.dtype)
+    number = z.dtype.type
+    nothing, one, half = splat(number(0)), splat(number(1)), splat(number(0.5))
+    along, norm, count = 0.0, 0.0, 0
+    for first in range(0, pixels, lanes):
+        x = min(first, pixels - lanes)  # the last vector is moved back
+        label = load(target, x)
+        labeled = where_greater(label, half, one, nothing)
+        mean = _mean(z, x, pixels, labels)
+        square, hot = nothing, nothing
+        for j in range(len(labels)):
+            v = (load(z, j * pixels + x) - mean) * labeled
+            square = fma(v, v, square)
+            hot = hot + _at(label, splat(number(j + 1)), half, v, nothing)
+        store(squares, 0, square)
+        store(ahead, 0, hot)
+        for i in range(first - x, lanes):
+            along += ahead[i]
+            norm += squares[i]
+            count += target[x + i] > 0
+    return along, norm, count
+
+
+@_jit
+def align(z, target, inward, onward, out, labels):
+    """`inward` Pi_0 z + `onward` Pi_0 e_target at the labeled pixels."""
+    lanes, pixels = lanes_of(z), len(target)
+    number = z.dtype.type
+    nothing, half = splat(number(0)), splat(number(0.5))
+    share = number(1 / len(labels))
+    here, elsewhere = splat(onward * (number(1) - share)), splat(-onward * share)
+    for first in range(0, pixels, lanes):
+        x = min(first, pixels - lanes)
+        label = load(target, x)
+        mean = _mean(z, x, pixels, labels)
+        for j in range(len(labels)):
+            at = j * pixels + x
+            value = _at(label, splat(number(j + 1)), half, here, elsewhere)
+            value = fma(splat(inward), load(z, at) - mean, value)
+            store(out, at, where_greater(label, half, value, nothing))
+
+
+@_row
+def _at(label, j, half, yes, no):
+    """`yes` where the label, a whole number, is j."""
+    return where_greater(label, j - half, where_greater(label, j + half, no, yes), no)
+
+
+@_row
+def _mean(z, x, pixels, labels):
+    total = load(z, x)
+    for j in range(1, len(labels)):
+        total = total + load(z, j * pixels + x)
+    return total * splat(z.dtype.type(1 / len(labels)))

@@ -6,7 +6,7 @@ Same functions as the numpy sibling, whose docstrings hold.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .numpy import Array, Offsets, opposite, transpose
 from .wave import AVERAGE, BLOCK, BOTH, CLASSIFY, FLOW, LINE, LOWER, SIMILARITY, UPPER, Layout
 
 CACHE = 1 << 20  # bytes that the rings of a strip may take of a core's own cache
+POWERS = 2 << 20  # the same for those of all powers: more, since strips compute their halo twice
 
 
 def _aligned(size: int, dtype: Any) -> Array:
@@ -260,119 +261,99 @@ def _flatten(x: Array, front: int) -> Array:
     return np.ascontiguousarray(x).reshape(*x.shape[:front], -1)
 
 
-class _Planes(NamedTuple):
-    """How planes lie in flat arrays for the gradient: rows of whole vectors."""
-
-    wide: int  # numbers of a row
-    size: int  # of a plane
-    stride: int  # from a plane to the next: an odd number of cache lines, against conflicts
-    steps: Array  # from a pixel to each neighbor
-    guard: int  # most of that, in whole vectors
-
-
-def _layout_planes(grid: Sequence[int], offsets: Offsets, lanes: int) -> _Planes:
-    wide = -(-grid[-1] // lanes) * lanes
-    size = int(np.prod(grid[:-1])) * wide
-    rows = [int(np.prod(grid[axis + 1 : -1])) * wide for axis in range(len(grid) - 1)]
-    steps = np.array([sum(o * n for o, n in zip(row, [*rows, 1], strict=True)) for row in offsets])
-    guard = -(-int(abs(steps).max(initial=0)) // lanes) * lanes
-    return _Planes(wide, size, size + lanes * ((size // lanes + 1) % 2), steps, guard)
-
-
-def _spread(planes: Array, front: int, at: _Planes, guard: int = 0) -> Array:
-    """Planes in that layout, zero where there is no pixel; not copied where they lie so."""
-    shape = planes.shape[:front]
-    count, itemsize = int(np.prod(shape)), planes.itemsize
-    base = planes.base
-    if guard == at.guard and base is not None and base.ndim == 1:
-        start = (planes.ctypes.data - base.ctypes.data) // itemsize - guard
-        whole = count * at.stride + 2 * guard
-        lies = planes.strides[front - 1] == at.stride * itemsize and planes.shape[-1] == at.wide
-        if lies and start >= 0 and start + whole <= len(base):
-            return base[start : start + whole]
-    out = np.zeros(count * at.stride + 2 * guard, planes.dtype)
-    view = _view(out, (count,), planes.shape[front:], at, guard)
-    view[...] = planes.reshape(count, *planes.shape[front:])
+def _sweep(
+    mode: int, weights: Array, s: Array, q: Array, source: Array, z: Array, offsets: Offsets,
+    table: Array, out: Array,
+) -> Array:  # fmt: skip
+    """Send all strips of columns through the wave of powers."""
+    dtype = _same_float(weights, s, source)
+    count, *grid = s.shape
+    # (y, 1, x) in 2-D: rows are the wave's axis as slabs are in 3-D
+    rows, (lines, width) = grid[0], grid[1:] if len(grid) == 3 else (1, grid[1])
+    full = np.array([o if len(o) == 3 else (o[0], 0, o[1]) for o in offsets], np.int64)
+    columns = lines * width
+    radius = int(abs(full[:, 0]).max())
+    reach = int(abs(full[:, 1] * width + full[:, 2]).max())
+    results, levels = table.shape
+    lanes = LINE // s.itemsize
+    # rows of each power until the next one, and all polynomials, have been computed from them
+    window = 2 * radius + 1
+    slots = np.array([max(window, radius * (levels - 1 - n) + 1) for n in range(levels)], np.int64)
+    slots = slots * (mode != compiled.PRODUCTS)
+    # planes of the rings: powers; weights and S; z and q; a row of polynomials; a row's weights, S
+    both = len(offsets) + count
+    sizes = (
+        int(slots.sum()) * count, (radius * (levels - 1) + 1) * both,
+        (mode != compiled.CHAIN) * window * results * count, results * count, both,
+    )  # fmt: skip
+    halo, guard = (-(-reach * n // lanes) * lanes for n in (max(levels - 1, 1), 1))
+    widest = POWERS // (sum(sizes) * s.itemsize) - 2 * halo
+    if widest < 16 * halo:
+        widest = columns
+    strips = -(-columns // widest)
+    widest = -(-columns // strips // lanes) * lanes
+    # an odd number of cache lines: planes do not compete for the same places in the cache
+    plane = min(-(-columns // lanes) * lanes, widest + 2 * halo)
+    plane += lanes * ((plane // lanes + 1) % 2)
+    to = compiled.Rings(rows, columns, lines, radius, levels, results, widest, halo, guard, plane)
+    rings = [_aligned(size * plane + 2 * guard + lanes, dtype) for size in sizes]
+    for ring in rings:
+        ring[:] = 0  # a weight of 0 must meet numbers
+    given = (np.ascontiguousarray(x).ravel() for x in (weights, s, q, source, z))
+    compiled.sweep(
+        mode, to, *given, np.ascontiguousarray(table, dtype), out.ravel(), full, slots, *rings,
+        (0,) * count, _block(count), (0,) * len(offsets),
+    )  # fmt: skip
     return out
 
 
-def _view(flat: Array, front: Sequence[int], grid: Sequence[int], at: _Planes, guard: int) -> Array:
-    """The pixels in that layout, (*front, *grid)."""
-    count = int(np.prod(front))
-    planes = flat[guard : guard + count * at.stride].reshape(count, at.stride)[:, : at.size]
-    return planes.reshape(*front, *grid[:-1], at.wide)[..., : grid[-1]]
-
-
 def chain(weights: Array, s: Array, source: Array, offsets: Offsets, table: Array) -> Array:
-    """Polynomials in R_S Omega of a source."""
-    dtype = _same_float(weights, s, source)
-    table = np.asarray(table, dtype)
-    count, *grid = source.shape
-    at = _layout_planes(grid, offsets, LINE // source.itemsize)
-    w, kept = (_spread(x, 1, at) for x in (weights, s))
-    # what products() reads of the neighbors beyond the first and the last pixel
-    totals = np.zeros(len(table) * count * at.stride + 2 * at.guard, dtype)
-    inner = totals[at.guard : len(totals) - at.guard]
-    if len(grid) == 2:
-        far, near = (np.ascontiguousarray(o) for o in np.array(offsets, np.int64).T)
-        compiled.sweep(
-            w, kept, _spread(source, 1, at), inner, table, table.shape[1], grid[0], at.wide,
-            at.stride, CACHE, near, far, (0,) * count, _block(count),
-        )  # fmt: skip
-        return _view(totals, (len(table), count), grid, at, at.guard)
-    u = _spread(source, 1, at, at.guard)
-    if u.base is not None:
-        u = u.copy()
-    new = np.zeros_like(u)
-    start = u[at.guard : at.guard + count * at.stride]
-    inner.reshape(len(table), -1)[:] = table[:, :1] * start
-    for column in range(1, table.shape[1]):
-        compiled.step(
-            w, kept, u, new, inner, np.ascontiguousarray(table[:, column]), at.steps, at.guard,
-            at.size, at.stride, (0,) * count, _block(count),
-        )  # fmt: skip
-        u, new = new, u
-    return _view(totals, (len(table), count), grid, at, at.guard)
+    """Polynomials in R_S Omega of Pi_0 source."""
+    out = _aligned(len(table) * source.size, source.dtype).reshape(len(table), *source.shape)
+    nothing = np.empty(0, source.dtype)
+    return _sweep(
+        compiled.CHAIN, weights, s, nothing, source, nothing, offsets, np.asarray(table), out
+    )
+
+
+def pull(
+    weights: Array, s: Array, q: Array, z: Array, g: Array, offsets: Offsets, table: Array
+) -> Array:
+    """`products` of the adjoint `chain`, which is held by rows only."""
+    out = np.empty_like(weights, order="C")
+    return _sweep(compiled.PULL, weights, s, q, g, z, offsets, np.asarray(table), out)
 
 
 def products(
     weights: Array, s: Array, q: Array, p: Array, z: Array, source: Array, offsets: Offsets
 ) -> Array:
     """R_Omega dL/dOmega, the gradient in t of Omega = softmax(t)."""
-    dtype = _same_float(weights, s, q, p, z, source)
-    count, *grid = source.shape
-    at = _layout_planes(grid, offsets, LINE // source.itemsize)
-    w, kept = (_spread(x, 1, at) for x in (weights, s))
-    out = np.empty(len(offsets) * at.stride, dtype)
-    guarded = [_spread(x, front, at, at.guard) for x, front in ((source, 1), (p, 2))]
-    h, first = (x[at.guard : len(x) - at.guard] for x in guarded)
-    compiled.products(
-        w, kept, _spread(q, 1, at, at.guard), first, _spread(z, 2, at, at.guard), h, out,
-        at.steps, len(p), at.guard, at.size, at.stride, (0,) * count, _block(count),
-        (0,) * len(offsets),
-    )  # fmt: skip
-    return np.ascontiguousarray(_view(out, (len(offsets),), grid, at, 0))
+    out = np.empty_like(weights, order="C")
+    table = np.zeros((len(p) + 1, 1))
+    both = np.concatenate([source[None], p])
+    return _sweep(compiled.PRODUCTS, weights, s, q, both, z, offsets, table, out)
 
 
 def alignment(z: Array, target: Array) -> tuple[float, float, int]:
     """Sums of Pi_0 z at the target, of its square, and of the labeled pixels."""
-    _same_float(z)
-    found: tuple[float, float, int] = compiled.alignment(*_rows(z, target))
+    found: tuple[float, float, int] = compiled.alignment(*_labeled(z, target), (0,) * len(z))
     return found
 
 
 def align(z: Array, target: Array, inward: float, onward: float) -> Array:
     """`inward` Pi_0 z + `onward` Pi_0 e_target at the labeled pixels."""
+    given = _labeled(z, target)
+    dtype = z.dtype.type
+    out = _aligned(given[0].size, dtype)
+    compiled.align(*given, dtype(inward), dtype(onward), out, (0,) * len(z))
+    return out.reshape(len(z), -1)[:, : target.size].reshape(z.shape)
+
+
+def _labeled(z: Array, target: Array) -> tuple[Array, Array]:
+    """Flat planes of a vector or more, and labels as their type."""
     dtype = _same_float(z)
-    out = np.empty(z.shape, dtype)
-    compiled.align(*_rows(z, target), dtype(inward), dtype(onward), out.reshape(len(z), -1))
-    return out
-
-
-def _rows(z: Array, target: Array) -> tuple[Array, Array]:
-    # int64: one compiled function whatever the type of the labels
-    labels = np.ascontiguousarray(target, np.int64).ravel()
-    return np.ascontiguousarray(z).reshape(len(z), -1), labels
+    size = max(target.size, LINE // z.itemsize)
+    return _flat(_flatten(z, 1), size), _flat(_row(target, dtype)[None], size)
 
 
 def _parameters(

@@ -129,12 +129,11 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
 
 
 def chain(weights: Array, s: Array, source: Array, offsets: Offsets, table: Array) -> Array:
-    """Polynomials in R_S Omega of a source, several at once: (R, J, *grid).
+    """Polynomials in A = R_S Omega of B = Pi_0 source, several at once: (R, J, *grid).
 
-    out_r = sum over l of table[r, l] (R_S Omega)^l source. With transposed weights this is the
-    adjoint flow in the form y = R_S u, since R_S (Omega^T R_S) u = (R_S Omega^T) y.
+    out_r = sum over l of table[r, l] A^l B.
     """
-    u, xp = source, namespace(source)
+    u, xp = source - source.mean(axis=0), namespace(source)
     out = xp.stack([source.dtype.type(c) * u for c in table[:, 0]])
     for column in table.T[1:]:
         t = average(weights, u, offsets)
@@ -142,6 +141,18 @@ def chain(weights: Array, s: Array, source: Array, offsets: Offsets, table: Arra
         for total, c in zip(out, column, strict=True):
             total += source.dtype.type(c) * u
     return out
+
+
+def pull(
+    weights: Array, s: Array, q: Array, z: Array, g: Array, offsets: Offsets, table: Array
+) -> Array:
+    """`products` of z and polynomials of the adjoint flow; the first one is the integral's.
+
+    The adjoint flow goes in the form y = R_S u, since R_S (Omega^T R_S) u = (R_S Omega^T) y.
+    """
+    turned = transpose(weights, offsets)
+    p = chain(turned, s, s * (g - (s * g).sum(axis=0)), opposite(offsets), table)
+    return products(weights, s, q, p[1:], z, p[0], offsets)
 
 
 def products(
