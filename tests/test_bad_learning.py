@@ -53,7 +53,8 @@ def _inputs(tmp_path_factory):
     texts = {
         "missing.json": '{"0": "a", "1": "b", "7": "c"}', "same.json": '{"0": "a", "1": "a"}',
         "list.json": '["a", "b"]', "broken.json": '{"0"', "letters.json": '{"x": "a"}',
-        "numbers.json": '{"0": 5}', "empty.json": "{}", "three.csv": "0\n1\n2\n", "one.csv": "0\n",
+        "numbers.json": '{"0": 5}', "twice.json": '{"0": "a", "00": "b"}',
+        "empty.json": "{}", "three.csv": "0\n1\n2\n", "one.csv": "0\n",
         "columns.csv": "0,1\n1,2\n", "nan.csv": "0\nnan\n", "equal.csv": "1\n1\n",
         "words.csv": "a\nb\n", "text.model": "hello", "notes/a.txt": "mine",
     }  # fmt: skip
@@ -131,6 +132,7 @@ BOTH = [
     ("--names empty.json", "empty.json: expected names of label values"),
     ("--names letters.json", "letters.json: expected names of label values"),
     ("--names numbers.json", "numbers.json: expected names of label values"),
+    ("--names twice.json", "twice.json: expected each label value once, got 0, 00"),
     ("--names broken.json", "broken.json: expected JSON, "),
     ("--names image.tif", "image.tif: expected JSON, "),
     ("--prototypes three.csv", "of 2 classes, got 3"),

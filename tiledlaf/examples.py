@@ -242,6 +242,8 @@ def read_names(path: str) -> dict[str, str]:
     whole = isinstance(found, dict) and all(re.fullmatch(r"-?\d+", key) for key in found)
     if not found or not whole or not all(isinstance(name, str) for name in found.values()):
         raise ValueError(f'{path}: expected names of label values like {{"0": "membrane"}}')
+    if len({int(key) for key in found}) < len(found):
+        raise ValueError(f"{path}: expected each label value once, got {', '.join(found)}")
     return dict(found)
 
 

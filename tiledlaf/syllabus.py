@@ -19,6 +19,7 @@ from .examples import Example
 from .features import CONTEXT, PATCH, Features
 from .flow import check_positive, check_time
 from .gradient import Polynomials
+from .kernels import on_device
 from .lessons import Course, Lot
 from .optimizers import Adam, AdaMax
 from .tiles import Grid
@@ -119,6 +120,7 @@ def prepare(data: Data, recipe: Recipe, pool: Pool) -> Syllabus:
     """Check, find the classes, and cut the labeled parts into tiles."""
     if not data.training:
         raise ValueError("expected images to learn from, got none")
+    on_device(recipe.device)
     ndims = {len(e.image.grid) for e in (*data.training, *data.validation)}
     channels = {e.image.used_channels for e in (*data.training, *data.validation)}
     if len(ndims) > 1 or len(channels) > 1:
@@ -147,9 +149,22 @@ def prepare(data: Data, recipe: Recipe, pool: Pool) -> Syllabus:
     tables = fitting.in_order(
         pool, fitting.label_values, everything, [(number, tile.core) for number, tile in found]
     )
-    values = sorted({v for (n, _), t in zip(found, tables, strict=True)
-                     if n < len(data.training) for v in t})  # fmt: skip
-    classes = examples.classes(values, data.names, data.ignore)
+    values, others = (
+        {v for (n, _), t in zip(found, tables, strict=True) if (n < len(data.training)) is own
+         for v in t}
+        for own in (True, False)
+    )  # fmt: skip
+    classes = examples.classes(sorted(values), data.names, data.ignore)
+    known = {v for one in classes for v in one.values} | {data.ignore}
+    if others - known:
+        warnings.warn(
+            "not judged, since no training pixel has them: label values "
+            f"{', '.join(map(str, sorted(others - known)))} of the validation images",
+            TrainingWarning,
+            stacklevel=3,
+        )
+    if isinstance(loss, losses.PixelCosine) and len(classes) < 3:
+        raise ValueError("the cosine of each pixel needs 3 labels or more, got 2")
     course = Course(classes, offsets, recipe.rho, time, way, loss, recipe.device)
     counts, lots = {}, []
     for (number, tile), table in zip(found, tables, strict=True):
