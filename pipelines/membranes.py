@@ -548,7 +548,7 @@ def recipe_of(name: str, one: Set, effort: Effort, seed: int) -> Recipe:
     """How the weights of a method are learned."""
     found: dict[str, Any] = {"neighborhood": "3x3" if "3x3" in name else RINGS}
     if len(one.classes) > 2:
-        found |= {"features": LIGHT, "steps": 150}
+        found |= {"features": LIGHT, "steps": 200, "time": 2.0}
     return Recipe(**(found | effort.recipe), seed=seed)
 
 
