@@ -1,0 +1,156 @@
+"""What people would use or write instead: the same problems by other programs.
+
+Each library is imported where it is used; where it is not installed, `MISSING` is raised.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+MISSING = ImportError
+
+
+def forward(weights: Any, distances: Any, time: float = 5.0, dim: int = 10) -> Any:
+    """Z(T) in PyTorch by a Krylov space of dimension `dim`, 3x3, as one would write it.
+
+    weights (9, H, W), distances (J, H, W) tensors; labels are its argmax.
+    """
+    import torch
+
+    average = _average(weights)
+    s = torch.softmax(average(-distances), dim=0)
+
+    def operator(v: Any) -> Any:
+        u = average(v)
+        return s * (u - (s * u).sum(dim=0))
+
+    b = s - 1 / len(s)
+    beta = torch.linalg.vector_norm(b)
+    basis, columns, none = [b / beta], [], torch.zeros((), device=b.device)
+    for j in range(dim):
+        w = operator(basis[j])
+        column = []
+        for q in basis:
+            column.append(torch.dot(q.flatten(), w.flatten()))
+            w = w - column[-1] * q
+        column.append(torch.linalg.vector_norm(w))
+        if j + 1 < dim:
+            basis.append(w / column[-1])
+        columns.append(torch.stack(column + [none] * (dim - 1 - j)))
+    h = torch.stack(columns, dim=1)
+    bordered = torch.zeros(dim + 1, dim + 1, dtype=torch.float64, device=b.device)
+    bordered[:dim, :dim] = time * h[:dim].double()
+    bordered[0, dim] = time
+    coefficients = torch.linalg.matrix_exp(bordered)[:dim, dim].float() * beta
+    z = torch.zeros_like(b)
+    for c, q in zip(coefficients, basis, strict=True):
+        z = torch.addcmul(z, c, q)
+    return z
+
+
+def euler(weights: Any, distances: Any, time: float = 5.0, steps: int = 20) -> Any:
+    """Z(T) in PyTorch by explicit Euler steps."""
+    import torch
+
+    average = _average(weights)
+    s = torch.softmax(average(-distances), dim=0)
+    z = torch.zeros_like(s)
+    for _ in range(steps):
+        u = average(z)
+        z = z + time / steps * (s * (u - (s * u).sum(dim=0)) + s - 1 / len(s))
+    return z
+
+
+def _average(weights: Any) -> Any:
+    import torch
+    import torch.nn.functional as functional
+
+    def average(x: Any) -> Any:
+        padded = functional.pad(x, (1, 1, 1, 1))
+        height, width = x.shape[1:]
+        out = torch.zeros_like(x)
+        for k in range(9):
+            dy, dx = divmod(k, 3)
+            out.addcmul_(weights[k], padded[:, dy : dy + height, dx : dx + width])
+        return out
+
+    return average
+
+
+def gradient(
+    weights: np.ndarray, distances: np.ndarray, target: np.ndarray, scheme: str = "krylov"
+) -> np.ndarray:
+    """The gradient of the cosine loss in the weights, by PyTorch's automatic differentiation."""
+    import torch
+
+    w = torch.from_numpy(weights).requires_grad_()
+    flow = forward if scheme == "krylov" else euler
+    z = flow(w, torch.from_numpy(distances))
+    hot = torch.nn.functional.one_hot(torch.from_numpy(target), len(z)).movedim(-1, 0)
+    star = hot.float() - 1 / len(z)
+    loss = 1 - (star * z).sum() / (star.norm() * z.norm())
+    loss.backward()
+    found: np.ndarray = w.grad.numpy()
+    return found
+
+
+def matrix(weights: np.ndarray, s: np.ndarray, offsets: Any, time: float) -> Any:
+    """[[T A, T b], [0, 0]] as a sparse matrix, for scipy's expm_multiply."""
+    import scipy.sparse
+
+    count, *grid = s.shape
+    pixels = int(np.prod(grid))
+    index = np.arange(pixels).reshape(grid)
+    rows, columns, values = [], [], []
+    for w, (dy, dx) in zip(weights, offsets, strict=True):
+        y, x = np.nonzero(w)
+        rows.append(index[y, x])
+        columns.append(index[y + dy, x + dx])
+        values.append(w[y, x])
+    omega = scipy.sparse.coo_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
+        shape=(pixels, pixels),
+    )
+    flat = s.reshape(count, -1).astype(float)
+    blocks = [
+        [scipy.sparse.diags(flat[j] * ((j == k) - flat[k])) for k in range(count)]
+        for j in range(count)
+    ]
+    a = scipy.sparse.bmat(blocks) @ scipy.sparse.kron(scipy.sparse.eye(count), omega)
+    b = scipy.sparse.csr_matrix((flat - flat.mean(axis=0)).reshape(-1, 1))
+    return time * scipy.sparse.bmat([[a, b], [None, scipy.sparse.csr_matrix((1, 1))]]).tocsr()
+
+
+def cut(distances: np.ndarray, smooth: float = 0.5) -> np.ndarray:
+    """Labels from 0 of a graph cut, or of alpha-expansion; 8 neighbors."""
+    import maxflow
+
+    count, height, width = distances.shape
+    if count > 2:
+        unary = np.ascontiguousarray(np.moveaxis(distances, 0, -1), np.float64)
+        found: np.ndarray = maxflow.fastmin.aexpansion_grid(unary, smooth * (1 - np.eye(count)))
+        return found
+    graph = maxflow.GraphFloat(height * width, 4 * height * width)
+    nodes = graph.add_grid_nodes((height, width))
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        structure = np.zeros((3, 3))
+        structure[1 + dy, 1 + dx] = 1
+        graph.add_grid_edges(nodes, smooth / np.hypot(dy, dx), structure, symmetric=True)
+    graph.add_grid_tedges(nodes, distances[1].astype(float), distances[0].astype(float))
+    graph.maxflow()
+    return graph.get_grid_segments(nodes).astype(np.int64)
+
+
+def dense_crf(distances: np.ndarray, image: np.ndarray, steps: int = 5) -> np.ndarray:
+    """Labels from 0 of mean-field steps in a dense CRF with both of its usual kernels."""
+    import pydensecrf.densecrf as densecrf
+
+    count, height, width = distances.shape
+    crf = densecrf.DenseCRF2D(width, height, count)
+    crf.setUnaryEnergy(np.ascontiguousarray(distances.reshape(count, -1), np.float32))
+    crf.addPairwiseGaussian(sxy=3, compat=3)
+    color = np.ascontiguousarray(np.repeat(image[..., None], 3, 2))
+    crf.addPairwiseBilateral(sxy=20, srgb=13, rgbim=color, compat=3)
+    return np.array(crf.inference(steps)).argmax(axis=0).reshape(height, width)
