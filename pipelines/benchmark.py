@@ -2,7 +2,8 @@
 
 ``python pipelines/benchmark.py`` measures what the machine can do, and sets tiledlaf beside that
 and beside other programs on the same data, in turn. It prints a table and leaves it (CSV, JSON)
-with a plot in a folder. ``--check`` exits with 1 where a goal is missed; ``--compare FILE`` says
+with a plot in a folder; what is compared with and not installed (PyTorch, PyMaxflow, pydensecrf2)
+is left out and named. ``--check`` exits with 1 where a goal is missed; ``--compare FILE`` says
 what got slower since the table in FILE, such as pipelines/baseline.json.
 """
 
