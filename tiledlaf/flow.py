@@ -6,6 +6,7 @@ V = R_W0 Z. The integrators are small frozen values that all answer the same que
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from types import ModuleType
@@ -71,6 +72,7 @@ class Taylor:
         return n
 
     @staticmethod
+    @functools.cache
     def _tail(n: int, time: float) -> float:
         """sum_(k>n) (T a)^(k-1) / k!."""
         x, total, k = time * CONTRACTION, 0.0, n + 1

@@ -20,6 +20,7 @@ from .vector import (
     zeros,
 )
 
+STAGE = 64  # pixels whose features and weights lie in L1 at a time
 PIXELS = 128  # of a block in the adjoint: its features and shares stay in the cache
 GROUP = 8  # prototypes at once
 _jit = njit(nogil=True, cache=True, error_model="numpy")
@@ -27,11 +28,13 @@ _inline = njit(forceinline=True, error_model="numpy")
 
 
 @_inline
-def _shares(x, at, prototypes, count, features, sigma, distance, share, to, stride, group):
+def _shares(
+    x, at, apart, prototypes, count, features, sigma, distance, share, to, stride, group
+):
     """Distances to all prototypes and shares of a vector of pixels; rows `stride` apart.
 
     `prototypes` is (features, padded count), flat. Shares are not yet divided by their sum, which
-    is returned.
+    is returned; they may take the place of the distances.
     """
     part = len(group)
     padded = -(-count // part) * part
@@ -39,7 +42,7 @@ def _shares(x, at, prototypes, count, features, sigma, distance, share, to, stri
     for n in range(0, padded, part):
         square = zeros(x, group)
         for f in range(features):
-            offset = load(x, at + f * stride) - splat_each(prototypes, f * padded + n, 1, group)
+            offset = load(x, at + f * apart) - splat_each(prototypes, f * padded + n, 1, group)
             square = fma(offset, offset, square)
         store_each(distance, to + n * stride, stride, sqrt(square))
     for n in range(count):
@@ -61,40 +64,52 @@ def predict(
     lanes, block = lanes_of(features), len(part)
     count, many, neighbors = sizes
     padded = -(-neighbors // block) * block
-    distance = np.empty((count + len(group)) * lanes, features.dtype)
-    share = np.empty_like(distance)
-    x = np.empty(many * lanes, features.dtype)
+    share = np.empty((count + len(group)) * lanes, features.dtype)
+    x = np.empty(many * STAGE, features.dtype)
+    valid = np.empty(neighbors * STAGE, features.dtype)
     t = registers(features, wide)
     low, tiny = splat(features.dtype.type(-1e30)), splat(features.dtype.type(1e-30))
-    nothing = splat(features.dtype.type(0))
-    for i in range(0, size, lanes):
+    nothing, one = splat(features.dtype.type(0)), splat(features.dtype.type(1))
+    for start in range(0, size, STAGE):
+        columns = min(STAGE, size - start)
+        # plane after plane: read side by side, so many planes would outrun the prefetcher
         for f in range(many):
-            value = load(features, f * size + i) - splat(normal[f])
-            store(x, f * lanes, value * splat(normal[many + f]))
-        total = _shares(x, 0, prototypes, count, many, sigma, distance, share, 0, lanes, group)
-        inverse = splat(features.dtype.type(1)) / total
-        for k in range(0, padded, block):
-            value = zeros(features, part)
-            for n in range(count):
-                e = load(share, n * lanes)
-                value = fma(e, splat_each(patches, n * padded + k, 1, part), value)
-            store_each(t, k * lanes, lanes, value * inverse)
-        best = low
+            for i in range(0, columns, lanes):
+                value = load(features, f * size + start + i) - splat(normal[f])
+                store(x, f * STAGE + i, value * splat(normal[many + f]))
         for k in range(neighbors):
-            value = load(t, k * lanes)
-            value = where_greater(load(uniform, k * size + i), nothing, value, low)
-            best = where_greater(value, best, value, best)
-            store(t, k * lanes, value)
-        total = tiny
+            for i in range(0, columns, lanes):
+                store(valid, k * STAGE + i, load(uniform, k * size + start + i))
+        for i in range(0, columns, lanes):
+            total = _shares(
+                x, i, STAGE, prototypes, count, many, sigma, share, share, 0, lanes, group
+            )
+            inverse = one / total
+            for k in range(0, padded, block):
+                value = zeros(features, part)
+                for n in range(count):
+                    e = load(share, n * lanes)
+                    value = fma(e, splat_each(patches, n * padded + k, 1, part), value)
+                store_each(t, k * lanes, lanes, value * inverse)
+            best = low
+            for k in range(neighbors):
+                value = load(t, k * lanes)
+                value = where_greater(load(valid, k * STAGE + i), nothing, value, low)
+                best = where_greater(value, best, value, best)
+                store(t, k * lanes, value)
+            total = tiny
+            for k in range(neighbors):
+                e = exp(load(t, k * lanes) - best)
+                # also where no neighbor is valid and all differences are 0
+                e = where_greater(load(valid, k * STAGE + i), nothing, e, nothing)
+                store(t, k * lanes, e)
+                total = total + e
+            inverse = one / total
+            for k in range(neighbors):
+                store(valid, k * STAGE + i, load(t, k * lanes) * inverse)
         for k in range(neighbors):
-            e = exp(load(t, k * lanes) - best)
-            # also where no neighbor is valid and all differences are 0
-            e = where_greater(load(uniform, k * size + i), nothing, e, nothing)
-            store(t, k * lanes, e)
-            total = total + e
-        inverse = splat(features.dtype.type(1)) / total
-        for k in range(neighbors):
-            store(out, k * size + i, load(t, k * lanes) * inverse)
+            for i in range(0, columns, lanes):
+                store(out, k * size + start + i, load(valid, k * STAGE + i))
 
 
 @_jit
@@ -156,7 +171,9 @@ def predict_adjoint(
             for i in range(columns):
                 g[k * PIXELS + i] = gradient[k * size + start + i]
         for i in range(0, columns, lanes):
-            total = _shares(x, i, prototypes, count, many, sigma, distance, share, i, PIXELS, group)
+            total = _shares(
+                x, i, PIXELS, prototypes, count, many, sigma, distance, share, i, PIXELS, group
+            )
             inverse = splat(features.dtype.type(1)) / total
             mean = nothing
             for n in range(count):
