@@ -20,7 +20,7 @@ from .vector import (
     zeros,
 )
 
-STAGE = 64  # pixels whose features and weights lie in L1 at a time
+STAGE = 256  # pixels whose features and weights lie in the cache at a time
 PIXELS = 128  # of a block in the adjoint: its features and shares stay in the cache
 GROUP = 8  # prototypes at once
 _jit = njit(nogil=True, cache=True, error_model="numpy")
