@@ -6,6 +6,8 @@ Dask is only here.
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
+import functools
 import itertools
 import logging
 import os
@@ -30,7 +32,7 @@ class Pool:
     ----------
     workers : processes or threads that each run one tile at a time
     memory : bytes a worker may use, or None where nobody limits it
-    run : run(function, job, items) yields an outcome an item
+    run : run(function, job, items, batch) yields an outcome an item; tasks are of `batch` items
     hold : hold(function, job, items) gives a handle of each result, which stays where it is
     each : each(function, argument, handles) gives the results of function(argument, held), in
         order; a tuple may have a handle and other things
@@ -38,7 +40,7 @@ class Pool:
 
     workers: int
     memory: int | None
-    run: Callable[[Function, Any, Iterable[Any]], Iterator[Outcome]]
+    run: Callable[..., Iterator[Outcome]]
     hold: Callable[[Function, Any, Sequence[Any]], list[Any]]
     each: Callable[[Function, Any, Sequence[Any]], list[Any]]
 
@@ -48,19 +50,20 @@ def threads(workers: int) -> Iterator[Pool]:
     """Threads of this process; the kernels do not hold the GIL."""
     executor = concurrent.futures.ThreadPoolExecutor(workers)
 
-    def run(function: Function, job: Any, items: Iterable[Any]) -> Iterator[Outcome]:
-        waiting = iter(items)
+    def run(
+        function: Function, job: Any, items: Iterable[Any], batch: int = 1
+    ) -> Iterator[Outcome]:
+        waiting = _batches(items, batch)
         pending = {
-            executor.submit(_retried, function, job, item): item
-            for item in itertools.islice(waiting, AHEAD * workers)
+            executor.submit(_outcomes, function, job, part)
+            for part in itertools.islice(waiting, AHEAD * workers)
         }
         while pending:
-            done, _ = concurrent.futures.wait(pending, return_when="FIRST_COMPLETED")
+            done, pending = concurrent.futures.wait(pending, return_when="FIRST_COMPLETED")
             for future in done:
-                item, error = pending.pop(future), future.exception()
                 for following in itertools.islice(waiting, 1):
-                    pending[executor.submit(_retried, function, job, following)] = following
-                yield item, None if error else future.result(), error
+                    pending.add(executor.submit(_outcomes, function, job, following))
+                yield from future.result()
 
     def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
         return list(executor.map(lambda item: _retried(function, argument, item), items))
@@ -71,6 +74,22 @@ def threads(workers: int) -> Iterator[Pool]:
         executor.shutdown(cancel_futures=True)
 
 
+def _batches(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    waiting = iter(items)
+    return iter(lambda: tuple(itertools.islice(waiting, size)), ())
+
+
+def _outcomes(function: Function, job: Any, items: Sequence[Any]) -> list[Outcome]:
+    """One task: an item that fails does not take the others with it."""
+    found: list[Outcome] = []
+    for item in items:
+        try:
+            found.append((item, _retried(function, job, item), None))
+        except Exception as error:
+            found.append((item, None, error))
+    return found
+
+
 def _retried(function: Function, job: Any, item: Any) -> Any:
     for attempt in range(RETRIES + 1):
         try:
@@ -79,6 +98,25 @@ def _retried(function: Function, job: Any, item: Any) -> Any:
             if attempt == RETRIES:
                 raise
     return None
+
+
+@functools.cache
+def _keep_memory() -> None:
+    """Let this worker process use the memory of one tile again for the next one.
+
+    Dask tells glibc to give all memory back, large blocks at once; a tile then spends up to a
+    third of its time on fresh pages. See mallopt(3).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, its largest value
+        mallopt(-1, 2**29)  # M_TRIM_THRESHOLD
+
+
+def _task(function: Function, job: Any, item: Any) -> Any:
+    """What a Dask worker runs."""
+    _keep_memory()
+    return function(job, item)
 
 
 @contextmanager
@@ -92,6 +130,7 @@ def dask(
     ValueError
         If the scheduler does not answer.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler or scheduler_file:
@@ -114,6 +153,10 @@ def dask(
     count = workers or os.cpu_count() or 1
     with ExitStack() as stack:
         stack.callback(logging.disable, logging.root.manager.disable)
+        # without a dashboard nobody sees these, which wake each worker 150 times a second
+        stack.enter_context(dask.config.set({
+            "distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s",
+        }))  # fmt: skip
         cluster = stack.enter_context(
             LocalCluster(
                 n_workers=count, threads_per_worker=1, host="127.0.0.1",
@@ -157,35 +200,38 @@ def dask_setup(worker: Any) -> None:
 def _pool(client: Any, workers: int, memory: int | None) -> Pool:
     from distributed import as_completed
 
-    def run(function: Function, job: Any, items: Iterable[Any]) -> Iterator[Outcome]:
+    def submit(function: Function, job: Any, item: Any) -> Any:
         # the job goes with every task: it is small, and scattered data dies with its worker
-        waiting = iter(items)
+        return client.submit(_task, function, job, item, retries=RETRIES, pure=False)
 
-        def submit(item: Any) -> Any:
-            future = client.submit(function, job, item, retries=RETRIES, pure=False)
-            names[future.key] = item
-            return future
+    def run(
+        function: Function, job: Any, items: Iterable[Any], batch: int = 1
+    ) -> Iterator[Outcome]:
+        waiting, parts = _batches(items, batch), {}
 
-        names: dict[str, Any] = {}
-        completed = as_completed([submit(i) for i in itertools.islice(waiting, AHEAD * workers)])
+        def start(count: int) -> list[Any]:
+            started = []
+            for part in itertools.islice(waiting, count):
+                future = submit(functools.partial(_outcomes, function), job, part)
+                parts[future.key] = part
+                started.append(future)
+            return started
+
+        completed = as_completed(start(AHEAD * workers))
         for future in completed:
-            item, error = names.pop(future.key), future.exception()
-            for following in itertools.islice(waiting, 1):
-                completed.add(submit(following))
-            yield item, None if error else future.result(), error
+            part, error = parts.pop(future.key), future.exception()
+            completed.update(start(1))
+            yield from ((item, None, error) for item in part) if error else future.result()
             future.release()
 
     def hold(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
         # what a worker takes with it when it dies is made again from these tasks
-        found = [client.submit(function, job, i, retries=RETRIES, pure=False) for i in items]
+        found = [submit(function, job, item) for item in items]
         _wait(found)
         return found
 
     def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
-        found = [client.submit(function, argument, i, retries=RETRIES, pure=False) for i in items]
-        _wait(found)
-        results: list[Any] = client.gather(found)
-        return results
+        return list(client.gather(hold(function, argument, items)))
 
     return Pool(workers, memory, run, hold, each)
 

@@ -26,6 +26,7 @@ from .options import Choice, choose, open_probabilities
 from .plan import SMALL, Plan, check_model, make_plan, needed_bytes, readable
 
 Progress = Callable[[dict[str, Any]], None]
+TASK = 2**20  # pixels of small tiles that make a task: its own cost stays small
 
 
 @dataclass
@@ -153,8 +154,10 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     left = (
         t.index for t in job.grid if known.get(t.index, {}).get("state") not in ("done", "skipped")
     )
+    fair = (len(job.grid) - len(known)) // (8 * pool.workers)
+    batch = max(min(TASK // math.prod(job.grid.tile), fair), 1)
     with records.appending(out.records) as log:
-        for index, record, error in pool.run(run_tile, job, left):
+        for index, record, error in pool.run(run_tile, job, left, batch):
             if error is not None:
                 where = place(job, job.grid.tile_at(index))
                 text = f"{where}: {type(error).__name__}: {error}"

@@ -67,7 +67,9 @@ def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce)
         )
         trimmed = part[..., *(slice(0, s.stop - s.start) for s in small)]
         if trimmed.size:
-            ngff.write(store, f"{pyramid.group}/{level}".lstrip("/"), (*front, *small), trimmed)
+            like = None if level else pyramid.like
+            name = f"{pyramid.group}/{level}".lstrip("/")
+            ngff.write(store, name, (*front, *small), trimmed, like)
 
 
 def finish(store: str, pyramid: Pyramid, reduce: Reduce) -> None:

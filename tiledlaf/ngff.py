@@ -7,7 +7,9 @@ import itertools
 import json
 import math
 import os
+import shutil
 import threading
+import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -190,6 +192,8 @@ class Pyramid:
     scale, translation : of level 0, a number a spatial axis
     units : a unit or None a spatial axis
     dtype : numpy name
+    like : store and name of an array with the pixels of level 0, whose chunks are copied as they
+        are; None: pixels are encoded
     """
 
     group: str
@@ -201,6 +205,7 @@ class Pyramid:
     translation: tuple[float, ...]
     units: tuple[str | None, ...]
     dtype: str
+    like: tuple[str, str] | None = None
 
     def steps(self, level: int) -> tuple[int, ...] | None:
         """Pixels of level 0 a pixel, an axis; None where a ratio of levels is not whole."""
@@ -240,6 +245,13 @@ class Pyramid:
         front = (self.channels,) if self.channels else ()
         names = (["c"] if self.channels else []) + list(self.axes)
         for level, shape in enumerate(self.shapes):
+            if level == 0 and self.like:
+                name = f"{self.group}/0".lstrip("/")
+                zarr.from_array(
+                    store, data=open_array(*self.like), write_data=False, name=name,
+                    dimension_names=names, attributes={}, overwrite=True,
+                )  # fmt: skip
+                continue
             unit = self.unit(level)
             chunks = tuple(inner_chunk(edge) for edge in unit)
             options: dict[str, Any] = {}
@@ -424,15 +436,55 @@ def label_properties(store: str, group: str) -> list[dict[str, Any]]:
 
 
 @functools.lru_cache(maxsize=64)
-def _writable(store: str, name: str, identity: int) -> zarr.Array:
-    return open_array(store, name, "r+")
+def _opened(store: str, name: str, mode: str, identity: int) -> zarr.Array:
+    return open_array(store, name, mode)
 
 
-def write(store: str, name: str, box: Box, data: np.ndarray) -> None:
-    """Write whole units of an array."""
+def write(
+    store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None = None
+) -> None:
+    """Write whole units of an array: `data`, or the chunks of one like it that has the same."""
     path = Path(store) / name
     meta = path / ("zarr.json" if (path / "zarr.json").is_file() else ".zarray")
-    _writable(store, name, meta.stat().st_mtime_ns)[box] = data
+    array = _opened(store, name, "r+", meta.stat().st_mtime_ns)
+    if like is None or not _copy(Path(like[0]) / like[1], _opened(*like, "r", 0), path, array, box):
+        array[box] = data
+
+
+def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
+    """Whether tiles, cut along the last axes, take whole files of an array in Zarr v3."""
+    array = open_array(store, name)
+    if array.metadata.zarr_format != 3:
+        return False
+    edges = (array.shards or array.chunks)[array.ndim - len(tile) :]
+    return all(t % edge == 0 for t, edge in zip(tile, edges, strict=True))
+
+
+def _copy(source: Path, there: zarr.Array, target: Path, here: zarr.Array, box: Box) -> bool:
+    """Copy the files of a box; False, and nothing done, where the arrays are stored unlike."""
+    a, b = there.metadata, here.metadata
+    if any(
+        getattr(a, part) != getattr(b, part)
+        for part in ("zarr_format", "shape", "data_type", "chunk_grid", "codecs",
+                     "chunk_key_encoding", "fill_value")
+    ):  # fmt: skip
+        return False
+    edges = here.shards or here.chunks
+    spans = (
+        range(s.indices(n)[0] // e, -(-s.indices(n)[1] // e))
+        for s, n, e in zip(box, here.shape, edges, strict=True)
+    )
+    for index in itertools.product(*spans):
+        key = b.encode_chunk_key(index)
+        final, part = target / key, target / f"{key}.{uuid.uuid4().hex}.partial"
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(source / key, part)
+        except FileNotFoundError:  # only the fill value there
+            final.unlink(missing_ok=True)
+            continue
+        part.replace(final)
+    return True
 
 
 def chunk_state(path: str) -> list[tuple[str, int, int]]:

@@ -333,11 +333,16 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
         )  # fmt: skip
 
     channels = image.stored_channels if "c" in image.axes else 0
+    picture = pyramid("", channels, image.dtype) if copy_image else None
+    whole = image.source == "zarr" and grid.size == image.grid
+    alike = whole and image.axes == "c" * bool(channels) + image.spatial_axes
+    if picture and alike and ngff.copyable(image.path, image.name, grid.tile):
+        picture = dataclasses.replace(picture, like=(os.path.abspath(image.path), image.name))
     return dataclasses.replace(
         job,
         store=os.path.abspath(out.store),
         labels=pyramid(out.group, 0, small),
-        picture=pyramid("", channels, image.dtype) if copy_image else None,
+        picture=picture,
         confidence=pyramid("confidence", 0, "float32") if confidence else None,
     )
 

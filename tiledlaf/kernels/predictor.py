@@ -28,9 +28,7 @@ _inline = njit(forceinline=True, error_model="numpy")
 
 
 @_inline
-def _shares(
-    x, at, apart, prototypes, count, features, sigma, distance, share, to, stride, group
-):
+def _shares(x, at, apart, prototypes, count, features, sigma, distance, share, to, stride, group):
     """Distances to all prototypes and shares of a vector of pixels; rows `stride` apart.
 
     `prototypes` is (features, padded count), flat. Shares are not yet divided by their sum, which
