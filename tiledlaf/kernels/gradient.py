@@ -160,12 +160,17 @@ def _combined(out, to, table, u, places, labels, block, first, last):
     for start in range(0, count, part):
         j = min(start, count - part)
         for x in range(first, last, lanes):
-            for r in range(to.results):
-                total = zeros(u, block)
+            # two at a time: half the loads; an odd last one is its own partner
+            for r in range(0, to.results, 2):
+                other = min(r + 1, to.results - 1)
+                one, two = zeros(u, block), zeros(u, block)
                 for level in range(to.levels):
                     power = load_each(u, places[level] + x + j * to.plane, to.plane, block)
-                    total = fma(splat(table[r, level]), power, total)
-                store_each(out, (r * count + j) * to.plane + x - first, to.plane, total)
+                    one = fma(splat(table[r, level]), power, one)
+                    two = fma(splat(table[other, level]), power, two)
+                here = j * to.plane + x - first
+                store_each(out, r * count * to.plane + here, to.plane, one)
+                store_each(out, other * count * to.plane + here, to.plane, two)
 
 
 @_row
