@@ -6,6 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import zarr
+from command import run
+
+from tiledlaf import records
 
 CODE = """
 import json, sys
@@ -55,3 +59,19 @@ def test_peak_is_under_the_prediction(tmp_path, classes, probabilities, neighbor
     )
     peak, predicted = map(float, found.stdout.split())
     assert 0.3 * predicted < peak <= predicted
+
+
+@pytest.mark.slow
+def test_a_worker_does_not_grow(tmp_path):
+    edge = 3200
+    image = np.random.default_rng(0).integers(0, 255, (edge, edge)).astype(np.uint8)
+    zarr.save_array(tmp_path / "image.zarr", image)
+    found = run(
+        "label", tmp_path / "image.zarr", tmp_path / "out.zarr", "--classes", "3", "--tile", "32",
+        "--scheduler", "processes", "--workers", "1",
+    )  # fmt: skip
+    assert found.code == 0, found
+    kept = tmp_path / "out.zarr" / "labels" / "tiledlaf" / "0" / records.NAME
+    peaks = [r["peak_mib"] for r in records.read(kept).values()]
+    assert len(peaks) == 10_000
+    assert peaks[-1] <= peaks[500] + 8
