@@ -93,7 +93,8 @@ class Image:
             index.append(
                 next(spatial) if axis in ngff.SPATIAL else 0 if axis == "t" else slice(None)
             )
-        block = np.asarray(array[tuple(index)])
+        box = tuple(index)
+        block = ngff.read(array, box) if self.source == "zarr" else np.asarray(array[box])
         kept = self.axes.replace("t", "")
         block = np.moveaxis(block, kept.index("c"), 0) if "c" in kept else block[None]
         if chosen is not None:

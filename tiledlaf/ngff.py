@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import functools
 import itertools
 import json
@@ -11,7 +13,7 @@ import shutil
 import threading
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,57 @@ def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
     with _opening, zarr.config.set(fast), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Array is unsupported by ZarrsCodecPipeline")
         return zarr.Array(zarr.AsyncArray(array.metadata, array.store_path))
+
+
+class _Inline(concurrent.futures.ThreadPoolExecutor):
+    """Runs what it is given at once, on the thread that gives it."""
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+class _Loop:
+    """An event loop for one thread, with which it ends."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_Inline())
+
+    def __del__(self) -> None:
+        self.loop.close()
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.own = _Loop()
+
+
+_thread = _Thread()
+
+
+def _here(call: Coroutine[Any, Any, Any]) -> Any:
+    """Do a call of zarr's on this thread.
+
+    Its own way to a thread for events, on to one for the codecs and back takes up to a
+    millisecond while other threads have work.
+    """
+    return _thread.own.loop.run_until_complete(call)
+
+
+def read(array: zarr.Array, box: tuple[slice | int, ...]) -> np.ndarray:
+    """Pixels of a box."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return np.asarray(_here(array.async_array.getitem(box)))
+    return np.asarray(array[box])  # in a notebook, say, whose thread has a loop already
 
 
 def open_foreign(store: Any) -> zarr.Array:
@@ -448,7 +501,7 @@ def write(
     meta = path / ("zarr.json" if (path / "zarr.json").is_file() else ".zarray")
     array = _opened(store, name, "r+", meta.stat().st_mtime_ns)
     if like is None or not _copy(Path(like[0]) / like[1], _opened(*like, "r", 0), path, array, box):
-        array[box] = data
+        _here(array.async_array.setitem(box, data))
 
 
 def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
