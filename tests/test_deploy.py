@@ -1,0 +1,426 @@
+"""What deploy/ starts, for real: processes, SSH and SLURM on this machine; manifests by schema."""
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+from command import run
+from test_resume import arrays
+
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).parents[1]
+RUN = str(ROOT / "deploy/run.sh")
+LABEL = ["label", "image.zarr", "out.zarr", "--classes", "3", "--tile", "64"]
+COMMAND = ["tiledlaf", *LABEL]
+TILES, FREE = 100, 20
+RECORDS = Path("out.zarr/labels/tiledlaf/0/tiledlaf.jsonl")
+# in each worker: all but the first two rows of tiles wait while there is a file named hold
+HOLD = """
+import os, time
+from tiledlaf import job
+
+def dask_setup(worker):
+    def held(plan, index):
+        while index[0] > 1 and os.path.exists(HOLD):
+            time.sleep(0.05)
+        return undisturbed(plan, index)
+
+    undisturbed, job.run_tile = job.run_tile, held
+"""
+
+
+def needs(*programs):
+    """Where these programs are; skip without them."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where Debian has daemons
+    missing = [name for name in programs if shutil.which(name, path=path) is None]
+    if missing:
+        pytest.skip(f"NOT TESTED: {', '.join(missing)} not installed")
+    return [shutil.which(name, path=path) for name in programs]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def until(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not in {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with an image, and what threads make of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    image = np.random.default_rng(0).integers(0, 255, (640, 640), dtype=np.uint8)
+    image[:, 300:] //= 3
+    zarr.save_array(folder / "image.zarr", image)
+    options = [*LABEL[3:], "--scheduler", "threads"]
+    found = run("label", folder / "image.zarr", folder / "out.zarr", *options)
+    assert found.code == 0, found
+    return folder, arrays(folder / "out.zarr")
+
+
+@pytest.fixture
+def here(whole, tmp_path, monkeypatch):
+    """A folder with the image where runs are held after their first tiles, by two workers."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole[0] / "image.zarr", "image.zarr")
+    Path("hold").touch()
+    Path("slow.py").write_text(HOLD.replace("HOLD", repr(str(tmp_path / "hold"))))
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", str(tmp_path / "slow.py"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("WORKERS", "2")
+    monkeypatch.setenv("DASHBOARD", str(free_port()))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(whole[0] / "numba"))
+    for name in ("DASK_CONFIG", "INTERFACE", "HOSTS", "MEMORY"):
+        monkeypatch.delenv(name, raising=False)
+    needs("openssl")
+    yield tmp_path
+    Path("hold").unlink(missing_ok=True)
+    until(lambda: not left(tmp_path), 60, "end of what a run started")
+    assert not list(tmp_path.glob(".tiledlaf-*"))
+
+
+def left(folder):
+    """Processes of a run: those that work in its folder."""
+    found = [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(folder)]
+    return [p for p in found if p.pid != os.getpid()]
+
+
+def tiles():
+    return RECORDS.read_text().count("\n") if RECORDS.exists() else 0
+
+
+def held():
+    """Wait until all tiles but those that are held are done."""
+    until(lambda: tiles() >= FREE, 120, f"{FREE} tiles")
+
+
+def check(whole):
+    """The output is complete, and that of the undisturbed run."""
+    assert tiles() == TILES
+    found = arrays("out.zarr")
+    assert found.keys() == whole[1].keys()
+    for path, array in whole[1].items():
+        np.testing.assert_array_equal(found[path], array, err_msg=path)
+
+
+def start(*command):
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, code=0):
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == code, out
+    return out
+
+
+def resume(whole):
+    """The same command again, left alone."""
+    assert FREE <= tiles() < TILES
+    Path("hold").unlink(missing_ok=True)
+    finish(start(RUN, *COMMAND))
+    check(whole)
+
+
+def addresses(folder):
+    """Where the processes of a run listen."""
+    found = [c for p in left(folder) for c in p.net_connections()]
+    return {c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}
+
+
+def test_one_machine_cut_and_resumed(here, whole):
+    process = start(RUN, *COMMAND)
+    held()
+    assert addresses(here) == {"127.0.0.1"}
+    dashboard = f"http://127.0.0.1:{os.environ['DASHBOARD']}/health"
+    assert urllib.request.urlopen(dashboard, timeout=10).read() == b"ok"
+    process.send_signal(signal.SIGTERM)
+    assert "terminated; the same command completes the output" in finish(process, 143)
+    resume(whole)
+
+
+def test_a_killed_script_leaves_nothing_behind(here):
+    process = start(RUN, *COMMAND)
+    held()
+    process.kill()
+    process.communicate(timeout=60)
+    until(lambda: not left(here), 60, "end of what the script started")
+    for folder in here.glob(".tiledlaf-*"):
+        shutil.rmtree(folder)
+
+
+def test_no_worker_ends_the_run(here, monkeypatch):
+    monkeypatch.setenv("MEMORY", "nonsense")
+    assert "no worker is left" in finish(start(RUN, *COMMAND), 143)
+
+
+def test_without_the_certificate_a_client_is_refused(here, monkeypatch, whole):
+    process = start(RUN, *COMMAND)
+    held()
+    (state,) = here.glob(".tiledlaf-*")
+    assert state.stat().st_mode & 0o77 == 0
+    watch = [
+        sys.executable, "-c",
+        "import sys, distributed; c = distributed.Client(sys.argv[1], timeout=5);"
+        "print(len(c.nthreads()), 'workers')",
+    ]  # fmt: skip
+    (address,) = re.findall(r'"address": "(tls://127.0.0.1:\d+)",\s+"workers"',
+                            (state / "scheduler.json").read_text())  # fmt: skip
+    subprocess.run([RUN, "certificates", "other"], check=True)
+    for folder, url, code, words in [
+        (state / "tls", address, 0, "2 workers"),
+        (here / "other", address, 1, "CERTIFICATE_VERIFY_FAILED"),
+        (here, address, 1, "TLS"),
+        (here, address.replace("tls", "tcp"), 1, "Timed out"),
+    ]:
+        monkeypatch.setenv("DASK_CONFIG", str(folder))
+        assert words in finish(start(*watch, url), code)
+    monkeypatch.setenv("DASK_CONFIG", str(here / "other"))  # of one's own, for all parts
+    process.terminate()
+    finish(process, 143)
+    resume(whole)
+    assert Path("out.zarr").stat().st_mode & 0o77  # who may read it is as ever
+
+
+def test_several_hosts_need_a_network(here, monkeypatch):
+    monkeypatch.setenv("HOSTS", "one two")
+    assert "INTERFACE: needed" in finish(start(RUN, *COMMAND), 1)
+
+
+@pytest.mark.parametrize("option", [["--device", "cuda"], ["--device=cuda"]])
+def test_gpus_are_for_workers_of_dask_cuda(here, monkeypatch, option):
+    (dask,) = needs("dask")
+    Path("bin").mkdir()
+    Path("bin/dask").write_text(
+        f'#!/bin/sh\n[ $1 = cuda ] || exec {dask} "$@"\necho "$*" >worker\nexit 1\n'
+    )
+    Path("bin/dask").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}/bin:{os.environ['PATH']}")
+    finish(start(RUN, "sh", "-c", "sleep 60", *option), 143)
+    started = Path("worker").read_text().split()
+    assert started[:2] == ["cuda", "worker"]
+    assert "--nworkers" not in started  # which dask-cuda does not know
+    assert started[started.index("--memory-limit") + 1] == "auto"
+
+
+@pytest.fixture
+def ssh(here, monkeypatch):
+    """An sshd on loopback with keys of its own; ssh knows it as the hosts one and two."""
+    sshd, keygen, client = needs("sshd", "ssh-keygen", "ssh")
+    folder = here / "ssh"
+    folder.mkdir(mode=0o700)
+    port, user = free_port(), pwd.getpwuid(os.getuid()).pw_name
+    for name in ("host", "user"):
+        subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    kept = " ".join(f"{name}={os.environ[name]}" for name in os.environ
+                    if name in ("DASK_DISTRIBUTED__WORKER__PRELOAD", "NUMBA_CACHE_DIR"))  # fmt: skip
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
+        f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\nSetEnv {kept}\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+    )
+    (folder / "config").write_text(
+        f"Host one two\nHostName 127.0.0.1\nPort {port}\nUser {user}\nIdentitiesOnly yes\n"
+        f"IdentityFile {folder}/user\nUserKnownHostsFile {folder}/known\n"
+    )
+    # as the user's own ~/.ssh/config would
+    (folder / "bin").mkdir()
+    (folder / "bin/ssh").write_text(f'#!/bin/sh\nexec {client} -F {folder}/config "$@"\n')
+    (folder / "bin/ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("HOSTS", "one two")
+    monkeypatch.setenv("INTERFACE", "lo")
+    monkeypatch.setenv("WORKERS", "1")
+    if os.getuid() == 0:
+        os.makedirs("/run/sshd", exist_ok=True)
+    process = subprocess.Popen(
+        [sshd, "-D", "-e", "-f", folder / "sshd_config"], cwd="/", stderr=subprocess.DEVNULL
+    )
+    yield process
+    process.terminate()
+    process.wait()
+
+
+def test_ssh_hosts_cut_and_resumed(ssh, here, whole):
+    process = start(RUN, *COMMAND)
+    held()
+    assert addresses(here) == {"127.0.0.1"}
+    process.send_signal(signal.SIGINT)
+    finish(process, 143)
+    resume(whole)
+
+
+def test_ssh_a_host_is_lost(ssh, here, whole):
+    process = start(RUN, *COMMAND)
+    held()
+    sessions = psutil.Process(ssh.pid).children()
+    assert len(sessions) == 2
+    sessions[0].kill()
+    Path("hold").unlink()
+    finish(process)
+    check(whole)
+
+
+SLURM_CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+# how long a job that runs again waits: 2 minutes if not said
+AuthInfo=socket={folder}/munge.socket,cred_expire=3
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=5
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMemory=8000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 RealMemory=8000
+NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=4 RealMemory=8000
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def _slurm(tmp_path_factory):
+    """A SLURM of three nodes on this host, in a folder of its own."""
+    munged, mungekey, slurmctld, slurmd, _ = needs(
+        "munged", "mungekey", "slurmctld", "slurmd", "sbatch"
+    )
+    if os.getuid() != 0:
+        pytest.skip("NOT TESTED: slurmd starts for root only")
+    folder = tmp_path_factory.mktemp("slurm")
+    for parent in (folder, *folder.parents[:3]):  # munge wants to be reached by all
+        parent.chmod(0o755)
+    conf = folder / "slurm.conf"
+    host, user = socket.gethostname().split(".")[0], pwd.getpwuid(os.getuid()).pw_name
+    conf.write_text(
+        SLURM_CONF.format(folder=folder, host=host, user=user, ports=[free_port() for _ in "0123"])
+    )
+    (folder / "state").mkdir()
+    subprocess.run([mungekey, "-c", "-k", folder / "munge.key"], check=True)
+    with pytest.MonkeyPatch.context() as patch, open(folder / "log", "w") as log:
+        patch.setenv("SLURM_CONF", str(conf))
+        daemons = [
+            subprocess.Popen(command, cwd="/", stdout=log, stderr=log)
+            for command in (
+                [munged, "-F", "-f", f"--key-file={folder}/munge.key",
+                 f"--socket={folder}/munge.socket", f"--pid-file={folder}/munge.pid",
+                 f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed"],
+                [slurmctld, "-D", "-c"],
+                *([slurmd, "-D", "-N", f"n{i}"] for i in (1, 2, 3)),
+            )
+        ]  # fmt: skip
+        try:
+            until(lambda: sinfo() == {"idle"} or any(d.poll() for d in daemons), 60, "idle nodes")
+            assert sinfo() == {"idle"}, (folder / "log").read_text()
+            yield folder
+        finally:
+            for daemon in reversed(daemons):
+                daemon.terminate()
+                daemon.wait(30)
+
+
+def sinfo():
+    found = subprocess.run(["sinfo", "-hNo", "%T"], capture_output=True, text=True)
+    return set(found.stdout.split())
+
+
+@pytest.fixture
+def slurm(_slurm, here, monkeypatch):
+    monkeypatch.setenv("INTERFACE", "lo")
+    monkeypatch.setenv("WORKERS", "1")
+    yield _slurm
+    subprocess.run(["scancel", "--me"], check=True)
+    until(lambda: sinfo() == {"idle"}, 60, "idle nodes")
+
+
+def sbatch():
+    options = ["--cpus-per-task=2", "--mem-per-cpu=1G", "--output=job.log"]
+    found = subprocess.run(["sbatch", "--parsable", *options, RUN, *COMMAND],
+                           check=True, capture_output=True, text=True)  # fmt: skip
+    return found.stdout.strip()
+
+
+def job(number):
+    """What SLURM says about a job."""
+    found = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True)
+    return dict(re.findall(r"(\w+)=(\S*)", found.stdout))
+
+
+def becomes(number, state, restarts, seconds=120):
+    until(
+        lambda: (job(number)["JobState"], job(number)["Restarts"]) == (state, str(restarts)),
+        seconds, f"{state}: {job(number)} {Path('job.log').read_text()}",
+    )  # fmt: skip
+
+
+def test_slurm_time_limit(slurm, here, whole):
+    number = sbatch()
+    held()
+    assert job(number)["NumNodes"] == "2"
+    assert addresses(here) == {"127.0.0.1"}
+    # SLURM looks twice a minute which limits are near
+    subprocess.run(["scontrol", "update", f"JobId={number}", "TimeLimit=2"], check=True)
+    until(lambda: job(number)["Restarts"] == "1", 120, "the job runs again")
+    assert tiles() < TILES
+    subprocess.run(["scontrol", "update", f"JobId={number}", "TimeLimit=60"], check=True)
+    Path("hold").unlink()
+    becomes(number, "COMPLETED", 1)
+    assert "terminated; the same command completes the output" in Path("job.log").read_text()
+    check(whole)
+
+
+def test_slurm_a_node_goes_down(slurm, here, whole):
+    number = sbatch()
+    held()
+    down = f"NodeName={job(number)['BatchHost']}"
+    subprocess.run(["scontrol", "update", down, "State=DOWN", "Reason=test"], check=True)
+    try:
+        Path("hold").unlink()
+        becomes(number, "COMPLETED", 1)
+    finally:
+        subprocess.run(["scontrol", "update", down, "State=RESUME"], check=True)
+    check(whole)
+
+
+def test_slurm_cancelled_and_given_again(slurm, here, whole):
+    number = sbatch()
+    held()
+    subprocess.run(["scancel", number], check=True)
+    becomes(number, "CANCELLED", 0)
+    until(lambda: sinfo() == {"idle"}, 60, "idle nodes")
+    for folder in here.glob(".tiledlaf-*"):  # what SLURM kills cannot clean up
+        shutil.rmtree(folder)
+    Path("hold").unlink()
+    becomes(sbatch(), "COMPLETED", 0)
+    check(whole)
