@@ -139,7 +139,7 @@ def dask(
             raise ValueError(f"--scheduler-file {scheduler_file}: no such file")
         try:
             client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
-        except (OSError, ValueError, TimeoutError) as error:
+        except (OSError, TypeError, ValueError, TimeoutError) as error:
             raise ValueError(f"scheduler {where}: no answer, {error}") from None
         with client:
             try:
