@@ -1,5 +1,6 @@
 """What deploy/ starts, for real: processes, SSH and SLURM on this machine; manifests by schema."""
 
+import importlib.util
 import os
 import pwd
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import yaml
 import zarr
 from command import run
 from test_resume import arrays
@@ -302,7 +304,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 SlurmdParameters=config_overrides
-ReturnToService=2
+ReturnToService=0
 KillWait=5
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMemory=8000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 RealMemory=8000
@@ -425,3 +427,102 @@ def test_slurm_cancelled_and_given_again(slurm, here, whole):
     Path("hold").unlink()
     becomes(sbatch(), "COMPLETED", 0)
     check(whole)
+
+
+def closed(node):
+    """A schema in which fields that it does not name are errors."""
+    if isinstance(node, list):
+        return [closed(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: closed(value) for key, value in node.items()}
+    if "properties" in node and "x-kubernetes-preserve-unknown-fields" not in node:
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+def pods(document):
+    """Specifications of pods: of the command first, of workers last."""
+    if document["kind"] == "Job":
+        return [document["spec"]["template"]["spec"]]
+    cluster = document["spec"]["cluster"]["spec"]
+    return [p["spec"] for p in (document["spec"]["job"], cluster["scheduler"], cluster["worker"])]
+
+
+def valid(document):
+    """Hold a manifest to the schemas of Kubernetes, and to the operator's own."""
+    if importlib.util.find_spec("kubernetes_validate") is None:
+        pytest.skip("NOT TESTED: kubernetes-validate not installed")
+    import kubernetes_validate
+
+    if document["kind"] == "Job":
+        kubernetes_validate.validate(document, "1.31", strict=True)
+        return
+    operator = importlib.util.find_spec("dask_kubernetes")
+    if operator is None:
+        pytest.skip("NOT TESTED: dask-kubernetes not installed")
+    import jsonschema
+
+    shipped = "operator/deployment/helm/dask-kubernetes-operator/crds/daskjob.yaml"
+    (crd,) = yaml.safe_load_all((Path(operator.origin).parent / shipped).read_text())
+    schema = closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    for key in ("apiVersion", "kind", "metadata"):
+        schema["properties"].setdefault(key, {})
+    schema["properties"]["metadata"] = {}
+    jsonschema.validate(document, schema)
+    # the operator's schema knows less about pods than Kubernetes
+    for spec in pods(document):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}
+        kubernetes_validate.validate(pod, "1.31", strict=True)
+
+
+def manifests(folder):
+    """Documents of a folder by their kind, as kubectl puts them together."""
+    (kubectl,) = needs("kubectl")
+    shown = subprocess.run([kubectl, "kustomize", ROOT / "deploy" / folder],
+                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    return {document["kind"]: document for document in yaml.safe_load_all(shown)}
+
+
+@pytest.mark.parametrize("name", ["job", "daskjob"])
+def test_manifests_are_valid_and_need_no_rights(name):
+    document = yaml.safe_load((ROOT / f"deploy/kubernetes/{name}.yaml").read_text())
+    valid(document)
+    for pod in pods(document):
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert not pod["automountServiceAccountToken"]
+        (container,) = pod["containers"]
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        assert not re.search("tcp:|0.0.0.0:8787", str(container["args"]))
+
+
+def test_manifests_find_the_scheduler():
+    """With the names that the operator makes of a DaskJob's, and the certificate's place."""
+    document = yaml.safe_load((ROOT / "deploy/kubernetes/daskjob.yaml").read_text())
+    command, scheduler, worker = (pod["containers"][0] for pod in pods(document))
+    address = f"tls://{document['metadata']['name']}-scheduler:8786"
+    assert address in command["args"]
+    assert address in worker["args"]
+    service = document["spec"]["cluster"]["spec"]["scheduler"]["service"]
+    assert service["selector"]["dask.org/cluster-name"] == document["metadata"]["name"]
+    assert {port["name"] for port in service["ports"]} >= {"tcp-comm"}
+    places = {mount["mountPath"] for mount in scheduler["volumeMounts"]}
+    for container in (command, scheduler, worker):
+        (config,) = [e["value"] for e in container["env"] if e["name"] == "DASK_CONFIG"]
+        assert config in places
+
+
+def test_manifests_with_gpus():
+    for document in manifests("kubernetes-cuda").values():
+        valid(document)
+        asks, computes = (pods(document)[i]["containers"][0] for i in (0, -1))
+        assert "--device=cuda" in asks["args"]
+        assert computes["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        (option,) = {"--workers", "--nworkers"} & set(computes["args"])
+        assert computes["args"][computes["args"].index(option) + 1] == "1"
+
+
+def test_scripts_and_dockerfile_are_clean():
+    shellcheck, hadolint = needs("shellcheck", "hadolint")
+    subprocess.run([shellcheck, RUN], check=True)
+    subprocess.run([hadolint, ROOT / "deploy/Dockerfile"], check=True)
