@@ -517,7 +517,8 @@ def test_manifests_with_gpus():
         valid(document)
         asks, computes = (pods(document)[i]["containers"][0] for i in (0, -1))
         assert "--device=cuda" in asks["args"]
-        assert computes["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        for container in (asks, computes):
+            assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
         (option,) = {"--workers", "--nworkers"} & set(computes["args"])
         assert computes["args"][computes["args"].index(option) + 1] == "1"
 
