@@ -235,11 +235,11 @@ def ssh(here, monkeypatch):
     for name in ("host", "user"):
         subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
-    kept = " ".join(f"{name}={os.environ[name]}" for name in os.environ
-                    if name in ("DASK_DISTRIBUTED__WORKER__PRELOAD", "NUMBA_CACHE_DIR"))  # fmt: skip
+    kept = ("DASK_DISTRIBUTED__WORKER__PRELOAD", "NUMBA_CACHE_DIR")
+    environment = " ".join(f"{name}={os.environ[name]}" for name in kept)
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
-        f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\nSetEnv {kept}\n"
+        f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\nSetEnv {environment}\n"
         "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
     )
     (folder / "config").write_text(

@@ -319,9 +319,12 @@ def test_workers_that_come_late_get_tasks(monkeypatch):
             taken.append(i)
             yield i
 
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-    ) as few, cluster.dask(scheduler=few.scheduler_address) as pool:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as few,
+        cluster.dask(scheduler=few.scheduler_address) as pool,
+    ):
         assert pool.workers == 1
         for item, result, error in pool.run(lambda job, i: i * job, 2, items()):
             assert (result, error) == (2 * item, None)

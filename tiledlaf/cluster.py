@@ -148,9 +148,7 @@ def dask(
             try:
                 client.wait_for_workers(1, timeout=COMING)
             except TimeoutError:
-                raise ValueError(
-                    f"scheduler {where}: no worker came within {COMING} s"
-                ) from None
+                raise ValueError(f"scheduler {where}: no worker came within {COMING} s") from None
             known = client.scheduler_info(n_workers=-1)["workers"].values()
             limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
             yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
