@@ -228,7 +228,7 @@ def test_gpus_are_for_workers_of_dask_cuda(here, monkeypatch, option):
     )
     Path("bin/dask").chmod(0o755)
     monkeypatch.setenv("PATH", f"{here}/bin:{os.environ['PATH']}")
-    finish(start(RUN, "sh", "-c", "sleep 60", *option), 143)
+    finish(start(RUN, "sh", "-c", "exec sleep 60", *option), 143)
     started = Path("worker").read_text().split()
     assert started[:2] == ["cuda", "worker"]
     assert "--nworkers" not in started  # which dask-cuda does not know
