@@ -308,6 +308,36 @@ def test_a_bounded_number_of_tasks_is_in_flight():
     assert finished == 100
 
 
+def test_workers_that_come_late_get_tasks(monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(cluster, "LOOK", 0)
+    taken, finished, ahead = [], 0, []
+
+    def items():
+        for i in range(60):
+            taken.append(i)
+            yield i
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as few,
+        cluster.dask(scheduler=few.scheduler_address) as pool,
+    ):
+        assert pool.workers == 1
+        for item, result, error in pool.run(lambda job, i: i * job, 2, items()):
+            assert (result, error) == (2 * item, None)
+            ahead.append(len(taken) - finished)
+            finished += 1
+            if finished == 1:
+                few.scale(4)
+                few.sync(few._correct_state)
+    assert ahead[0] == cluster.AHEAD + 1
+    assert max(ahead) == 4 * cluster.AHEAD + 1
+    assert finished == 60
+
+
 def test_reads_that_fail_once_are_tried_again():
     failed = set()
 

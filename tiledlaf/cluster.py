@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ Function = Callable[[Any, Any], Any]
 Outcome = tuple[Any, Any, BaseException | None]
 AHEAD = 3  # tasks in flight a thread: enough that no worker waits, few enough to stay O(1)
 RETRIES = 2
+COMING = 300  # seconds until the first worker of a cluster must be there
+LOOK = 5.0  # seconds after which a run looks whether more of them came
 
 
 @dataclass(frozen=True)
@@ -139,13 +142,13 @@ def dask(
             raise ValueError(f"--scheduler-file {scheduler_file}: no such file")
         try:
             client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
-        except (OSError, ValueError, TimeoutError) as error:
+        except (OSError, TypeError, ValueError, TimeoutError) as error:
             raise ValueError(f"scheduler {where}: no answer, {error}") from None
         with client:
             try:
-                client.wait_for_workers(1, timeout=60)
+                client.wait_for_workers(1, timeout=COMING)
             except TimeoutError:
-                raise ValueError(f"scheduler {where}: no worker came within 60 s") from None
+                raise ValueError(f"scheduler {where}: no worker came within {COMING} s") from None
             known = client.scheduler_info(n_workers=-1)["workers"].values()
             limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
             yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
@@ -217,10 +220,13 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
                 started.append(future)
             return started
 
-        completed = as_completed(start(AHEAD * workers))
+        known, looked = workers, time.monotonic()
+        completed = as_completed(start(AHEAD * known))
         for future in completed:
             part, error = parts.pop(future.key), future.exception()
-            completed.update(start(1))
+            if time.monotonic() - looked > LOOK:
+                known, looked = max(known, sum(client.nthreads().values())), time.monotonic()
+            completed.update(start(AHEAD * known - len(parts)))
             yield from ((item, None, error) for item in part) if error else future.result()
             future.release()
 
