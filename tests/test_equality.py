@@ -338,6 +338,21 @@ def test_workers_that_come_late_get_tasks(monkeypatch):
     assert finished == 60
 
 
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_an_item_that_fails_does_not_take_its_batch_with_it(scheduler):
+    with cluster.open_pool(2, scheduler, None) as pool:
+        found = {
+            item: (result, error) for item, result, error in pool.run(_inverse, 12, range(13), 5)
+        }
+    assert len(found) == 13
+    assert isinstance(found.pop(0)[1], ZeroDivisionError)
+    assert found == {i: (12 / i, None) for i in range(1, 13)}
+
+
+def _inverse(job, item):
+    return job / item
+
+
 def test_reads_that_fail_once_are_tried_again():
     failed = set()
 

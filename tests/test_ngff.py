@@ -1,5 +1,6 @@
 """The arrays and the metadata of an output, looked at with plain zarr."""
 
+import asyncio
 import hashlib
 import itertools
 from pathlib import Path
@@ -359,3 +360,56 @@ def test_tiles_of_every_size_give_the_same_levels(slide):
         for one, other in itertools.pairwise(TILES):
             for a, b in zip(arrays(slide(one), group), arrays(slide(other), group), strict=True):
                 np.testing.assert_array_equal(a[:], b[:])
+
+
+def stored(path):
+    """Contents of the files of an array, less its metadata."""
+    return {
+        str(p.relative_to(path)): p.read_bytes() for p in Path(path, "c").rglob("*") if p.is_file()
+    }
+
+
+@pytest.mark.parametrize("shards", [None, (3, 64, 64)])
+def test_chunks_that_fit_the_tiles_are_copied(tmp_path, shards):
+    image = np.random.default_rng(0).integers(1, 255, (3, 200, 150)).astype(np.uint8)
+    image[:, 64:128, 64:128] = 0  # a chunk without a file
+    source = zarr.create_array(
+        tmp_path / "in.zarr", shape=image.shape, dtype="u1", chunks=(3, 32, 32), shards=shards,
+        compressors=zarr.codecs.GzipCodec(level=1), dimension_names=("c", "y", "x"),
+    )  # fmt: skip
+    source[:] = image
+    label(tmp_path / "in.zarr", tmp_path / "out.zarr", classes=2, tile=64)
+    picture = zarr.open_array(tmp_path / "out.zarr" / "0", mode="r")
+    np.testing.assert_array_equal(picture[:], image)
+    assert stored(tmp_path / "out.zarr" / "0") == stored(tmp_path / "in.zarr")
+    assert picture.metadata.dimension_names == ("c", "y", "x")
+    assert not list(tmp_path.rglob("*.partial"))
+    # as chunks that do not fit are encoded anew
+    label(tmp_path / "in.zarr", tmp_path / "other.zarr", classes=2, tile=48)
+    other = zarr.open_array(tmp_path / "other.zarr" / "0", mode="r")
+    np.testing.assert_array_equal(other[:], image)
+    assert stored(tmp_path / "other.zarr" / "0") != stored(tmp_path / "in.zarr")
+    assert not any("gzip" in str(codec).lower() for codec in other.metadata.codecs)
+
+
+def test_chunks_are_not_copied_to_an_array_of_another_encoding(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
+    for name, codec in (("in", zarr.codecs.GzipCodec()), ("out", zarr.codecs.ZstdCodec())):
+        zarr.create_array(tmp_path / name, shape=(64, 64), dtype="u1", chunks=(32, 32),
+                          compressors=codec)  # fmt: skip
+    zarr.open_array(tmp_path / "in", mode="r+")[:] = image
+    box = (slice(0, 64), slice(0, 64))
+    ngff.write(str(tmp_path), "out", box, image, (str(tmp_path), "in"))
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out", mode="r")[:], image)
+
+
+def test_a_thread_with_a_running_loop_labels_too(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (100, 90)).astype(np.uint8)
+    zarr.save_array(tmp_path / "in.zarr", image)
+
+    async def notebook():
+        label(tmp_path / "in.zarr", tmp_path / "out.zarr", classes=2, tile=64, workers=1)
+
+    asyncio.run(notebook())
+    labels = zarr.open_array(tmp_path / "out.zarr" / "labels" / "tiledlaf" / "0", mode="r")[:]
+    np.testing.assert_array_equal(labels, label(image, classes=2))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
+from zarr.core.sync import sync
 
 from .tiles import Box
 
@@ -196,16 +197,16 @@ def _here(call: Coroutine[Any, Any, Any]) -> Any:
     Its own way to a thread for events, on to one for the codecs and back takes up to a
     millisecond while other threads have work.
     """
-    return _thread.own.loop.run_until_complete(call)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _thread.own.loop.run_until_complete(call)
+    return sync(call)  # a notebook's thread, say, has a loop that runs
 
 
 def read(array: zarr.Array, box: tuple[slice | int, ...]) -> np.ndarray:
     """Pixels of a box."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return np.asarray(_here(array.async_array.getitem(box)))
-    return np.asarray(array[box])  # in a notebook, say, whose thread has a loop already
+    return np.asarray(_here(array.async_array.getitem(box)))
 
 
 def open_foreign(store: Any) -> zarr.Array:
@@ -493,15 +494,24 @@ def _opened(store: str, name: str, mode: str, identity: int) -> zarr.Array:
     return open_array(store, name, mode)
 
 
+def _current(store: str, name: str, mode: str) -> zarr.Array:
+    """An array that is opened anew only after its metadata were written."""
+    path = Path(store) / name
+    meta = path / ("zarr.json" if (path / "zarr.json").is_file() else ".zarray")
+    return _opened(store, name, mode, meta.stat().st_mtime_ns)
+
+
 def write(
     store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None = None
 ) -> None:
     """Write whole units of an array: `data`, or the chunks of one like it that has the same."""
-    path = Path(store) / name
-    meta = path / ("zarr.json" if (path / "zarr.json").is_file() else ".zarray")
-    array = _opened(store, name, "r+", meta.stat().st_mtime_ns)
-    if like is None or not _copy(Path(like[0]) / like[1], _opened(*like, "r", 0), path, array, box):
-        _here(array.async_array.setitem(box, data))
+    array = _current(store, name, "r+")
+    if like is not None:
+        source = _current(*like, "r")
+        if _alike(source, array):
+            _copy(Path(*like), Path(store, name), array, box)
+            return
+    _here(array.async_array.setitem(box, data))
 
 
 def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
@@ -513,31 +523,29 @@ def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
     return all(t % edge == 0 for t, edge in zip(tile, edges, strict=True))
 
 
-def _copy(source: Path, there: zarr.Array, target: Path, here: zarr.Array, box: Box) -> bool:
-    """Copy the files of a box; False, and nothing done, where the arrays are stored unlike."""
-    a, b = there.metadata, here.metadata
-    if any(
-        getattr(a, part) != getattr(b, part)
-        for part in ("zarr_format", "shape", "data_type", "chunk_grid", "codecs",
-                     "chunk_key_encoding", "fill_value")
-    ):  # fmt: skip
-        return False
-    edges = here.shards or here.chunks
+def _alike(a: zarr.Array, b: zarr.Array) -> bool:
+    """Whether the same pixels are the same files."""
+    parts = ("zarr_format", "shape", "data_type", "chunk_grid", "codecs", "chunk_key_encoding",
+             "fill_value")  # fmt: skip
+    return all(getattr(a.metadata, part) == getattr(b.metadata, part) for part in parts)
+
+
+def _copy(source: Path, target: Path, array: zarr.Array, box: Box) -> None:
+    """Copy the files of a box of whole units."""
     spans = (
-        range(s.indices(n)[0] // e, -(-s.indices(n)[1] // e))
-        for s, n, e in zip(box, here.shape, edges, strict=True)
+        range(s.indices(n)[0] // edge, -(-s.indices(n)[1] // edge))
+        for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True)
     )
     for index in itertools.product(*spans):
-        key = b.encode_chunk_key(index)
+        key = array.metadata.encode_chunk_key(index)
         final, part = target / key, target / f"{key}.{uuid.uuid4().hex}.partial"
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(source / key, part)
         except FileNotFoundError:  # only the fill value there
             final.unlink(missing_ok=True)
-            continue
-        part.replace(final)
-    return True
+        else:
+            part.replace(final)
 
 
 def chunk_state(path: str) -> list[tuple[str, int, int]]:
