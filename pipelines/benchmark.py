@@ -369,17 +369,18 @@ def gradient(effort: Effort) -> Iterator[Row]:
             partial(our_gradient, *given), partial(peers.gradient, *given, scheme), effort.rounds
         )
         yield Row(f"gradient, J = 10: PyTorch, {text}", "ms", 1e3 * ours, 1e3 * other, ratio, goal)
-    mine, theirs = (memory(who, effort.gradient) for who in ("ours", "pytorch"))
+    times = min(effort.rounds, 3)
+    mine, theirs = (memory(who, effort.gradient, times) for who in ("ours", "pytorch"))
     yield Row("gradient, J = 10: peak memory, PyTorch, Krylov", "MiB", mine, theirs,
               theirs / max(mine, 1), 20)  # fmt: skip
 
 
-def memory(who: str, edge: int) -> float:
-    """Peak memory of a gradient above imports and kernels, in MiB; median of three processes."""
+def memory(who: str, edge: int, times: int) -> float:
+    """Peak memory of a gradient above imports and kernels, in MiB; median of some processes."""
     command = [sys.executable, __file__, "--memory", who, str(edge)]
     return statistics.median(
         float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
+        for _ in range(times)
     )
 
 
