@@ -14,13 +14,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import yaml
-import zarr
-from command import run
-from test_resume import arrays
+from test_resume import RECORDS, check_arrays, undisturbed
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(240)]
 
@@ -30,7 +27,6 @@ LABEL = ["label", "image.zarr", "out.zarr", "--classes", "3", "--tile", "64"]
 COMMAND = ["tiledlaf", *LABEL]
 TILES, FREE = 100, 36  # of the first four rows; a task may be of twelve tiles
 STARTED = []
-RECORDS = Path("out.zarr/labels/tiledlaf/0/tiledlaf.jsonl")
 # in each worker: all but the first four rows of tiles wait while there is a file named hold
 HOLD = """
 import os, time
@@ -72,13 +68,7 @@ def until(condition, seconds, what):
 def whole(tmp_path_factory):
     """A folder with an image, and what threads make of it."""
     folder = tmp_path_factory.mktemp("whole")
-    image = np.random.default_rng(0).integers(0, 255, (640, 640), dtype=np.uint8)
-    image[:, 300:] //= 3
-    zarr.save_array(folder / "image.zarr", image)
-    options = [*LABEL[3:], "--scheduler", "threads"]
-    found = run("label", folder / "image.zarr", folder / "out.zarr", *options)
-    assert found.code == 0, found
-    return folder, arrays(folder / "out.zarr")
+    return folder, undisturbed(folder, *LABEL[3:], "--scheduler", "threads")[0]
 
 
 @pytest.fixture
@@ -124,10 +114,7 @@ def held():
 def check(whole):
     """The output is complete, and that of the undisturbed run."""
     assert tiles() == TILES
-    found = arrays("out.zarr")
-    assert found.keys() == whole[1].keys()
-    for path, array in whole[1].items():
-        np.testing.assert_array_equal(found[path], array, err_msg=path)
+    check_arrays(whole[1])
 
 
 def start(*command):

@@ -26,16 +26,21 @@ FEW, MANY = ["--tile", "128"], ["--tile", "32"]  # with few, tiles write level 1
 TILES = {128: 25, 32: 400}
 
 
+def undisturbed(folder, *options):
+    """Write an image to a folder and label it in one go; arrays of the output, and the summary."""
+    image = np.random.default_rng(0).integers(0, 255, (640, 640), dtype=np.uint8)
+    image[:, 300:] //= 3
+    zarr.save_array(folder / "image.zarr", image)
+    found = run("label", folder / "image.zarr", folder / "out.zarr", *options)
+    assert found.code == 0, found
+    return arrays(folder / "out.zarr"), found.out
+
+
 @pytest.fixture(scope="module")
 def _whole(tmp_path_factory):
     """A folder with an image, and the output and summary of a run that nothing cut."""
     folder = tmp_path_factory.mktemp("whole")
-    image = np.random.default_rng(0).integers(0, 255, (640, 640), dtype=np.uint8)
-    image[:, 300:] //= 3
-    zarr.save_array(folder / "image.zarr", image)
-    found = run("label", folder / "image.zarr", folder / "out.zarr", *OPTIONS, *FEW)
-    assert found.code == 0, found
-    return folder, arrays(folder / "out.zarr"), found.out
+    return folder, *undisturbed(folder, *OPTIONS, *FEW)
 
 
 @pytest.fixture
@@ -51,6 +56,14 @@ def arrays(store):
     return {path: node[:] for path, node in members if isinstance(node, zarr.Array)}
 
 
+def check_arrays(expected):
+    """The output has the arrays of another one."""
+    now = arrays("out.zarr")
+    assert now.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(now[path], array, err_msg=path)
+
+
 def records():
     """States of the tiles in the order of their records; a line may be cut."""
     lines = RECORDS.read_text().splitlines() if RECORDS.exists() else []
@@ -63,10 +76,7 @@ def completed(expected, *options, tile=128):
     found = run(*COMMAND, "--tile", tile, *options)
     assert found.code == 0, found
     assert f"tiles: {TILES[tile]} done, 0 skipped, 0 failed" in found.out
-    now = arrays("out.zarr")
-    assert now.keys() == expected.keys()
-    for path, array in expected.items():
-        np.testing.assert_array_equal(now[path], array, err_msg=path)
+    check_arrays(expected)
     assert set(Counter(records()).values()) == {1}  # no tile was done twice
     assert len(records()) == TILES[tile]
     return found.out
