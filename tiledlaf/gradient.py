@@ -132,14 +132,14 @@ class Polynomials:
         first = np.exp(orders * math.log(problem.time) - _log_factorial(orders))
         table = np.vstack([first, right[:, :rank].T * powers])
         given = (problem.weights, problem.s)
-        totals = problem.kernels.chain(*given, problem.s, problem.offsets, table)
+        z, others = problem.kernels.chain(*given, problem.s, problem.offsets, table)
 
         def pull(g: Array) -> Gradient:
             table = np.vstack([first, (left[:, :rank] * sigma[:rank]).T * powers])
-            tangent = problem.kernels.pull(*given, problem.q, totals[1:], g, problem.offsets, table)
+            tangent = problem.kernels.pull(*given, problem.q, others, g, problem.offsets, table)
             return Gradient(tangent, sigma, rank)
 
-        return totals[0], pull
+        return z, pull
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,8 @@ def _tangent(
         u = z = [0 * lbar]
     p = xp.stack([replicator(problem.s, x) for x in u])
     tangent = problem.kernels.products(
-        problem.weights, problem.s, problem.q, p, xp.stack(z), replicator(problem.s, lbar),
+        problem.weights, problem.s, problem.q, p, xp.stack([x[:-1] - x[-1] for x in z]),
+        replicator(problem.s, lbar),
         problem.offsets,
     )  # fmt: skip
     return Gradient(tangent, sigma, len(p))

@@ -3,6 +3,9 @@
 Rows are copied into rings that stay in the cache: a vector of pixels after the other, whatever the
 grid's width. A neighbor lies a fixed number of places away; what a pixel beside the border finds
 there belongs to another row, and its weight is 0.
+
+What R_S or p is applied to is held as differences to the last label's, J - 1 planes: both ignore
+a constant of each pixel.
 """
 
 from __future__ import annotations
@@ -86,6 +89,28 @@ def _rows(ring, at, given, to, count, y, first, last, end):
 
 
 @_row
+def _differences(ring, at, given, to, fewer, y, first, last, end):
+    """A row of J planes into a ring of J - 1: less the last one."""
+    lanes, count, size = lanes_of(ring), len(fewer), to.rows * to.columns
+    start = y * to.columns
+    whole = first + (last - first) // lanes * lanes
+    for x in range(first, whole, lanes):
+        here = start + x
+        prefetch(given, here + count * size + to.columns)
+        base = load(given, here + count * size)
+        for j in range(count):
+            prefetch(given, here + j * size + to.columns)
+            store(ring, at + j * to.plane + x, load(given, here + j * size) - base)
+    for x in range(whole, last):
+        for j in range(count):
+            base = given[start + x + count * size]
+            ring[at + j * to.plane + x] = given[start + x + j * size] - base
+    for j in range(count):
+        for x in range(last, end):
+            ring[at + j * to.plane + x] = 0
+
+
+@_row
 def _turned(ring, at, w, to, offsets, y, first, last, end):
     """A row of the transposed weights: of neighbor k, those of the pixel that it is of."""
     width = to.columns // to.lines
@@ -106,38 +131,27 @@ def _turned(ring, at, w, to, offsets, y, first, last, end):
 
 
 @_row
-def _projected(ring, at, plane, labels, left, end):
-    """Pi_0 of a row."""
-    lanes, count = lanes_of(ring), len(labels)
-    share = splat(ring.dtype.type(1 / count))
-    for x in range(at + left, at + end, lanes):
-        total = load(ring, x)
-        for j in range(1, count):
-            total = total + load(ring, x + j * plane)
-        mean = total * share
-        for j in range(count):
-            store(ring, x + j * plane, load(ring, x + j * plane) - mean)
-
-
-@_row
-def _replicated(ring, at, s, row, plane, labels, left, end):
-    """R_S of a row."""
-    lanes, count = lanes_of(ring), len(labels)
+def _replicated(ring, at, kept, similar, plane, fewer, left, end):
+    """R_S of a row, in its place."""
+    lanes, count = lanes_of(ring), len(fewer)
     for x in range(left, end, lanes):
         dot = splat(ring.dtype.type(0))
         for j in range(count):
-            dot = fma(load(s, row + x + j * plane), load(ring, at + x + j * plane), dot)
+            dot = fma(load(kept, similar + j * plane + x), load(ring, at + j * plane + x), dot)
+        rest = load(kept, similar + count * plane + x) * dot
         for j in range(count):
-            value = load(ring, at + x + j * plane) - dot
-            store(ring, at + x + j * plane, load(s, row + x + j * plane) * value)
+            here = at + j * plane + x
+            value = fma(load(kept, similar + j * plane + x), load(ring, here) - dot, rest)
+            store(ring, here, value)
 
 
 @_row
-def _power(u, here, steps, kept, row, t, many, plane, labels, block, left, end):
+def _power(u, here, steps, kept, row, t, many, plane, fewer, block, left, end):
     """A row of R_S Omega u, from rows of u at `steps` to `here`; weights and S lie at `row`."""
-    lanes, count, part = lanes_of(u), len(labels), len(block)
+    lanes, count, part = lanes_of(u), len(fewer), len(block)
     similar = row + many * plane
     for x in range(left, end, lanes):
+        dot = splat(u.dtype.type(0))
         for first in range(0, count, part):
             j = min(first, count - part)
             mean = zeros(u, block)
@@ -145,18 +159,19 @@ def _power(u, here, steps, kept, row, t, many, plane, labels, block, left, end):
                 there = load_each(u, steps[k] + x + j * plane, plane, block)
                 mean = fma(load(kept, row + k * plane + x), there, mean)
             store_each(t, j * lanes, lanes, mean)
-        dot = splat(u.dtype.type(0))
         for j in range(count):
             dot = fma(load(kept, similar + j * plane + x), load(t, j * lanes), dot)
+        rest = load(kept, similar + count * plane + x) * dot
         for j in range(count):
-            value = load(kept, similar + j * plane + x) * (load(t, j * lanes) - dot)
+            value = load(t, j * lanes) - dot
+            value = fma(load(kept, similar + j * plane + x), value, rest)
             store(u, here + j * plane + x, value)
 
 
 @_row
-def _combined(out, to, table, u, places, labels, block, first, last):
+def _combined(out, to, table, u, places, fewer, block, first, last):
     """Rows of all polynomials, from the rows of all powers."""
-    lanes, count, part = lanes_of(u), len(labels), len(block)
+    lanes, count, part = lanes_of(u), len(fewer), len(block)
     for start in range(0, count, part):
         j = min(start, count - part)
         for x in range(first, last, lanes):
@@ -174,13 +189,29 @@ def _combined(out, to, table, u, places, labels, block, first, last):
 
 
 @_row
-def _gradient(own, row, p, near, steps, to, terms, e, t, total, labels, block, neighbors, first,
+def _centered(row, at, last, plane, fewer, size):
+    """Planes whose sum with the last label's is 0, in place of differences; that one at `last`."""
+    lanes, count = lanes_of(row), len(fewer)
+    share = splat(row.dtype.type(1 / (count + 1)))
+    for x in range(0, size, lanes):
+        total = load(row, at + x)
+        for j in range(1, count):
+            total = total + load(row, at + j * plane + x)
+        mean = total * share
+        for j in range(count):
+            store(row, at + j * plane + x, load(row, at + j * plane + x) - mean)
+        store(row, last + x, splat(row.dtype.type(0)) - mean)
+
+
+@_row
+def _gradient(own, row, p, near, steps, to, terms, e, t, total, fewer, block, neighbors, first,
               last):  # fmt: skip
     """A row of R_Omega dL/dOmega in place of the weights: of z and q at the neighbors, at `steps`.
 
-    `own` has weights and S of the row at `row`; `p` lbar and p, z and then q are in `near`.
+    `own` has weights and S of the row at `row`; `p` lbar and p, whose sums are 0; z and then q are
+    in `near`.
     """
-    lanes, count, part, many = lanes_of(p), len(labels), len(block), len(neighbors)
+    lanes, count, part, many = lanes_of(p), len(fewer), len(block), len(neighbors)
     nothing, plane = splat(p.dtype.type(0)), to.plane
     similar = row + many * plane
     for x in range(first, last, lanes):
@@ -234,28 +265,29 @@ def _gradient(own, row, p, near, steps, to, terms, e, t, total, labels, block, n
 
 @_jit
 def sweep(
-    mode, to, w, s, q, source, z, table, out, offsets, slots, u, kept, around, found, own,
-    labels, block, neighbors,
+    mode, to, w, s, q, source, z, table, out, more, offsets, slots, u, kept, around, found, own,
+    fewer, block, neighbors,
 ):  # fmt: skip
     """Polynomials in R_S Omega, level after level a row apart, where a level is a power.
 
-    CHAIN: of Pi_0 source. PULL: of R_S source on the transposed operator, and with what they are
-    at a row the gradient of the weights. PRODUCTS: that alone, `source` being the polynomials.
+    CHAIN: of Pi_0 source, the first one to `out`, differences of the others to `more`. PULL: of
+    R_S source on the transposed operator, and with what they are at a row the gradient of the
+    weights. PRODUCTS: that alone, `source` being the polynomials.
 
     `u` has `slots` rows of each power, `kept` rows of weights and S, `around` rows of z and q;
-    `found` has a row of the polynomials, `own` of weights and S.
+    `found` has a row of the polynomials and of the first one's last label, `own` of weights and S.
     """
-    lanes, count, many, plane = lanes_of(s), len(labels), len(neighbors), to.plane
+    lanes, count, many, plane = lanes_of(s), len(fewer), len(neighbors), to.plane
     radius, levels, terms = to.radius, to.levels, to.results - 1
     starts, places = np.zeros(levels + 1, np.int64), np.zeros(levels, np.int64)
     for level in range(levels):
         starts[level + 1] = starts[level] + slots[level] * count * plane
-    depth, each = radius * (levels - 1) + 1, (many + count) * plane
+    depth, each = radius * (levels - 1) + 1, (many + count + 1) * plane
     window, planes = 2 * radius + 1, to.results * count
     sign, width = -1 if mode == PULL else 1, to.columns // to.lines
     aside = offsets[:, 1] * width + offsets[:, 2]
     steps = np.empty(many, np.int64)
-    t, total, e = registers(s, labels), registers(s, labels), registers(s, neighbors)
+    t, total, e = registers(s, fewer), registers(s, fewer), registers(s, neighbors)
     for core in range(0, to.columns, to.widest):
         stop = min(to.columns, core + to.widest)
         left, last = max(0, core - to.halo), min(to.columns, stop + to.halo)
@@ -268,13 +300,11 @@ def sweep(
                     _turned(kept, row, w, to, offsets, front, left, last, end)
                 else:
                     _rows(kept, row, w, to, many, front, left, last, end)
-                _rows(kept, row + many * plane, s, to, count, front, left, last, end)
+                _rows(kept, row + many * plane, s, to, count + 1, front, left, last, end)
                 here = front % slots[0] * count * plane + shift
-                _rows(u, here, source, to, count, front, left, last, end)
+                _differences(u, here, source, to, fewer, front, left, last, end)
                 if mode == PULL:
-                    _replicated(u, here, kept, row + many * plane, plane, labels, left, end)
-                else:
-                    _projected(u, here, plane, labels, left, end)
+                    _replicated(u, here, kept, row + many * plane, plane, fewer, left, end)
             for level in range(1, levels):
                 y = front - radius * level
                 if _within(y, to.rows):
@@ -285,44 +315,48 @@ def sweep(
                         steps[k] = line + shift + sign * aside[k]
                     here = starts[level] + y % slots[level] * count * plane + shift
                     row = y % depth * each + shift
-                    _power(u, here, steps, kept, row, t, many, plane, labels, block, left, end)
+                    _power(u, here, steps, kept, row, t, many, plane, fewer, block, left, end)
             y = front - radius * (levels - 1)
             ahead = y + radius
             if mode != CHAIN and _within(ahead, to.rows):
                 here = ahead % window * planes * plane + shift
                 a, b = max(left, core - to.guard), min(last, stop + to.guard)
                 _rows(around, here, z, to, terms * count, ahead, a, b, b)
-                _rows(around, here + terms * count * plane, q, to, count, ahead, a, b, b)
+                _differences(around, here + terms * count * plane, q, to, fewer, ahead, a, b, b)
             if not _within(y, to.rows):
                 continue
-            beside = -core
+            beside, size = -core, stop - core
             if mode == PRODUCTS:
                 _rows(found, beside, source, to, planes, y, core, stop, stop)
             else:
                 for level in range(levels):
                     places[level] = starts[level] + y % slots[level] * count * plane + shift
-                _combined(found, to, table, u, places, labels, block, core, stop)
+                _combined(found, to, table, u, places, fewer, block, core, stop)
+                for r in range(1 if mode == CHAIN else to.results):
+                    _centered(found, r * count * plane, planes * plane, plane, fewer, size)
             if mode == CHAIN:
-                _written(out, found, to, planes, y, core, stop)
+                _written(out, found, 0, to, 0, count, y, core, stop)
+                _written(out, found, planes, to, count, 1, y, core, stop)
+                _written(more, found, count, to, 0, terms * count, y, core, stop)
                 continue
             _rows(own, beside, w, to, many, y, core, stop, stop)
-            _rows(own, beside + many * plane, s, to, count, y, core, stop, stop)
+            _rows(own, beside + many * plane, s, to, count + 1, y, core, stop, stop)
             for k in range(many):
                 slot = (y + offsets[k, 0] + window) % window
                 steps[k] = slot * planes * plane + shift + aside[k]
             _gradient(
-                own, beside, found, around, steps, to, terms, e, t, total, labels, block, neighbors,
+                own, beside, found, around, steps, to, terms, e, t, total, fewer, block, neighbors,
                 core, stop,
             )  # fmt: skip
-            _written(out, own, to, many, y, core, stop)
+            _written(out, own, 0, to, 0, many, y, core, stop)
 
 
 @_row
-def _written(out, row, to, count, y, first, last):
-    """Planes of a row to where the whole grid lies."""
+def _written(out, row, plane, to, where, count, y, first, last):
+    """Planes of a row, from `plane` on, to where the whole grid lies, from plane `where` on."""
     for n in range(count):
-        start = n * to.plane - first
-        at = n * to.rows * to.columns + y * to.columns
+        start = (plane + n) * to.plane - first
+        at = (where + n) * to.rows * to.columns + y * to.columns
         _copy(out, at, row, start, 0, len(row), first, last, last, 0)
         for x in range(first, last, lanes_of(row)):
             prefetch(out, at + to.columns + x)

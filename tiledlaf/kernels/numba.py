@@ -5,6 +5,7 @@ Same functions as the numpy sibling, whose docstrings hold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -263,11 +264,11 @@ def _flatten(x: Array, front: int) -> Array:
 
 def _sweep(
     mode: int, weights: Array, s: Array, q: Array, source: Array, z: Array, offsets: Offsets,
-    table: Array, out: Array,
-) -> Array:  # fmt: skip
+    table: Array, out: Array, more: Array,
+) -> None:  # fmt: skip
     """Send all strips of columns through the wave of powers."""
     dtype = _same_float(weights, s, source)
-    count, *grid = s.shape
+    count, grid = len(s) - 1, s.shape[1:]  # differences to the last label
     # (y, 1, x) in 2-D: rows are the wave's axis as slabs are in 3-D
     rows, (lines, width) = grid[0], grid[1:] if len(grid) == 3 else (1, grid[1])
     full = np.array([o if len(o) == 3 else (o[0], 0, o[1]) for o in offsets], np.int64)
@@ -281,10 +282,10 @@ def _sweep(
     slots = np.array([max(window, radius * (levels - 1 - n) + 1) for n in range(levels)], np.int64)
     slots = slots * (mode != compiled.PRODUCTS)
     # planes of the rings: powers; weights and S; z and q; a row of polynomials; a row's weights, S
-    both = len(offsets) + count
+    both = len(offsets) + count + 1
     sizes = (
         int(slots.sum()) * count, (radius * (levels - 1) + 1) * both,
-        (mode != compiled.CHAIN) * window * results * count, results * count, both,
+        (mode != compiled.CHAIN) * window * results * count, results * count + 1, both,
     )  # fmt: skip
     halo, guard = (-(-reach * n // lanes) * lanes for n in (max(levels - 1, 1), 1))
     widest = POWERS // (sum(sizes) * s.itemsize) - 2 * halo
@@ -301,19 +302,23 @@ def _sweep(
         ring[:] = 0  # a weight of 0 must meet numbers
     given = (np.ascontiguousarray(x).ravel() for x in (weights, s, q, source, z))
     compiled.sweep(
-        mode, to, *given, np.ascontiguousarray(table, dtype), out.ravel(), full, slots, *rings,
-        (0,) * count, _block(count), (0,) * len(offsets),
+        mode, to, *given, np.ascontiguousarray(table, dtype), out.ravel(), more.ravel(), full, slots,
+        *rings, (0,) * count, _block(count), (0,) * len(offsets),
     )  # fmt: skip
-    return out
 
 
-def chain(weights: Array, s: Array, source: Array, offsets: Offsets, table: Array) -> Array:
+def chain(
+    weights: Array, s: Array, source: Array, offsets: Offsets, table: Array
+) -> tuple[Array, Array]:
     """Polynomials in R_S Omega of Pi_0 source."""
-    out = _aligned(len(table) * source.size, source.dtype).reshape(len(table), *source.shape)
-    nothing = np.empty(0, source.dtype)
-    return _sweep(
-        compiled.CHAIN, weights, s, nothing, source, nothing, offsets, np.asarray(table), out
+    shape = len(table) - 1, len(source) - 1, *source.shape[1:]
+    first = _aligned(source.size, source.dtype).reshape(source.shape)
+    others = _aligned(math.prod(shape), source.dtype).reshape(shape)
+    none = np.empty(0, source.dtype)
+    _sweep(
+        compiled.CHAIN, weights, s, none, source, none, offsets, np.asarray(table), first, others
     )
+    return first, others
 
 
 def pull(
@@ -321,7 +326,8 @@ def pull(
 ) -> Array:
     """`products` of the adjoint `chain`, which is held by rows only."""
     out = np.empty_like(weights, order="C")
-    return _sweep(compiled.PULL, weights, s, q, g, z, offsets, np.asarray(table), out)
+    _sweep(compiled.PULL, weights, s, q, g, z, offsets, np.asarray(table), out, out[:0])
+    return out
 
 
 def products(
@@ -330,8 +336,9 @@ def products(
     """R_Omega dL/dOmega, the gradient in t of Omega = softmax(t)."""
     out = np.empty_like(weights, order="C")
     table = np.zeros((len(p) + 1, 1))
-    both = np.concatenate([source[None], p])
-    return _sweep(compiled.PRODUCTS, weights, s, q, both, z, offsets, table, out)
+    both = np.concatenate([source[None], p])[:, :-1]
+    _sweep(compiled.PRODUCTS, weights, s, q, both, z, offsets, table, out, out[:0])
+    return out
 
 
 def alignment(z: Array, target: Array) -> tuple[float, float, int]:

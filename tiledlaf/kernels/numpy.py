@@ -128,10 +128,17 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
     return out
 
 
-def chain(weights: Array, s: Array, source: Array, offsets: Offsets, table: Array) -> Array:
-    """Polynomials in A = R_S Omega of B = Pi_0 source, several at once: (R, J, *grid).
+def chain(
+    weights: Array, s: Array, source: Array, offsets: Offsets, table: Array
+) -> tuple[Array, Array]:
+    """Polynomials in A = R_S Omega of B = Pi_0 source, R of them at once.
 
     out_r = sum over l of table[r, l] A^l B.
+
+    Returns
+    -------
+    (J, *grid), (R - 1, J - 1, *grid)
+        The first; and the others as `products` takes them, less their last label's plane.
     """
     u, xp = source - source.mean(axis=0), namespace(source)
     out = xp.stack([source.dtype.type(c) * u for c in table[:, 0]])
@@ -140,7 +147,7 @@ def chain(weights: Array, s: Array, source: Array, offsets: Offsets, table: Arra
         u = s * (t - (s * t).sum(axis=0))
         for total, c in zip(out, column, strict=True):
             total += source.dtype.type(c) * u
-    return out
+    return out[0], out[1:, :-1] - out[1:, -1:]
 
 
 def pull(
@@ -151,8 +158,15 @@ def pull(
     The adjoint flow goes in the form y = R_S u, since R_S (Omega^T R_S) u = (R_S Omega^T) y.
     """
     turned = transpose(weights, offsets)
-    p = chain(turned, s, s * (g - (s * g).sum(axis=0)), opposite(offsets), table)
-    return products(weights, s, q, p[1:], z, p[0], offsets)
+    lbar, p = chain(turned, s, s * (g - (s * g).sum(axis=0)), opposite(offsets), table)
+    p = _whole(p)
+    return products(weights, s, q, p - p.mean(axis=1, keepdims=True), z, lbar, offsets)
+
+
+def _whole(differences: Array) -> Array:
+    """With a plane of zeros for the last label, (R, J, *grid)."""
+    xp = namespace(differences)
+    return xp.concatenate([differences, xp.zeros_like(differences[:, :1])], axis=1)
 
 
 def products(
@@ -163,12 +177,13 @@ def products(
     Parameters
     ----------
     weights, s, q : (K, *grid), (J, *grid), (J, *grid)
-    p, z : (R, J, *grid)
-        p_r = R_S u_r and z_r with sum of u_r (x) z_r = integral of lambda (x) Z (Theorem 3.8).
+    p, z : (R, J, *grid), (R, J - 1, *grid)
+        p_r = R_S u_r and z_r with sum of u_r (x) z_r = integral of lambda (x) Z (Theorem 3.8);
+        z_r less its last label's plane, since p_r sums to 0.
     source : (J, *grid)
         R_S times the integral of lambda.
     """
-    h = source.copy()
+    h, z = source.copy(), _whole(z)
     for a, b in zip(p, z, strict=True):
         x = average(weights, b, offsets)
         h += a * (x - (s * x).sum(axis=0)) - s * (a * x).sum(axis=0)
