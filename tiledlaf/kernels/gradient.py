@@ -204,16 +204,15 @@ def _centered(row, at, last, plane, fewer, size):
 
 
 @_row
-def _gradient(own, row, p, near, steps, to, terms, e, t, total, fewer, block, neighbors, first,
-              last):  # fmt: skip
+def _gradient(own, row, kept, similar, p, near, steps, to, terms, e, t, total, fewer, block,
+              neighbors, first, last):  # fmt: skip
     """A row of R_Omega dL/dOmega in place of the weights: of z and q at the neighbors, at `steps`.
 
-    `own` has weights and S of the row at `row`; `p` lbar and p, whose sums are 0; z and then q are
-    in `near`.
+    `own` has the weights at `row`, `kept` S at `similar`; `p` lbar and p, whose sums are 0; z and
+    then q are in `near`.
     """
     lanes, count, part, many = lanes_of(p), len(fewer), len(block), len(neighbors)
     nothing, plane = splat(p.dtype.type(0)), to.plane
-    similar = row + many * plane
     for x in range(first, last, lanes):
         here = x - first
         for k in range(many):
@@ -244,11 +243,11 @@ def _gradient(own, row, p, near, steps, to, terms, e, t, total, fewer, block, ne
                 store_each(t, j * lanes, lanes, mean)
             for j in range(count):
                 mean = load(t, j * lanes)
-                inside = fma(load(own, similar + j * plane + x), mean, inside)
+                inside = fma(load(kept, similar + j * plane + x), mean, inside)
                 along = fma(load(p, mine + j * plane), mean, along)
             for j in range(count):
                 value = load(p, mine + j * plane) * (load(t, j * lanes) - inside)
-                value = value - load(own, similar + j * plane + x) * along
+                value = value - load(kept, similar + j * plane + x) * along
                 store(total, j * lanes, load(total, j * lanes) + value)
         mean = nothing
         for k in range(many):
@@ -275,7 +274,7 @@ def sweep(
     weights. PRODUCTS: that alone, `source` being the polynomials.
 
     `u` has `slots` rows of each power, `kept` rows of weights and S, `around` rows of z and q;
-    `found` has a row of the polynomials and of the first one's last label, `own` of weights and S.
+    `found` has a row of the polynomials and of the first one's last label, `own` of weights.
     """
     lanes, count, many, plane = lanes_of(s), len(fewer), len(neighbors), to.plane
     radius, levels, terms = to.radius, to.levels, to.results - 1
@@ -340,13 +339,15 @@ def sweep(
                 _written(more, found, count, to, 0, terms * count, y, core, stop)
                 continue
             _rows(own, beside, w, to, many, y, core, stop, stop)
-            _rows(own, beside + many * plane, s, to, count + 1, y, core, stop, stop)
+            similar = y % depth * each + shift + many * plane
+            if mode == PRODUCTS:
+                _rows(kept, similar, s, to, count, y, core, stop, stop)
             for k in range(many):
                 slot = (y + offsets[k, 0] + window) % window
                 steps[k] = slot * planes * plane + shift + aside[k]
             _gradient(
-                own, beside, found, around, steps, to, terms, e, t, total, fewer, block, neighbors,
-                core, stop,
+                own, beside, kept, similar, found, around, steps, to, terms, e, t, total, fewer,
+                block, neighbors, core, stop,
             )  # fmt: skip
             _written(out, own, 0, to, 0, many, y, core, stop)
 

@@ -281,11 +281,10 @@ def _sweep(
     window = 2 * radius + 1
     slots = np.array([max(window, radius * (levels - 1 - n) + 1) for n in range(levels)], np.int64)
     slots = slots * (mode != compiled.PRODUCTS)
-    # planes of the rings: powers; weights and S; z and q; a row of polynomials; a row's weights, S
-    both = len(offsets) + count + 1
+    # planes of the rings: powers; weights and S; z and q; a row of polynomials; a row's weights
     sizes = (
-        int(slots.sum()) * count, (radius * (levels - 1) + 1) * both,
-        (mode != compiled.CHAIN) * window * results * count, results * count + 1, both,
+        int(slots.sum()) * count, (radius * (levels - 1) + 1) * (len(offsets) + count + 1),
+        (mode != compiled.CHAIN) * window * results * count, results * count + 1, len(offsets),
     )  # fmt: skip
     halo, guard = (-(-reach * n // lanes) * lanes for n in (max(levels - 1, 1), 1))
     widest = POWERS // (sum(sizes) * s.itemsize) - 2 * halo
@@ -302,8 +301,8 @@ def _sweep(
         ring[:] = 0  # a weight of 0 must meet numbers
     given = (np.ascontiguousarray(x).ravel() for x in (weights, s, q, source, z))
     compiled.sweep(
-        mode, to, *given, np.ascontiguousarray(table, dtype), out.ravel(), more.ravel(), full, slots,
-        *rings, (0,) * count, _block(count), (0,) * len(offsets),
+        mode, to, *given, np.ascontiguousarray(table, dtype), out.ravel(), more.ravel(), full,
+        slots, *rings, (0,) * count, _block(count), (0,) * len(offsets),
     )  # fmt: skip
 
 
