@@ -17,7 +17,7 @@ from .numpy import Array, Offsets, opposite, transpose
 from .wave import AVERAGE, BLOCK, BOTH, CLASSIFY, FLOW, LINE, LOWER, SIMILARITY, UPPER, Layout
 
 CACHE = 1 << 20  # bytes that the rings of a strip may take of a core's own cache
-POWERS = 2 << 20  # the same for those of all powers: more, since strips compute their halo twice
+POWERS = 3 << 20  # the same for those of all powers: more, since strips compute their halo twice
 
 
 def _aligned(size: int, dtype: Any) -> Array:
