@@ -359,8 +359,6 @@ def _written(out, row, plane, to, where, count, y, first, last):
         start = (plane + n) * to.plane - first
         at = (where + n) * to.rows * to.columns + y * to.columns
         _copy(out, at, row, start, 0, len(row), first, last, last, 0)
-        for x in range(first, last, lanes_of(row)):
-            prefetch(out, at + to.columns + x)
 
 
 @_jit
