@@ -301,7 +301,7 @@ def test_a_bounded_number_of_tasks_is_in_flight():
 
     finished = 0
     with cluster.threads(2) as pool:
-        for item, result, error in pool.run(lambda job, i: i * job, 2, items()):
+        for item, result, error, _ in pool.run(lambda job, i: i * job, 2, items()):
             assert (result, error) == (2 * item, None)
             finished += 1
             assert len(taken) <= finished + cluster.AHEAD * pool.workers
@@ -363,7 +363,7 @@ def test_reads_that_fail_once_are_tried_again():
         return item
 
     with cluster.threads(2) as pool:
-        assert sorted(r for _, r, _ in pool.run(flaky, None, range(20))) == list(range(20))
+        assert sorted(r for _, r, _, _ in pool.run(flaky, None, range(20))) == list(range(20))
 
 
 def test_a_read_that_fails_once_costs_nothing(tmp_path, monkeypatch):

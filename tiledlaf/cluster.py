@@ -6,6 +6,7 @@ Dask is only here.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -19,12 +20,15 @@ from dataclasses import dataclass
 from typing import Any
 
 Function = Callable[[Any, Any], Any]
-# (item, result, None) or (item, None, error), in the order in which items finish
-Outcome = tuple[Any, Any, BaseException | None]
+# (item, result, None, retries) or (item, None, error, retries), in the order in which items finish
+Outcome = tuple[Any, Any, BaseException | None, int]
 AHEAD = 3  # tasks in flight a thread: enough that no worker waits, few enough to stay O(1)
 RETRIES = 2
 COMING = 300  # seconds until the first worker of a cluster must be there
 LOOK = 5.0  # seconds after which a run looks whether more of them came
+# Dask gives a task up when four workers died with it, though each may have been killed for reasons
+# of its own: so often it is asked to try again
+DEATHS = 4 * RETRIES
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def threads(workers: int) -> Iterator[Pool]:
                 yield from future.result()
 
     def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
-        return list(executor.map(lambda item: _retried(function, argument, item), items))
+        return list(executor.map(lambda item: _retried(function, argument, item)[0], items))
 
     try:
         yield Pool(workers, None, run, each, each)
@@ -87,20 +91,18 @@ def _outcomes(function: Function, job: Any, items: Sequence[Any]) -> list[Outcom
     found: list[Outcome] = []
     for item in items:
         try:
-            found.append((item, _retried(function, job, item), None))
+            found.append((item, *_retried(function, job, item)))
         except Exception as error:
-            found.append((item, None, error))
+            found.append((item, None, error, RETRIES if isinstance(error, OSError) else 0))
     return found
 
 
-def _retried(function: Function, job: Any, item: Any) -> Any:
-    for attempt in range(RETRIES + 1):
-        try:
-            return function(job, item)
-        except OSError:
-            if attempt == RETRIES:
-                raise
-    return None
+def _retried(function: Function, job: Any, item: Any) -> tuple[Any, None, int]:
+    """The result, no error, and how often it was tried again: what files do may pass."""
+    for retries in range(RETRIES):
+        with contextlib.suppress(OSError):
+            return function(job, item), None, retries
+    return function(job, item), None, RETRIES
 
 
 @functools.cache
@@ -201,7 +203,7 @@ def dask_setup(worker: Any) -> None:
 
 
 def _pool(client: Any, workers: int, memory: int | None) -> Pool:
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed, wait
 
     def submit(function: Function, job: Any, item: Any) -> Any:
         # the job goes with every task: it is small, and scattered data dies with its worker
@@ -210,47 +212,59 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
     def run(
         function: Function, job: Any, items: Iterable[Any], batch: int = 1
     ) -> Iterator[Outcome]:
-        waiting, parts = _batches(items, batch), {}
+        parts: dict[str, tuple[tuple[Any, ...], int]] = {}
 
-        def start(count: int) -> list[Any]:
+        def start(some: Iterable[tuple[Any, ...]], killed: int = 0) -> list[Any]:
             started = []
-            for part in itertools.islice(waiting, count):
+            for part in some:
                 future = submit(functools.partial(_outcomes, function), job, part)
-                parts[future.key] = part
+                parts[future.key] = part, killed
                 started.append(future)
             return started
 
         known, looked = workers, time.monotonic()
-        completed = as_completed(start(AHEAD * known))
+        waiting = _batches(items, batch)
+        completed = as_completed(start(itertools.islice(waiting, AHEAD * known)))
         for future in completed:
-            part, error = parts.pop(future.key), future.exception()
+            (part, killed), error = parts.pop(future.key), future.exception()
+            if isinstance(error, KilledWorker) and killed < RETRIES:
+                # whichever of them kills workers, the others shall not fail with it
+                completed.update(start(((item,) for item in part), killed + 1))
+                continue
             if time.monotonic() - looked > LOOK:
                 known, looked = max(known, sum(client.nthreads().values())), time.monotonic()
-            completed.update(start(AHEAD * known - len(parts)))
-            yield from ((item, None, error) for item in part) if error else future.result()
+            completed.update(start(itertools.islice(waiting, max(AHEAD * known - len(parts), 0))))
+            if isinstance(error, KilledWorker):
+                deaths = (killed + 1) * (error.allowed_failures + 1)
+                error = RuntimeError(f"{deaths} workers died on it (too little memory?)")
+            yield from ((i, None, error, killed) for i in part) if error else future.result()
             future.release()
+
+    def outlive(action: Callable[[Sequence[Any]], Any], futures: Sequence[Any]) -> Any:
+        """Wait for all, or raise the error of the first that failed; those of workers may pass."""
+        for _ in range(DEATHS):
+            with contextlib.suppress(KilledWorker):
+                return action(futures)
+            client.retry([f for f in futures if f.status == "error"])
+        return action(futures)
+
+    def check(futures: Sequence[Any]) -> None:
+        wait(futures)
+        for future in futures:
+            error = future.exception()
+            if error is not None:
+                raise error
 
     def hold(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
         # what a worker takes with it when it dies is made again from these tasks
         found = [submit(function, job, item) for item in items]
-        _wait(found)
+        outlive(check, found)
         return found
 
     def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
-        return list(client.gather(hold(function, argument, items)))
+        return list(outlive(client.gather, [submit(function, argument, item) for item in items]))
 
     return Pool(workers, memory, run, hold, each)
-
-
-def _wait(futures: Sequence[Any]) -> None:
-    """Wait for all; raise the error of the first that failed."""
-    from distributed import wait
-
-    wait(futures)
-    for future in futures:
-        error = future.exception()
-        if error is not None:
-            raise error
 
 
 def is_dask(array: Any) -> bool:

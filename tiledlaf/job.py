@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
+import platform
 import resource
 import sys
 import time as clock
@@ -22,7 +24,7 @@ from .flow import Integrator, Krylov, Taylor, project_krylov
 from .images import Image
 from .kernels import namespace, on_device, select, to_host
 from .kernels.numpy import Array, Offsets
-from .ngff import Pyramid
+from .ngff import Pyramid, system_error
 from .predictor import Predictor
 from .tiles import Grid, Tile, within
 
@@ -294,7 +296,7 @@ def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window:
 def run_tile(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
     """Read, label and write one tile; its record. A tile with bad data fails with a reason."""
     tile = job.grid.tile_at(index)
-    record: dict[str, Any] = {"tile": list(index)}
+    record: dict[str, Any] = {"tile": list(index), "worker": f"{platform.node()}:{os.getpid()}"}
     try:
         return record | _run(job, tile)
     except ValueError as error:
@@ -389,7 +391,7 @@ def _read(image: Image, window: Sequence[slice], every_channel: bool = False) ->
         raise
     except Exception as error:  # a codec raises what it likes on a damaged chunk
         # what the file system refuses once may work when it is tried again
-        kind = OSError if isinstance(error, OSError) else ValueError
+        kind = OSError if system_error(error) else ValueError
         raise kind(
             f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"
         ) from error

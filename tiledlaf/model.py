@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import uuid
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -236,7 +237,8 @@ def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Dat
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as an npz, atomically; the same arrays give the same bytes."""
     whole = os.fspath(path)
-    partial = f"{whole}.partial"
+    # a name of its own: two trainings of one model may write at one time
+    partial = f"{whole}.{uuid.uuid4().hex}.partial"
     with open(partial, "wb") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for key in sorted(arrays):
