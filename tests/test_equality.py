@@ -326,7 +326,7 @@ def test_workers_that_come_late_get_tasks(monkeypatch):
         cluster.dask(scheduler=few.scheduler_address) as pool,
     ):
         assert pool.workers == 1
-        for item, result, error in pool.run(lambda job, i: i * job, 2, items()):
+        for item, result, error, _ in pool.run(lambda job, i: i * job, 2, items()):
             assert (result, error) == (2 * item, None)
             ahead.append(len(taken) - finished)
             finished += 1
@@ -342,7 +342,7 @@ def test_workers_that_come_late_get_tasks(monkeypatch):
 def test_an_item_that_fails_does_not_take_its_batch_with_it(scheduler):
     with cluster.open_pool(2, scheduler, None) as pool:
         found = {
-            item: (result, error) for item, result, error in pool.run(_inverse, 12, range(13), 5)
+            item: (result, error) for item, result, error, _ in pool.run(_inverse, 12, range(13), 5)
         }
     assert len(found) == 13
     assert isinstance(found.pop(0)[1], ZeroDivisionError)
