@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import platform
 import resource
 import sys
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -343,28 +344,48 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
     read = clock.perf_counter()
     found = None if data is None else compute(job, data, tile)
     computed = clock.perf_counter()
+    size = 0
     if job.picture is not None and pixels is not None:
         core = pixels if window != tile.window else pixels[:, *tile.inner]
         core = core if job.picture.channels else core[0]
-        levels.write(job.store, job.picture, tile.core, core, levels.mean)
+        size += levels.write(job.store, job.picture, tile.core, core, levels.mean)
     if found is None:
-        return {"state": "skipped", "pixels": 0}
+        return {"state": "skipped", "pixels": 0, "bytes": size}
     if job.confidence is not None and found.confidence is not None:
-        levels.write(job.store, job.confidence, tile.core, found.confidence, levels.nearest)
+        size += levels.write(job.store, job.confidence, tile.core, found.confidence, levels.nearest)
     if job.labels is not None:
-        levels.write(job.store, job.labels, tile.core, found.labels, levels.nearest)
+        size += levels.write(job.store, job.labels, tile.core, found.labels, levels.nearest)
     counts = _counts(found.labels, job.term.classes)
     return {
         "state": "done",
         "pixels": int(found.labels.size),
         "counts": counts,
         "proven": found.proven,
+        "bytes": size,
         "seconds": [
             round(b - a, 4)
             for a, b in ((started, read), (read, computed), (computed, clock.perf_counter()))
         ],
         "peak_mib": _peak_mib(),
     }
+
+
+def checker(job: Job) -> Callable[[Mapping[str, Any]], bool]:
+    """Tells whether the files of a finished tile have the size that its record says.
+
+    A record that says none is of an older version, and believed.
+    """
+    picture, *rest = (
+        [] if pyramid is None else [levels.sizes(job.store, pyramid)]
+        for pyramid in (job.picture, job.confidence, job.labels)
+    )
+
+    def whole(record: Mapping[str, Any]) -> bool:
+        core = job.grid.tile_at(tuple(record["tile"])).core
+        found = picture if record["state"] == "skipped" else itertools.chain(picture, *rest)
+        return "bytes" not in record or sum(size(core) for size in found) == record["bytes"]
+
+    return whole
 
 
 def _counts(labels: np.ndarray, classes: int) -> list[int]:

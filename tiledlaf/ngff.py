@@ -523,45 +523,72 @@ def _staged(store: str, name: str, identity: int, thread: int) -> tuple[zarr.Arr
 
 def write(
     store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None = None
-) -> None:
+) -> int:
     """Write whole units of an array: `data`, or the chunks of one like it that has the same.
 
     On a file system a unit is made beside and renamed into its place: a reader, and whoever comes
-    after a kill, finds it as it is now or as it was before, never a part.
+    after a kill, finds it as it is now or as it was before, never a part. The same pixels are
+    always the same bytes, so two runs may write a unit at one time. Nothing waits for the disk:
+    after a power cut files may be short or missing, which `sizes` tells.
+
+    Returns
+    -------
+    size in bytes of the units' files
     """
     path = Path(store) / name
     array = _current(store, name, "r+")
     if like is not None:
         source = _current(*like, "r")
         if _alike(source, array):
+            total = 0
             for key in _units(array, box):
                 part = path / f"{key}.{uuid.uuid4().hex}{PART}"
                 part.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):  # only the fill value there
-                    shutil.copyfile(Path(*like, key), part)
-                _place(part, path / key)
-            return
+                try:
+                    with contextlib.suppress(FileNotFoundError):  # only the fill value there
+                        shutil.copyfile(Path(*like, key), part)
+                    total += _place(part, path / key)
+                finally:
+                    part.unlink(missing_ok=True)
+            return total
     staged, folder = _staged(store, name, _identity(store, name), threading.get_ident())
     try:
         _here(staged.async_array.setitem(box, data))
-        for key in _units(array, box):
-            _place(folder / key, path / key)
+        return sum(_place(folder / key, path / key) for key in _units(array, box))
     except RuntimeError as error:
         raise system_error(error) or error from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _place(part: Path, final: Path) -> None:
-    """Put a file into its place; where there is none, all has the fill value."""
+def _place(part: Path, final: Path) -> int:
+    """Put a file into its place, and give its size; where there is none, all has the fill value."""
+    try:
+        size = part.stat().st_size
+    except FileNotFoundError:
+        final.unlink(missing_ok=True)
+        return 0
     try:
         part.replace(final)
     except FileNotFoundError:
-        if part.exists():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            part.replace(final)
-        else:
-            final.unlink(missing_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(final)
+    return size
+
+
+def sizes(store: str, name: str) -> Callable[[Box], int]:
+    """Tells the bytes of the files of a box of whole units, as `write` gave them."""
+    array, path = open_array(store, name), os.path.join(store, name)
+    edges = array.shards or array.chunks
+
+    def size(box: Box) -> int:
+        total = 0
+        for key in _keys(array, box, edges):
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(f"{path}/{key}").st_size
+        return total
+
+    return size
 
 
 def system_error(error: BaseException) -> OSError | None:
@@ -612,9 +639,13 @@ def _alike(a: zarr.Array, b: zarr.Array) -> bool:
 
 def _units(array: zarr.Array, box: Box) -> Iterator[str]:
     """The files of a box of whole units."""
+    return _keys(array, box, array.shards or array.chunks)
+
+
+def _keys(array: zarr.Array, box: Box, edges: Sequence[int]) -> Iterator[str]:
     spans = (
         range(s.indices(n)[0] // edge, -(-s.indices(n)[1] // edge))
-        for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True)
+        for s, n, edge in zip(box, array.shape, edges, strict=True)
     )
     return map(array.metadata.encode_chunk_key, itertools.product(*spans))
 
