@@ -220,7 +220,7 @@ def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
     """Mask of a tile's window, None where all of it is valid."""
     if job.mask is None:
         return None
-    valid = _read(job.mask, tile.window)[0] != 0
+    valid = read_pixels(job.mask, tile.window)[0] != 0
     return None if valid.all() else valid
 
 
@@ -288,9 +288,9 @@ def label_tile(job: Job, tile: Tile) -> Labeled | None:
 def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window:
     """Data of a tile's window; `pixels` is the image where it was read already."""
     if pixels is None and job.needs_image:
-        pixels = _read(job.image, tile.window)
-    given = None if job.probabilities is None else _read(job.probabilities, tile.window)
-    weights = None if job.weights is None else _read(job.weights, tile.window)
+        pixels = read_pixels(job.image, tile.window)
+    given = None if job.probabilities is None else read_pixels(job.probabilities, tile.window)
+    weights = None if job.weights is None else read_pixels(job.weights, tile.window)
     return Window(pixels, given, valid, weights)
 
 
@@ -334,7 +334,7 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
     whole = job.picture is not None and job.image.channels is not None
     pixels = None
     if job.picture is not None or (job.needs_image and not skipped):
-        pixels = _read(job.image, window, every_channel=whole)
+        pixels = read_pixels(job.image, window, every_channel=whole)
     data = None
     if not skipped:
         seen = pixels if job.needs_image else None
@@ -404,14 +404,22 @@ def _peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
-def _read(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
+def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
+    """Pixels of a window.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses, which it may not when it is asked again.
+    ValueError
+        If what is there cannot be decoded.
+    """
     channels = range(image.stored_channels) if every_channel else None
     try:
         return image.read(tuple(window), channels)
     except ValueError:
         raise
     except Exception as error:  # a codec raises what it likes on a damaged chunk
-        # what the file system refuses once may work when it is tried again
         kind = OSError if system_error(error) else ValueError
         raise kind(
             f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"
