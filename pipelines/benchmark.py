@@ -501,9 +501,9 @@ def labeled(
     alone: list[float] = []
     with labeling.open_pool(plan, workers, "processes", None) as pool:
         for part in (some, some):  # the first time loads kernels
-            alone = [s for _, s, error in pool.run(repeat, plan.job, part) if not error]
+            alone = [s for _, s, error, _ in pool.run(repeat, plan.job, part) if not error]
         found = labeling.run(plan, pool)
-        alone += [s for _, s, error in pool.run(repeat, plan.job, some) if not error]
+        alone += [s for _, s, error, _ in pool.run(repeat, plan.job, some) if not error]
     assert found.tiles["failed"] == 0
     assert plan.out is not None
     kept = [r["seconds"] for r in records.read(plan.out.records).values()]

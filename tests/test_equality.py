@@ -301,7 +301,7 @@ def test_a_bounded_number_of_tasks_is_in_flight():
 
     finished = 0
     with cluster.threads(2) as pool:
-        for item, result, error in pool.run(lambda job, i: i * job, 2, items()):
+        for item, result, error, _ in pool.run(lambda job, i: i * job, 2, items()):
             assert (result, error) == (2 * item, None)
             finished += 1
             assert len(taken) <= finished + cluster.AHEAD * pool.workers
@@ -326,7 +326,7 @@ def test_workers_that_come_late_get_tasks(monkeypatch):
         cluster.dask(scheduler=few.scheduler_address) as pool,
     ):
         assert pool.workers == 1
-        for item, result, error in pool.run(lambda job, i: i * job, 2, items()):
+        for item, result, error, _ in pool.run(lambda job, i: i * job, 2, items()):
             assert (result, error) == (2 * item, None)
             ahead.append(len(taken) - finished)
             finished += 1
@@ -342,7 +342,7 @@ def test_workers_that_come_late_get_tasks(monkeypatch):
 def test_an_item_that_fails_does_not_take_its_batch_with_it(scheduler):
     with cluster.open_pool(2, scheduler, None) as pool:
         found = {
-            item: (result, error) for item, result, error in pool.run(_inverse, 12, range(13), 5)
+            item: (result, error) for item, result, error, _ in pool.run(_inverse, 12, range(13), 5)
         }
     assert len(found) == 13
     assert isinstance(found.pop(0)[1], ZeroDivisionError)
@@ -363,7 +363,7 @@ def test_reads_that_fail_once_are_tried_again():
         return item
 
     with cluster.threads(2) as pool:
-        assert sorted(r for _, r, _ in pool.run(flaky, None, range(20))) == list(range(20))
+        assert sorted(r for _, r, _, _ in pool.run(flaky, None, range(20))) == list(range(20))
 
 
 def test_a_read_that_fails_once_costs_nothing(tmp_path, monkeypatch):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
+import time as clock
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str] | None, print_: Mapping[str, Any]) -> None:
         self.path = None if path is None else Path(path)
         self.print = dict(print_)
+        self._began = clock.time()
         self.run = output.fingerprint(self.print)
         self.finished: Model | None = None
         self._held: dict[str, np.ndarray] = {}
@@ -161,3 +164,7 @@ class Checkpoint:
         trained = dict(found.trained) | {"print": self.print}
         dataclasses.replace(found, trained=trained).save(self.path)
         self.file.unlink(missing_ok=True)
+        # parts that kills left; not those of another start, which are newer
+        for part in self.path.parent.glob(f"{glob.escape(self.path.name)}.*partial"):
+            if part.stat().st_mtime < self._began:
+                part.unlink(missing_ok=True)

@@ -344,7 +344,7 @@ def _grid(image: Image) -> Grid:
 def _each_tile(
     pool: cluster.Pool, function: Callable[[Any, Any], Any], job: Any, tiles: Any
 ) -> Iterator[tuple[Tile, Any]]:
-    for tile, result, error in pool.run(function, job, tiles):
+    for tile, result, error, _ in pool.run(function, job, tiles):
         if error is not None:
             raise error
         yield tile, result

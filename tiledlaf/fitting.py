@@ -61,7 +61,7 @@ def in_order(pool: Pool, function: Callable[[Any, Any], Any], job: Any, items: A
     """Results in the order of the items, whatever finishes first."""
     found: dict[int, Any] = {}
     numbered = list(enumerate(items))
-    for (number, _), result, error in pool.run(_numbered, (function, job), numbered):
+    for (number, _), result, error, _ in pool.run(_numbered, (function, job), numbered):
         if error is not None:
             raise error
         found[number] = result

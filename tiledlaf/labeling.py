@@ -19,11 +19,21 @@ from .cluster import Pool
 from .examples import color
 from .flow import Integrator
 from .images import Image
-from .job import Window, label_tile, label_window, margin, place, predicted_bytes, run_tile
+from .job import (
+    Window,
+    checker,
+    label_tile,
+    label_window,
+    margin,
+    place,
+    predicted_bytes,
+    run_tile,
+)
 from .kernels import on_device, to_host
 from .model import Model
 from .options import Choice, choose, open_probabilities
 from .plan import SMALL, Plan, check_model, make_plan, needed_bytes, readable
+from .records import Appender
 
 Progress = Callable[[dict[str, Any]], None]
 TASK = 2**20  # pixels of small tiles that make a task: its own cost stays small
@@ -147,30 +157,48 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             notes["colors"] = [list(one.color or color(v)) for v, one in enumerate(plan.classes, 1)]
         if isinstance(job.term, dataterm.Prototypes):
             notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
-        out.start(notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names)
+        now = out.notes() or {}
+        if now == (plan.before or {}) or not now.get("ready"):
+            out.start(notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names)
+        elif any(now.get(key) != notes[key] for key in ("fingerprint", "tile")):
+            raise ValueError(f"{out.store}: another run has just begun labels/{out.name}")
     elif plan.held.get("names") != list(plan.names.values()):
         out.describe(plan.held, plan.names)
-    known = records.read(out.records)
+    old = records.lines(out.records)
+    known = records.latest(old)
+    if plan.held is not None:
+        whole = checker(job)
+        known = {
+            index: record for index, record in known.items()
+            if record["state"] not in records.FINISHED or whole(record)
+        }  # fmt: skip
     left = (
-        t.index for t in job.grid if known.get(t.index, {}).get("state") not in ("done", "skipped")
+        t.index for t in job.grid if known.get(t.index, {}).get("state") not in records.FINISHED
     )
     fair = (len(job.grid) - len(known)) // (8 * pool.workers)
     batch = max(min(TASK // math.prod(job.grid.tile), fair), 1)
     with records.appending(out.records) as log:
-        for index, record, error in pool.run(run_tile, job, left, batch):
+        for index, record, error, retries in pool.run(run_tile, job, left, batch):
             if error is not None:
                 where = place(job, job.grid.tile_at(index))
                 text = f"{where}: {type(error).__name__}: {error}"
                 record = {"tile": list(index), "state": "failed", "error": text}
-            log.add(record)
+            if retries:
+                record["retries"] = retries
+            cluster.retried(Appender.add, log, record)
             known[tuple(index)] = record
             if progress is not None:
                 progress(record)
     for pyramid, reduce in (
         (job.picture, levels.mean), (job.labels, levels.nearest), (job.confidence, levels.nearest)
     ):  # fmt: skip
-        if pyramid is not None:
-            levels.finish(out.store, pyramid, reduce)
+        for work in [] if pyramid is None else levels.coarse(out.store, pyramid, reduce):
+            for _, _, error, _ in pool.run(levels.finish, work, work.units):
+                if error is not None:
+                    raise error
+    if all(known.get(t.index, {}).get("state") in records.FINISHED for t in job.grid):
+        since = records.lines(out.records)[len(old) :]
+        out.remove_parts(alone=all(r.get("run") == log.run for r in since))
     return summarize(plan, known, clock.perf_counter() - started)
 
 
@@ -322,7 +350,7 @@ def run_in_memory(
     """Label all tiles into arrays of this process; raises ValueError if a tile fails."""
     labels = np.zeros(plan.job.grid.size, np.min_scalar_type(plan.job.term.classes))
     certain = np.zeros(labels.shape if confidence else (0,) * labels.ndim, np.float32)
-    for tile, found, error in pool.run(label_tile, plan.job, plan.job.grid):
+    for tile, found, error, _ in pool.run(label_tile, plan.job, plan.job.grid):
         if error is not None:
             raise error
         if found is not None:

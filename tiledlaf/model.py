@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import math
 import os
+import uuid
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -236,19 +238,25 @@ def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Dat
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as an npz, atomically; the same arrays give the same bytes."""
     whole = os.fspath(path)
-    partial = f"{whole}.partial"
-    with open(partial, "wb") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for key in sorted(arrays):
-                content = io.BytesIO()
-                value = np.asanyarray(arrays[key])
-                np.lib.format.write_array(content, value, allow_pickle=False)
-                # numpy.savez would write the time of day into the file
-                entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
-                archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, whole)
+    # a name of its own: two trainings of one model may write at one time
+    partial = f"{whole}.{uuid.uuid4().hex}.partial"
+    try:
+        with open(partial, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for key in sorted(arrays):
+                    content = io.BytesIO()
+                    value = np.asanyarray(arrays[key])
+                    np.lib.format.write_array(content, value, allow_pickle=False)
+                    # numpy.savez would write the time of day into the file
+                    entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
+                    archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, whole)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)
+        raise
 
 
 def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray]:

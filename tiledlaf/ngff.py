@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import itertools
 import json
 import math
 import os
+import re
 import shutil
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,14 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 from zarr.core.sync import sync
+from zarr.storage import LocalStore, StorePath
 
 from .tiles import Box
 
 SPATIAL = "zyx"
 _opening = threading.Lock()
 CHUNK = 256  # edge of an inner chunk, at most
+PART = ".partial"  # how files end that are not in their place yet, zarr's own as well
 
 
 @dataclass(frozen=True)
@@ -148,14 +152,19 @@ def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
     What that pipeline (zarrs) cannot decode is left to zarr's own, slower and as right.
     """
     array = zarr.open_array(path, path=name or None, mode=mode)
-    if not array.dtype.isnative or array.order != "C":
-        return array
+    return _fast(array, array.store_path)
+
+
+def _fast(array: zarr.Array, place: StorePath) -> zarr.Array:
+    """The same array, or one like it at another place, with the fast codec pipeline."""
     fast = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+    if not array.dtype.isnative or array.order != "C":
+        fast = {}
     # an array keeps the pipeline it was made with, so the setting lasts no longer; nothing is read
     # meanwhile, or all reading of this process would come to one thread
     with _opening, zarr.config.set(fast), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Array is unsupported by ZarrsCodecPipeline")
-        return zarr.Array(zarr.AsyncArray(array.metadata, array.store_path))
+        return zarr.Array(zarr.AsyncArray(array.metadata, place))
 
 
 class _Inline(concurrent.futures.ThreadPoolExecutor):
@@ -431,7 +440,7 @@ def _index(store: str, group: str) -> None:
             if (root / node / name).is_file():
                 found = json.loads((root / node / name).read_text())
                 entries[node if three else f"{node}/{name}"] = found
-    whole = root / f".{file.name}.partial"
+    whole = root / f".{file.name}.{uuid.uuid4().hex}{PART}"
     whole.write_text(json.dumps(content, indent=2))
     whole.replace(file)
 
@@ -496,22 +505,120 @@ def _opened(store: str, name: str, mode: str, identity: int) -> zarr.Array:
 
 def _current(store: str, name: str, mode: str) -> zarr.Array:
     """An array that is opened anew only after its metadata were written."""
+    return _opened(store, name, mode, _identity(store, name))
+
+
+def _identity(store: str, name: str) -> int:
     path = Path(store) / name
     meta = path / ("zarr.json" if (path / "zarr.json").is_file() else ".zarray")
-    return _opened(store, name, mode, meta.stat().st_mtime_ns)
+    return meta.stat().st_mtime_ns
+
+
+@functools.lru_cache(maxsize=64)
+def _staged(store: str, name: str, identity: int, thread: int) -> tuple[zarr.Array, Path]:
+    """An array like the one in a store, whose files are made in a folder of this thread's own."""
+    part = Path(store) / name / f"{uuid.uuid4().hex}{PART}"
+    return _fast(zarr.open_array(store, path=name, mode="r"), StorePath(LocalStore(part))), part
 
 
 def write(
     store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None = None
-) -> None:
-    """Write whole units of an array: `data`, or the chunks of one like it that has the same."""
+) -> int:
+    """Write whole units of an array: `data`, or the chunks of one like it that has the same.
+
+    On a file system a unit is made beside and renamed into its place: a reader, and whoever comes
+    after a kill, finds it as it is now or as it was before, never a part. The same pixels are
+    always the same bytes, so two runs may write a unit at one time. Nothing waits for the disk:
+    after a power cut files may be short or missing, which `sizes` tells.
+
+    Returns
+    -------
+    size in bytes of the units' files
+    """
+    path = Path(store) / name
     array = _current(store, name, "r+")
     if like is not None:
         source = _current(*like, "r")
         if _alike(source, array):
-            _copy(Path(*like), Path(store, name), array, box)
-            return
-    _here(array.async_array.setitem(box, data))
+            total = 0
+            for key in _units(array, box):
+                part = path / f"{key}.{uuid.uuid4().hex}{PART}"
+                part.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    with contextlib.suppress(FileNotFoundError):  # only the fill value there
+                        shutil.copyfile(Path(*like, key), part)
+                    total += _place(part, path / key)
+                finally:
+                    part.unlink(missing_ok=True)
+            return total
+    staged, folder = _staged(store, name, _identity(store, name), threading.get_ident())
+    try:
+        _here(staged.async_array.setitem(box, data))
+        return sum(_place(folder / key, path / key) for key in _units(array, box))
+    except RuntimeError as error:
+        raise system_error(error) or error from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place(part: Path, final: Path) -> int:
+    """Put a file into its place, and give its size; where there is none, all has the fill value."""
+    try:
+        size = part.stat().st_size
+    except FileNotFoundError:
+        final.unlink(missing_ok=True)
+        return 0
+    try:
+        part.replace(final)
+    except FileNotFoundError:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(final)
+    return size
+
+
+def sizes(store: str, name: str) -> Callable[[Box], int]:
+    """Tells the bytes of the files of a box of whole units, as `write` gave them."""
+    array, path = open_array(store, name), os.path.join(store, name)
+    edges = array.shards or array.chunks
+
+    def size(box: Box) -> int:
+        total = 0
+        for key in _keys(array, box, edges):
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(f"{path}/{key}").st_size
+        return total
+
+    return size
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """The error of the file system that this is, or tells of: zarrs has its own kind."""
+    if isinstance(error, OSError):
+        return error
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(told[1]), os.strerror(int(told[1]))) if told else None
+
+
+def remove_parts(store: str, group: str, before: float) -> int:
+    """Remove what writes that were cut left in a group's arrays; how many there were.
+
+    Parameters
+    ----------
+    before : time, by the file system's clock, that their last change must lie before
+    """
+    count = 0
+    root = Path(store) / group
+    for folder, folders, files in os.walk(root):
+        if Path(folder) == root:  # of the store's root its arrays alone
+            folders[:] = [f for f in folders if f.isdigit()]
+        for name in [n for n in (*folders, *files) if n.endswith(PART)]:
+            path = Path(folder, name)
+            with contextlib.suppress(OSError):  # whoever wrote it has put it into its place
+                if max(p.stat().st_mtime for p in (path, *path.rglob("*"))) < before:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    count += 1
+        folders[:] = [f for f in folders if not f.endswith(PART)]
+    return count
 
 
 def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
@@ -530,22 +637,17 @@ def _alike(a: zarr.Array, b: zarr.Array) -> bool:
     return all(getattr(a.metadata, part) == getattr(b.metadata, part) for part in parts)
 
 
-def _copy(source: Path, target: Path, array: zarr.Array, box: Box) -> None:
-    """Copy the files of a box of whole units."""
+def _units(array: zarr.Array, box: Box) -> Iterator[str]:
+    """The files of a box of whole units."""
+    return _keys(array, box, array.shards or array.chunks)
+
+
+def _keys(array: zarr.Array, box: Box, edges: Sequence[int]) -> Iterator[str]:
     spans = (
         range(s.indices(n)[0] // edge, -(-s.indices(n)[1] // edge))
-        for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True)
+        for s, n, edge in zip(box, array.shape, edges, strict=True)
     )
-    for index in itertools.product(*spans):
-        key = array.metadata.encode_chunk_key(index)
-        final, part = target / key, target / f"{key}.{uuid.uuid4().hex}.partial"
-        final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(source / key, part)
-        except FileNotFoundError:  # only the fill value there
-            final.unlink(missing_ok=True)
-        else:
-            part.replace(final)
+    return map(array.metadata.encode_chunk_key, itertools.product(*spans))
 
 
 def chunk_state(path: str) -> list[tuple[str, int, int]]:

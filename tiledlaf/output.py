@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import time as clock
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +111,17 @@ class Output:
             ngff.write_notes(self.store, confidence.group, {"labels": self.name})
         labels.create(self.store, self.version, self.zarr_format)
         self.describe({**notes, "ready": True}, names)
+
+    def remove_parts(self, alone: bool) -> None:
+        """Remove parts of files that kills left, once all tiles are done.
+
+        Where another run has added records meanwhile it may be writing still, so only parts that
+        nobody has touched for an hour are removed. A run that loses one all the same, of which the
+        records do not know yet, writes its tile again.
+        """
+        before = math.inf if alone else clock.time() - 3600
+        for group in (self.group, "confidence", *([] if self.into_input else [""])):
+            ngff.remove_parts(self.store, group, before)
 
     def describe(self, notes: Mapping[str, Any], names: Mapping[int, str]) -> None:
         """List the labels in the store, with notes, colors and names."""

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from . import dataterm, ngff, output
+from .cluster import retried
 from .examples import Class
 from .images import Image
-from .job import Job, Settings, margin
+from .job import Job, Settings, margin, read_pixels
 from .model import Model
 from .ngff import Pyramid
 from .output import Output
@@ -35,6 +36,7 @@ class Plan:
     settings, image_print : what the fingerprints of the labels and of the image cover
     names : a name a label value
     held : notes of an earlier start of the same run, or None
+    before : notes that were there when this was planned, of any run
     seed : of the sample
     classes : what labels stand for in a truth, where they were learned
     """
@@ -45,6 +47,7 @@ class Plan:
     image_print: Mapping[str, Any]
     names: Mapping[int, str]
     held: Mapping[str, Any] | None
+    before: Mapping[str, Any] | None
     seed: int
     classes: Sequence[Class] = ()
 
@@ -67,11 +70,12 @@ class Plan:
 def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[np.ndarray]]]:
     """A window and its pixels in images, or those parts of it that can be read.
 
-    What cannot be read is left out of a sample like NaN: it is a matter of its tile.
+    What cannot be decoded is left out of a sample like NaN: it is a matter of its tile. What the
+    file system refuses now is not, since another day's sample would give other labels.
     """
     try:
-        blocks = [source.read(window) for source in sources]
-    except Exception:  # a codec raises what it likes on a damaged chunk
+        blocks = [retried(read_pixels, source, window)[0] for source in sources]
+    except ValueError:
         start = tuple(w.start for w in window)
         shape = tuple(w.stop - w.start for w in window)
         edges = (1,) * (len(shape) - 2) + (dataterm.BLOCK,) * 2
@@ -140,7 +144,7 @@ def make_plan(
     origin, size = _region(grid, region)
     if names is not None and len(names) != term.classes:
         raise ValueError(f"expected {term.classes} names, one a class, got {len(names)}")
-    out, held = None, None
+    out, held, before = None, None, None
     image_print = {
         "input": image.fingerprint(),
         "array": [image.name, image.axes, list(image.shape), image.dtype],
@@ -155,7 +159,8 @@ def make_plan(
         if confidence:
             out.check_confidence()
         outputs = {"image": copy_image and not into_input, "confidence": confidence}
-        held = _held(out, asked | outputs, overwrite)
+        before = out.notes()
+        held = _held(out, before, asked | outputs, overwrite)
         asked |= outputs
     if names is None:
         names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
@@ -171,7 +176,9 @@ def make_plan(
     )  # fmt: skip
     if out is not None:
         job = _with_arrays(job, out, copy_image and not into_input, confidence)
-    return Plan(job, out, asked, image_print, dict(enumerate(names, 1)), held, seed, classes)
+    return Plan(
+        job, out, asked, image_print, dict(enumerate(names, 1)), held, before, seed, classes
+    )
 
 
 def check_model(model: Model, image: Image, probabilities: Image | None) -> None:
@@ -264,11 +271,12 @@ def _output(store: str, image: Image, name: str, into_input: bool) -> Output:
     return Output(image.path, name, found.version, found.zarr_format, True)
 
 
-def _held(out: Output, asked: Mapping[str, Any], overwrite: bool) -> Mapping[str, Any] | None:
+def _held(
+    out: Output, notes: Mapping[str, Any] | None, asked: Mapping[str, Any], overwrite: bool
+) -> Mapping[str, Any] | None:
     """Notes of the run to go on with, None to start anew."""
     if overwrite:
         return None
-    notes = out.notes()
     where = f"{out.store}: labels/{out.name}"
     if notes is None:
         if out.name in (ngff.label_names(out.store) if ngff.is_store(out.store) else []):

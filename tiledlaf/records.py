@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterator, Mapping
+import os
+import time as clock
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 NAME = "tiledlaf.jsonl"
+FINISHED = ("done", "skipped")
 
 
 def read(path: Path) -> dict[tuple[int, ...], dict[str, Any]]:
-    """The last record of each tile; a line cut short by a kill counts as not written."""
+    """The record of each tile that counts; a line cut short by a kill is as not written."""
+    return latest(lines(path))
+
+
+def latest(records: Iterable[dict[str, Any]]) -> dict[tuple[int, ...], dict[str, Any]]:
+    """The record of each tile that counts: the last, but none undoes what was done."""
     found: dict[tuple[int, ...], dict[str, Any]] = {}
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            record = _parse(line)
-            if record is not None:
-                found[tuple(record["tile"])] = record
+    for record in records:
+        held = found.get(tuple(record["tile"]), {})
+        # two runs at one time: what one has written stays, though the other could not read it
+        if record.get("state") in FINISHED or held.get("state") not in FINISHED:
+            found[tuple(record["tile"])] = record
     return found
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """All records in their order."""
+    if not path.is_file():
+        return []
+    # a line that a crash left half on the disk may be of any bytes
+    found = map(_parse, path.read_text("utf-8", "replace").splitlines())
+    return [record for record in found if record is not None]
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -34,19 +53,33 @@ def _parse(line: str) -> dict[str, Any] | None:
 def appending(path: Path) -> Iterator[Appender]:
     """Open a file of records for more of them."""
     cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
-    with path.open("a") as file:
-        yield Appender(file, cut)
+    # unbuffered, a record is one write at the file's end: two runs at one time tear no line. Over
+    # NFS they can; torn lines count as not written.
+    with path.open("ab", buffering=0) as file:
+        yield Appender(file.fileno(), cut)
 
 
 class Appender:
-    """Adds records, each on a line of its own even where a kill cut the last one."""
+    """Adds records, each on a line of its own even where a kill cut the last one.
 
-    def __init__(self, file: TextIO, cut: bool = False) -> None:
-        self._file = file
-        if cut:
-            file.write("\n")
+    Each gets `run`, the same word for all of this run; `time`, in seconds since 1970 by the clock
+    on the wall; and `after`, in seconds since the run began, which no change of that clock reaches.
+    """
+
+    def __init__(self, file: int, cut: bool = False) -> None:
+        self.run = uuid.uuid4().hex[:8]
+        self._file, self._cut = file, cut
+        self._began = clock.monotonic()
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Write one record through to the file system."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        stamp = {
+            "run": self.run,
+            "time": round(clock.time(), 3),
+            "after": round(clock.monotonic() - self._began, 3),
+        }
+        line = (json.dumps({**record, **stamp}) + "\n").encode()
+        line, self._cut = b"\n" * self._cut + line, True
+        if os.write(self._file, line) < len(line):  # as a disk does that is just full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), NAME)
+        self._cut = False
