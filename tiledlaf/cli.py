@@ -1,8 +1,9 @@
-"""The command line: tiledlaf label, train, estimate, evaluate, info, demo."""
+"""The command line: tiledlaf label, train, estimate, evaluate, info, status, demo."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -573,6 +574,41 @@ def info(path: str) -> None:
     from . import report
 
     click.echo("\n".join(report.info(path)))
+
+
+@cli.command()
+@click.argument("output")
+@click.option("--name", help="Show labels/NAME only; else all.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option(
+    "--picture", "picture_file", metavar="FILE.png", help="Also draw a map of the tiles by seconds."
+)
+def status(output: str, name: str | None, as_json: bool, picture_file: str | None) -> int:
+    """Say how far a run on OUTPUT is, or the training of a model: going, cut, failed, complete.
+
+    Reads what runs keep in OUTPUT and disturbs none. The exit code is 0 if all is complete or
+    going, and 1 if tiles failed or were left: then the command of the run is to be given again.
+    """
+    from . import report
+    from . import status as progress
+
+    if picture_file is not None:
+        from . import evaluation, picture
+
+        evaluation.check_file("--picture", picture_file)
+    found = progress.read(output, name)
+    if picture_file is not None:
+        if len(found.labels) != 1:
+            known = ", ".join(one.name for one in found.labels) or "no labels"
+            raise ValueError(f"--picture shows one of the labels: choose a --name of {known}")
+        ((out, notes),) = progress.outputs(output, found.labels[0].name)
+        title = report.status(found)[1]
+        picture.tile_map(progress.times(out, notes), title).save(picture_file)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        click.echo("\n".join(report.status(found)))
+    return 0 if found.good else 1
 
 
 @cli.command()

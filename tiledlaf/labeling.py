@@ -173,11 +173,12 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             known[tuple(index)] = record
             if progress is not None:
                 progress(record)
-    for pyramid, reduce in (
-        (job.picture, levels.mean), (job.labels, levels.nearest), (job.confidence, levels.nearest)
-    ):  # fmt: skip
-        if pyramid is not None:
-            levels.finish(out.store, pyramid, reduce)
+        for pyramid, reduce in (
+            (job.picture, levels.mean), (job.labels, levels.nearest),
+            (job.confidence, levels.nearest),
+        ):  # fmt: skip
+            if pyramid is not None:
+                levels.finish(out.store, pyramid, reduce)
     if all(known.get(t.index, {}).get("state") in records.FINISHED for t in job.grid):
         since = records.lines(out.records)[len(old) :]
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))
