@@ -120,7 +120,7 @@ def _watched(command: Callable[..., int]) -> Callable[..., int]:
     """Add the options to see what Dask does."""
     for option in (
         click.option(
-            "--performance-report", metavar="FILE.html", help="Write Dask's report of workers and tasks."
+            "--performance-report", metavar="FILE.html", help="Write Dask's report of the tasks."
         ),
         click.option(
             "--dashboard",

@@ -214,7 +214,7 @@ def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
         state,
         {"all": len(grid), **count, "left": left},
         (round(megapixels(finished), 6), round(total, 6)),
-        None if rate is None else round(rate, 4),
+        None if rate is None else round(rate, 6),
         None if not rate else round(max(to_do, 0.0) / rate, 1),
         None if quiet is None else max(0.0, round(quiet, 1)),
         sum(r.get("retries", 0) for r in lines),
