@@ -663,7 +663,7 @@ def status(output: str, name: str | None, as_json: bool, picture_file: str | Non
             known = ", ".join(one.name for one in found.labels) or "no labels"
             raise ValueError(f"--picture shows one of the labels: choose a --name of {known}")
         ((out, notes),) = progress.outputs(output, found.labels[0].name)
-        title = report.status(found)[1]
+        title = report.status(found)[1]  # the line on tiles
         picture.tile_map(progress.times(out, notes), title).save(picture_file)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))

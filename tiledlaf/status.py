@@ -66,7 +66,7 @@ class Labels:
     Attributes
     ----------
     state : "complete" (all tiles are done), "going", "cut", or "failed" (tiles failed, none is
-        left)
+        left); a run that is cut while it makes lower levels counts as complete
     tiles : number of all tiles, and of those done, skipped, failed, left
     megapixels : finished, all
     rate : megapixels a second in the second half of the last run's time, or None before two tiles
@@ -159,7 +159,7 @@ def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, 
 
 
 def times(out: Output, notes: Mapping[str, Any]) -> np.ndarray:
-    """Seconds of each tile, in the shape of the grid: -inf if skipped, inf if failed, else NaN."""
+    """Seconds of each tile as the grid has them: -inf if skipped, inf if failed, NaN if left."""
     found = np.full(_grid(notes)[0].shape, np.nan)
     for index, record in records.read(out.records).items():
         rest = -math.inf if record["state"] == "skipped" else math.inf
