@@ -290,16 +290,16 @@ def test_demo(tmp_path):
 
 
 OPTIONS = """--classes --prototypes --probabilities --name --neighborhood --rho --time --tol
-    --integrator --dim --steps --tile --workers --scheduler --scheduler-file --device --level
-    --channels --axes --mask --region --confidence --names --seed --export --no-image
-    --into-input --dry-run --overwrite"""
+    --integrator --dim --steps --tile --workers --scheduler --scheduler-file --dashboard
+    --performance-report --device --level --channels --axes --mask --region --confidence --names
+    --seed --export --no-image --into-input --dry-run --overwrite"""
 
 
 def test_help():
     found = done("label", "--help")
     assert set(OPTIONS.split()) <= set(re.findall(r"^  (--[\w-]+)", found, re.MULTILINE))
     shown = re.findall(r"^  ([a-z]+) ", done("--help"), re.MULTILINE)
-    assert {"demo", "evaluate", "info", "label"} <= set(shown)
+    assert {"demo", "evaluate", "info", "label", "status"} <= set(shown)
     assert re.fullmatch(r"tiledlaf, version \d+\.\d+\.\d+\n", done("--version"))
 
 

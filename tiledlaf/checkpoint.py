@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import time as clock
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,49 @@ class State:
     stale: int
     seconds: float
     history: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes
+    ----------
+    path : of its checkpoint, None once the model is there
+    step, steps : made, and asked for at most
+    error : least share of wrong pixels in validation, None before the first
+    seconds : from one checkpoint to the next, 0 before the first step
+    """
+
+    path: Path | None
+    step: int
+    steps: int | None
+    error: float | None
+    seconds: float
+
+
+def progress(path: str | os.PathLike[str]) -> Progress | None:
+    """How far the training of a model is; None where there is neither model nor checkpoint."""
+    file = _beside(Path(path))
+    if os.path.isfile(path):
+        if not zipfile.is_zipfile(path):
+            return None
+        trained = model.load(path).trained
+        steps = trained.get("print", {}).get("steps")
+        return Progress(None, trained.get("steps", 0), steps, trained.get("error"), 0.0)
+    if not file.is_file():
+        return None
+    held = model.read_arrays(file, "checkpoint")
+    steps = json.loads(str(held["print"])).get("steps")
+    if "state" not in held:  # the classifier is learned, no step made
+        return Progress(file, 0, steps, None, 0.0)
+    state = json.loads(str(held["state"]))
+    kept = max(len(state["history"]) - 1, 1)
+    return Progress(file, state["step"], steps, state["error"], state["seconds"] / kept)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".checkpoint")
 
 
 class Checkpoint:
@@ -68,7 +112,7 @@ class Checkpoint:
     def file(self) -> Path:
         """Where the checkpoint is."""
         assert self.path is not None
-        return self.path.with_name(self.path.name + ".checkpoint")
+        return _beside(self.path)
 
     def _same(self, held: Mapping[str, Any], path: Path) -> None:
         output.refuse_difference(

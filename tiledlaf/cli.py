@@ -1,8 +1,9 @@
-"""The command line: tiledlaf label, train, estimate, evaluate, info, demo."""
+"""The command line: tiledlaf label, train, estimate, evaluate, info, status, demo."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import signal
 import sys
 import time as clock
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -117,6 +118,55 @@ def _spans(
         raise ValueError(f"--region expects y0:y1,x0:x1, got {text!r}") from None
 
 
+def _address(context: Any, option: click.Parameter, text: str | None) -> str | None:
+    """HOST:PORT; only this machine reaches it where no host is named."""
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    if not (port.isdigit() and int(port) < 2**16):
+        raise ValueError(
+            f"--{option.name} expects nothing, PORT or HOST:PORT, got {text!r} (without a "
+            "value it goes last)"
+        )
+    return f"{host or '127.0.0.1'}:{port}"
+
+
+def _watched(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options to see what Dask does."""
+    for option in (
+        click.option(
+            "--performance-report", metavar="FILE.html", help="Write Dask's report of the tasks."
+        ),
+        click.option(
+            "--dashboard",
+            is_flag=False,
+            flag_value="8787",
+            callback=_address,
+            metavar="[HOST:PORT]",
+            help="Serve Dask's dashboard of worker processes; 127.0.0.1:8787.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _watch(given: Mapping[str, Any]) -> Any:
+    """What those options ask for."""
+    from . import cluster
+
+    path = given["performance_report"]
+    if path is not None:
+        from . import evaluation
+
+        evaluation.check_file("--performance-report", path)
+    return cluster.Watch(given["dashboard"], path)
+
+
+def _say_where(pool: Any) -> None:
+    if pool.dashboard is not None:
+        click.echo(f"dashboard: {pool.dashboard}", err=True)
+
+
 @cli.command()
 @click.argument("input")
 @click.argument("output", required=False)
@@ -151,6 +201,7 @@ def _spans(
     "--scheduler", metavar="ADDRESS", help="A Dask scheduler, or 'threads' or 'processes'."
 )
 @click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file.")
+@_watched
 @click.option(
     "--device",
     default="cpu",
@@ -241,9 +292,10 @@ def label(**given: Any) -> int:
         click.echo("\n".join(report.dry_run(plan)))
         return 0
     opening = labeling.open_pool(
-        plan, given["workers"], given["scheduler"], given["scheduler_file"]
+        plan, given["workers"], given["scheduler"], given["scheduler_file"], _watch(given)
     )
     with _under_way(), opening as pool:
+        _say_where(pool)
         labeling.check_resources(plan, pool)
         plan = labeling.settle(plan)
         with _progress(plan) as advance:
@@ -263,10 +315,20 @@ def label(**given: Any) -> int:
     return 1 if found.errors else 0
 
 
+def _opened(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Where learning runs."""
+    from . import cluster
+
+    return cluster.open_pool(
+        given["workers"], given["scheduler"], given["scheduler_file"], _watch(given)
+    )
+
+
 def _where(command: Callable[..., int]) -> Callable[..., int]:
     """Where learning runs: the options that train and estimate share."""
     for option in (
         click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda"),
+        _watched,
         click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file."),
         click.option("--scheduler", metavar="ADDRESS", help="As for label."),
         click.option("--workers", type=int, metavar="N", help="Threads, or processes; all cores."),
@@ -324,7 +386,7 @@ def train(**given: Any) -> int:  # fmt: skip
     Labels may be sparse: --ignore names the value of pixels without one. A training that was cut
     goes on from its last checkpoint when the same command is given again.
     """
-    from . import cluster, examples, report, training
+    from . import examples, report, training
 
     if given["classifier"] + sum(
         given[k] is not None for k in ("probabilities", "prototypes")
@@ -359,8 +421,11 @@ def train(**given: Any) -> int:  # fmt: skip
             "neighborhood", "time", "rho", "tol", "loss", "steps", "seed", "device"
         )},
     )  # fmt: skip
-    opening = cluster.open_pool(given["workers"], given["scheduler"], given["scheduler_file"])
-    with _under_way(), opening as pool, _warnings(), _training_progress(given["steps"]) as show:
+    with (
+        _under_way(), _opened(given) as pool, _warnings(),
+        _training_progress(given["steps"]) as show,
+    ):  # fmt: skip
+        _say_where(pool)
         found = training.train(
             data, recipe, pool, given["model"], limit=given["limit"], progress=show
         )
@@ -399,7 +464,7 @@ def estimate(**given: Any) -> int:
 
     `tiledlaf label IMAGE OUTPUT --weights WEIGHTS` uses them.
     """
-    from . import cluster, dataterm, estimation, examples
+    from . import dataterm, estimation, examples
 
     if given["probabilities"] is not None and given["prototypes"] is not None:
         raise ValueError("expected at most one of --probabilities and --prototypes")
@@ -421,8 +486,11 @@ def estimate(**given: Any) -> int:
         )},
     )  # fmt: skip
     names = None if given["names"] is None else examples.read_names(given["names"])
-    opening = cluster.open_pool(given["workers"], given["scheduler"], given["scheduler_file"])
-    with _under_way(), opening as pool, _warnings(), _training_progress(given["steps"]) as show:
+    with (
+        _under_way(), _opened(given) as pool, _warnings(),
+        _training_progress(given["steps"]) as show,
+    ):  # fmt: skip
+        _say_where(pool)
         found = estimation.estimate(
             pairs[0], term, given["weights"], how, pool, names=names, ignore=given["ignore"],
             seed=given["seed"], progress=show,
@@ -585,6 +653,41 @@ def info(path: str) -> None:
     from . import report
 
     click.echo("\n".join(report.info(path)))
+
+
+@cli.command()
+@click.argument("output")
+@click.option("--name", help="Show labels/NAME only; else all.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option(
+    "--picture", "picture_file", metavar="FILE.png", help="Also draw a map of the tiles by seconds."
+)
+def status(output: str, name: str | None, as_json: bool, picture_file: str | None) -> int:
+    """Say how far a run on OUTPUT is, or the training of a model: going, cut, failed, complete.
+
+    Reads what runs keep in OUTPUT and disturbs none. The exit code is 0 if all is complete or
+    going, and 1 if tiles failed or were left: then the command of the run is to be given again.
+    """
+    from . import report
+    from . import status as progress
+
+    if picture_file is not None:
+        from . import evaluation, picture
+
+        evaluation.check_file("--picture", picture_file)
+    found = progress.read(output, name)
+    if picture_file is not None:
+        if len(found.labels) != 1:
+            known = ", ".join(one.name for one in found.labels) or "no labels"
+            raise ValueError(f"--picture shows one of the labels: choose a --name of {known}")
+        ((out, notes),) = progress.outputs(output, found.labels[0].name)
+        title = report.status(found)[1]  # the line on tiles
+        picture.tile_map(progress.times(out, notes), title).save(picture_file)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        click.echo("\n".join(report.status(found)))
+    return 0 if found.good else 1
 
 
 @cli.command()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import ctypes
+import dataclasses
 import functools
+import importlib.util
 import itertools
 import logging
 import os
@@ -16,6 +18,7 @@ import queue
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,6 +37,27 @@ DEATHS = 4 * RETRIES
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What Dask shows of a run; both need bokeh.
+
+    Attributes
+    ----------
+    dashboard : HOST:PORT to serve its dashboard at, where the cluster is ours; it asks for no
+        password
+    report : HTML file for its performance report, written when the run ends, however it ends
+    """
+
+    dashboard: str | None = None
+    report: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.dashboard or self.report)
+
+
+UNWATCHED = Watch()
+
+
+@dataclass(frozen=True)
 class Pool:
     """Where tasks run.
 
@@ -45,6 +69,7 @@ class Pool:
     hold : hold(function, job, items) gives a handle of each result, which stays where it is
     each : each(function, argument, handles) gives the results of function(argument, held), in
         order; a tuple may have a handle and other things
+    dashboard : where Dask's is, if it was asked for
     """
 
     workers: int
@@ -52,6 +77,7 @@ class Pool:
     run: Callable[..., Iterator[Outcome]]
     hold: Callable[[Function, Any, Sequence[Any]], list[Any]]
     each: Callable[[Function, Any, Sequence[Any]], list[Any]]
+    dashboard: str | None = None
 
 
 @contextmanager
@@ -128,20 +154,23 @@ def _task(function: Function, job: Any, item: Any) -> Any:
 
 @contextmanager
 def dask(
-    workers: int | None = None, scheduler: str | None = None, scheduler_file: str | None = None
-) -> Iterator[Pool]:
+    workers: int | None = None, scheduler: str | None = None, scheduler_file: str | None = None,
+    watch: Watch = UNWATCHED,
+) -> Iterator[Pool]:  # fmt: skip
     """A Dask cluster: one of processes on this machine, or the one behind a scheduler.
 
     Raises
     ------
     ValueError
-        If the scheduler does not answer.
+        If the scheduler does not answer, or bokeh is missing.
     """
     import dask
     from distributed import Client, LocalCluster
 
     if scheduler or scheduler_file:
         where = f"scheduler {scheduler or scheduler_file}"
+        if watch.dashboard:
+            raise ValueError(f"--dashboard: the {where} has one of its own, drop this")
         if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
             raise ValueError(f"--scheduler-file {scheduler_file}: no such file")
         try:
@@ -155,30 +184,43 @@ def dask(
                 raise ValueError(f"{where}: no worker came within {COMING} s") from None
             known = client.scheduler_info(n_workers=-1)["workers"].values()
             limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
-            with _guarded(client, where):
+            with _guarded(client, where), _reported(client, watch.report):
                 yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
         return
+    served = watch.dashboard
+    if served and importlib.util.find_spec("bokeh") is None:
+        raise ValueError("--dashboard needs bokeh: pip install 'tiledlaf[watch]'")
     count = workers or os.cpu_count() or 1
+    # nobody sees these without a dashboard, and they wake each worker 150 times a second
+    unseen = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
     with _quiet_end(), ExitStack() as stack:
-        # without a dashboard nobody sees these, which wake each worker 150 times a second
         stack.enter_context(dask.config.set({
-            "distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s",
-            "distributed.deploy.lost-worker-timeout": f"{LOOK}s",
+            "distributed.deploy.lost-worker-timeout": f"{LOOK}s", **({} if watch else unseen)
         }))  # fmt: skip
-        cluster = stack.enter_context(
-            LocalCluster(
+        with warnings.catch_warnings():
+            # of a dashboard whose port is taken: what is told of it has the port that was found
+            warnings.filterwarnings("ignore", "Port .* is already in use")
+            cluster = LocalCluster(
                 n_workers=count, threads_per_worker=1, host="127.0.0.1",
-                # no dashboard, but Dask warns unless it finds its port free: take any
-                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
+                # without a dashboard Dask still warns unless it finds its port free: take any
+                dashboard_address=served or "127.0.0.1:0",
+                scheduler_kwargs={"dashboard": bool(served)},
                 silence_logs=logging.ERROR, preload=[__name__],
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+        stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster))
         known = client.scheduler_info(n_workers=-1)["workers"].values()
-        memory = min((w["memory_limit"] for w in known), default=None)
+        pool = _pool(client, count, min((w["memory_limit"] for w in known), default=None))
+        if served:
+            port = cluster.scheduler.http_server.port
+            link = f"http://{served.rpartition(':')[0]}:{port}/status"
+            pool = dataclasses.replace(pool, dashboard=link)
         # a worker that is killed while it starts is given up, unless it is asked for again
-        stack.enter_context(_guarded(client, "processes", lambda: cluster.scale(count)))
-        yield _pool(client, count, memory)
+        with (
+            _guarded(client, "processes", lambda: cluster.scale(count)),
+            _reported(client, watch.report),
+        ):
+            yield pool
 
 
 @contextmanager
@@ -242,22 +284,63 @@ def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) ->
         watcher.join()
 
 
+@contextmanager
+def _reported(client: Any, path: str | None) -> Iterator[None]:
+    """Have Dask write its performance report at the end, also of a run that is cut.
+
+    Raises
+    ------
+    ValueError
+        If bokeh is missing where the scheduler runs, or the report cannot be made.
+    """
+    if path is None:
+        yield
+        return
+    from distributed import performance_report
+
+    if client.run_on_scheduler(importlib.util.find_spec, "bokeh") is None:
+        raise ValueError(
+            "--performance-report needs bokeh where the scheduler runs: pip install "
+            "'tiledlaf[watch]'"
+        )
+    # a page that needs no network
+    report = performance_report(path, mode="inline")
+    report.__enter__()
+    whole = False
+    try:
+        yield
+        whole = True
+    finally:
+        try:
+            report.__exit__(None, None, None)
+        except Exception as error:
+            text = f"--performance-report {path}: not written, {type(error).__name__}: {error}"
+            if whole:
+                raise ValueError(text) from error
+            logging.getLogger(__name__).warning(text)  # what ended the run says more
+
+
 def open_pool(
-    workers: int | None, scheduler: str | None, scheduler_file: str | None
+    workers: int | None, scheduler: str | None, scheduler_file: str | None, watch: Watch = UNWATCHED
 ) -> AbstractContextManager[Pool]:
     """Threads of this process, or the processes or the cluster that were named.
 
     Raises
     ------
     ValueError
-        If the number of workers is not positive, or the scheduler does not answer.
+        If the number of workers is not positive, the scheduler does not answer, or Dask cannot
+        show what was asked for.
     """
     count = workers if workers is not None else os.cpu_count() or 1
     if count < 1:
         raise ValueError(f"expected 1 or more workers, got {workers}")
-    if scheduler in (None, "threads") and scheduler_file is None:
+    if scheduler == "threads" and watch:
+        raise ValueError(
+            "--dashboard and --performance-report show processes or a cluster: threads have none"
+        )
+    if scheduler in (None, "threads") and scheduler_file is None and not watch:
         return threads(count)
-    return dask(count, None if scheduler == "processes" else scheduler, scheduler_file)
+    return dask(count, None if scheduler == "processes" else scheduler, scheduler_file, watch)
 
 
 def dask_setup(worker: Any) -> None:

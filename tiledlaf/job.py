@@ -312,12 +312,7 @@ def _failure(job: Job, tile: Tile, error: ValueError) -> str:
 
 def place(job: Job, tile: Tile) -> str:
     """Where a tile lies, in pixels of the image."""
-    axes = job.image.spatial_axes
-    spans = (
-        f"{a} {c.start + o}:{c.stop + o}"
-        for a, c, o in zip(axes, tile.core, job.grid.origin, strict=True)
-    )
-    return f"tile {tile.index} ({', '.join(spans)})"
+    return f"tile {tile.index} ({job.grid.place(tile, job.image.spatial_axes)})"
 
 
 def _run(job: Job, tile: Tile) -> dict[str, Any]:

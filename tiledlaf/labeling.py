@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import cluster, dataterm, images, levels, output, records
-from .cluster import Pool
+from .cluster import UNWATCHED, Pool, Watch
 from .examples import color
 from .flow import Integrator
 from .images import Image
@@ -89,8 +89,9 @@ def check_resources(plan: Plan, pool: Pool) -> None:
 
 
 def open_pool(
-    plan: Plan, workers: int | None, scheduler: str | None, scheduler_file: str | None
-) -> contextlib.AbstractContextManager[Pool]:
+    plan: Plan, workers: int | None, scheduler: str | None, scheduler_file: str | None,
+    watch: Watch = UNWATCHED,
+) -> contextlib.AbstractContextManager[Pool]:  # fmt: skip
     """Threads for small images, else processes; or the cluster that was named."""
     small = len(plan.job.grid) == 1 or math.prod(plan.job.grid.size) <= SMALL
     count = workers if workers is not None else os.cpu_count() or 1
@@ -99,9 +100,11 @@ def open_pool(
     named = scheduler is not None or scheduler_file is not None
     if plan.job.image.source == "memory" and named and scheduler != "threads":
         raise ValueError("arrays in memory are labeled by threads; save them as Zarr for a cluster")
-    if scheduler == "threads" or (small and not named) or plan.job.image.source == "memory":
-        return cluster.open_pool(min(count, len(plan.job.grid)), None, None)
-    return cluster.open_pool(count, scheduler or "processes", scheduler_file)
+    if (small and not named and not watch) or plan.job.image.source == "memory":
+        scheduler = "threads"
+    if scheduler == "threads":
+        return cluster.open_pool(min(count, len(plan.job.grid)), scheduler, None, watch)
+    return cluster.open_pool(count, scheduler or "processes", scheduler_file, watch)
 
 
 def settle(plan: Plan) -> Plan:
@@ -189,13 +192,14 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             known[tuple(index)] = record
             if progress is not None:
                 progress(record)
-    for pyramid, reduce in (
-        (job.picture, levels.mean), (job.labels, levels.nearest), (job.confidence, levels.nearest)
-    ):  # fmt: skip
-        for work in [] if pyramid is None else levels.coarse(out.store, pyramid, reduce):
-            for _, _, error, _ in pool.run(levels.finish, work, work.units):
-                if error is not None:
-                    raise error
+        for pyramid, reduce in (
+            (job.picture, levels.mean), (job.labels, levels.nearest),
+            (job.confidence, levels.nearest),
+        ):  # fmt: skip
+            for work in [] if pyramid is None else levels.coarse(out.store, pyramid, reduce):
+                for _, _, error, _ in pool.run(levels.finish, work, work.units):
+                    if error is not None:
+                        raise error
     if all(known.get(t.index, {}).get("state") in records.FINISHED for t in job.grid):
         since = records.lines(out.records)[len(old) :]
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from .tiles import Grid
 
 SMALL = 480  # images of fewer pixels an edge are shown larger
 DIM = 0.35  # of a color, where labels are right
+# of tiles: from the quickest to the slowest, which is yellow, and those without a time
+QUICK, SLOW = np.array([40.0, 60.0, 130.0]), np.array([255.0, 225.0, 80.0])
+LEFT, SKIPPED, BROKEN = (215, 215, 215), (120, 120, 120), (220, 0, 0)
 
 
 def palette(classes: int) -> np.ndarray:
@@ -90,15 +94,21 @@ def errors(
     wrong = truth != labels
     pixels = np.where(wrong[..., None], bright[labels], dim[labels])
     pixels[left_out] = 0
-    shown = PIL.Image.fromarray(pixels)
-    times = max(1, SMALL // max(shown.size))
-    shown = shown.resize((shown.width * times, shown.height * times), PIL.Image.Resampling.NEAREST)
-
     legend = [(name, [dim[v], bright[v]]) for v, name in enumerate(names, 1)]
     if (wrong & (labels == 0)).any():
         legend.append(("not labeled", [bright[0]]))
     if left_out.any():
         legend.append(("left out", [dim[0]]))
+    return _sheet(pixels, legend, title)
+
+
+def _sheet(
+    pixels: np.ndarray, legend: Sequence[tuple[str, Sequence[np.ndarray]]], title: str
+) -> PIL.Image.Image:
+    """Pixels, enlarged where they are few, between a title and a legend of names and tones."""
+    shown = PIL.Image.fromarray(pixels)
+    times = max(1, SMALL // max(shown.size))
+    shown = shown.resize((shown.width * times, shown.height * times), PIL.Image.Resampling.NEAREST)
     gap, line, square = 8, 22, 12
     width = max(shown.width, SMALL)
     pen = PIL.ImageDraw.Draw(shown)
@@ -120,6 +130,48 @@ def errors(
             x += square
         draw.text((x + 6, y - 2), name, fill="black", font_size=13)
     return sheet
+
+
+def tile_map(seconds: np.ndarray, title: str) -> PIL.Image.Image:
+    """A square a tile: the longer it took the brighter, and which are skipped, failed, left.
+
+    The slowest 2 % are of one color: tiles for which kernels were compiled would dim all others.
+
+    Parameters
+    ----------
+    seconds : (y, x) or (z, y, x); -inf if skipped, inf if failed, NaN if left
+        Planes of a volume lie side by side.
+    title : a line above
+    """
+    planes = seconds.reshape(-1, *seconds.shape[-2:])
+    done = np.isfinite(planes)
+    low, high = np.percentile(planes[done], (0, 98)) if done.any() else (0.0, 0.0)
+    share = np.where(done, planes - low, 0).clip(0, high - low) / ((high - low) or 1)
+    pixels = (SLOW * share[..., None] + QUICK * (1 - share[..., None])).astype(np.uint8)
+    others = (
+        ("skipped", planes == -np.inf, SKIPPED),
+        ("failed", planes == np.inf, BROKEN),
+        ("left", np.isnan(planes), LEFT),
+    )
+    for _, where, tone in others:
+        pixels[where] = tone
+    count, height, width = planes.shape
+    across = min(count, max(1, round(math.sqrt(count * height / width))))
+    down = -(-count // across)
+    # a line of white between planes
+    padded = np.full((down * across, height + 1, width + 1, 3), 255, np.uint8)
+    padded[:count, :height, :width] = pixels
+    sheet = padded.reshape(down, across, height + 1, width + 1, 3).swapaxes(1, 2)
+    sheet = sheet.reshape(down * (height + 1), across * (width + 1), 3)[:-1, :-1]
+    legend = []
+    if done.any():
+        tones = [(SLOW * t + QUICK * (1 - t)).astype(np.uint8) for t in np.linspace(0, 1, 5)]
+        text = f"{low:.2f} to {high:.2f} s, at most {planes[done].max():.2f} s"
+        legend.append((text, tones))
+    for name, where, tone in others:
+        if where.any():
+            legend.append((name, [np.array(tone)]))
+    return _sheet(sheet, legend, title)
 
 
 def export(store: str, group: str, path: str, classes: int) -> None:

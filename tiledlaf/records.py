@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
+import platform
 import time as clock
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -55,19 +58,37 @@ def appending(path: Path) -> Iterator[Appender]:
     cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
     # unbuffered, a record is one write at the file's end: two runs at one time tear no line. Over
     # NFS they can; torn lines count as not written.
-    with path.open("ab", buffering=0) as file:
+    with path.open("a+b", buffering=0) as file:
+        with contextlib.suppress(OSError):  # not every file system has locks
+            fcntl.flock(file, fcntl.LOCK_SH)
         yield Appender(file.fileno(), cut)
+
+
+def held(path: Path) -> bool | None:
+    """Whether a run is adding records now, as far as its lock reaches; None if none can be tried.
+
+    The lock ends with the process, however that ends.
+    """
+    try:
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
 
 
 class Appender:
     """Adds records, each on a line of its own even where a kill cut the last one.
 
-    Each gets `run`, the same word for all of this run; `time`, in seconds since 1970 by the clock
-    on the wall; and `after`, in seconds since the run began, which no change of that clock reaches.
+    Each gets `run`, HOST:WORD, the same for all of this run; `time`, in seconds since 1970 by the
+    clock on the wall; and `after`, in seconds since the run began, which no change of that clock
+    reaches.
     """
 
     def __init__(self, file: int, cut: bool = False) -> None:
-        self.run = uuid.uuid4().hex[:8]
+        self.run = f"{platform.node()}:{uuid.uuid4().hex[:8]}"
         self._file, self._cut = file, cut
         self._began = clock.monotonic()
 

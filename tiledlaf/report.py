@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 import os
 import shutil
@@ -18,7 +19,10 @@ from .labeling import Summary
 from .model import Model, load
 from .output import HASHED, Output
 from .plan import Plan, needed_bytes
+from .status import PARTS, Labels, Status, Training, Worker
 from .stencil import radius
+
+ROWS = 16  # of a table of workers, and of failed tiles
 
 
 def _times(shape: Sequence[float]) -> str:
@@ -116,6 +120,102 @@ def model(found: Model, path: str) -> list[str]:
             f"{100 * first.get('uniform', math.nan):.3f} %), {trained['steps']} steps"
         )
     return lines
+
+
+def status(found: Status) -> list[str]:
+    """Lines on how far the labels of a store are, or the training of a model."""
+    if found.training is not None:
+        return _training(found.path, found.training)
+    return [line for one in found.labels for line in ["", *_labels(one)]][1:]
+
+
+def _training(path: str, found: Training) -> list[str]:
+    line = f"{path}: {found.state}"
+    if found.quiet is not None:
+        line += f" as it seems, checkpoint of {_span(found.quiet)} ago"
+    lines = [line, f"steps: {found.step}" + (f" of at most {found.steps}" if found.steps else "")]
+    if found.error is not None:
+        lines.append(f"wrong in validation: {100 * found.error:.3f} %")
+    return lines
+
+
+def _labels(found: Labels) -> list[str]:
+    tiles, quiet = found.tiles, found.quiet
+    finished = tiles["done"] + tiles["skipped"]
+    more = {
+        "cut": "; the same command completes it", "failed": "; the same command tries them again",
+        "going": "" if tiles["left"] else "; lower levels are made", "complete": "",
+    }  # fmt: skip
+    lines = [
+        f"labels/{found.name}: {found.state}{more[found.state]}",
+        f"tiles: {finished} of {tiles['all']} ({100 * finished / tiles['all']:.1f} %): "
+        + ", ".join(f"{tiles[state]} {state}" for state in ("done", "skipped", "failed", "left"))
+        + f"; tried again: {found.retries}",
+        "megapixels: {:.1f} of {:.1f}".format(*found.megapixels)
+        + (f", {found.rate:.3g} a second" if found.rate else "")
+        + (f", {_span(found.seconds_left)} left" if found.seconds_left else ""),
+        "last record: " + ("none" if quiet is None else f"{_span(quiet)} ago"),
+    ]
+    workers, name = found.workers, "worker"
+    if len(workers) > ROWS:
+        workers, name = _hosts(workers), "host"
+    if workers:
+        rows = [
+            (w.name, f"{w.tiles}", *(f"{w.seconds[p]:.1f}" for p in PARTS), f"{w.peak_mib}",
+             "" if w.quiet is None else _span(w.quiet))
+            for w in workers[:ROWS]
+        ]  # fmt: skip
+        titles = (name, "tiles", *(f"{part} s" for part in PARTS), "peak MiB", "silent for")
+        lines += ["", *_columns(titles, rows)]
+        if len(workers) > ROWS:
+            lines.append(f"and {len(workers) - ROWS} more (--json has them all)")
+    if found.slowest:
+        slow = [
+            (s.place, *(f"{s.seconds[part]:.2f}" for part in PARTS), s.worker)
+            for s in found.slowest
+        ]
+        titles = ("slowest tiles", *(f"{part} s" for part in PARTS), "worker")
+        lines += ["", *_columns(titles, slow)]
+    if found.errors:
+        lines += ["", f"failed: {len(found.errors)}", *(f"  {e}" for e in found.errors[:ROWS])]
+        if len(found.errors) > ROWS:
+            lines.append(f"and {len(found.errors) - ROWS} more (--json has them all)")
+    return lines
+
+
+def _hosts(workers: Sequence[Worker]) -> list[Worker]:
+    """Workers of one host as one, with the most memory that one of them took."""
+    found: dict[str, Worker] = {}
+    for worker in workers:
+        name = worker.name.rpartition(":")[0]
+        host = found.setdefault(name, Worker(name))
+        host.tiles += worker.tiles
+        host.peak_mib = max(host.peak_mib, worker.peak_mib)
+        host.quiet = min((q for q in (host.quiet, worker.quiet) if q is not None), default=None)
+        for part in PARTS:
+            host.seconds[part] += worker.seconds[part]
+    return list(found.values())
+
+
+def _columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table: words to the left, numbers to the right."""
+    table = [titles, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    words = [not row.replace(".", "").isdigit() for row in rows[0]]
+    return [
+        "  ".join(
+            cell.ljust(width) if word else cell.rjust(width)
+            for cell, width, word in zip(row, widths, words, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _span(seconds: float) -> str:
+    """Seconds, or hours, minutes and seconds from a minute on."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def info(path: str) -> list[str]:

@@ -69,6 +69,11 @@ class Grid:
             inner.append(slice(origin + start - first, origin + stop - first))
         return Tile(tuple(index), tuple(core), tuple(window), tuple(inner))
 
+    def place(self, tile: Tile, axes: str) -> str:
+        """Where a core lies, in pixels of the image: ``y 0:512, x 512:1024``."""
+        spans = zip(axes, tile.core, self.origin, strict=True)
+        return ", ".join(f"{a} {c.start + o}:{c.stop + o}" for a, c, o in spans)
+
 
 def within(outer: Sequence[slice], inner: Sequence[slice]) -> Box:
     """Where a window lies in a larger one."""
