@@ -231,7 +231,7 @@ def test_an_outside_scheduler(tmp_path):
     source = tmp_path / "image.npy"
     np.save(source, image)
     with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None,
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
         host="127.0.0.1", protocol="tcp",
     ) as running:  # fmt: skip
         label(
