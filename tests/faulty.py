@@ -6,8 +6,10 @@ Dask preload. Each tile that is begun is a line in the file `begun`.
 
 import contextlib
 import errno
+import itertools
 import os
 import random
+import signal
 import threading
 import time
 from pathlib import Path
@@ -74,6 +76,19 @@ def short_writes():
     records.os = Some(write=write)
 
 
+def killed_in_a_write():
+    """After some tiles, which another run has done before."""
+    count = itertools.count()
+
+    def cut(part, *_):
+        time.sleep(0.1)
+        if next(count) == 60:
+            os.truncate(part, part.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    before(ngff, "_place", cut)
+
+
 class Some:
     """A module with some other functions."""
 
@@ -115,7 +130,7 @@ def memory_is_short_twice():
     def run(plan, tile):
         if tile.index == BAD:
             with contextlib.suppress(FileExistsError):
-                (Path("short1") if Path("short0").exists() else Path("short0")).touch(False)
+                Path("second" if Path("first").exists() else "first").touch(exist_ok=False)
                 too_much(plan, tile)
 
     before(job, "_run", run)

@@ -148,7 +148,7 @@ def dask(
             client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
         except (OSError, TypeError, ValueError, TimeoutError) as error:
             raise ValueError(f"{where}: no answer, {error}") from None
-        with _quiet_end(), client:
+        with _quiet(), client:
             try:
                 client.wait_for_workers(1, timeout=COMING)
             except TimeoutError:
@@ -159,7 +159,7 @@ def dask(
                 yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
         return
     count = workers or os.cpu_count() or 1
-    with _quiet_end(), ExitStack() as stack:
+    with _quiet(), ExitStack() as stack:
         # without a dashboard nobody sees these, which wake each worker 150 times a second
         stack.enter_context(dask.config.set({
             "distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s",
@@ -182,12 +182,15 @@ def dask(
 
 
 @contextmanager
-def _quiet_end() -> Iterator[None]:
-    """After an error, no word of Dask's about tasks that are given up: that is no news."""
-    disabled = logging.root.manager.disable
+def _quiet() -> Iterator[None]:
+    """No word of Dask's about results that it has lost and makes again, and none after an error."""
+    disabled, client = logging.root.manager.disable, logging.getLogger("distributed.client")
+    level = client.level
+    client.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        client.setLevel(level)
         logging.disable(disabled)
 
 
