@@ -1,7 +1,8 @@
 """The command with a fault: ``FAULT=name python faulty.py ARGUMENTS``.
 
 Workers have it as well: those of the command import its main module, others take this file as a
-Dask preload. Each tile that is begun is a line in the file `begun`.
+Dask preload. Files of lines tell what happens: a tile is `begun`, a call has `failed`,
+a checkpoint is `written`.
 """
 
 import contextlib
@@ -21,7 +22,13 @@ NOW = threading.local()  # the tile at hand
 SHARE = 0.05
 
 
+def note(name, text):
+    with Path(name).open("ab", buffering=0) as file:
+        file.write(f"{text}\n".encode())
+
+
 def fails(code):
+    note("failed", code)
     raise OSError(code, os.strerror(code))
 
 
@@ -42,8 +49,7 @@ def before(owner, name, action):
 
 def begin(plan, tile):
     NOW.tile = tile.index
-    with Path("begun").open("ab", buffering=0) as file:
-        file.write(f"{tile.index}\n".encode())
+    note("begun", tile.index)
 
 
 def none():
@@ -70,7 +76,10 @@ def short_writes():
             fails(errno.EIO)
 
     def write(file, line):
-        return os.write(file, line[: len(line) // 2] if sometimes() else line)
+        if sometimes():
+            note("failed", "line")
+            line = line[: len(line) // 2]
+        return os.write(file, line)
 
     before(ngff, "_place", cut)
     records.os = Some(write=write)
@@ -149,5 +158,6 @@ def impatient():
 
 globals()[os.environ["FAULT"]]()
 before(job, "_run", begin)
+before(model, "write_arrays", lambda *_: note("written", ""))
 if __name__ == "__main__":
     cli.main()

@@ -165,14 +165,16 @@ def dask(
             "distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s",
             "distributed.deploy.lost-worker-timeout": f"{LOOK}s",
         }))  # fmt: skip
-        cluster = stack.enter_context(
-            LocalCluster(
+        try:
+            cluster = LocalCluster(
                 n_workers=count, threads_per_worker=1, host="127.0.0.1",
                 # no dashboard, but Dask warns unless it finds its port free: take any
                 dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
                 silence_logs=logging.ERROR, preload=[__name__],
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise ChildProcessError(f"processes: workers did not start, {error}") from None
+        stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster))
         known = client.scheduler_info(n_workers=-1)["workers"].values()
         memory = min((w["memory_limit"] for w in known), default=None)
