@@ -1,13 +1,16 @@
 """The command with a fault: ``FAULT=name python faulty.py ARGUMENTS``.
 
 Workers have it as well: those of the command import its main module, others take this file as a
-Dask preload. Each tile that is begun is a line in the file `begun`.
+Dask preload. Files of lines tell what happens: a tile is `begun`, a call has `failed`,
+a checkpoint is `written`.
 """
 
 import contextlib
 import errno
+import itertools
 import os
 import random
+import signal
 import threading
 import time
 from pathlib import Path
@@ -19,7 +22,13 @@ NOW = threading.local()  # the tile at hand
 SHARE = 0.05
 
 
+def note(name, text):
+    with Path(name).open("ab", buffering=0) as file:
+        file.write(f"{text}\n".encode())
+
+
 def fails(code):
+    note("failed", code)
     raise OSError(code, os.strerror(code))
 
 
@@ -40,8 +49,7 @@ def before(owner, name, action):
 
 def begin(plan, tile):
     NOW.tile = tile.index
-    with Path("begun").open("ab", buffering=0) as file:
-        file.write(f"{tile.index}\n".encode())
+    note("begun", tile.index)
 
 
 def none():
@@ -68,10 +76,26 @@ def short_writes():
             fails(errno.EIO)
 
     def write(file, line):
-        return os.write(file, line[: len(line) // 2] if sometimes() else line)
+        if sometimes():
+            note("failed", "line")
+            line = line[: len(line) // 2]
+        return os.write(file, line)
 
     before(ngff, "_place", cut)
     records.os = Some(write=write)
+
+
+def killed_in_a_write():
+    """After some tiles, which another run has done before."""
+    count = itertools.count()
+
+    def cut(part, *_):
+        time.sleep(0.1)
+        if next(count) == 60:
+            os.truncate(part, part.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    before(ngff, "_place", cut)
 
 
 class Some:
@@ -115,7 +139,7 @@ def memory_is_short_twice():
     def run(plan, tile):
         if tile.index == BAD:
             with contextlib.suppress(FileExistsError):
-                (Path("short1") if Path("short0").exists() else Path("short0")).touch(False)
+                Path("second" if Path("first").exists() else "first").touch(exist_ok=False)
                 too_much(plan, tile)
 
     before(job, "_run", run)
@@ -134,5 +158,6 @@ def impatient():
 
 globals()[os.environ["FAULT"]]()
 before(job, "_run", begin)
+before(model, "write_arrays", lambda *_: note("written", ""))
 if __name__ == "__main__":
     cli.main()

@@ -177,7 +177,7 @@ def dask(
             client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
         except (OSError, TypeError, ValueError, TimeoutError) as error:
             raise ValueError(f"{where}: no answer, {error}") from None
-        with _quiet_end(), client:
+        with _quiet(), client:
             try:
                 client.wait_for_workers(1, timeout=COMING)
             except TimeoutError:
@@ -193,20 +193,23 @@ def dask(
     count = workers or os.cpu_count() or 1
     # nobody sees these without a dashboard, and they wake each worker 150 times a second
     unseen = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
-    with _quiet_end(), ExitStack() as stack:
+    with _quiet(), ExitStack() as stack:
         stack.enter_context(dask.config.set({
             "distributed.deploy.lost-worker-timeout": f"{LOOK}s", **({} if watch else unseen)
         }))  # fmt: skip
         with warnings.catch_warnings():
             # of a dashboard whose port is taken: what is told of it has the port that was found
             warnings.filterwarnings("ignore", "Port .* is already in use")
-            cluster = LocalCluster(
-                n_workers=count, threads_per_worker=1, host="127.0.0.1",
-                # without a dashboard Dask still warns unless it finds its port free: take any
-                dashboard_address=served or "127.0.0.1:0",
-                scheduler_kwargs={"dashboard": bool(served)},
-                silence_logs=logging.ERROR, preload=[__name__],
-            )  # fmt: skip
+            try:
+                cluster = LocalCluster(
+                    n_workers=count, threads_per_worker=1, host="127.0.0.1",
+                    # without a dashboard Dask still warns unless it finds its port free: take any
+                    dashboard_address=served or "127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": bool(served)},
+                    silence_logs=logging.ERROR, preload=[__name__],
+                )  # fmt: skip
+            except RuntimeError as error:
+                raise ChildProcessError(f"processes: workers did not start, {error}") from None
         stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster))
         known = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -224,12 +227,15 @@ def dask(
 
 
 @contextmanager
-def _quiet_end() -> Iterator[None]:
-    """After an error, no word of Dask's about tasks that are given up: that is no news."""
-    disabled = logging.root.manager.disable
+def _quiet() -> Iterator[None]:
+    """No word of Dask's about results that it has lost and makes again, and none after an error."""
+    disabled, client = logging.root.manager.disable, logging.getLogger("distributed.client")
+    level = client.level
+    client.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        client.setLevel(level)
         logging.disable(disabled)
 
 

@@ -173,7 +173,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         whole = checker(job)
         known = {
             index: record for index, record in known.items()
-            if record["state"] not in records.FINISHED or whole(record)
+            if record.get("state") not in records.FINISHED or whole(record)
         }  # fmt: skip
     left = (
         t.index for t in job.grid if known.get(t.index, {}).get("state") not in records.FINISHED
