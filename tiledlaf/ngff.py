@@ -27,7 +27,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath
 
 from . import stores
-from .stores import PART, Bucket
+from .stores import PART, Bucket, Unanswered
 from .tiles import Box
 
 SPATIAL = "zyx"
@@ -117,6 +117,8 @@ def _zarr(path: str) -> Any:
 def _node(path: str) -> zarr.Group | zarr.Array:
     try:
         return zarr.open(_zarr(path), mode="r")
+    except Unanswered:
+        raise
     except Exception as error:
         raise ValueError(f"{path}: expected a Zarr store, got {_first_line(error)}") from None
 
@@ -509,7 +511,7 @@ def _index(store: str, group: str) -> None:
         del entries[held]
     parts = group.split("/")
     nodes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
-    nodes += [f"{group}/{name}" for name in place.names(group)]
+    nodes += [f"{group}/{name}" for name in place.names(group) if name not in stores.METADATA]
     for node in nodes:
         for name in ("zarr.json",) if three else (".zgroup", ".zarray", ".zattrs"):
             found = place.read(f"{node}/{name}")
@@ -524,6 +526,8 @@ def _group(store: str, path: str) -> zarr.Group | None:
         return zarr.open_group(_zarr(store), path=path, mode="r")
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         return None
+    except Unanswered:
+        raise
     except Exception as error:
         raise ValueError(f"{store}: expected a Zarr store, got {_first_line(error)}") from None
 

@@ -68,10 +68,13 @@ class Plan:
 def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[np.ndarray]]]:
     """A window and its pixels in images, or those parts of it that can be read.
 
-    What cannot be read is left out of a sample like NaN: it is a matter of its tile.
+    What cannot be read is left out of a sample like NaN: it is a matter of its tile. But what an
+    object store did not give for now it gives later, and then the sample would be another one.
     """
     try:
         blocks = [source.read(window) for source in sources]
+    except stores.Unanswered:
+        raise
     except Exception:  # a codec raises what it likes on a damaged chunk
         start = tuple(w.start for w in window)
         shape = tuple(w.stop - w.start for w in window)

@@ -112,15 +112,17 @@ class Appender:
 
 
 class Batches(Appender):
-    """Adds records in batches, each an object named by its time: a record counts once it is there.
+    """Adds records in batches, each an object: a record counts once that is there.
 
-    What a kill loses are those of the last batch, whose tiles are then labeled again.
+    Names begin with the time, so they list in order. What a kill loses are those of the last
+    batch, whose tiles are then labeled again.
     """
 
     def __init__(self, place: Bucket) -> None:
         super().__init__()
         self._place, self._last = place, self._began
         self._held: list[bytes] = []
+        self._count = 0
 
     def _write(self, line: bytes) -> None:
         self._held.append(line)
@@ -132,5 +134,7 @@ class Batches(Appender):
         """Write what was added since the last time."""
         batch, self._held = b"".join(self._held), []
         if batch:
-            self._place.write(f"{round(clock.time() * 1000):013d}-{self.run}{ENDING}", batch)
+            self._count += 1
+            name = f"{round(clock.time() * 1000):013d}-{self.run}-{self._count}{ENDING}"
+            self._place.write(name, batch)
         self._last = clock.monotonic()

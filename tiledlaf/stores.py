@@ -47,7 +47,7 @@ def is_url(path: str | os.PathLike[str]) -> bool:
         raise ValueError(
             f"{path}: expected a path or a URL that begins with s3://, gs://, az:// or https://"
         )
-    steps = urllib.parse.unquote(rest).strip("/").split("/")
+    steps = urllib.parse.unquote(rest).removeprefix("/").removesuffix("/").split("/")
     if not host or {".", ".."} & set(steps) or ("" in steps and len(steps) > 1):
         raise ValueError(
             f"{path}: expected a URL such as {scheme}://bucket/image.zarr, without . and .. and "
@@ -66,6 +66,10 @@ def at(path: str) -> Folder | Bucket:
     return _bucket(path.rstrip("/")) if is_url(path) else Folder(path)
 
 
+class Unanswered(OSError):
+    """An object store did not do what it was asked, though it was asked again and again."""
+
+
 class Folder:
     """Files below a folder; a key is their path from there."""
 
@@ -80,7 +84,7 @@ class Folder:
         """Bytes of a file, None where there is none."""
         try:
             return (self.root / key).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, key: str, data: bytes) -> None:
@@ -132,14 +136,14 @@ class Bucket:
 
     @contextmanager
     def told(self, key: str = "") -> Iterator[None]:
-        """Turn errors of the library into OSError of one line."""
+        """Turn errors of the library into ones of the system, in one line."""
         place = f"{self.url}/{key}".rstrip("/")
         try:
             yield
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place) from None
         except self._library.exceptions.BaseError as error:
-            raise OSError(errno.EIO, _reason(type(error).__name__, str(error)), place) from None
+            raise Unanswered(errno.EIO, _reason(type(error).__name__, str(error)), place) from None
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
