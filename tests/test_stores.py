@@ -4,23 +4,31 @@ import functools
 import http.client
 import http.server
 import json
+import os
+import random
 import shutil
+import signal
+import socket
+import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 from command import contents, run
 from test_resume import arrays
+from zarr.storage import ObjectStore
 
 from tiledlaf import ngff, records, stores
 from tiledlaf.output import Output
 from tiledlaf.records import Appender, Batches
 
 obstore = pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed")
-
 IMAGE, OUT = "s3://bucket/image.zarr", "s3://bucket/out.zarr"
 OPTIONS = ["--classes", "3", "--confidence", "--tile", "64"]
 TILES = 20
@@ -463,7 +471,8 @@ def server(tmp_path_factory):
     try:
         end = time.monotonic() + 60
         while not _made(ports[2]) or not _answers(ports[3]):
-            assert process.poll() is None and time.monotonic() < end, (folder / "log").read_text()
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < end, (folder / "log").read_text()
             time.sleep(0.2)
         yield ports[3]
     finally:
@@ -604,7 +613,8 @@ def test_server_run_is_stopped(s3, how):
     process = started(source, out, "--scheduler", "processes", "--workers", "2")
     end = time.monotonic() + 60
     while not records.lines(f"{out}/{RECORDS}"):
-        assert process.poll() is None and time.monotonic() < end
+        assert process.poll() is None
+        assert time.monotonic() < end
         time.sleep(0.1)
     process.send_signal(how)
     _, err = process.communicate()
@@ -673,7 +683,7 @@ class _Unsteady(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
         behind.close()
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass
 
     def log_message(self, *args):
         pass
