@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -471,8 +472,8 @@ def server(tmp_path_factory):
     try:
         end = time.monotonic() + 60
         while not _made(ports[2]) or not _answers(ports[3]):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end, (folder / "log").read_text()
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < end, (folder / "log").read_text()[-2000:]
             time.sleep(0.2)
         yield ports[3]
     finally:
@@ -490,6 +491,8 @@ def _made(port):
     try:
         with urllib.request.urlopen(request, timeout=5):
             return True
+    except urllib.error.HTTPError as error:
+        return error.code == 409  # is there already
     except OSError:
         return False
 
