@@ -430,7 +430,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 MANY = ["--classes", "3", "--confidence", "--tile", "32",
         "--integrator", "euler", "--steps", "100"]  # fmt: skip
-HUNDREDS = 400
+HUNDREDS = 380
 
 
 def free_ports(count):
@@ -477,12 +477,8 @@ def server(tmp_path_factory):
             time.sleep(0.2)
         yield ports[3]
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()  # it takes its time for an end of its own, and nothing is to stay
+        process.wait()
 
 
 def _made(port):
@@ -589,7 +585,7 @@ def test_server_run_is_killed(s3, monkeypatch):
         "sys.argv[0] = 'tiledlaf'; cli.main()"
     )
     place, killed = stores.at(out), 0
-    for target in (40, 120, 250, None):
+    for target in (60, 200, None):
         process = subprocess.Popen(
             [sys.executable, "-c", code, "label", source, out, *MANY, "--scheduler", "threads"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -602,7 +598,7 @@ def test_server_run_is_killed(s3, monkeypatch):
                 break
         process.communicate()
     assert process.returncode == 0
-    assert killed == 3
+    assert killed == 2
     assert ended("run killed, S3", killed, out, expected) == 0
     assert len(place.entries(RECORDS)) > 3
 
@@ -648,6 +644,8 @@ def test_server_that_fails_now_and_then(s3, server, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
         finished(started(source, out, "--scheduler", "processes", "--workers", "2"))
         proxy.shutdown()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server}")
+    stores._bucket.cache_clear()
     assert _Unsteady.failed > 0.02 * _Unsteady.asked
     what = f"{_Unsteady.failed} of {_Unsteady.asked} PUTs are 503, S3"
     assert ended(what, _Unsteady.failed, out, expected) == 0

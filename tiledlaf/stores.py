@@ -15,13 +15,23 @@ import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 PART = ".partial"  # how files end that are not in their place yet, zarr's own as well
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "http", "https")
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+TIME = timedelta(minutes=2)  # of a request: a shard of 100 MB on a line of 1 MB/s
 AT_ONCE = 16  # requests of a call
+# waits are drawn between the first one and `base` times the one before: with 3 they grow by half
+RETRIES = {
+    "max_retries": 10,
+    "backoff": {
+        "init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 3,
+    },
+    "retry_timeout": timedelta(minutes=3),
+}  # fmt: skip
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -107,9 +117,9 @@ class Folder:
 class Bucket:
     """Objects below a URL; a key is their name from there.
 
-    Each is written by one PUT, so it is there whole or not at all, and tried again for up to three
-    minutes where the server is busy. Credentials come from the environment or from the machine
-    (see obstore) and never get into a message, nor does what a server says in words of its own.
+    Each is written by one PUT, so it is there whole or not at all; where the server is busy or
+    away it is asked again for some ten seconds. Credentials come from the environment or from the
+    machine (see obstore) and never get into a message, nor does what a server says of an error.
 
     Attributes
     ----------
@@ -128,10 +138,11 @@ class Bucket:
         self.url, self._library = url, obstore
         # as other programs read this variable; obstore alone would want AWS_ALLOW_HTTP as well
         endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
-        plain = url.lower().startswith("http:") or endpoint.lower().startswith("http:")
+        allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
+        plain = allowed or url.lower().startswith("http:") or endpoint.lower().startswith("http:")
         with self.told():
             self.objects = obstore.store.from_url(
-                url, client_options={"allow_http": True} if plain else None
+                url, client_options={"allow_http": plain, "timeout": TIME}, retry_config=RETRIES
             )
 
     @contextmanager
