@@ -27,6 +27,10 @@ class Terminated(BaseException):
     """SIGTERM came: leave through every `finally`."""
 
 
+class Failed(Exception):
+    """A disk or a cluster failed while a run was under way."""
+
+
 def main() -> None:
     """Run the command line. Bad input is one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -41,6 +45,8 @@ def main() -> None:
         code = _fail(str(error))
     except OSError as error:
         code = _fail(_reason(error))
+    except Failed as error:
+        code = _stopped(f"error: {error}", 1)
     except (click.Abort, KeyboardInterrupt):
         code = _stopped("interrupted", INTERRUPTED)
     except Terminated:
@@ -59,6 +65,15 @@ def _fail(message: str) -> int:
 
 def _reason(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+@contextmanager
+def _under_way() -> Iterator[None]:
+    """What disks and clusters do is no bad input: the same command goes on."""
+    try:
+        yield
+    except OSError as error:
+        raise Failed(" ".join(_reason(error).split())) from None
 
 
 def _stopped(how: str, code: int) -> int:
@@ -225,17 +240,14 @@ def label(**given: Any) -> int:
     if given["dry_run"]:
         click.echo("\n".join(report.dry_run(plan)))
         return 0
-    with labeling.open_pool(
+    opening = labeling.open_pool(
         plan, given["workers"], given["scheduler"], given["scheduler_file"]
-    ) as pool:
+    )
+    with _under_way(), opening as pool:
         labeling.check_resources(plan, pool)
         plan = labeling.settle(plan)
-        try:
-            with _progress(plan) as advance:
-                found = labeling.run(plan, pool, advance)
-        except OSError as error:
-            _fail(f"{_reason(error)}; the same command completes the output")
-            return 1
+        with _progress(plan) as advance:
+            found = labeling.run(plan, pool, advance)
     assert plan.out is not None
     for line in found.errors[:SHOWN]:
         click.echo(f"tiledlaf: {line}", err=True)
@@ -348,7 +360,7 @@ def train(**given: Any) -> int:  # fmt: skip
         )},
     )  # fmt: skip
     opening = cluster.open_pool(given["workers"], given["scheduler"], given["scheduler_file"])
-    with opening as pool, _warnings(), _training_progress(given["steps"]) as show:
+    with _under_way(), opening as pool, _warnings(), _training_progress(given["steps"]) as show:
         found = training.train(
             data, recipe, pool, given["model"], limit=given["limit"], progress=show
         )
@@ -410,7 +422,7 @@ def estimate(**given: Any) -> int:
     )  # fmt: skip
     names = None if given["names"] is None else examples.read_names(given["names"])
     opening = cluster.open_pool(given["workers"], given["scheduler"], given["scheduler_file"])
-    with opening as pool, _warnings(), _training_progress(given["steps"]) as show:
+    with _under_way(), opening as pool, _warnings(), _training_progress(given["steps"]) as show:
         found = estimation.estimate(
             pairs[0], term, given["weights"], how, pool, names=names, ignore=given["ignore"],
             seed=given["seed"], progress=show,

@@ -12,7 +12,9 @@ import functools
 import itertools
 import logging
 import os
+import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,8 +26,8 @@ Function = Callable[[Any, Any], Any]
 Outcome = tuple[Any, Any, BaseException | None, int]
 AHEAD = 3  # tasks in flight a thread: enough that no worker waits, few enough to stay O(1)
 RETRIES = 2
-COMING = 300  # seconds until the first worker of a cluster must be there
-LOOK = 5.0  # seconds after which a run looks whether more of them came
+COMING = 300  # seconds that a cluster may be without any worker
+LOOK = 5.0  # seconds after which a run looks whether workers came or went
 # Dask gives a task up when four workers died with it, though each may have been killed for reasons
 # of its own: so often it is asked to try again
 DEATHS = 4 * RETRIES
@@ -73,7 +75,7 @@ def threads(workers: int) -> Iterator[Pool]:
                 yield from future.result()
 
     def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
-        return list(executor.map(lambda item: _retried(function, argument, item)[0], items))
+        return list(executor.map(lambda item: retried(function, argument, item)[0], items))
 
     try:
         yield Pool(workers, None, run, each, each)
@@ -91,14 +93,14 @@ def _outcomes(function: Function, job: Any, items: Sequence[Any]) -> list[Outcom
     found: list[Outcome] = []
     for item in items:
         try:
-            found.append((item, *_retried(function, job, item)))
+            found.append((item, *retried(function, job, item)))
         except Exception as error:
             found.append((item, None, error, RETRIES if isinstance(error, OSError) else 0))
     return found
 
 
-def _retried(function: Function, job: Any, item: Any) -> tuple[Any, None, int]:
-    """The result, no error, and how often it was tried again: what files do may pass."""
+def retried(function: Function, job: Any, item: Any) -> tuple[Any, None, int]:
+    """The result of a call, no error, and how often it was tried again: what files do may pass."""
     for retries in range(RETRIES):
         with contextlib.suppress(OSError):
             return function(job, item), None, retries
@@ -139,28 +141,29 @@ def dask(
     from distributed import Client, LocalCluster
 
     if scheduler or scheduler_file:
-        where = scheduler or scheduler_file
+        where = f"scheduler {scheduler or scheduler_file}"
         if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
             raise ValueError(f"--scheduler-file {scheduler_file}: no such file")
         try:
             client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
         except (OSError, TypeError, ValueError, TimeoutError) as error:
-            raise ValueError(f"scheduler {where}: no answer, {error}") from None
-        with client:
+            raise ValueError(f"{where}: no answer, {error}") from None
+        with _quiet(), client:
             try:
                 client.wait_for_workers(1, timeout=COMING)
             except TimeoutError:
-                raise ValueError(f"scheduler {where}: no worker came within {COMING} s") from None
+                raise ValueError(f"{where}: no worker came within {COMING} s") from None
             known = client.scheduler_info(n_workers=-1)["workers"].values()
             limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
-            yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
+            with _guarded(client, where):
+                yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
         return
     count = workers or os.cpu_count() or 1
-    with ExitStack() as stack:
-        stack.callback(logging.disable, logging.root.manager.disable)
+    with _quiet(), ExitStack() as stack:
         # without a dashboard nobody sees these, which wake each worker 150 times a second
         stack.enter_context(dask.config.set({
             "distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s",
+            "distributed.deploy.lost-worker-timeout": f"{LOOK}s",
         }))  # fmt: skip
         cluster = stack.enter_context(
             LocalCluster(
@@ -172,11 +175,74 @@ def dask(
         )  # fmt: skip
         client = stack.enter_context(Client(cluster))
         known = client.scheduler_info(n_workers=-1)["workers"].values()
-        try:
-            yield _pool(client, count, min((w["memory_limit"] for w in known), default=None))
-        except BaseException:
-            logging.disable()  # what a cluster says about tasks that are given up is no news
-            raise
+        memory = min((w["memory_limit"] for w in known), default=None)
+        # a worker that is killed while it starts is given up, unless it is asked for again
+        stack.enter_context(_guarded(client, "processes", lambda: cluster.scale(count)))
+        yield _pool(client, count, memory)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No word of Dask's about results that it has lost and makes again, and none after an error."""
+    disabled, client = logging.root.manager.disable, logging.getLogger("distributed.client")
+    level = client.level
+    client.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        client.setLevel(level)
+        logging.disable(disabled)
+
+
+@contextmanager
+def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Do not wait for what does not come: a scheduler that has ended, workers that are gone.
+
+    Dask waits for workers, with all tasks, for ever. They may come again: `ask` asks for them.
+
+    Raises
+    ------
+    ConnectionError
+        If the connection to the scheduler broke, or no worker was there for COMING seconds.
+    ChildProcessError
+        If a task that all others wait for has killed its workers.
+    """
+    from distributed import KilledWorker
+    from distributed.client import CancelledError, ClosedClientError
+    from distributed.comm import CommClosedError
+
+    end, alone = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        seen = time.monotonic()
+        while not end.wait(LOOK) and client.status == "running":
+            with contextlib.suppress(OSError):  # the scheduler is gone: who waits for it hears so
+                if client.nthreads():
+                    seen = time.monotonic()
+                ask()
+            if time.monotonic() - seen > COMING:
+                alone.set()
+                client.close()  # which cancels all tasks
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException as error:
+        logging.disable()
+        if alone.is_set():
+            raise ConnectionError(f"{where}: no worker for {COMING} s") from None
+        if isinstance(error, CancelledError | ClosedClientError | CommClosedError):
+            raise ConnectionError(f"{where}: the connection broke") from None
+        if isinstance(error, KilledWorker):
+            deaths = (DEATHS + 1) * (error.allowed_failures + 1)
+            raise ChildProcessError(
+                f"{where}: {deaths} workers died on one task (too little memory?)"
+            ) from None
+        raise
+    finally:
+        end.set()
+        watcher.join()
 
 
 def open_pool(
@@ -203,7 +269,7 @@ def dask_setup(worker: Any) -> None:
 
 
 def _pool(client: Any, workers: int, memory: int | None) -> Pool:
-    from distributed import KilledWorker, as_completed, wait
+    from distributed import KilledWorker, wait
 
     def submit(function: Function, job: Any, item: Any) -> Any:
         # the job goes with every task: it is small, and scattered data dies with its worker
@@ -212,31 +278,30 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
     def run(
         function: Function, job: Any, items: Iterable[Any], batch: int = 1
     ) -> Iterator[Outcome]:
-        parts: dict[str, tuple[tuple[Any, ...], int]] = {}
+        waiting, known, looked = _batches(items, batch), workers, time.monotonic()
+        pending: dict[str, tuple[Any, tuple[Any, ...], int]] = {}
+        ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-        def start(some: Iterable[tuple[Any, ...]], killed: int = 0) -> list[Any]:
-            started = []
-            for part in some:
+        def start(parts: Iterable[tuple[Any, ...]], killed: int = 0) -> None:
+            for part in parts:
                 future = submit(functools.partial(_outcomes, function), job, part)
-                parts[future.key] = part, killed
-                started.append(future)
-            return started
+                pending[future.key] = future, part, killed
+                future.add_done_callback(ended.put)
 
-        known, looked = workers, time.monotonic()
-        waiting = _batches(items, batch)
-        completed = as_completed(start(itertools.islice(waiting, AHEAD * known)))
-        for future in completed:
-            (part, killed), error = parts.pop(future.key), future.exception()
+        start(itertools.islice(waiting, AHEAD * known))
+        while pending:
+            future, part, killed = pending.pop(ended.get().key)
+            error = future.exception()
             if isinstance(error, KilledWorker) and killed < RETRIES:
                 # whichever of them kills workers, the others shall not fail with it
-                completed.update(start(((item,) for item in part), killed + 1))
+                start(((item,) for item in part), killed + 1)
                 continue
             if time.monotonic() - looked > LOOK:
                 known, looked = max(known, sum(client.nthreads().values())), time.monotonic()
-            completed.update(start(itertools.islice(waiting, max(AHEAD * known - len(parts), 0))))
+            start(itertools.islice(waiting, max(AHEAD * known - len(pending), 0)))
             if isinstance(error, KilledWorker):
                 deaths = (killed + 1) * (error.allowed_failures + 1)
-                error = RuntimeError(f"{deaths} workers died on it (too little memory?)")
+                error = ChildProcessError(f"{deaths} workers died on it (too little memory?)")
             yield from ((i, None, error, killed) for i in part) if error else future.result()
             future.release()
 

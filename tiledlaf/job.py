@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import platform
 import resource
 import sys
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,7 @@ def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
     """Mask of a tile's window, None where all of it is valid."""
     if job.mask is None:
         return None
-    valid = _read(job.mask, tile.window)[0] != 0
+    valid = read_pixels(job.mask, tile.window)[0] != 0
     return None if valid.all() else valid
 
 
@@ -287,9 +288,9 @@ def label_tile(job: Job, tile: Tile) -> Labeled | None:
 def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window:
     """Data of a tile's window; `pixels` is the image where it was read already."""
     if pixels is None and job.needs_image:
-        pixels = _read(job.image, tile.window)
-    given = None if job.probabilities is None else _read(job.probabilities, tile.window)
-    weights = None if job.weights is None else _read(job.weights, tile.window)
+        pixels = read_pixels(job.image, tile.window)
+    given = None if job.probabilities is None else read_pixels(job.probabilities, tile.window)
+    weights = None if job.weights is None else read_pixels(job.weights, tile.window)
     return Window(pixels, given, valid, weights)
 
 
@@ -333,7 +334,7 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
     whole = job.picture is not None and job.image.channels is not None
     pixels = None
     if job.picture is not None or (job.needs_image and not skipped):
-        pixels = _read(job.image, window, every_channel=whole)
+        pixels = read_pixels(job.image, window, every_channel=whole)
     data = None
     if not skipped:
         seen = pixels if job.needs_image else None
@@ -343,28 +344,48 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
     read = clock.perf_counter()
     found = None if data is None else compute(job, data, tile)
     computed = clock.perf_counter()
+    size = 0
     if job.picture is not None and pixels is not None:
         core = pixels if window != tile.window else pixels[:, *tile.inner]
         core = core if job.picture.channels else core[0]
-        levels.write(job.store, job.picture, tile.core, core, levels.mean)
+        size += levels.write(job.store, job.picture, tile.core, core, levels.mean)
     if found is None:
-        return {"state": "skipped", "pixels": 0}
+        return {"state": "skipped", "pixels": 0, "bytes": size}
     if job.confidence is not None and found.confidence is not None:
-        levels.write(job.store, job.confidence, tile.core, found.confidence, levels.nearest)
+        size += levels.write(job.store, job.confidence, tile.core, found.confidence, levels.nearest)
     if job.labels is not None:
-        levels.write(job.store, job.labels, tile.core, found.labels, levels.nearest)
+        size += levels.write(job.store, job.labels, tile.core, found.labels, levels.nearest)
     counts = _counts(found.labels, job.term.classes)
     return {
         "state": "done",
         "pixels": int(found.labels.size),
         "counts": counts,
         "proven": found.proven,
+        "bytes": size,
         "seconds": [
             round(b - a, 4)
             for a, b in ((started, read), (read, computed), (computed, clock.perf_counter()))
         ],
         "peak_mib": _peak_mib(),
     }
+
+
+def checker(job: Job) -> Callable[[Mapping[str, Any]], bool]:
+    """Tells whether the files of a finished tile have the size that its record says.
+
+    A record that says none is of an older version, and believed.
+    """
+    picture, *rest = (
+        [] if pyramid is None else [levels.sizes(job.store, pyramid)]
+        for pyramid in (job.picture, job.confidence, job.labels)
+    )
+
+    def whole(record: Mapping[str, Any]) -> bool:
+        core = job.grid.tile_at(tuple(record["tile"])).core
+        found = picture if record["state"] == "skipped" else itertools.chain(picture, *rest)
+        return "bytes" not in record or sum(size(core) for size in found) == record["bytes"]
+
+    return whole
 
 
 def _counts(labels: np.ndarray, classes: int) -> list[int]:
@@ -383,14 +404,22 @@ def _peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
-def _read(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
+def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
+    """Pixels of a window.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses, which it may not when it is asked again.
+    ValueError
+        If what is there cannot be decoded.
+    """
     channels = range(image.stored_channels) if every_channel else None
     try:
         return image.read(tuple(window), channels)
     except ValueError:
         raise
     except Exception as error:  # a codec raises what it likes on a damaged chunk
-        # what the file system refuses once may work when it is tried again
         kind = OSError if system_error(error) else ValueError
         raise kind(
             f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"

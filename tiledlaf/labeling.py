@@ -18,11 +18,21 @@ from .cluster import Pool
 from .examples import color
 from .flow import Integrator
 from .images import Image
-from .job import Window, label_tile, label_window, margin, place, predicted_bytes, run_tile
+from .job import (
+    Window,
+    checker,
+    label_tile,
+    label_window,
+    margin,
+    place,
+    predicted_bytes,
+    run_tile,
+)
 from .kernels import on_device, to_host
 from .model import Model
 from .options import Choice, choose, open_probabilities
 from .plan import SMALL, Plan, check_model, make_plan, needed_bytes, readable
+from .records import Appender
 
 Progress = Callable[[dict[str, Any]], None]
 TASK = 2**20  # pixels of small tiles that make a task: its own cost stays small
@@ -160,6 +170,12 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         out.describe(plan.held, plan.names)
     old = records.lines(out.records)
     known = records.latest(old)
+    if plan.held is not None:
+        whole = checker(job)
+        known = {
+            index: record for index, record in known.items()
+            if record.get("state") not in records.FINISHED or whole(record)
+        }  # fmt: skip
     left = (
         t.index for t in job.grid if known.get(t.index, {}).get("state") not in records.FINISHED
     )
@@ -173,15 +189,17 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
                 record = {"tile": list(index), "state": "failed", "error": text}
             if retries:
                 record["retries"] = retries
-            log.add(record)
+            cluster.retried(Appender.add, log, record)
             known[tuple(index)] = record
             if progress is not None:
                 progress(record)
     for pyramid, reduce in (
         (job.picture, levels.mean), (job.labels, levels.nearest), (job.confidence, levels.nearest)
     ):  # fmt: skip
-        if pyramid is not None:
-            levels.finish(out.store, pyramid, reduce)
+        for work in [] if pyramid is None else levels.coarse(out.store, pyramid, reduce):
+            for _, _, error, _ in pool.run(levels.finish, work, work.units):
+                if error is not None:
+                    raise error
     if all(known.get(t.index, {}).get("state") in records.FINISHED for t in job.grid):
         since = records.lines(out.records)[len(old) :]
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from . import ngff
 from .kernels.numpy import Array
 from .ngff import Pyramid
-from .tiles import Box, Grid
+from .tiles import Box, Grid, Tile
 
 Reduce = Callable[[Array, Sequence[int]], Array]
 
@@ -45,53 +46,95 @@ def mean(block: Array, factor: Sequence[int]) -> Array:
     return (np.floor(value + 0.5) if whole else value).astype(block.dtype)
 
 
-def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce) -> None:
-    """Write a tile's pixels to level 0 and to all levels whose write units it fills."""
-    front = (slice(None),) if pyramid.channels else ()
-    part = block
+def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce) -> int:
+    """Write a tile's pixels to level 0 and to all levels whose write units it fills.
+
+    Returns
+    -------
+    size in bytes of the files
+    """
+    part, total = block, 0
     done: tuple[int, ...] | None = None
     for level in range(len(pyramid.shapes)):
         factor = pyramid.factor(level)
         if factor is None:
             continue
+        box = _box(pyramid, level, factor, core)
         if done and all(f % d == 0 for f, d in zip(factor, done, strict=True)):
             part = reduce(part, [f // d for f, d in zip(factor, done, strict=True)])
         elif done:
             part = reduce(block, factor)
         done = factor
-        small = tuple(
-            slice(c.start // f, min(c.start // f + p, n))
-            for c, f, p, n in zip(
-                core, factor, part.shape[len(front) :], pyramid.shapes[level], strict=True
-            )
-        )
-        trimmed = part[..., *(slice(0, s.stop - s.start) for s in small)]
+        trimmed = part[..., *(slice(0, s.stop - s.start) for s in box[-len(core) :])]
         if trimmed.size:
             like = None if level else pyramid.like
-            name = f"{pyramid.group}/{level}".lstrip("/")
-            ngff.write(store, name, (*front, *small), trimmed, like)
+            total += ngff.write(store, _name(pyramid, level), box, trimmed, like)
+    return total
 
 
-def finish(store: str, pyramid: Pyramid, reduce: Reduce) -> None:
-    """Write the levels that tiles could not, each from the one before, unit by unit."""
+def sizes(store: str, pyramid: Pyramid) -> Callable[[Box], int]:
+    """Tells the bytes of a tile's files, as `write` gave them."""
+    found = [
+        (level, factor, ngff.sizes(store, _name(pyramid, level)))
+        for level in range(len(pyramid.shapes))
+        if (factor := pyramid.factor(level)) is not None
+    ]
+    return lambda core: sum(size(_box(pyramid, level, f, core)) for level, f, size in found)
+
+
+def _name(pyramid: Pyramid, level: int) -> str:
+    return f"{pyramid.group}/{level}".lstrip("/")
+
+
+def _box(pyramid: Pyramid, level: int, factor: Sequence[int], core: Box) -> Box:
+    """A tile's part of a level that it writes, with all channels."""
     front = (slice(None),) if pyramid.channels else ()
-    for level in range(1, len(pyramid.shapes)):
-        if pyramid.factor(level) is not None:
-            continue
-        shape, finer = pyramid.shapes[level], pyramid.shapes[level - 1]
-        source = ngff.open_array(store, f"{pyramid.group}/{level - 1}".lstrip("/"))
-        ratio = ngff.whole_ratio(finer, shape)
+    return (*front, *(
+        slice(c.start // f, min(-(-c.stop // f), n))
+        for c, f, n in zip(core, factor, pyramid.shapes[level], strict=True)
+    ))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A level that tiles cannot write: made from the one before, unit by unit."""
+
+    store: str
+    pyramid: Pyramid
+    reduce: Reduce
+    level: int
+
+    @property
+    def units(self) -> Grid:
+        """Its write units."""
+        shape = self.pyramid.shapes[self.level]
         zero = (0,) * len(shape)
-        for tile in Grid(shape, zero, shape, pyramid.unit(level), zero):
-            if ratio:
-                box = tuple(
-                    slice(c.start * r, c.stop * r) for c, r in zip(tile.core, ratio, strict=True)
-                )
-                part = reduce(np.asarray(source[(*front, *box)]), ratio)
-                part = part[..., *(slice(0, c.stop - c.start) for c in tile.core)]
-            else:
-                part = _resampled(source, front, tile.core, finer, shape)
-            ngff.write(store, f"{pyramid.group}/{level}".lstrip("/"), (*front, *tile.core), part)
+        return Grid(shape, zero, shape, self.pyramid.unit(self.level), zero)
+
+
+def coarse(store: str, pyramid: Pyramid, reduce: Reduce) -> list[Coarse]:
+    """The levels that tiles cannot write, in the order to make them in."""
+    return [
+        Coarse(store, pyramid, reduce, level)
+        for level in range(1, len(pyramid.shapes))
+        if pyramid.factor(level) is None
+    ]
+
+
+def finish(work: Coarse, tile: Tile) -> None:
+    """Write one unit of such a level."""
+    store, pyramid, level = work.store, work.pyramid, work.level
+    front = (slice(None),) if pyramid.channels else ()
+    shape, finer = pyramid.shapes[level], pyramid.shapes[level - 1]
+    source = ngff.open_array(store, _name(pyramid, level - 1))
+    ratio = ngff.whole_ratio(finer, shape)
+    if ratio:
+        box = tuple(slice(c.start * r, c.stop * r) for c, r in zip(tile.core, ratio, strict=True))
+        part = work.reduce(np.asarray(source[(*front, *box)]), ratio)
+        part = part[..., *(slice(0, c.stop - c.start) for c in tile.core)]
+    else:
+        part = _resampled(source, front, tile.core, finer, shape)
+    ngff.write(store, _name(pyramid, level), (*front, *tile.core), part)
 
 
 def _resampled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -239,18 +240,23 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
     whole = os.fspath(path)
     # a name of its own: two trainings of one model may write at one time
     partial = f"{whole}.{uuid.uuid4().hex}.partial"
-    with open(partial, "wb") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for key in sorted(arrays):
-                content = io.BytesIO()
-                value = np.asanyarray(arrays[key])
-                np.lib.format.write_array(content, value, allow_pickle=False)
-                # numpy.savez would write the time of day into the file
-                entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
-                archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, whole)
+    try:
+        with open(partial, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for key in sorted(arrays):
+                    content = io.BytesIO()
+                    value = np.asanyarray(arrays[key])
+                    np.lib.format.write_array(content, value, allow_pickle=False)
+                    # numpy.savez would write the time of day into the file
+                    entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
+                    archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, whole)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)
+        raise
 
 
 def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray]:

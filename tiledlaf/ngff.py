@@ -603,66 +603,94 @@ def _staged(store: str, name: str, state: int | str, thread: int) -> tuple[zarr.
 
 def write(
     store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None = None
-) -> None:
+) -> int:
     """Write whole units of an array: `data`, or the chunks of one like it that has the same.
 
     On a file system a unit is made beside and renamed into its place, on an object store it is one
     PUT: a reader, and whoever comes after a kill, finds it as it is now or as it was before, never
-    a part.
+    a part. The same pixels are always the same bytes, so two runs may write a unit at one time.
+    Nothing waits for the disk: after a power cut files may be short or missing, which `sizes`
+    tells.
+
+    Returns
+    -------
+    size in bytes of the units' files or objects
     """
     if stores.is_url(store):
-        _put(store, name, box, data, like)
-        return
+        return _put(store, name, box, data, like)
     path = Path(store) / name
     array = _current(store, name, "r+")
     if like is not None:
         source = _current(*like, "r")
         if _alike(source, array):
+            total = 0
             for key in _units(array, box):
                 part = path / f"{key}.{uuid.uuid4().hex}{PART}"
                 part.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):  # only the fill value there
-                    shutil.copyfile(Path(*like, key), part)
-                _place(part, path / key)
-            return
+                try:
+                    with contextlib.suppress(FileNotFoundError):  # only the fill value there
+                        shutil.copyfile(Path(*like, key), part)
+                    total += _place(part, path / key)
+                finally:
+                    part.unlink(missing_ok=True)
+            return total
     staged, folder = _staged(store, name, identity(store, name), threading.get_ident())
     try:
         _here(staged.async_array.setitem(box, data))
-        for key in _units(array, box):
-            _place(folder / key, path / key)
+        return sum(_place(folder / key, path / key) for key in _units(array, box))
     except RuntimeError as error:
         raise system_error(error) or error from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None) -> None:
-    """Write whole units as objects: encoded in memory, or copied on the server."""
+def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None) -> int:
+    """Write whole units as objects: encoded in memory, or copied on the server. Their bytes."""
     place, array = stores.at(store), _current(store, name, "r")
     assert isinstance(place, Bucket)
     if like is not None and _alike(_current(*like, "r"), array):
         keys = {f"{like[1]}/{key}".lstrip("/"): f"{name}/{key}" for key in _units(array, box)}
-        place.copy(stores.at(like[0]), keys)
-        return
+        return place.copy(stores.at(like[0]), keys)
     held: dict[str, Any] = {}
     made = zarr.AsyncArray(array.metadata, StorePath(MemoryStore(held)))
     _here(made.setitem(box, data))
     found = {key: held.get(key) for key in _units(array, box)}
-    place.update(
+    return place.update(
         {f"{name}/{k}": None if f is None else f.as_buffer_like() for k, f in found.items()}
     )
 
 
-def _place(part: Path, final: Path) -> None:
-    """Put a file into its place; where there is none, all has the fill value."""
+def _place(part: Path, final: Path) -> int:
+    """Put a file into its place, and give its size; where there is none, all has the fill value."""
+    try:
+        size = part.stat().st_size
+    except FileNotFoundError:
+        final.unlink(missing_ok=True)
+        return 0
     try:
         part.replace(final)
     except FileNotFoundError:
-        if part.exists():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            part.replace(final)
-        else:
-            final.unlink(missing_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(final)
+    return size
+
+
+def sizes(store: str, name: str) -> Callable[[Box], int]:
+    """Tells the bytes of the files or objects of a box of whole units, as `write` gave them."""
+    array, path = open_array(store, name), os.path.join(store, name)
+    edges, place = array.shards or array.chunks, stores.at(store)
+    if isinstance(place, Bucket):
+        found = {key: size for key, size, _ in place.entries(name)}
+        return lambda box: sum(found.get(f"{name}/{key}", 0) for key in _keys(array, box, edges))
+
+    def size(box: Box) -> int:
+        total = 0
+        for key in _keys(array, box, edges):
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(f"{path}/{key}").st_size
+        return total
+
+    return size
 
 
 def system_error(error: BaseException) -> OSError | None:
@@ -713,9 +741,13 @@ def _alike(a: zarr.Array, b: zarr.Array) -> bool:
 
 def _units(array: zarr.Array, box: Box) -> Iterator[str]:
     """The files of a box of whole units."""
+    return _keys(array, box, array.shards or array.chunks)
+
+
+def _keys(array: zarr.Array, box: Box, edges: Sequence[int]) -> Iterator[str]:
     spans = (
         range(s.indices(n)[0] // edge, -(-s.indices(n)[1] // edge))
-        for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True)
+        for s, n, edge in zip(box, array.shape, edges, strict=True)
     )
     return map(array.metadata.encode_chunk_key, itertools.product(*spans))
 

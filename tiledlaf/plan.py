@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from . import dataterm, ngff, output, stores
+from .cluster import retried
 from .examples import Class
 from .images import Image
-from .job import Job, Settings, margin
+from .job import Job, Settings, margin, read_pixels
 from .model import Model
 from .ngff import Pyramid
 from .output import Output
@@ -68,14 +69,12 @@ class Plan:
 def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[np.ndarray]]]:
     """A window and its pixels in images, or those parts of it that can be read.
 
-    What cannot be read is left out of a sample like NaN: it is a matter of its tile. But what an
-    object store did not give for now it gives later, and then the sample would be another one.
+    What cannot be decoded is left out of a sample like NaN: it is a matter of its tile. What the
+    store refuses now is not, since another day's sample would give other labels.
     """
     try:
-        blocks = [source.read(window) for source in sources]
-    except stores.Unanswered:
-        raise
-    except Exception:  # a codec raises what it likes on a damaged chunk
+        blocks = [retried(read_pixels, source, window)[0] for source in sources]
+    except ValueError:
         start = tuple(w.start for w in window)
         shape = tuple(w.stop - w.start for w in window)
         edges = (1,) * (len(shape) - 2) + (dataterm.BLOCK,) * 2

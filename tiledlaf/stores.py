@@ -7,6 +7,7 @@ Neither is ever seen in part.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import errno
 import functools
 import os
@@ -179,26 +180,27 @@ class Bucket:
         """Bytes of some objects, several at a time."""
         return _each(self.read, keys)
 
-    def write(self, key: str, data: Any) -> None:
-        """Write an object; it is there when this returns."""
+    def write(self, key: str, data: Any) -> int:
+        """Write an object and give its size; it is there when this returns."""
         with self.told(key):
             # parts of one that a kill cut would stay, unseen and paid for
             self._library.put(self.objects, key, data, use_multipart=False)
+        return memoryview(data).nbytes
 
-    def update(self, parts: Mapping[str, Any]) -> None:
-        """Write some objects, several at a time; those that are None are removed."""
-        _each(
-            lambda key: self.delete(key) if parts[key] is None else self.write(key, parts[key]),
-            parts,
+    def update(self, parts: Mapping[str, Any]) -> int:
+        """Write some objects, several at a time; those that are None are removed. Their bytes."""
+        return sum(
+            _each(
+                lambda key: self.delete(key) if parts[key] is None else self.write(key, parts[key]),
+                parts,
+            )
         )
 
-    def delete(self, key: str) -> None:
-        """Remove an object, if there is one."""
-        try:
-            with self.told(key):
-                self._library.delete(self.objects, key)
-        except FileNotFoundError:  # some stores say so
-            return
+    def delete(self, key: str) -> int:
+        """Remove an object, if there is one, of which 0 bytes are left."""
+        with contextlib.suppress(FileNotFoundError), self.told(key):  # some stores say so
+            self._library.delete(self.objects, key)
+        return 0
 
     def remove(self, prefix: str) -> int:
         """Remove all objects below; how many."""
@@ -233,26 +235,26 @@ class Bucket:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
         return _version(found)
 
-    def copy(self, source: Folder | Bucket, keys: Mapping[str, str]) -> None:
+    def copy(self, source: Folder | Bucket, keys: Mapping[str, str]) -> int:
         """Copy objects of another store, {its key: the key here}; on the server where it can.
 
-        Where there is none, none stays here.
+        Where there is none, none stays here. Gives their bytes.
         """
         here, there = self._address(), source._address() if isinstance(source, Bucket) else None
         if here is None or there is None or here[0] != there[0]:
-            self.update({new: source.read(old) for old, new in keys.items()})
-            return
+            return self.update({new: source.read(old) for old, new in keys.items()})
         root = _bucket(here[0])
 
-        def copy(key: str) -> None:
-            target = f"{here[1]}/{keys[key]}".lstrip("/")
-            try:
-                with root.told(target):
-                    self._library.copy(root.objects, f"{there[1]}/{key}".lstrip("/"), target)
-            except FileNotFoundError:
-                root.delete(target)
+        def copy(key: str) -> int:
+            old, new = (f"{a}/{b}".lstrip("/") for a, b in ((there[1], key), (here[1], keys[key])))
+            found = root._head(old)
+            if found is None:
+                return root.delete(new)
+            with root.told(new):
+                self._library.copy(root.objects, old, new)
+            return int(found["size"])
 
-        _each(copy, keys)
+        return sum(_each(copy, keys))
 
     def _address(self) -> tuple[str, str] | None:
         """URL of the bucket and prefix within it; None where it is unknown what a bucket is."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import lessons, predictor, syllabus
+from . import cluster, lessons, predictor, syllabus
 from .checkpoint import Checkpoint, State
 from .cluster import Pool
 from .dataterm import DataTerm
@@ -67,7 +67,7 @@ def train(
         say({"stage": "finished before"})
         return held.finished
     terms = held.terms() or syllabus.terms(data, recipe, ready, pool, say)
-    held.keep_terms(terms)
+    cluster.retried(Checkpoint.keep_terms, held, terms)
     say({"stage": "reading tiles"})
     course = ready.course
     reading = Reading(course, (*data.training, *data.validation), tuple(terms), ready.features)
@@ -124,10 +124,10 @@ def train(
         if found is not None:
             state = _judged(state, found, record)
             record["validation"] = state.history[-1]["validation"]
-            held.keep(state)
+            cluster.retried(Checkpoint.keep, held, state)
         say(record | {"best": state.error, "seconds": seconds})
     result = _model(state, data, recipe, ready, terms[-1])
-    held.finish(result)
+    cluster.retried(Checkpoint.finish, held, result)
     return result
 
 

@@ -1,0 +1,153 @@
+"""The command with a fault: ``FAULT=name python faulty.py ARGUMENTS``.
+
+Workers have it as well: those of the command import its main module, others take this file as a
+Dask preload. Each tile that is begun is a line in the file `begun`.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+from tiledlaf import cli, cluster, images, job, model, ngff, records
+
+BAD = (5, 7)  # a tile
+NOW = threading.local()  # the tile at hand
+SHARE = 0.05
+
+
+def fails(code):
+    raise OSError(code, os.strerror(code))
+
+
+def sometimes(share=SHARE):
+    return random.random() < share
+
+
+def before(owner, name, action):
+    """Do something before each call of a function."""
+    function = getattr(owner, name)
+
+    def call(*args, **kwargs):
+        action(*args)
+        return function(*args, **kwargs)
+
+    setattr(owner, name, call)
+
+
+def begin(plan, tile):
+    NOW.tile = tile.index
+    with Path("begun").open("ab", buffering=0) as file:
+        file.write(f"{tile.index}\n".encode())
+
+
+def none():
+    pass
+
+
+def slow_writes():
+    before(ngff, "_place", lambda *_: time.sleep(0.02))
+
+
+def failing_writes():
+    """Of files, of records and of checkpoints, which are few."""
+    before(ngff, "_place", lambda *_: sometimes() and fails(errno.EIO))
+    before(records.Appender, "add", lambda *_: sometimes() and fails(errno.EIO))
+    before(model, "write_arrays", lambda *_: sometimes(0.5) and fails(errno.EIO))
+
+
+def short_writes():
+    """What is written ends in the middle, and then there is an error."""
+
+    def cut(part, *_):
+        if part.exists() and sometimes():
+            os.truncate(part, part.stat().st_size // 2)
+            fails(errno.EIO)
+
+    def write(file, line):
+        return os.write(file, line[: len(line) // 2] if sometimes() else line)
+
+    before(ngff, "_place", cut)
+    records.os = Some(write=write)
+
+
+def killed_in_a_write():
+    """After some tiles, which another run has done before."""
+    count = itertools.count()
+
+    def cut(part, *_):
+        time.sleep(0.1)
+        if next(count) == 60:
+            os.truncate(part, part.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    before(ngff, "_place", cut)
+
+
+class Some:
+    """A module with some other functions."""
+
+    def __init__(self, **others):
+        self.__dict__.update(others)
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+def reads_fail_once():
+    """Each of them, in each process."""
+    known = set()
+
+    def read(image, window, *_):
+        if str(window) not in known:
+            known.add(str(window))
+            fails(errno.EIO)
+
+    before(images.Image, "read", read)
+
+
+def reads_of_a_tile_fail():
+    before(images.Image, "read", lambda *_: getattr(NOW, "tile", 0) == BAD and fails(errno.EIO))
+
+
+def too_much(plan, tile):
+    if tile.index == BAD:
+        held = []
+        while True:
+            held.append(b"1" * 2**26)
+
+
+def memory_never_suffices():
+    before(job, "_run", too_much)
+
+
+def memory_is_short_twice():
+    def run(plan, tile):
+        if tile.index == BAD:
+            with contextlib.suppress(FileExistsError):
+                Path("second" if Path("first").exists() else "first").touch(exist_ok=False)
+                too_much(plan, tile)
+
+    before(job, "_run", run)
+
+
+def jumping_clock():
+    """The clock on the wall goes two hours back or forth every second."""
+    clock = time.time
+    time.time = lambda: clock() + 7200 * (int(time.monotonic()) % 3 - 1)
+
+
+def impatient():
+    cluster.COMING, cluster.LOOK = 3, 0.5
+    slow_writes()
+
+
+globals()[os.environ["FAULT"]]()
+before(job, "_run", begin)
+if __name__ == "__main__":
+    cli.main()
