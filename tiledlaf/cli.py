@@ -626,7 +626,7 @@ def _read_features(text: str) -> Any:
 
 
 def _same(path: str, other: str) -> bool:
-    return os.path.exists(other) and os.path.samefile(path, other)
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def _read_names(path: str) -> Sequence[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import images, ngff
+from . import images, ngff, stores
 from .dataterm import BadPixels
 from .images import Image
 from .kernels.numpy import Array
@@ -77,7 +77,7 @@ def find(pattern: str | os.PathLike[str]) -> list[str]:
     if os.path.isdir(text) and not ngff.is_store(text):
         found = [os.path.join(text, name) for name in os.listdir(text)]
         found = [path for path in found if ngff.is_store(path) or _is_image(path)]
-    elif os.path.exists(text):
+    elif stores.is_url(text) or os.path.exists(text):
         found = [text]
     else:
         found = glob.glob(text)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ngff
+from . import ngff, stores
 from .tiles import Box
 
 TIFF = {".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"}
@@ -85,7 +85,7 @@ class Image:
         window : a slice a spatial axis
         channels : by default the image's own choice
         """
-        array = self.data if self.source == "memory" else _open(self, _state(self.path))
+        array = self.data if self.source == "memory" else _open(self, _state(self.path, self.name))
         chosen = channels if channels is not None else self.channels
         spatial = iter(window)
         index: list[Any] = []
@@ -106,7 +106,7 @@ class Image:
         """The image with a path for workers that do not run in this folder."""
         if self.source == "memory":
             return self
-        return dataclasses.replace(self, path=os.path.abspath(self.path))
+        return dataclasses.replace(self, path=stores.absolute(self.path))
 
     def fingerprint(self) -> str:
         """SHA-256 of `state`; nothing for an image in memory."""
@@ -114,20 +114,20 @@ class Image:
             return ""
         return hashlib.sha256(json.dumps(self.state()).encode()).hexdigest()
 
-    def state(self) -> list[tuple[str, int, int]]:
+    def state(self) -> list[tuple[str, int, int | str]]:
         """Sizes and times of what is stored, for fingerprints."""
         return ngff.chunk_state(
             os.path.join(self.path, self.name) if self.source == "zarr" else self.path
         )
 
 
-def _state(path: str) -> int:
+def _state(path: str, name: str) -> int | str:
     # a file that was replaced is opened anew
-    return os.stat(path).st_mtime_ns
+    return ngff.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
 
 
 @functools.lru_cache(maxsize=16)
-def _open_cached(path: str, source: str, name: str, state: int) -> Any:
+def _open_cached(path: str, source: str, name: str, state: int | str) -> Any:
     if source == "zarr":
         return ngff.open_array(path, name)
     if source == "tiff":
@@ -142,7 +142,7 @@ def _open_cached(path: str, source: str, name: str, state: int) -> Any:
     return _raster(path, colors=source != "indexed")
 
 
-def _open(image: Image, state: int) -> Any:
+def _open(image: Image, state: int | str) -> Any:
     return _open_cached(image.path, image.source, image.name, state)
 
 
@@ -190,11 +190,13 @@ def open_image(
         If it is missing, of a kind that cannot be read, or level, axes or channels do not fit.
     """
     path = str(path)
-    if not os.path.exists(path):
+    if not stores.is_url(path) and not os.path.exists(path):
         raise ValueError(f"{path}: no such file or folder")
     suffix = Path(path).suffix.lower()
     if ngff.is_store(path):
         image = _from_zarr(path, level, axes)
+    elif stores.is_url(path):
+        raise ValueError(f"{path}: expected a Zarr store at a URL, found none")
     elif os.path.isdir(path):
         raise ValueError(f"{path}: expected an image or a Zarr store, got a folder without either")
     elif suffix in TIFF:
@@ -232,7 +234,7 @@ def _palette_or_axes(path: str) -> tuple[bool, str | None]:
     suffix = Path(path).suffix.lower()
     shape: Sequence[int] = ()
     try:
-        if os.path.isdir(path):
+        if os.path.isdir(path) or stores.is_url(path):
             found = ngff.read_multiscale(path)
             shape = () if found.axes else found.shapes[0]
         elif suffix in RASTER:
@@ -405,7 +407,7 @@ def _pixel_sizes(file: Any) -> dict[str, float]:
 def _from_file(path: str, source: str, level: int, axes: str | None) -> Image:
     _check_level(path, level, 1)
     try:
-        array = _open_cached(path, source, "", _state(path))
+        array = _open_cached(path, source, "", _state(path, ""))
     except (OSError, EOFError, ValueError, SyntaxError) as error:
         raise ValueError(f"{path}: this file cannot be read, {error}") from None
     if source == "raster":

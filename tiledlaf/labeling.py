@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import shutil
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,8 +79,8 @@ def check_resources(plan: Plan, pool: Pool) -> None:
             f"and may use {pool.memory / 2**20:.0f} MiB; take a smaller --tile or fewer workers"
         )
     if plan.out is not None and plan.held is None:
-        free = shutil.disk_usage(output.nearest_existing(plan.out.store)).free
-        if needed_bytes(plan) > free:
+        free = output.free_bytes(plan.out.store)
+        if free is not None and needed_bytes(plan) > free:
             raise ValueError(
                 f"{plan.out.store}: about {needed_bytes(plan) / 2**20:.0f} MiB are needed and "
                 f"{free / 2**20:.0f} MiB are free"
@@ -162,9 +161,14 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
         now = out.notes() or {}
         if now == (plan.before or {}) or not now.get("ready"):
-            out.start(notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names)
+            out = out.start(
+                notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names,
+                plan.before,
+            )  # fmt: skip
         elif any(now.get(key) != notes[key] for key in ("fingerprint", "tile")):
             raise ValueError(f"{out.store}: another run has just begun labels/{out.name}")
+        else:
+            out = dataclasses.replace(out, begun=now.get("start", ""))
     elif plan.held.get("names") != list(plan.names.values()):
         out.describe(plan.held, plan.names)
     old = records.lines(out.records)

@@ -15,7 +15,7 @@ import shutil
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,15 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath
 
+from . import stores
+from .stores import PART, Bucket, Unanswered
 from .tiles import Box
 
 SPATIAL = "zyx"
 _opening = threading.Lock()
 CHUNK = 256  # edge of an inner chunk, at most
-PART = ".partial"  # how files end that are not in their place yet, zarr's own as well
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,63 @@ class Multiscale:
 
 def is_store(path: str) -> bool:
     """Whether a path holds a Zarr group or array."""
-    return any((Path(path) / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+    place = stores.at(path)
+    return any(place.exists(name) for name in ("zarr.json", ".zgroup", ".zarray"))
+
+
+class _Objects(ObjectStore):
+    """Zarr's store of objects, with writes and errors as those of a bucket."""
+
+    def __init__(self, bucket: Bucket, *, read_only: bool = False) -> None:
+        super().__init__(bucket.objects, read_only=read_only)
+        self.bucket = bucket
+
+    def with_read_only(self, read_only: bool = False) -> _Objects:
+        return _Objects(self.bucket, read_only=read_only)
+
+    async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+        with self.bucket.told(key):
+            return await super().get(key, *args, **kwargs)
+
+    async def get_partial_values(self, *args: Any, **kwargs: Any) -> Any:
+        with self.bucket.told():
+            return await super().get_partial_values(*args, **kwargs)
+
+    async def exists(self, key: str) -> bool:
+        with self.bucket.told(key):
+            return await super().exists(key)
+
+    async def set(self, key: str, value: Any) -> None:
+        self._check_writable()
+        self.bucket.write(key, value.as_buffer_like())
+
+    async def delete(self, key: str) -> None:
+        with self.bucket.told(key):
+            await super().delete(key)
+
+    async def delete_dir(self, prefix: str) -> None:
+        with self.bucket.told(prefix):
+            await super().delete_dir(prefix)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        with self.bucket.told(prefix):
+            names = super().list_dir(prefix)
+            found = [name async for name in names]
+        for name in found:
+            yield name
+
+
+def _zarr(path: str) -> Any:
+    """What zarr opens a store by."""
+    place = stores.at(path)
+    return _Objects(place) if isinstance(place, Bucket) else path
 
 
 def _node(path: str) -> zarr.Group | zarr.Array:
     try:
-        return zarr.open(path, mode="r")
+        return zarr.open(_zarr(path), mode="r")
+    except Unanswered:
+        raise
     except Exception as error:
         raise ValueError(f"{path}: expected a Zarr store, got {_first_line(error)}") from None
 
@@ -149,10 +201,11 @@ def _plain(array: zarr.Array) -> Multiscale:
 def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
     """An array of a store, read and written by the fast codec pipeline on the calling thread.
 
-    What that pipeline (zarrs) cannot decode is left to zarr's own, slower and as right.
+    What that pipeline (zarrs) cannot decode is left to zarr's own, slower and as right. So are
+    objects: zarrs asks for one part after the other, zarr for those of several shards at a time.
     """
-    array = zarr.open_array(path, path=name or None, mode=mode)
-    return _fast(array, array.store_path)
+    array = zarr.open_array(_zarr(path), path=name or None, mode=mode)
+    return array if stores.is_url(path) else _fast(array, array.store_path)
 
 
 def _fast(array: zarr.Array, place: StorePath) -> zarr.Array:
@@ -301,17 +354,24 @@ class Pyramid:
         return tuple(edge // f for edge, f in zip(self.tile, factor, strict=True))
 
     def create(self, store: str, version: str, zarr_format: int) -> None:
-        """Make the group's arrays and metadata; labels/NAME is replaced with all it held."""
-        group = zarr.open_group(store, path=self.group, mode="a", zarr_format=zarr_format)
-        for held in list(group.keys()) if self.group.startswith("labels/") else []:
-            del group[held]
+        """Make the group's arrays and metadata; labels/NAME is replaced with all it held.
+
+        On an object store arrays that are there already, as they are to be, stay with their
+        pixels: another start of the same run may be at work on them.
+        """
+        group = zarr.open_group(_zarr(store), path=self.group, mode="a", zarr_format=zarr_format)
+        place = stores.at(store)
+        made = MemoryStore() if isinstance(place, Bucket) else None
+        if made is None and self.group.startswith("labels/"):
+            for held in list(group.keys()):
+                del group[held]
         front = (self.channels,) if self.channels else ()
         names = (["c"] if self.channels else []) + list(self.axes)
         for level, shape in enumerate(self.shapes):
+            name = f"{self.group}/{level}".lstrip("/")
             if level == 0 and self.like:
-                name = f"{self.group}/0".lstrip("/")
                 zarr.from_array(
-                    store, data=open_array(*self.like), write_data=False, name=name,
+                    made or store, data=open_array(*self.like), write_data=False, name=name,
                     dimension_names=names, attributes={}, overwrite=True,
                 )  # fmt: skip
                 continue
@@ -325,10 +385,13 @@ class Pyramid:
                     options["shards"] = (*front, *unit)
             else:
                 options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
-            group.create_array(
-                str(level), shape=(*front, *shape), dtype=self.dtype,
-                chunks=(*(1 for _ in front), *chunks), fill_value=0, overwrite=True, **options,
+            zarr.create_array(
+                made or store, name=name, shape=(*front, *shape), dtype=self.dtype,
+                chunks=(*(1 for _ in front), *chunks), fill_value=0, overwrite=True,
+                zarr_format=zarr_format, **options,
             )  # fmt: skip
+        if made is not None and isinstance(place, Bucket):
+            _bring(made, place, [f"{self.group}/{n}".lstrip("/") for n in range(len(self.shapes))])
         entries: dict[str, Any] = {"multiscales": [self._multiscales(version)]}
         if self.channels == 3 and self.dtype == "uint8":
             entries["omero"] = {"channels": [_channel(*shown) for shown in _RGB]}
@@ -365,6 +428,19 @@ class Pyramid:
         return image | {"datasets": datasets}
 
 
+def _bring(made: MemoryStore, bucket: Bucket, names: Sequence[str]) -> None:
+    """Write the metadata of arrays where they differ from those there, whose pixels then go."""
+    for name in names:
+        found = {
+            f"{name}/{file}": held.to_bytes()
+            for file in ("zarr.json", ".zarray", ".zattrs")
+            if (held := made._store_dict.get(f"{name}/{file}")) is not None
+        }
+        if any(bucket.read(key) != data for key, data in found.items()):
+            bucket.remove(name)
+            bucket.update(found)
+
+
 _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
 
@@ -385,7 +461,7 @@ def update_metadata(group: zarr.Group, version: str, entries: Mapping[str, Any])
 def create_root(store: str, version: str, zarr_format: int, notes: Mapping[str, Any]) -> None:
     """Make the store's root group if there is none, with this program's notes in one go."""
     first = {"tiledlaf": dict(notes)} | ({} if version == "0.4" else {"ome": {"version": version}})
-    group = zarr.open_group(store, mode="a", zarr_format=zarr_format, attributes=first)
+    group = zarr.open_group(_zarr(store), mode="a", zarr_format=zarr_format, attributes=first)
     if group.attrs.get("tiledlaf") != dict(notes):
         group.attrs["tiledlaf"] = dict(notes)
 
@@ -399,8 +475,9 @@ def add_label(
 
     `values` are those that the truth has for a label value, where it was learned from one.
     """
-    labels = zarr.open_group(store, path="labels", mode="a", zarr_format=zarr_format)
-    group = zarr.open_group(store, path=f"labels/{name}", mode="a", zarr_format=zarr_format)
+    opened = {"store": _zarr(store), "mode": "a", "zarr_format": zarr_format}
+    labels = zarr.open_group(path="labels", **opened)
+    group = zarr.open_group(path=f"labels/{name}", **opened)
     entry = {
         "version": version,
         "colors": [{"label-value": v, "rgba": list(c)} for v, c in colors.items()],
@@ -423,10 +500,10 @@ def _index(store: str, group: str) -> None:
 
     Readers that find them look no further. What they say of other groups stays as it is.
     """
-    root = Path(store)
-    file = root / ("zarr.json" if (root / "zarr.json").is_file() else ".zmetadata")
-    content = json.loads(file.read_text()) if file.is_file() else {}
-    three = file.name == "zarr.json"
+    place = stores.at(store)
+    file = "zarr.json" if place.exists("zarr.json") else ".zmetadata"
+    content = json.loads(place.read(file) or "{}")
+    three = file == "zarr.json"
     entries = ((content.get("consolidated_metadata") or {}) if three else content).get("metadata")
     if entries is None:
         return
@@ -434,23 +511,23 @@ def _index(store: str, group: str) -> None:
         del entries[held]
     parts = group.split("/")
     nodes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
-    nodes += sorted(f"{group}/{p.name}" for p in (root / group).iterdir())
+    nodes += [f"{group}/{name}" for name in place.names(group) if name not in stores.METADATA]
     for node in nodes:
         for name in ("zarr.json",) if three else (".zgroup", ".zarray", ".zattrs"):
-            if (root / node / name).is_file():
-                found = json.loads((root / node / name).read_text())
-                entries[node if three else f"{node}/{name}"] = found
-    whole = root / f".{file.name}.{uuid.uuid4().hex}{PART}"
-    whole.write_text(json.dumps(content, indent=2))
-    whole.replace(file)
+            found = place.read(f"{node}/{name}")
+            if found is not None:
+                entries[node if three else f"{node}/{name}"] = json.loads(found)
+    place.write(file, json.dumps(content, indent=2).encode())
 
 
 def _group(store: str, path: str) -> zarr.Group | None:
     """A group of a store, None where there is none."""
     try:
-        return zarr.open_group(store, path=path, mode="r")
+        return zarr.open_group(_zarr(store), path=path, mode="r")
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         return None
+    except Unanswered:
+        raise
     except Exception as error:
         raise ValueError(f"{store}: expected a Zarr store, got {_first_line(error)}") from None
 
@@ -464,7 +541,7 @@ def read_notes(store: str, group: str) -> dict[str, Any] | None:
 
 def write_notes(store: str, group: str, notes: Mapping[str, Any]) -> None:
     """Keep this program's notes with a group."""
-    zarr.open_group(store, path=group, mode="a").attrs["tiledlaf"] = dict(notes)
+    zarr.open_group(_zarr(store), path=group, mode="a").attrs["tiledlaf"] = dict(notes)
     if group:
         _index(store, group)
 
@@ -499,23 +576,26 @@ def label_properties(store: str, group: str) -> list[dict[str, Any]]:
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(store: str, name: str, mode: str, identity: int) -> zarr.Array:
+def _opened(store: str, name: str, mode: str, identity: int | str) -> zarr.Array:
     return open_array(store, name, mode)
 
 
 def _current(store: str, name: str, mode: str) -> zarr.Array:
     """An array that is opened anew only after its metadata were written."""
-    return _opened(store, name, mode, _identity(store, name))
+    return _opened(store, name, mode, identity(store, name))
 
 
-def _identity(store: str, name: str) -> int:
-    path = Path(store) / name
-    meta = path / ("zarr.json" if (path / "zarr.json").is_file() else ".zarray")
-    return meta.stat().st_mtime_ns
+def identity(store: str, name: str) -> int | str:
+    """What changes when an array's metadata are written."""
+    place, three = stores.at(store), f"{name}/zarr.json".lstrip("/")
+    try:
+        return place.state(three)
+    except FileNotFoundError:
+        return place.state(f"{name}/.zarray".lstrip("/"))
 
 
 @functools.lru_cache(maxsize=64)
-def _staged(store: str, name: str, identity: int, thread: int) -> tuple[zarr.Array, Path]:
+def _staged(store: str, name: str, state: int | str, thread: int) -> tuple[zarr.Array, Path]:
     """An array like the one in a store, whose files are made in a folder of this thread's own."""
     part = Path(store) / name / f"{uuid.uuid4().hex}{PART}"
     return _fast(zarr.open_array(store, path=name, mode="r"), StorePath(LocalStore(part))), part
@@ -526,15 +606,18 @@ def write(
 ) -> int:
     """Write whole units of an array: `data`, or the chunks of one like it that has the same.
 
-    On a file system a unit is made beside and renamed into its place: a reader, and whoever comes
-    after a kill, finds it as it is now or as it was before, never a part. The same pixels are
-    always the same bytes, so two runs may write a unit at one time. Nothing waits for the disk:
-    after a power cut files may be short or missing, which `sizes` tells.
+    On a file system a unit is made beside and renamed into its place, on an object store it is one
+    PUT: a reader, and whoever comes after a kill, finds it as it is now or as it was before, never
+    a part. The same pixels are always the same bytes, so two runs may write a unit at one time.
+    Nothing waits for the disk: after a power cut files may be short or missing, which `sizes`
+    tells.
 
     Returns
     -------
-    size in bytes of the units' files
+    size in bytes of the units' files or objects
     """
+    if stores.is_url(store):
+        return _put(store, name, box, data, like)
     path = Path(store) / name
     array = _current(store, name, "r+")
     if like is not None:
@@ -551,7 +634,7 @@ def write(
                 finally:
                     part.unlink(missing_ok=True)
             return total
-    staged, folder = _staged(store, name, _identity(store, name), threading.get_ident())
+    staged, folder = _staged(store, name, identity(store, name), threading.get_ident())
     try:
         _here(staged.async_array.setitem(box, data))
         return sum(_place(folder / key, path / key) for key in _units(array, box))
@@ -559,6 +642,22 @@ def write(
         raise system_error(error) or error from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None) -> int:
+    """Write whole units as objects: encoded in memory, or copied on the server. Their bytes."""
+    place, array = stores.at(store), _current(store, name, "r")
+    assert isinstance(place, Bucket)
+    if like is not None and _alike(_current(*like, "r"), array):
+        keys = {f"{like[1]}/{key}".lstrip("/"): f"{name}/{key}" for key in _units(array, box)}
+        return place.copy(stores.at(like[0]), keys)
+    held: dict[str, Any] = {}
+    made = zarr.AsyncArray(array.metadata, StorePath(MemoryStore(held)))
+    _here(made.setitem(box, data))
+    found = {key: held.get(key) for key in _units(array, box)}
+    return place.update(
+        {f"{name}/{k}": None if f is None else f.as_buffer_like() for k, f in found.items()}
+    )
 
 
 def _place(part: Path, final: Path) -> int:
@@ -577,9 +676,12 @@ def _place(part: Path, final: Path) -> int:
 
 
 def sizes(store: str, name: str) -> Callable[[Box], int]:
-    """Tells the bytes of the files of a box of whole units, as `write` gave them."""
+    """Tells the bytes of the files or objects of a box of whole units, as `write` gave them."""
     array, path = open_array(store, name), os.path.join(store, name)
-    edges = array.shards or array.chunks
+    edges, place = array.shards or array.chunks, stores.at(store)
+    if isinstance(place, Bucket):
+        found = {key: size for key, size, _ in place.entries(name)}
+        return lambda box: sum(found.get(f"{name}/{key}", 0) for key in _keys(array, box, edges))
 
     def size(box: Box) -> int:
         total = 0
@@ -650,13 +752,20 @@ def _keys(array: zarr.Array, box: Box, edges: Sequence[int]) -> Iterator[str]:
     return map(array.metadata.encode_chunk_key, itertools.product(*spans))
 
 
-def chunk_state(path: str) -> list[tuple[str, int, int]]:
-    """(name, size, modification time in ns) of every file below a path, or of the file itself."""
+def chunk_state(path: str) -> list[tuple[str, int, int | str]]:
+    """(name, size, modification time in ns) of every file below a path, or of the file itself.
+
+    Objects have ETags for times; of a web server, which does not list them, the metadata alone.
+    """
+    place = stores.at(path)
+    if isinstance(place, Bucket):
+        beside = ("labels/", "confidence/")
+        return [entry for entry in place.entries() if not entry[0].startswith(beside)]
     root = Path(path)
     if root.is_file():
         stat = root.stat()
         return [("", stat.st_size, stat.st_mtime_ns)]
-    found = []
+    found: list[tuple[str, int, int | str]] = []
     for folder, folders, files in os.walk(root):
         folders[:] = [f for f in folders if not (folder == path and f in ("labels", "confidence"))]
         for file in files:

@@ -6,15 +6,18 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import time as clock
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import ngff, records
+from . import ngff, records, stores
 from .examples import color
 from .ngff import Pyramid
+from .stores import Bucket
 
 # settings that stand for the names, sizes and times of files
 HASHED = ("input", "probabilities", "mask", "model", "weights")
@@ -34,6 +37,7 @@ class Output:
     store, name : str
     version, zarr_format : NGFF version and Zarr format written
     into_input : whether the store is the input, which is only added to
+    begun : on an object store the start that its records belong to; None: that of the notes
     """
 
     store: str
@@ -41,6 +45,7 @@ class Output:
     version: str = "0.5"
     zarr_format: int = 3
     into_input: bool = False
+    begun: str | None = None
 
     @property
     def group(self) -> str:
@@ -48,9 +53,12 @@ class Output:
         return f"labels/{self.name}"
 
     @property
-    def records(self) -> Path:
-        """File of records; in the array, where readers of groups do not trip over it."""
-        return Path(self.store) / self.group / "0" / records.NAME
+    def records(self) -> Path | str:
+        """File or URL of records; in the array, where readers of groups do not trip over it."""
+        if not stores.is_url(self.store):
+            return Path(self.store) / self.group / "0" / records.NAME
+        begun = (self.notes() or {}).get("start", "") if self.begun is None else self.begun
+        return f"{self.store.rstrip('/')}/{self.group}/0/{records.NAME}/{begun}".rstrip("/")
 
     def notes(self) -> dict[str, Any] | None:
         """What an earlier run of the same name wrote about itself."""
@@ -64,15 +72,13 @@ class Output:
         ValueError
             Says what is there.
         """
-        path = Path(self.store)
-        above = nearest_existing(self.store)
-        if not above.is_dir():
-            raise ValueError(
-                f"{path}: expected a new path or an output of tiledlaf, but {above} is a file"
-            )
-        if not os.access(above, os.W_OK):
-            raise ValueError(f"{path}: expected a place to write, but {above} is read-only")
-        if self.into_input or above != path.absolute() or not any(path.iterdir()):
+        path = self.store
+        if stores.is_url(path):
+            if path.lower().startswith("http"):
+                raise ValueError(f"{path}: expected a place to write, such as s3://bucket/out.zarr")
+        else:
+            self._check_folder()
+        if self.into_input or not stores.at(path).names():
             return
         if not ngff.is_store(self.store):
             raise ValueError(
@@ -89,12 +95,28 @@ class Output:
             held.get("image", {}), image_print, "choose another OUTPUT",
         )  # fmt: skip
 
+    def _check_folder(self) -> None:
+        above = nearest_existing(self.store)
+        if not above.is_dir():
+            raise ValueError(
+                f"{self.store}: expected a new path or an output of tiledlaf, but {above} is a file"
+            )
+        if not os.access(above, os.W_OK):
+            raise ValueError(f"{self.store}: expected a place to write, but {above} is read-only")
+
     def start(
         self, notes: Mapping[str, Any], image_print: Mapping[str, Any],
         labels: Pyramid, picture: Pyramid | None, confidence: Pyramid | None,
-        names: Mapping[int, str],
-    ) -> None:  # fmt: skip
-        """Make the arrays. The notes say "ready" last, so that a cut start is made again."""
+        names: Mapping[int, str], before: Mapping[str, Any] | None = None,
+    ) -> Output:  # fmt: skip
+        """Make the arrays. The notes say "ready" last, so that a cut start is made again.
+
+        `before` are the notes that are to be replaced. Returns the output with its records.
+        """
+        out = self
+        if stores.is_url(self.store):
+            out = self._cleared(notes, before or {}, confidence)
+            notes = {**notes, "start": out.begun}
         if not self.into_input:
             # the write unit of the picture is that of all later labels
             tile = {} if picture is None else {"tile": notes["tile"]}
@@ -102,8 +124,8 @@ class Output:
             root = (held or {}) | {"image": dict(image_print)} | tile
             ngff.create_root(self.store, self.version, self.zarr_format, root)
         self.describe({**notes, "ready": False}, names)
-        if self.records.exists():
-            self.records.unlink()
+        if isinstance(out.records, Path):
+            out.records.unlink(missing_ok=True)
         if picture is not None and not ngff.has_image(self.store):
             picture.create(self.store, self.version, self.zarr_format)
         if confidence is not None:
@@ -111,6 +133,30 @@ class Output:
             ngff.write_notes(self.store, confidence.group, {"labels": self.name})
         labels.create(self.store, self.version, self.zarr_format)
         self.describe({**notes, "ready": True}, names)
+        return out
+
+    def _cleared(
+        self, notes: Mapping[str, Any], before: Mapping[str, Any], confidence: Pyramid | None
+    ) -> Output:
+        """Remove what an object store holds of other labels of this name, before a start.
+
+        Two starts at one time take longer there, with batches of records that come late. So where
+        the same run was begun already, nothing is removed; and where something was, the records
+        get a word of their own, so that none counts of a tile that was removed.
+        """
+        place, now = stores.at(self.store), self.notes() or {}
+        assert isinstance(place, Bucket)
+        same = all(now.get(k) == notes[k] for k in ("fingerprint", "tile"))
+        if same and (not now.get("ready") or now != before):
+            return replace(self, begun=now.get("start", ""))
+        if now:
+            ngff.write_notes(self.store, self.group, {**now, "ready": False})
+        removed = place.remove(f"{self.group}/0/{records.NAME}")
+        for name in place.names(self.group):  # its arrays; the notes stay until there are others
+            removed += place.remove(f"{self.group}/{name}")
+        if confidence is not None:
+            removed += place.remove(confidence.group)
+        return replace(self, begun=uuid.uuid4().hex[:8] if removed else "")
 
     def remove_parts(self, alone: bool) -> None:
         """Remove parts of files that kills left, once all tiles are done.
@@ -119,6 +165,8 @@ class Output:
         nobody has touched for an hour are removed. A run that loses one all the same, of which the
         records do not know yet, writes its tile again.
         """
+        if stores.is_url(self.store):
+            return  # an object is there whole or not at all
         before = math.inf if alone else clock.time() - 3600
         for group in (self.group, "confidence", *([] if self.into_input else [""])):
             ngff.remove_parts(self.store, group, before)
@@ -169,3 +217,8 @@ def nearest_existing(path: str) -> Path:
     """The path itself or the nearest one above that exists."""
     absolute = Path(path).absolute()
     return next(p for p in (absolute, *absolute.parents) if p.exists())
+
+
+def free_bytes(path: str) -> int | None:
+    """Room where a store is to be; None on an object store, which does not say."""
+    return None if stores.is_url(path) else shutil.disk_usage(nearest_existing(path)).free

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from . import dataterm, ngff, output
+from . import dataterm, ngff, output, stores
 from .cluster import retried
 from .examples import Class
 from .images import Image
@@ -71,7 +70,7 @@ def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[
     """A window and its pixels in images, or those parts of it that can be read.
 
     What cannot be decoded is left out of a sample like NaN: it is a matter of its tile. What the
-    file system refuses now is not, since another day's sample would give other labels.
+    store refuses now is not, since another day's sample would give other labels.
     """
     try:
         blocks = [retried(read_pixels, source, window)[0] for source in sources]
@@ -161,6 +160,8 @@ def make_plan(
         outputs = {"image": copy_image and not into_input, "confidence": confidence}
         before = out.notes()
         held = _held(out, before, asked | outputs, overwrite)
+        if held is not None:
+            out = dataclasses.replace(out, begun=held.get("start", ""))
         asked |= outputs
     if names is None:
         names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
@@ -259,6 +260,8 @@ def _plain(entries: dict[str, Any]) -> dict[str, Any]:
 def _output(store: str, image: Image, name: str, into_input: bool) -> Output:
     if not name or name.startswith(".") or set(name) & set("/\\"):
         raise ValueError(f"expected a name without slashes for the labels, got {name!r}")
+    if stores.is_url(store) and set(name) & set("%?#"):
+        raise ValueError(f"expected a name without %, ? and # in a URL, got {name!r}")
     if not into_input:
         return Output(store, name)
     found = ngff.read_multiscale(image.path) if ngff.is_store(image.path) else None
@@ -344,11 +347,12 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     picture = pyramid("", channels, image.dtype) if copy_image else None
     whole = image.source == "zarr" and grid.size == image.grid
     alike = whole and image.axes == "c" * bool(channels) + image.spatial_axes
-    if picture and alike and ngff.copyable(image.path, image.name, grid.tile):
-        picture = dataclasses.replace(picture, like=(os.path.abspath(image.path), image.name))
+    same = stores.is_url(image.path) == stores.is_url(out.store)
+    if picture and alike and same and ngff.copyable(image.path, image.name, grid.tile):
+        picture = dataclasses.replace(picture, like=(stores.absolute(image.path), image.name))
     return dataclasses.replace(
         job,
-        store=os.path.abspath(out.store),
+        store=stores.absolute(out.store),
         labels=pyramid(out.group, 0, small),
         picture=picture,
         confidence=pyramid("confidence", 0, "float32") if confidence else None,

@@ -1,4 +1,8 @@
-"""Records of tiles: one JSON line each, appended after the tile is safely written."""
+"""Records of tiles: one JSON line each, added after the tile is safely written.
+
+On a file system they are lines of one file. On an object store, where nothing can be appended,
+each batch of lines that a run adds is an object of its own.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-NAME = "tiledlaf.jsonl"
+from . import stores
+from .stores import Bucket
+
+NAME, ENDING = "tiledlaf.jsonl", ".jsonl"
 FINISHED = ("done", "skipped")
+# seconds between two batches, or this share of the run where that is longer: a kill costs little
+# of the work, and a long run does not make thousands of objects
+SECONDS, SHARE = 5.0, 0.01
 
 
-def read(path: Path) -> dict[tuple[int, ...], dict[str, Any]]:
+def read(path: Path | str) -> dict[tuple[int, ...], dict[str, Any]]:
     """The record of each tile that counts; a line cut short by a kill is as not written."""
     return latest(lines(path))
 
@@ -35,12 +45,17 @@ def latest(records: Iterable[dict[str, Any]]) -> dict[tuple[int, ...], dict[str,
     return found
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """All records in their order."""
-    if not path.is_file():
-        return []
+def lines(path: Path | str) -> list[dict[str, Any]]:
+    """All records in their order, of a file or of the objects below a URL."""
+    if isinstance(path, str):
+        place = stores.at(path)
+        assert isinstance(place, Bucket)
+        parts = place.read_all(key for key, _, _ in place.entries() if key.endswith(ENDING))
+        whole = b"".join(part for part in parts if part is not None)
+    else:
+        whole = path.read_bytes() if path.is_file() else b""
     # a line that a crash left half on the disk may be of any bytes
-    found = map(_parse, path.read_text("utf-8", "replace").splitlines())
+    found = map(_parse, whole.decode("utf-8", "replace").splitlines())
     return [record for record in found if record is not None]
 
 
@@ -53,8 +68,17 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def appending(path: Path) -> Iterator[Appender]:
-    """Open a file of records for more of them."""
+def appending(path: Path | str) -> Iterator[Appender]:
+    """Open a file of records, or a place for objects of them, for more of them."""
+    if isinstance(path, str):
+        place = stores.at(path)
+        assert isinstance(place, Bucket)
+        batches = Batches(place)
+        try:
+            yield batches
+        finally:
+            batches.flush()
+        return
     cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
     # unbuffered, a record is one write at the file's end: two runs at one time tear no line. Over
     # NFS they can; torn lines count as not written.
@@ -64,11 +88,13 @@ def appending(path: Path) -> Iterator[Appender]:
         yield Appender(file.fileno(), cut)
 
 
-def held(path: Path) -> bool | None:
+def held(path: Path | str) -> bool | None:
     """Whether a run is adding records now, as far as its lock reaches; None if none can be tried.
 
-    The lock ends with the process, however that ends.
+    The lock ends with the process, however that ends. Object stores have none.
     """
+    if isinstance(path, str):
+        return None
     try:
         with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,20 +113,52 @@ class Appender:
     reaches.
     """
 
-    def __init__(self, file: int, cut: bool = False) -> None:
+    def __init__(self, file: int = -1, cut: bool = False) -> None:
         self.run = f"{platform.node()}:{uuid.uuid4().hex[:8]}"
         self._file, self._cut = file, cut
         self._began = clock.monotonic()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Write one record through to the file system."""
+        """Write one record through to the file system, or to the batch of an object store."""
         stamp = {
             "run": self.run,
             "time": round(clock.time(), 3),
             "after": round(clock.monotonic() - self._began, 3),
         }
-        line = (json.dumps({**record, **stamp}) + "\n").encode()
+        self._write((json.dumps({**record, **stamp}) + "\n").encode())
+
+    def _write(self, line: bytes) -> None:
         line, self._cut = b"\n" * self._cut + line, True
         if os.write(self._file, line) < len(line):  # as a disk does that is just full
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), NAME)
         self._cut = False
+
+
+class Batches(Appender):
+    """Adds records in batches, each an object: a record counts once that is there.
+
+    Names begin with the time, so they list in order. What a kill loses are those of the last
+    batch, whose tiles are then labeled again.
+    """
+
+    def __init__(self, place: Bucket) -> None:
+        super().__init__()
+        self._place, self._last = place, self._began
+        self._held: list[bytes] = []
+        self._count = 0
+
+    def _write(self, line: bytes) -> None:
+        self._held.append(line)
+        now = clock.monotonic()
+        if now - self._last >= max(SECONDS, SHARE * (now - self._began)):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added since the last time."""
+        batch, self._held = b"".join(self._held), []
+        if batch:
+            self._count += 1
+            run = self.run.replace(":", "-")
+            name = f"{round(clock.time() * 1000):013d}-{run}-{self._count}{ENDING}"
+            self._place.write(name, batch)
+        self._last = clock.monotonic()

@@ -6,13 +6,11 @@ import dataclasses
 import datetime
 import math
 import os
-import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from . import images, ngff, output, records
+from . import images, ngff, output, records, stores
 from .flow import Krylov
 from .job import predicted_bytes
 from .labeling import Summary
@@ -58,8 +56,11 @@ def dry_run(plan: Plan) -> list[str]:
     if plan.out is not None:
         known = records.read(plan.out.records) if plan.held else {}
         left -= sum(r["state"] in ("done", "skipped") for r in known.values())
-        free = shutil.disk_usage(output.nearest_existing(plan.out.store)).free
-        lines.append(f"disk: about {_size(needed_bytes(plan))} needed at most, {_size(free)} free")
+        free = output.free_bytes(plan.out.store)
+        lines.append(
+            f"disk: about {_size(needed_bytes(plan))} needed at most"
+            + (f", {_size(free)} free" if free is not None else "")
+        )
     lines.append(
         f"tasks: {left}, one a tile"
         + (f" ({len(job.grid) - left} done before)" if plan.held else "")
@@ -226,7 +227,7 @@ def info(path: str) -> list[str]:
     ValueError
         If there is nothing that can be read.
     """
-    if not os.path.exists(path):
+    if not stores.is_url(path) and not os.path.exists(path):
         raise ValueError(f"{path}: no such file or folder")
     if zipfile.is_zipfile(path):
         return model(load(path), path)
@@ -255,7 +256,7 @@ def _run(out: Output) -> list[str]:
     notes = out.notes()
     if notes is None:
         return ["  not of tiledlaf"]
-    states = [r["state"] for r in records.read(Path(out.records)).values()]
+    states = [r["state"] for r in records.read(out.records).values()]
     done = states.count("done") + states.count("skipped")
     total = notes.get("tiles", 0)
     lines = [f"  complete: {done} of {total} tiles ({100 * done / max(total, 1):.1f} %)"]

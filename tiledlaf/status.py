@@ -194,7 +194,7 @@ def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
         # the first half knows of workers that start and kernels that are compiled
         half = run[-1]["after"] / 2
         rate = megapixels([r for r in run if r["after"] > half]) / max(half, 1e-3)
-    quiet = None if not lines else now - lines[-1].get("time", out.records.stat().st_mtime)
+    quiet = None if not lines else now - lines[-1].get("time", 0.0)
     if _going(held, run, quiet):
         state = GOING
         # what failed in this run is not tried again in it

