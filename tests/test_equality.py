@@ -1,6 +1,7 @@
 """Tiled equals whole, bit for bit, however the work is cut and wherever it runs."""
 
 import dataclasses
+import errno
 
 import numpy as np
 import pytest
@@ -381,7 +382,7 @@ def test_a_read_that_fails_once_costs_nothing(tmp_path, monkeypatch):
     def flaky(self, window, channels=None):
         if len(failed) < 2:
             failed.append(window)
-            raise OSError("stale file handle")
+            raise OSError(errno.ESTALE, "stale file handle")
         return read(self, window, channels)
 
     plan = labeling.settle(plan)

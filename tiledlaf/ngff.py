@@ -694,8 +694,11 @@ def sizes(store: str, name: str) -> Callable[[Box], int]:
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The error of the file system that this is, or tells of: zarrs has its own kind."""
-    if isinstance(error, OSError):
+    """The error of the file system that this is, or tells of: zarrs has its own kind.
+
+    A codec that cannot decode a chunk may call that an OSError, too, but one without a number.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
         return error
     told = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(told[1]), os.strerror(int(told[1]))) if told else None
