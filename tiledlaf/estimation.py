@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import dataterm, examples, fitting, images, lessons, losses, ngff, stencil
+from . import dataterm, examples, fitting, images, lessons, losses, ngff, redaction, stencil
 from .cluster import Pool
 from .dataterm import Clusters, DataTerm, Pending
 from .examples import Class, Example
@@ -114,6 +114,7 @@ def estimate(
         If labels do not fit, or the path exists.
     """
     say = progress or (lambda record: None)
+    redaction.check(path)
     store = os.path.abspath(path)
     if os.path.exists(store):
         raise ValueError(f"{path}: expected a new path for the weights, but it exists")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import ngff, records
+from . import ngff, records, redaction
 from .examples import color
 from .ngff import Pyramid
 
@@ -39,6 +39,9 @@ class Output:
     version: str = "0.5"
     zarr_format: int = 3
     into_input: bool = False
+
+    def __post_init__(self) -> None:
+        redaction.check(self.store)
 
     @property
     def group(self) -> str:
@@ -70,6 +73,8 @@ class Output:
             )
         if not os.access(above, os.W_OK):
             raise ValueError(f"{path}: expected a place to write, but {above} is read-only")
+        for group in (self.group, "confidence"):
+            ngff.check_links(self.store, group)
         if self.into_input or above != path.absolute() or not any(path.iterdir()):
             return
         if not ngff.is_store(self.store):
