@@ -18,6 +18,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from .redaction import redacted
+
 Function = Callable[[Any, Any], Any]
 # (item, result, None) or (item, None, error), in the order in which items finish
 Outcome = tuple[Any, Any, BaseException | None]
@@ -143,7 +145,7 @@ def dask(
         try:
             client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
         except (OSError, TypeError, ValueError, TimeoutError) as error:
-            raise ValueError(f"scheduler {where}: no answer, {error}") from None
+            raise ValueError(redacted(f"scheduler {where}: no answer, {error}")) from None
         with client:
             try:
                 client.wait_for_workers(1, timeout=COMING)
