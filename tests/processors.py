@@ -33,7 +33,7 @@ def _double(x):
 
 
 def instructions():
-    """Whether vectors of 64, 32 and 16 bytes are worked on in one piece, and fused products."""
+    """Which registers a vector of 64 bytes is worked on in: zmm, ymm or xmm, the widest first."""
     _double(np.zeros(16, np.float32))
     text = next(iter(_double.inspect_asm().values()))
     return [name for name in ("zmm", "ymm", "xmm") if f"%{name}" in text]
@@ -61,9 +61,11 @@ def flows(kernel, labels, dtype, learned):
         given = weights, q, offsets, polynomial.coefficients, polynomial.keep, polynomial.scale
         z = kernels.flow(*given)
         yield here + "Z", z
-        for part, array in zip(("labels", "confidence", "gap"), kernels.classify(*given)):
+        for part, array in zip(
+            ("labels", "confidence", "gap"), kernels.classify(*given), strict=True
+        ):
             yield here + part, array
-        for part, array in zip(("labels", "confidence", "gap"), kernels.decide(z)):
+        for part, array in zip(("labels", "confidence", "gap"), kernels.decide(z), strict=True):
             yield f"{here}{part} of Z", array
         yield here + "Euler", kernels.flow(weights, q, offsets, (0.1,) * 9, True, 0.1)
         for part in ("average", "adjoint", "similarity"):
@@ -90,8 +92,8 @@ def predictions(kernel, dtype):
     given = features, *rows, 1.3
     valid = stencil.uniform(offsets, grid).astype(dtype)
     yield f"predicted weights, {np.dtype(dtype).name}", kernels.predict(*given, valid)
-    for part, found in zip(("prototypes", "patches", "sigma"),
-                           kernels.predict_adjoint(*given, tangent)):
+    learned = kernels.predict_adjoint(*given, tangent)
+    for part, found in zip(("prototypes", "patches", "sigma"), learned, strict=True):
         yield f"predictor's {part}, {np.dtype(dtype).name}", np.asarray(found)
 
 
@@ -113,11 +115,10 @@ def runs(model):
         "Krylov": {"prototypes": rows, "integrator": tiledlaf.Krylov(5)},
     }.items():
         found = tiledlaf.label(image, workers=1, confidence=True, **options)
-        for part, array in zip(("labels", "confidence"), found):
+        for part, array in zip(("labels", "confidence"), found, strict=True):
             yield f"{name}: {part}", array
-    for part, array in zip(
-        ("labels", "confidence"), tiledlaf.label(plane, model=model, confidence=True, workers=1)
-    ):
+    found = tiledlaf.label(plane, model=model, confidence=True, workers=1)
+    for part, array in zip(("labels", "confidence"), found, strict=True):
         yield f"model: {part}", array
 
 
