@@ -14,7 +14,7 @@ import zarr
 from command import contents, run
 
 from tiledlaf import cluster, evaluate, job, label, model, ngff, train
-from tiledlaf.redaction import redacted
+from tiledlaf.redaction import check, redacted
 
 SHAPE = (40, 50)
 PLANES = [{"name": a, "type": "space"} for a in "yx"]
@@ -209,6 +209,20 @@ def test_secrets_are_redacted(url, around):
 )  # fmt: skip
 def test_other_texts_stay_as_they_are(text):
     assert redacted(text) == text
+
+
+def test_secrets_with_spaces_are_refused_and_paths_of_files_are_not():
+    with pytest.raises(ValueError, match="expected a path or URL without") as caught:
+        check(f"s3://key:a 'b' {SECRET}@bucket/a.zarr")
+    assert SECRET not in str(caught.value)
+    for path in (
+        "a?b.tif",
+        "me@home/a.tif",
+        "/data/run:/a?b.tif",
+        "s3://bucket/a@b.zarr",
+        Path("x"),
+    ):
+        check(path)
 
 
 @pytest.mark.parametrize("url", URLS)

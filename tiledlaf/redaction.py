@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 
-URL = re.compile(r"""([A-Za-z][\w+.-]+:/{1,2})([^\s'"<>]*[^\s'"<>:,;.)])""")
-# a pathlib.Path of a URL has lost a slash; a password may hold any sign; host:port is none
+# a pathlib.Path of a URL has lost a slash
+SCHEME = r"([A-Za-z][\w+.-]+:/{1,2})"
+URL = re.compile(SCHEME + r"""([^\s'"<>]*[^\s'"<>:,;.)])""")
+# a password may hold any sign; host:port is none
 USER = re.compile(r"[^/?#@]*@|[^/?#@:]*:(?!\d{1,5}(?:[/?#]|$)).*@")
 HIDDEN = "***"
 
@@ -30,9 +32,9 @@ def check(path: str | os.PathLike[str]) -> None:
     ValueError
         Does not repeat them.
     """
-    text = os.fspath(path)
-    if redacted(text) != text:
+    found = re.fullmatch(SCHEME + "(.*)", os.fspath(path), re.DOTALL)
+    if found and _address(found[2]) != found[2]:
         raise ValueError(
-            f"{redacted(text)}: expected a path or URL without user, password and query; "
-            "credentials come from the environment"
+            f"{found[1]}{_address(found[2])}: expected a path or URL without user, password and "
+            "query; credentials come from the environment"
         )
