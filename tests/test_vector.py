@@ -12,6 +12,7 @@ from tiledlaf.kernels.vector import (
     lanes_of,
     load,
     load_each,
+    log,
     registers,
     splat,
     store,
@@ -28,6 +29,12 @@ TYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def _exp(x, out):
     for i in range(0, len(x), lanes_of(x)):
         store(out, i, exp(load(x, i)))
+
+
+@njit
+def _log(x, out):
+    for i in range(0, len(x), lanes_of(x)):
+        store(out, i, log(load(x, i)))
 
 
 @njit
@@ -78,6 +85,22 @@ def test_exp_is_within_two_units_in_the_last_place(dtype):
     _exp(x, out)
     expected = np.exp(x.astype(np.longdouble))
     assert (abs(out - expected) <= 2 * np.spacing(expected.astype(dtype))).all()
+
+
+@TYPES
+def test_log_is_within_two_units_in_the_last_place(dtype):
+    info = np.finfo(dtype)
+    smallest, largest = np.log(np.array([info.tiny, info.max], np.longdouble))
+    x = np.exp(np.linspace(smallest, largest, 1 << 16)).astype(dtype)
+    x[:2] = info.tiny, info.max
+    # where log is small, and where the exponent changes
+    for i, center in enumerate((1, np.sqrt(0.5), np.sqrt(2), 2, 0.5), 1):
+        steps = dtype(center) * (1 + np.arange(-512, 512) * info.eps)
+        x[1024 * i : 1024 * (i + 1)] = steps.astype(dtype)
+    out = np.empty_like(x)
+    _log(x, out)
+    expected = np.log(x.astype(np.longdouble))
+    assert (abs(out - expected) <= 2 * abs(np.spacing(expected.astype(dtype)))).all()
 
 
 @TYPES

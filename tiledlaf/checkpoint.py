@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import model, output
+from . import model, output, redaction
 from .dataterm import Classified, DataTerm
 from .features import Features
 from .model import Model
@@ -95,6 +95,7 @@ class Checkpoint:
         self._terms: list[DataTerm] = []
         if self.path is None:
             return
+        redaction.check(self.path)
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
             raise ValueError(f"{self.path}: expected a file in a folder that exists")
         if self.path.exists():

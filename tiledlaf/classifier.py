@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import namespace, select
+from .kernels import select
 from .kernels.numpy import Array
 
 LEAVES = 32  # of a tree at most: the bits of a mask
@@ -151,28 +151,12 @@ class Trees:
                 f"expected features as ({self.features}, *grid) float32, "
                 f"got {features.dtype} of shape {features.shape}"
             )
-        scores = select(features, kernel).scores(
+        kernels = select(features, kernel)
+        scores = kernels.scores(
             features, self.feature, self.threshold, self.mask, self.first, self.value, self.baseline
         )
-        return _softmax(scores)
-
-
-def _softmax(scores: Array) -> Array:
-    """Probabilities of scores; label after label, an order that does not depend on the grid."""
-    xp, one = namespace(scores), np.float32(1)
-    if len(scores) == 1:
-        # exp of what is negative: it cannot overflow, and the small one keeps its digits
-        small = xp.exp(-abs(scores[0]))
-        large = one / (one + small)
-        small *= large
-        second = scores[0] > 0
-        return xp.stack([xp.where(second, small, large), xp.where(second, large, small)])
-    p = xp.exp(scores - scores.max(axis=0))
-    total = p[0].copy()
-    for plane in p[1:]:
-        total += plane
-    p /= total
-    return p
+        p: Array = kernels.softmax(scores)
+        return p
 
 
 def fit(

@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .redaction import redacted
 
 INTERRUPTED, TERMINATED = 130, 143
 SHOWN = 20  # failed tiles to name on stderr
@@ -60,7 +61,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str) -> int:
-    click.echo(f"tiledlaf: error: {' '.join(message.split())}", err=True)
+    click.echo(f"tiledlaf: error: {redacted(' '.join(message.split()))}", err=True)
     return 2
 
 

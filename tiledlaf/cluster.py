@@ -24,6 +24,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from .redaction import redacted
+
 Function = Callable[[Any, Any], Any]
 # (item, result, None, retries) or (item, None, error, retries), in the order in which items finish
 Outcome = tuple[Any, Any, BaseException | None, int]
@@ -176,7 +178,7 @@ def dask(
         try:
             client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
         except (OSError, TypeError, ValueError, TimeoutError) as error:
-            raise ValueError(f"{where}: no answer, {error}") from None
+            raise ValueError(redacted(f"{where}: no answer, {error}")) from None
         with _quiet(), client:
             try:
                 client.wait_for_workers(1, timeout=COMING)

@@ -83,9 +83,7 @@ class Probabilities:
         """-D / rho, (J, *grid) float32, of probabilities (J, *grid); 0 at masked-out pixels."""
         check_finite(pixels, valid, "probabilities")
         p = normalized(pixels, valid)
-        q = np.log(np.maximum(p, np.float32(SMALLEST)))
-        if rho != 1:
-            q *= np.float32(1 / rho)
+        q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
         return q if valid is None else _blank(q, valid)
 
 
@@ -116,9 +114,7 @@ class Classified:
         """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
         xp, host = namespace(pixels), to_host(usable(pixels, valid, "image"))
         p = self.trees.probabilities(xp.asarray(self.features.compute(host)))
-        q = np.log(np.maximum(p, np.float32(SMALLEST)))
-        if rho != 1:
-            q *= np.float32(1 / rho)
+        q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
         return q if valid is None else _blank(q, valid)
 
 

@@ -13,7 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from . import dataterm, examples, fitting, images, lessons, losses, ngff, stencil, stores
+from . import (
+    dataterm,
+    examples,
+    fitting,
+    images,
+    lessons,
+    losses,
+    ngff,
+    redaction,
+    stencil,
+    stores,
+)
 from .cluster import Pool
 from .dataterm import Clusters, DataTerm, Pending
 from .examples import Class, Example
@@ -114,6 +125,7 @@ def estimate(
         If labels do not fit, or the path exists.
     """
     say = progress or (lambda record: None)
+    redaction.check(path)
     if stores.is_url(path):
         raise ValueError(f"{path}: expected a folder for the weights, not a URL")
     store = os.path.abspath(path)

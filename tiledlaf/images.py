@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ngff, stores
+from . import ngff, redaction, stores
 from .tiles import Box
 
 TIFF = {".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"}
@@ -187,9 +187,11 @@ def open_image(
     Raises
     ------
     ValueError
-        If it is missing, of a kind that cannot be read, or level, axes or channels do not fit.
+        If it is missing, of a kind that cannot be read, a URL with credentials, or level, axes or
+        channels do not fit.
     """
     path = str(path)
+    redaction.check(path)
     if not stores.is_url(path) and not os.path.exists(path):
         raise ValueError(f"{path}: no such file or folder")
     suffix = Path(path).suffix.lower()

@@ -27,6 +27,7 @@ from .kernels import namespace, on_device, select, to_host
 from .kernels.numpy import Array, Offsets
 from .ngff import Pyramid, system_error
 from .predictor import Predictor
+from .redaction import redacted
 from .tiles import Grid, Tile, within
 
 # rounding of float32 in Z, relative to T: what a certificate must exceed beside the bound
@@ -307,7 +308,7 @@ def run_tile(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
 def _failure(job: Job, tile: Tile, error: ValueError) -> str:
     if isinstance(error, BadPixels):
         error = error.moved(tile.window)
-    return f"{place(job, tile)}: {error}"
+    return redacted(f"{place(job, tile)}: {error}")
 
 
 def place(job: Job, tile: Tile) -> str:

@@ -33,6 +33,7 @@ from .model import Model
 from .options import Choice, choose, open_probabilities
 from .plan import SMALL, Plan, check_model, make_plan, needed_bytes, readable
 from .records import Appender
+from .redaction import redacted
 
 Progress = Callable[[dict[str, Any]], None]
 TASK = 2**20  # pixels of small tiles that make a task: its own cost stays small
@@ -188,7 +189,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         for index, record, error, retries in pool.run(run_tile, job, left, batch):
             if error is not None:
                 where = place(job, job.grid.tile_at(index))
-                text = f"{where}: {type(error).__name__}: {error}"
+                text = redacted(f"{where}: {type(error).__name__}: {error}")
                 record = {"tile": list(index), "state": "failed", "error": text}
             if retries:
                 record["retries"] = retries

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from . import redaction
 from .classifier import Trees
 from .dataterm import Classified, DataTerm, Probabilities, Prototypes
 from .examples import Class
@@ -267,6 +268,7 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray
     ValueError
         If there is no such file, or it is something else or damaged.
     """
+    redaction.check(path)
     if os.path.isdir(path):
         raise ValueError(f"{path}: expected a {what}, got a folder")
     if os.path.exists(path) and not zipfile.is_zipfile(path):

@@ -17,7 +17,7 @@ import uuid
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -153,18 +153,18 @@ def read_multiscale(path: str) -> Multiscale:
             hint = f"; it holds {', '.join(sorted(node.keys())) or 'nothing'}"
         raise ValueError(f"{path}: expected an OME-Zarr image or a Zarr array, got a group{hint}")
     try:
-        return _multiscale(node, found)
+        return _multiscale(path, node, found)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{path}: its multiscales metadata cannot be read, {_first_line(error)}"
         ) from None
 
 
-def _multiscale(node: zarr.Group, found: Mapping[str, Any]) -> Multiscale:
+def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any]) -> Multiscale:
     image = found["multiscales"][0]
     version = str(found.get("version") or image.get("version") or "0.4")
     entries = [a if isinstance(a, dict) else {"name": a} for a in image["axes"]]
-    paths = tuple(d["path"] for d in image["datasets"])
+    paths = tuple(_within(path, d["path"]) for d in image["datasets"])
     outer = image.get("coordinateTransformations", [])
     scales, translations = [], []
     for dataset in image["datasets"]:
@@ -180,12 +180,44 @@ def _multiscale(node: zarr.Group, found: Mapping[str, Any]) -> Multiscale:
         "".join(entry["name"] for entry in entries),
         tuple(entry.get("unit") for entry in entries),
         paths,
-        tuple(node[path].shape for path in paths),
+        tuple(node[name].shape for name in paths),
         tuple(scales),
         tuple(translations),
         version,
         node.metadata.zarr_format,
     )
+
+
+def _within(place: str, name: Any) -> str:
+    """A name that metadata give, where it leads to what lies below.
+
+    Raises
+    ------
+    ValueError
+        If it leads elsewhere, or is none.
+    """
+    steps = name.replace("\\", "/").split("/") if isinstance(name, str) else [""]
+    if {"", ".", ".."} & set(steps) or PureWindowsPath(name).drive:
+        raise ValueError(f"{place}: expected names of what lies in it as paths, got {name!r}")
+    return str(name)
+
+
+def check_links(store: str, group: str) -> None:
+    """Refuse a group that is to be written where a symbolic link leads out of the store.
+
+    Raises
+    ------
+    ValueError
+        Names the link's place.
+    """
+    root = Path(store).resolve()
+    own = root / group
+    for place in (*own.relative_to(root).parents, own, *own.glob("*"), *own.glob("*/*.jsonl")):
+        if not (root / place).resolve().is_relative_to(root):
+            raise ValueError(
+                f"{store}: expected {(root / place).relative_to(root)} to lie within the store, "
+                "but a symbolic link leads out of it"
+            )
 
 
 def _plain(array: zarr.Array) -> Multiscale:
@@ -205,6 +237,7 @@ def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
     objects: zarrs asks for one part after the other, zarr for those of several shards at a time.
     """
     array = zarr.open_array(_zarr(path), path=name or None, mode=mode)
+    _check_data(f"{path}/{name}".rstrip("/"), array)
     return array if stores.is_url(path) else _fast(array, array.store_path)
 
 
@@ -218,6 +251,16 @@ def _fast(array: zarr.Array, place: StorePath) -> zarr.Array:
     with _opening, zarr.config.set(fast), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Array is unsupported by ZarrsCodecPipeline")
         return zarr.Array(zarr.AsyncArray(array.metadata, place))
+
+
+def _check_data(path: str, array: zarr.Array) -> None:
+    """Refuse objects, and what only pickle can read: that would run code out of the store."""
+    codecs = [*(getattr(array.metadata, "filters", None) or ()),
+              getattr(array.metadata, "compressor", None)]  # fmt: skip
+    names = [getattr(codec, "codec_id", "") for codec in codecs]
+    if array.dtype.kind in "OT" or "pickle" in names:
+        what = "pickled objects" if "pickle" in names else f"the type {array.dtype}"
+        raise ValueError(f"{path}: expected numbers as pixels, got {what}")
 
 
 class _Inline(concurrent.futures.ThreadPoolExecutor):
@@ -560,7 +603,10 @@ def has_group(store: str, name: str) -> bool:
 def label_names(store: str) -> list[str]:
     """Names listed under labels/."""
     labels = _group(store, "labels")
-    return list(metadata(labels).get("labels", [])) if labels is not None else []
+    found = metadata(labels).get("labels", []) if labels is not None else []
+    if not isinstance(found, list):
+        raise ValueError(f"{store}/labels: expected a list of labels, got {found!r}")
+    return [_within(f"{store}/labels", name) for name in found]
 
 
 def label_properties(store: str, group: str) -> list[dict[str, Any]]:

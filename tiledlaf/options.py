@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import dataterm, images, ngff, stencil
+from . import dataterm, images, ngff, redaction, stencil
 from . import model as model_file
 from .examples import Class
 from .flow import Euler, Integrator, Krylov, Taylor, check_positive, check_time
@@ -196,6 +196,7 @@ def open_weights(path: str | os.PathLike[str]) -> tuple[Image, dict[str, Any]]:
         If they are none.
     """
     text = os.fspath(path)
+    redaction.check(text)
     notes = ngff.read_notes(text, "") if ngff.is_store(text) else None
     if not notes or "weights" not in notes:
         what = "something else" if Path(text).exists() else "no such path"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import ngff, records, stores
+from . import ngff, records, redaction, stores
 from .examples import color
 from .ngff import Pyramid
 from .stores import Bucket
@@ -46,6 +46,9 @@ class Output:
     zarr_format: int = 3
     into_input: bool = False
     begun: str | None = None
+
+    def __post_init__(self) -> None:
+        redaction.check(self.store)
 
     @property
     def group(self) -> str:
@@ -103,6 +106,8 @@ class Output:
             )
         if not os.access(above, os.W_OK):
             raise ValueError(f"{self.store}: expected a place to write, but {above} is read-only")
+        for group in (self.group, "confidence"):
+            ngff.check_links(self.store, group)
 
     def start(
         self, notes: Mapping[str, Any], image_print: Mapping[str, Any],

@@ -258,7 +258,7 @@ def _plain(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def _output(store: str, image: Image, name: str, into_input: bool) -> Output:
-    if not name or name.startswith(".") or set(name) & set("/\\"):
+    if not name or name.startswith(".") or set(name) & set("/\\") or name == "zarr.json":
         raise ValueError(f"expected a name without slashes for the labels, got {name!r}")
     if stores.is_url(store) and set(name) & set("%?#"):
         raise ValueError(f"expected a name without %, ? and # in a URL, got {name!r}")

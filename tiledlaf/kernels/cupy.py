@@ -21,16 +21,19 @@ from .numpy import (
     align,
     alignment,
     chain,
+    logarithm,
     predict,
     predict_adjoint,
     products,
     pull,
     scores,
+    softmax,
 )
 
 __all__ = [
     "adjoint", "align", "alignment", "average", "chain", "classify", "decide", "distances",
-    "flow", "predict", "predict_adjoint", "products", "pull", "scores", "similarity",
+    "flow", "logarithm", "predict", "predict_adjoint", "products", "pull", "scores",
+    "similarity", "softmax",
 ]  # fmt: skip
 
 BLOCK = (32, 8)  # threads: a row of pixels is coalesced, rows of a block share their neighbors

@@ -247,6 +247,25 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
     return out
 
 
+def logarithm(p: Array, least: float, factor: float) -> Array:
+    """Log of what is at least `least`, times a factor."""
+    dtype = _same_float(p)
+    size = max(p.size, LINE // p.itemsize)
+    out = np.empty(size, dtype)
+    wave.logarithm(_flat(p.reshape(1, -1), size), dtype(least), dtype(factor), out)
+    return out[: p.size].reshape(p.shape)
+
+
+def softmax(scores: Array) -> Array:
+    """Probabilities of scores."""
+    dtype = _same_float(scores)
+    count, pixels = len(scores), scores[0].size
+    size = max(pixels, LINE // scores.itemsize)
+    out = np.empty((max(count, 2), size), dtype)
+    wave.softmax(_flat(_flatten(scores, 1), size), count, size, out.reshape(-1))
+    return out[:, :pixels].reshape(len(out), *scores.shape[1:])
+
+
 def _flat(planes: Array, size: int, guard: int = 0) -> Array:
     """Planes of `size` numbers each one after the other, with zeros at their ends and around."""
     count = int(np.prod(planes.shape[: planes.ndim - 1]))

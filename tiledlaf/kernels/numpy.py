@@ -128,6 +128,35 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
     return out
 
 
+def logarithm(p: Array, least: float, factor: float) -> Array:
+    """`factor` log max(p, least), of p's shape and type."""
+    number = p.dtype.type
+    q = np.log(np.maximum(p, number(least)))
+    q *= number(factor)
+    return q
+
+
+def softmax(scores: Array) -> Array:
+    """Probabilities (J, *grid) of scores (J, *grid); of one score, that of a second label, two.
+
+    Label after label, an order that does not depend on the grid.
+    """
+    xp, one = namespace(scores), scores.dtype.type(1)
+    if len(scores) == 1:
+        # exp of what is negative: it cannot overflow, and the small one keeps its digits
+        small = xp.exp(-abs(scores[0]))
+        large = one / (one + small)
+        small *= large
+        second = scores[0] > 0
+        return xp.stack([xp.where(second, small, large), xp.where(second, large, small)])
+    p = xp.exp(scores - scores.max(axis=0))
+    total = p[0].copy()
+    for plane in p[1:]:
+        total += plane
+    p /= total
+    return p
+
+
 def chain(
     weights: Array, s: Array, source: Array, offsets: Offsets, table: Array
 ) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -21,6 +22,11 @@ LANES = {types.float32: 16, types.uint32: 16, types.float64: 8}
 ELEMENTS = {
     types.float32: ir.FloatType(), types.uint32: ir.IntType(32), types.float64: ir.DoubleType(),
 }  # fmt: skip
+# ln 2 in two parts: the first has so few bits that a whole number times it is exact
+LN2 = {
+    types.float32: (0.693359375, -2.12194440e-4),
+    types.float64: (float.fromhex("0x1.62e42fee00000p-1"), 1.90821492927058770002e-10),
+}
 
 
 class Vector(types.Type):
@@ -302,9 +308,7 @@ def exp(typing_context, a):
     dtype = a.dtype
     single = dtype == types.float32
     degree, lowest, bias, bits = (7, -87.0, 127, 23) if single else (13, -708.0, 1023, 52)
-    # ln 2 in two parts: the first has so few bits that n times it is exact
-    high = 0.693359375 if single else float.fromhex("0x1.62e42fee00000p-1")
-    low = -2.12194440e-4 if single else 1.90821492927058770002e-10
+    high, low = LN2[dtype]
 
     def code(context, builder, signature, arguments):
         integer = ir.VectorType(ir.IntType(dtype.bitwidth), LANES[dtype])
@@ -324,6 +328,44 @@ def exp(typing_context, a):
                 p = _call(builder, "fma", p, r, _constant(dtype, 1 / math.factorial(k)))
             power = builder.shl(builder.add(builder.fptosi(n, integer), whole(bias)), whole(bits))
             return builder.fmul(p, builder.bitcast(power, _ir(dtype)))
+
+        return _each(builder, one, *arguments)
+
+    return a(a), code
+
+
+@intrinsic
+def log(typing_context, a):
+    """log of vectors of positive normal numbers."""
+    dtype = a.dtype
+    single = dtype == types.float32
+    terms, bits = (5, 23) if single else (12, 52)
+    high, low = LN2[dtype]
+    root = np.array(math.sqrt(0.5), np.float32 if single else np.float64)
+    start = int(root.view(np.int32 if single else np.int64))
+
+    def code(context, builder, signature, arguments):
+        integer = ir.VectorType(ir.IntType(dtype.bitwidth), LANES[dtype])
+
+        def whole(value):
+            return ir.Constant(integer, [ir.Constant(integer.element, value)] * integer.count)
+
+        def one(x):
+            # x = 2^n m with m from sqrt(1/2) to sqrt(2), and log m = 2 artanh((m - 1) / (m + 1))
+            number = builder.bitcast(x, integer)
+            n = builder.ashr(builder.sub(number, whole(start)), whole(bits))
+            m = builder.bitcast(builder.sub(number, builder.shl(n, whole(bits))), _ir(dtype))
+            unit = _constant(dtype, 1)
+            s = builder.fdiv(builder.fsub(m, unit), builder.fadd(m, unit))
+            square = builder.fmul(s, s)
+            p = _constant(dtype, 1 / (2 * terms - 1))
+            for k in reversed(range(1, terms - 1)):
+                p = _call(builder, "fma", p, square, _constant(dtype, 1 / (2 * k + 1)))
+            twice = builder.fadd(s, s)
+            found = _call(builder, "fma", builder.fmul(twice, square), p, twice)
+            n = builder.sitofp(n, _ir(dtype))
+            found = _call(builder, "fma", n, _constant(dtype, low), found)
+            return _call(builder, "fma", n, _constant(dtype, high), found)
 
         return _each(builder, one, *arguments)
 

@@ -22,6 +22,7 @@ from .vector import (
     lanes_of,
     load,
     load_each,
+    log,
     prefetch,
     registers,
     splat,
@@ -501,3 +502,43 @@ def distances(image, prototypes, factor, out):
                     d[i] += e * e
         for i in range(len(d)):
             d[i] *= factor
+
+
+@_jit
+def logarithm(p, least, factor, out):
+    """`factor` log max(p, least)."""
+    lanes, pixels = lanes_of(p), len(p)
+    lowest = splat(least)
+    for start in range(0, pixels, lanes):
+        i = min(start, pixels - lanes)  # a last vector is moved back to end with the pixels
+        v = load(p, i)
+        store(out, i, splat(factor) * log(where_greater(v, lowest, v, lowest)))
+
+
+@_jit
+def softmax(scores, count, pixels, out):
+    """Probabilities of flat planes of scores; of a single one, of it and of 0 before it."""
+    lanes = lanes_of(scores)
+    nothing, one = splat(scores.dtype.type(0)), splat(scores.dtype.type(1))
+    t = np.empty(count * lanes, scores.dtype)
+    for start in range(0, pixels, lanes):
+        i = min(start, pixels - lanes)
+        best = load(scores, i)
+        if count == 1:
+            # exp of what is negative: it cannot overflow, and the small one keeps its digits
+            small = exp(where_greater(best, nothing, nothing - best, best))
+            large = one / (one + small)
+            small = small * large
+            store(out, i, where_greater(best, nothing, small, large))
+            store(out, pixels + i, where_greater(best, nothing, large, small))
+            continue
+        for j in range(1, count):
+            v = load(scores, j * pixels + i)
+            best = where_greater(v, best, v, best)
+        total = nothing
+        for j in range(count):
+            v = exp(load(scores, j * pixels + i) - best)
+            total = total + v
+            store(t, j * lanes, v)
+        for j in range(count):
+            store(out, j * pixels + i, load(t, j * lanes) / total)

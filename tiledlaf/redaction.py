@@ -1,0 +1,40 @@
+"""Texts that may have a URL in them, without its user, password and signature."""
+
+from __future__ import annotations
+
+import os
+import re
+
+# a pathlib.Path of a URL has lost a slash
+SCHEME = r"([A-Za-z][\w+.-]+:/{1,2})"
+URL = re.compile(SCHEME + r"""([^\s'"<>]*[^\s'"<>:,;.)])""")
+# a password may hold any sign; host:port is none
+USER = re.compile(r"[^/?#@]*@|[^/?#@:]*:(?!\d{1,5}(?:[/?#]|$)).*@")
+HIDDEN = "***"
+
+
+def redacted(text: str) -> str:
+    """The text with *** for what may be a secret in a URL: before @, and after ? and #."""
+    return URL.sub(lambda found: found[1] + _address(found[2]), text)
+
+
+def _address(rest: str) -> str:
+    rest = USER.sub(f"{HIDDEN}@", rest, count=1) if USER.match(rest) else rest
+    place, mark = re.fullmatch(r"([^?#]*)([?#]?).*", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    return place + mark + HIDDEN * bool(mark)
+
+
+def check(path: str | os.PathLike[str]) -> None:
+    """Refuse a URL with credentials in it: it would be kept with the results.
+
+    Raises
+    ------
+    ValueError
+        Does not repeat them.
+    """
+    found = re.fullmatch(SCHEME + "(.*)", os.fspath(path), re.DOTALL)
+    if found and _address(found[2]) != found[2]:
+        raise ValueError(
+            f"{found[1]}{_address(found[2])}: expected a path or URL without user, password and "
+            "query; credentials come from the environment"
+        )
