@@ -176,7 +176,9 @@ def dask(
         if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
             raise ValueError(f"--scheduler-file {scheduler_file}: no such file")
         try:
-            client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
+            # one that finds no scheduler would leave itself as what dask computes with
+            with dask.config.set(scheduler=None):
+                client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
         except (OSError, TypeError, ValueError, TimeoutError) as error:
             raise ValueError(redacted(f"{where}: no answer, {error}")) from None
         with _quiet(), client:

@@ -20,6 +20,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from . import redaction
+
 PART = ".partial"  # how files end that are not in their place yet, zarr's own as well
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "http", "https")
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -46,14 +48,10 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     found = re.match(r"([A-Za-z][\w+.-]+)://([^/?#\\]*)(.*)", os.fspath(path), re.DOTALL)
     if found is None:
         return False
+    redaction.check(path)
     scheme, host, rest = found.groups()
-    if "@" in host:
-        raise ValueError(
-            f"expected a {scheme}:// URL without user and password: credentials come from the "
-            "environment, such as AWS_ACCESS_KEY_ID"
-        )
-    if set(rest) & set("?#\\"):
-        raise ValueError(f"{scheme}://{host}: expected a URL without ?, # and backslashes")
+    if "\\" in rest:
+        raise ValueError(f"{path}: expected a URL without backslashes")
     if scheme.lower() not in SCHEMES:
         raise ValueError(
             f"{path}: expected a path or a URL that begins with s3://, gs://, az:// or https://"
