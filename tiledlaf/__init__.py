@@ -22,8 +22,13 @@ _PUBLIC = {
     "Taylor": "flow",
     "Krylov": "flow",
     "Euler": "flow",
+    "LinearizedSequence": "flow",
+    "GeometricEuler": "nonlinear",
+    "RKMK4": "nonlinear",
+    "AdaptiveRKMK": "nonlinear",
     "solve": "flow",
     "assignment": "flow",
+    "rounding": "flow",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -122,10 +122,15 @@ def _spans(
 )
 @click.option("--rho", type=float, help="Scale of the distances (1).")
 @click.option("--time", type=float, metavar="T", help="Integration time: more is smoother (5).")
-@click.option("--tol", type=float, help="Tolerance of Taylor and of Krylov's halo (1e-4).")
-@click.option("--integrator", metavar="taylor|krylov|euler", help="Scheme (taylor).")
+@click.option("--tol", type=float, help="Of taylor, sequence and krylov's halo (1e-4).")
+@click.option(
+    "--integrator",
+    metavar="NAME",
+    help="Of the linearized flow: taylor (the default), krylov, euler; sequence: linearized anew N "
+    "times; of the nonlinear flow: geometric-euler, rkmk4.",
+)
 @click.option("--dim", type=int, metavar="M", help="Krylov dimension (10).")
-@click.option("--steps", type=int, metavar="N", help="Euler steps (50).")
+@click.option("--steps", type=int, metavar="N", help="Steps (euler 50, rkmk4 10, sequence 4).")
 @click.option(
     "--tile", type=int, metavar="N", help="Edge of a tile, which is a shard of the output."
 )

@@ -18,7 +18,7 @@ import numpy as np
 from . import levels, stencil
 from .dataterm import BadPixels, Classified, Clusters, DataTerm, Pending, Probabilities, usable
 from .features import Features
-from .flow import Integrator, Krylov, Taylor, project_krylov
+from .flow import Fixed, Integrator, Krylov, Taylor
 from .images import Image
 from .kernels import namespace, on_device, select, to_host
 from .kernels.numpy import Array, Offsets
@@ -40,7 +40,7 @@ class Settings:
     ----------
     offsets : neighborhood
     rho, time : float
-    integrator : Taylor, Krylov or Euler
+    integrator : as for `flow.solve`, but for those that look at the whole image
     device : "cpu" or "cuda"
     kernel : a kernel by name; by default the device's
     predictor : gives the weights; None: uniform ones
@@ -65,9 +65,8 @@ class Settings:
     @property
     def bound(self) -> float | None:
         """Gap between two values of log W0 + Z from which on a label is proven; None: never."""
-        if isinstance(self.integrator, Krylov):
-            return None
-        return self.integrator.bound(self.time) + ROUNDING * self.time
+        bound = self.integrator.bound(self.time)
+        return None if bound is None else bound + ROUNDING * self.time
 
 
 @dataclass(frozen=True)
@@ -197,16 +196,15 @@ def label_window(
         base = xp.empty_like(q)
         for plane, value in zip(base, settings.bias, strict=True):
             plane[...] = value
-    if isinstance(settings.integrator, Krylov):
-        z, _, _ = project_krylov(
-            kernels, weights, q, settings.offsets, settings.time, settings.integrator.dim
-        )
-        labels, confidence, gap = kernels.decide(z if base is None else base + z)
-    else:
-        p = settings.integrator.polynomial(settings.time)
+    integrator = settings.integrator
+    if isinstance(integrator, Fixed):
+        p = integrator.polynomial(settings.time)
         labels, confidence, gap = kernels.classify(
             weights, q, settings.offsets, p.coefficients, p.keep, p.scale, base
         )
+    else:
+        z = integrator.run(kernels, weights, q, settings.offsets, settings.time).z
+        labels, confidence, gap = kernels.decide(z if base is None else base + z)
     if valid is not None:
         labels[~valid] = 0
         confidence[~valid] = 0
@@ -420,8 +418,7 @@ def predicted_bytes(job: Job) -> int:
         held += 4 * neighbors
     # distances, weights (two shapes are kept), label, confidence, gap, neighbor counts, shares
     held += 4 * classes + 3 * 4 * neighbors + 2 + 4 + 4 + 8
-    if isinstance(job.settings.integrator, Krylov):
-        held += 4 * classes * (job.settings.integrator.dim + 8)
+    held += 4 * classes * job.settings.integrator.planes
     copies = 3 * image + 3 + (12 if job.certain else 0)  # labels, levels, encoded shards
     # read as stored and once more in the order of channels
     return PROCESS_BYTES + 2 * pixels * data + part * held + core * copies
