@@ -139,19 +139,24 @@ class Taylor(Fixed):
     def __post_init__(self) -> None:
         check_positive(tol=self.tol)
 
-    def terms(self, time: float) -> int:
-        """The degree n."""
+    def terms(self, time: float, contraction: float = CONTRACTION) -> int:
+        """The degree n; `contraction` is a."""
         check_time(time)
+        if time * contraction > LONGEST * CONTRACTION:
+            raise ValueError(
+                f"time {time:g} is too long for an operator of norm {contraction:g}: expected a "
+                f"product of at most {LONGEST * CONTRACTION:g}"
+            )
         n = 1
-        while self._tail(n, time) > self.tol:
+        while self._tail(n, time * contraction) > self.tol:
             n += 1
         return n
 
     @staticmethod
     @functools.cache
-    def _tail(n: int, time: float) -> float:
-        """sum_(k>n) (T a)^(k-1) / k!."""
-        x, total, k = time * CONTRACTION, 0.0, n + 1
+    def _tail(n: int, x: float) -> float:
+        """sum_(k>n) x^(k-1) / k! with x = T a."""
+        total, k = 0.0, n + 1
         while True:
             term = math.exp((k - 1) * math.log(x) - math.lgamma(k + 1))
             total += term
@@ -170,7 +175,7 @@ class Taylor(Fixed):
 
     def bound(self, time: float) -> float:
         """Bound of osc(Z - Z_n) at every pixel, with osc(S) <= 1."""
-        return time * self._tail(self.terms(time), time)
+        return time * self._tail(self.terms(time), time * CONTRACTION)
 
 
 @dataclass(frozen=True)
@@ -315,7 +320,7 @@ def solve(
     check_positive(time=time, rho=rho)
     integrator = integrator or Taylor()
     layers = integrator.steps if isinstance(integrator, LinearizedSequence) else 0
-    _check_planes(weights, distances, offsets, layers)
+    check_planes(weights, distances, offsets, layers)
     q = potential(distances, rho, w0)
     log_w0 = None if w0 is None else np.log(w0)
     return integrator.run(select(distances, kernel), weights, q, offsets, time, log_w0)
@@ -340,7 +345,8 @@ def rounding(z: Array, w0: Array = None) -> Array:
     return labels
 
 
-def _check_planes(weights: Array, distances: Array, offsets: Offsets, layers: int) -> None:
+def check_planes(weights: Array, distances: Array, offsets: Offsets, layers: int = 0) -> None:
+    """Refuse what does not fit; weights may be those of several `layers`, (layers, K, *grid)."""
     if len(distances) < 2:
         raise ValueError(f"distances need two classes or more, got shape {distances.shape}")
     expected = (len(offsets), *distances.shape[1:])
