@@ -380,6 +380,14 @@ def train(**given: Any) -> int:  # fmt: skip
 @click.option("--tol", type=float, default=1e-4, show_default=True, help="Tolerance of the flow.")
 @click.option("--loss", default="cosine", show_default=True, metavar="cosine|...")
 @click.option("--tau", type=float, default=0.0, show_default=True, help="Of the regularizer.")
+@click.option(
+    "--sequence",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Flows one after the other over T / N each, linearized anew, with weights of their own.",
+)
 @click.option("--steps", type=int, default=40, show_default=True, help="Steps at most.")
 @click.option("--names", metavar="FILE", help='JSON: {"0": "membrane", "255": "inside"}.')
 @click.option("--ignore", type=int, metavar="VALUE", help="Label value that is no class.")
@@ -410,7 +418,7 @@ def estimate(**given: Any) -> int:
         term = dataterm.Prototypes(tuple(map(tuple, rows)))
     how = estimation.Estimation(
         **{key: given[key] for key in (
-            "neighborhood", "time", "rho", "tol", "loss", "tau", "steps", "device"
+            "neighborhood", "time", "rho", "tol", "loss", "tau", "steps", "sequence", "device"
         )},
     )  # fmt: skip
     names = None if given["names"] is None else examples.read_names(given["names"])

@@ -18,7 +18,7 @@ import numpy as np
 from . import levels, stencil
 from .dataterm import BadPixels, Classified, Clusters, DataTerm, Pending, Probabilities, usable
 from .features import Features
-from .flow import Fixed, Integrator, Krylov, Taylor
+from .flow import Fixed, Integrator, Krylov, LinearizedSequence, Taylor
 from .images import Image
 from .kernels import namespace, on_device, select, to_host
 from .kernels.numpy import Array, Offsets
@@ -61,6 +61,13 @@ class Settings:
         """Pixels beyond a core whose weights and distances its labels depend on, an axis."""
         reach = self.integrator.reach(self.time)
         return tuple(reach * r for r in stencil.radius(self.offsets))
+
+    @property
+    def channels(self) -> int:
+        """Weights of a pixel where they were estimated: those of all flows of a sequence."""
+        scheme = self.integrator
+        flows = scheme.steps if isinstance(scheme, LinearizedSequence) else 1
+        return flows * len(self.offsets)
 
     @property
     def bound(self) -> float | None:
@@ -185,6 +192,8 @@ def label_window(
     if window.weights is not None:
         weights = window.weights if part is None else window.weights[:, *part]
         weights = xp.ascontiguousarray(weights, np.float32)
+        if len(weights) > len(settings.offsets):  # of each flow of a sequence
+            weights = weights.reshape(-1, len(settings.offsets), *grid)
     elif valid is None and xp is np:
         weights = _uniform(settings.offsets, grid)
     else:
@@ -414,8 +423,8 @@ def predicted_bytes(job: Job) -> int:
     if isinstance(job.term, Classified):
         held += 4 * 2 * job.term.trees.features + 8 * classes
     if job.weights is not None:
-        data += 4 * neighbors
-        held += 4 * neighbors
+        data += 4 * job.settings.channels
+        held += 4 * job.settings.channels
     # distances, weights (two shapes are kept), label, confidence, gap, neighbor counts, shares
     held += 4 * classes + 3 * 4 * neighbors + 2 + 4 + 4 + 8
     held += 4 * classes * job.settings.integrator.planes

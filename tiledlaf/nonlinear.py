@@ -164,6 +164,7 @@ class AdaptiveRKMK:
     ----------
     tol : float
         Of a step: the largest osc of the error's estimate over the pixels, relative to the step.
+        Above 1e-4 steps are too long for the estimates to be right.
     order : {3, 5}
         Pairs of Bogacki and Shampine, and of Dormand and Prince.
     entropy : float

@@ -153,9 +153,10 @@ def choose(
     held, here = notes["input"], image.fingerprint()
     if held and here and held != here:
         raise ValueError(f"{weights}: expected weights of {image.path}, got those of another image")
-    settings = make_settings(
-        notes["offsets"], ndim, notes["rho"], notes["time"], Taylor(notes["tol"]), device
-    )
+    scheme: Integrator = Taylor(notes["tol"])
+    if notes.get("sequence", 1) > 1:
+        scheme = LinearizedSequence(notes["sequence"], notes["tol"])
+    settings = make_settings(notes["offsets"], ndim, notes["rho"], notes["time"], scheme, device)
     found = model_file.classes_from(notes["classes"])
     term = _term_of(notes["term"], prototypes, probabilities)
     return Choice(term, settings, weights=source, classes=found)

@@ -70,13 +70,14 @@ def linearize_sequence(
     check_positive(rho=rho)
     for omega in weights:
         check_planes(omega, distances, offsets)
-    return _integrate(weights, potential(distances, rho, w0), offsets, times, way, kernel)
+    return integrate(weights, potential(distances, rho, w0), offsets, times, way, kernel)
 
 
-def _integrate(
+def integrate(
     weights: Sequence[Array], q: Array, offsets: Offsets, times: Sequence[float],
     way: Way | None, kernel: str | None,
 ) -> LinearizedSteps:  # fmt: skip
+    """`linearize_sequence` from q = log W0 - D / rho, and the time of each step."""
     steps: list[Linearization] = []
     z = 0 * q
     for omega, time in zip(weights, times, strict=True):
@@ -198,7 +199,7 @@ class _Stretch:
 
     def _look(self, stacked: Array) -> tuple[LinearizedSteps, np.ndarray]:
         """The flows at these weights, and the sums of the loss."""
-        found = _integrate(
+        found = integrate(
             _parts(stacked), self.q + self.start, self.offsets, self.times, self.way, self.kernel
         )
         found = LinearizedSteps(self.start + found.z, found.steps)
