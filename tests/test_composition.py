@@ -115,7 +115,7 @@ def test_in_parallel_a_layer_does_not_wait():
     """For a short time what comes over is T^2 / 2 times its rate, in sequence T^2."""
     layers, couplings, _ = problem("two layers", True)
     layers = [dataclasses.replace(layer, time=1e-4) for layer in layers]
-    alone = compose(layers, [0 * couplings[0]]).z[-1]
+    alone = compose(layers, [0 * couplings[0]], way=EXACT, kernel="numpy").z[-1]
     both = [
         compose(layers, couplings, parallel=parallel, way=EXACT, kernel="numpy").z[-1] - alone
         for parallel in (False, True)
@@ -135,7 +135,7 @@ def test_a_strong_coupling_gets_more_terms(strength, time):
     for tol in (1e-2, 1e-5):
         found = compose(layers, couplings, parallel=True, way=Polynomials(tol), kernel="numpy").z
         errors = [osc(a - b) for a, b in zip(found, exact, strict=True)]
-        assert 1e-9 * tol < errors[-1]
+        assert 1e-5 * tol * time < errors[-1]  # and not many more than needed
         assert max(errors) <= tol * time
 
 
@@ -331,6 +331,6 @@ def test_refusals():
         dataclasses.replace(layers[0], time=0)
     with pytest.raises(ValueError, match="rho must be a positive number, got -1"):
         dataclasses.replace(layers[0], rho=-1)
-    long = [dataclasses.replace(layer, time=100.0) for layer in layers]
-    with pytest.raises(ValueError, match="time 100 is too long for an operator of norm"):
-        compose(long, [100 * couplings[0]], parallel=True)
+    long = [dataclasses.replace(layer, time=900.0) for layer in layers]
+    with pytest.raises(ValueError, match=r"a coupling of norm .* is too strong for the time 900"):
+        compose(long, [1e9 * couplings[0]], parallel=True)

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .flow import CONTRACTION, check_planes, check_positive, check_time, potential
+from .flow import (
+    CONTRACTION,
+    STIFFEST,
+    Taylor,
+    check_planes,
+    check_positive,
+    check_time,
+    potential,
+)
 from .gradient import (
     Factors,
     Gradient,
@@ -154,20 +162,26 @@ class _Stacked:
         """Pi_0 S of all layers, (sum of J, *grid)."""
         return namespace(self.problems[0].s).concatenate([p.source for p in self.problems])
 
-    @property
-    def contraction(self) -> float:
-        """Bound of A in the largest osc of a layer, for all weights and data."""
-        return CONTRACTION + self._norm()
+    def powers(self, tol: float) -> tuple[int, float]:
+        """How many powers of A a tolerance asks for, and how fast they grow.
 
-    @property
-    def scale(self) -> float:
-        """Bound of A as it is."""
-        return max(p.scale for p in self.problems) + self._norm()
-
-    def _norm(self) -> float:
-        """Largest osc of M z with osc z = 1: half the 1-norm of a difference of two rows."""
-        rows = [abs(m[:, None] - m[None]).sum(axis=2).max() / 2 for m in self.matrices]
-        return float(max(rows))
+        With osc of layer l divided by mu^l the norm of A is at most 1/2 + norm / mu, for any mu;
+        an error in the last of N layers is then mu^(N-1) times as large.
+        """
+        # largest osc of M z with osc z = 1: half the 1-norm of a difference of two rows
+        norm = max(float(abs(m[:, None] - m[None]).sum(axis=2).max()) / 2 for m in self.matrices)
+        found = []
+        for mu in 2.0 ** np.arange(21):
+            a = CONTRACTION + norm / mu
+            if self.time * a <= STIFFEST:
+                finer = Taylor(tol / mu ** len(self.matrices))
+                found.append((finer.terms(self.time, a), norm / mu))
+        if not found:
+            raise ValueError(
+                f"a coupling of norm {norm:g} is too strong for the time {self.time:g}"
+            )
+        degree, coupled = min(found)
+        return degree, coupled + max(p.powers(tol)[1] for p in self.problems)
 
     def split(self, x: Array) -> list[Array]:
         """The blocks of all layers."""

@@ -23,6 +23,7 @@ from .simplex import project, replicator, softmax
 # a_osc(S_i) <= 1/2 for every S, so it needs no look at the image (R_p halves osc at most)
 CONTRACTION = 0.5
 LONGEST = 1000.0  # T; bounds overflow soon after, labels have settled long before
+STIFFEST = 600.0  # T a, which e^x must hold
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,10 @@ class Taylor(Fixed):
     def terms(self, time: float, contraction: float = CONTRACTION) -> int:
         """The degree n; `contraction` is a."""
         check_time(time)
-        if time * contraction > LONGEST * CONTRACTION:
+        if time * contraction > STIFFEST:
             raise ValueError(
                 f"time {time:g} is too long for an operator of norm {contraction:g}: expected a "
-                f"product of at most {LONGEST * CONTRACTION:g}"
+                f"product of at most {STIFFEST:g}"
             )
         n = 1
         while self._tail(n, time * contraction) > self.tol:

@@ -85,14 +85,8 @@ class System(Protocol):
         """b, an array of any shape."""
         ...
 
-    @property
-    def contraction(self) -> float:
-        """Bound of A in osc for all weights and data."""
-        ...
-
-    @property
-    def scale(self) -> float:
-        """Bound of A in osc as it is."""
+    def powers(self, tol: float) -> tuple[int, float]:
+        """How many powers of A a tolerance asks for, as `Taylor.terms`, and how fast they grow."""
         ...
 
     def operator(self, x: Array) -> Array:
@@ -152,15 +146,9 @@ class Problem:
         """Pi_0 S, and the drive."""
         return project(self.driven)
 
-    @property
-    def contraction(self) -> float:
-        """Bound of A in osc for all weights and data."""
-        return CONTRACTION
-
-    @property
-    def scale(self) -> float:
-        """Bound of A in osc as it is."""
-        return min(CONTRACTION, float(self.s.max()))  # CONTRACTION of NaN
+    def powers(self, tol: float) -> tuple[int, float]:
+        """How many powers of A a tolerance asks for, and how fast they grow in osc."""
+        return Taylor(tol).terms(self.time), min(CONTRACTION, float(self.s.max()))  # 1/2 of NaN
 
     def operator(self, x: Array) -> Array:
         """A x = R_S Omega x."""
@@ -191,9 +179,9 @@ class Polynomials:
     rank: int | None = None
     rank_tol: float = 1e-3
 
-    def degree(self, time: float, contraction: float = CONTRACTION) -> int:
+    def degree(self, time: float) -> int:
         """Powers of A, and neighborhood radii that Z(T) depends on."""
-        return Taylor(self.tol).terms(time, contraction)
+        return Taylor(self.tol).terms(time)
 
     def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array, bool], Gradient]]:
         """Z(T), and what gives the gradient."""
@@ -235,8 +223,8 @@ class Polynomials:
 
         The first row is that of Z, or of lbar, whose coefficients are the same.
         """
-        time, degree = system.time, self.degree(system.time, system.contraction)
-        scale = math.ceil(system.scale * GRID) / GRID
+        time, (degree, growth) = system.time, system.powers(self.tol)
+        scale = math.ceil(growth * GRID) / GRID
         left, sigma, right = _core(degree, time, scale)
         rank = _rank(sigma, self.rank, self.rank_tol)
         powers = scale ** -np.arange(degree)

@@ -141,7 +141,7 @@ class Window:
     image : (C, *grid), None where nothing depends on it
     probabilities : (J, *grid) or None
     valid : (*grid) bool or None
-    weights : (K, *grid) or None
+    weights : (K, *grid) or None; of a sequence those of all flows, one after the other
     """
 
     image: Array
