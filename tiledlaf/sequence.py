@@ -88,11 +88,12 @@ def integrate(
 
 def _times(time: float | Sequence[float], count: int) -> tuple[float, ...]:
     check_steps(count)
-    if isinstance(time, int | float):
-        return (time / count,) * count
-    if len(time) != count:
-        raise ValueError(f"expected the time of each of {count} steps, got {len(time)}")
-    return tuple(time)
+    given = np.asarray(time, np.float64)
+    if given.ndim == 0:
+        return (float(given) / count,) * count
+    if given.shape != (count,):
+        raise ValueError(f"expected the time of each of {count} steps, got {len(given)}")
+    return tuple(map(float, given))
 
 
 @dataclass(frozen=True)
