@@ -15,6 +15,7 @@ from tiledlaf.composition import Layer
 from tiledlaf.gradient import Dense, Kronecker, Polynomials, Spaces
 from tiledlaf.losses import Cosine, CrossEntropy
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BOX = stencil.box(3, 3)
 EXACT = Polynomials(1e-14, rank_tol=1e-16)
 ORDERS = pytest.mark.parametrize("parallel", [False, True], ids=["sequential", "parallel"])

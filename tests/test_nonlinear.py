@@ -34,6 +34,7 @@ from tiledlaf.nonlinear import mean_entropy
 from tiledlaf.options import data_term, integrator, make_settings
 from tiledlaf.plan import make_plan
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BOX = stencil.box(3, 3)
 CASES = ["box", "masked", "rings", "12 labels", "3-D masked", "one-sided", "one pixel"]
 CLASSICAL = (
