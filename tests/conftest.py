@@ -4,6 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Several threads of BLAS only wait for each other on small matrices."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -195,3 +195,35 @@ def test_learning_equals_the_reference(grid: Any, offsets: Any, dtype: Any) -> N
     for mine, theirs in pairs:
         mine = mine.get() if isinstance(mine, cupy.ndarray) else mine
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_other_flows():
+    """Nonlinear, in sequence and composed: those of the reference on the host."""
+    from tiledlaf import RKMK4, AdaptiveRKMK, LinearizedSequence, compose, linearize_sequence, solve
+    from tiledlaf.composition import Layer
+
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(9), (2, 24, 40)).transpose(0, 3, 1, 2).copy()
+    distances, g = rng.random((3, 24, 40)), rng.normal(size=(3, 24, 40))
+    offsets = box(3, 3)
+    there = [cupy.asarray(x) for x in (weights, distances, g)]
+    for scheme in (RKMK4(5), AdaptiveRKMK(1e-5), LinearizedSequence(2)):
+        expected = solve(weights[0], distances, offsets, integrator=scheme, kernel="numpy")
+        found = solve(there[0][0], there[1], offsets, integrator=scheme)
+        assert found.matvecs == expected.matvecs
+        np.testing.assert_allclose(found.z.get(), expected.z, atol=1e-12)
+    expected = linearize_sequence(weights, distances, offsets, kernel="numpy").gradient(g)
+    found = linearize_sequence(there[0], there[1], offsets).gradient(there[2])
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.tangent.get(), other.tangent, atol=1e-11)
+    coupling = rng.normal(size=(3, 3))
+    for parallel in (False, True):
+        results = [
+            compose(
+                [Layer(w, d, offsets, 2.0) for w in ws], [coupling], parallel=parallel, kernel=name
+            ).gradient(direction)
+            for ws, d, direction, name in ((weights, distances, g, "numpy"), (*there, "cupy"))
+        ]
+        np.testing.assert_allclose(results[1].couplings, results[0].couplings, rtol=1e-9)
+        for one, other in zip(results[1].layers, results[0].layers, strict=True):
+            np.testing.assert_allclose(one.tangent.get(), other.tangent, atol=1e-10)

@@ -14,6 +14,7 @@ from voronoi import lines
 from tiledlaf import cluster, estimation, evaluate, examples, label, ngff
 from tiledlaf.dataterm import Probabilities, Prototypes
 from tiledlaf.estimation import Estimation
+from tiledlaf.gradient import Polynomials
 
 SHAPE = (96, 112)
 
@@ -225,6 +226,75 @@ def test_the_regularizer_keeps_weights_near_uniform(here):
         for tau in (0.0, 1e-4)
     ]
     assert spread[1] < 0.7 * spread[0]
+
+
+# Sequences
+
+
+def test_a_sequence_by_tiles(here):
+    """Weights of three flows: by tiles those of the whole, and so are labels made with them."""
+    image, labels = lines(SHAPE, seed=4)
+    how = {"sequence": 3, "time": 2.0, "tol": 1e-2, "steps": 4}
+    whole, expected = estimated(image, labels, "whole.zarr", tile=512, **how)
+    assert expected.shape == (27, *SHAPE)
+    for n in range(3):
+        check_weights(expected[9 * n : 9 * (n + 1)])
+    # each flow has weights of its own
+    assert np.abs(expected[:9] - expected[18:]).max() > 0.05
+    tiled, found = estimated(image, labels, "tiled.zarr", tile=32, **how)
+    np.testing.assert_allclose(tiled.losses, whole.losses, rtol=1e-9)
+    assert np.abs(found - expected).max() < 1e-5
+    assert (np.diff(whole.losses) < 0).all()
+    assert whole.losses[-1] < 0.5 * whole.losses[0]
+    one = label(image, weights="whole.zarr", tile=4096, confidence=True)
+    assert (one[0] - 1 != labels).mean() == pytest.approx(whole.wrong[1], abs=2e-4)
+    for tile in (16, 50):
+        many = label(image, weights="whole.zarr", tile=tile, confidence=True, workers=2)
+        np.testing.assert_array_equal(many[0], one[0])
+        np.testing.assert_array_equal(many[1].view("u4"), one[1].view("u4"))
+
+
+def test_the_steps_of_a_sequence_are_those_of_the_whole_array(files):
+    """The same first step as by hand: the gradient of all flows, end to end."""
+    from tiledlaf import LinearizedSequence, linearize_sequence, solve, stencil
+    from tiledlaf.dataterm import Prototypes
+    from tiledlaf.losses import Cosine
+    from tiledlaf.optimizers import Descent
+
+    image, labels = files
+    term = Prototypes(((0.0,), (1.0,)), 1.0)
+    how = {"sequence": 2, "time": 2.0, "tol": 1e-3, "steps": 1, "rate": 0.5}
+    reached, found = estimated(image, labels, term=term, **how)
+    distances = np.stack([image, image - 1]) ** 2
+    weights = [stencil.uniform(stencil.box(3, 3), SHAPE)] * 2
+    flows = linearize_sequence(
+        weights, distances, stencil.box(3, 3), time=2.0, way=Polynomials(1e-3)
+    )
+    loss, target = Cosine(), labels.astype(int) + 1
+    sums = loss.sums(flows.z, target)
+    assert reached.losses[0] == pytest.approx(loss.value(sums), rel=1e-5)
+    tangents = [one.tangent for one in flows.gradient(loss.gradient(flows.z, target, sums))]
+    h = 0.5 / max(abs(t).max() for t in tangents)
+    moved = [Descent().move(w, t, h) for w, t in zip(weights, tangents, strict=True)]
+    np.testing.assert_allclose(found, np.concatenate(moved), atol=2e-5)
+    z = solve(
+        np.stack(moved), distances, stencil.box(3, 3), time=2.0,
+        integrator=LinearizedSequence(2, 1e-3),
+    ).z  # fmt: skip
+    assert reached.losses[1] == pytest.approx(loss.value(loss.sums(z, target)), rel=1e-4)
+
+
+def test_a_sequence_through_the_command_line(files):
+    command = ("estimate", "image.tif", "labels.tif", "w.zarr", "--sequence")
+    refused("expected 1 or more as sequence, got 0", *command, "0")
+    assert run(*command, "2", "--steps", "3", "--time", "2", "--tol", "1e-2").code == 0
+    planned = run("label", "image.tif", "out.zarr", "--weights", "w.zarr", "--dry-run")
+    assert "LinearizedSequence, steps 2, tol 0.01, T 2" in planned.out
+    found = run("label", "image.tif", "out.zarr", "--weights", "w.zarr", "--tile", "40")
+    assert found.code == 0, found
+    labels = np.asarray(ngff.open_array("out.zarr", "labels/tiledlaf/0")[:])
+    np.testing.assert_array_equal(labels, label(files[0], weights="w.zarr"))
+    assert (labels - 1 != files[1]).mean() < 0.02
 
 
 # Labels and pixels

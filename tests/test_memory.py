@@ -41,6 +41,8 @@ print(max(r["peak_mib"] for r in records), predicted_bytes(plan.job) / 2**20)
         (None, 12, "3x3", "taylor"),
         (2, None, "rings:3,7", "euler"),
         (4, None, "3x3", "krylov"),
+        (4, None, "3x3", "rkmk4"),
+        (3, None, "3x3", "sequence"),
     ],
 )
 def test_peak_is_under_the_prediction(tmp_path, classes, probabilities, neighborhood, integrator):

@@ -13,7 +13,9 @@ _PUBLIC = {
     "Model": "model",
     "estimate": "estimation",
     "label": "labeling",
+    "compose": "composition",
     "linearize": "gradient",
+    "linearize_sequence": "sequence",
     "load": "model",
     "train": "training",
     "Summary": "labeling",
@@ -22,8 +24,13 @@ _PUBLIC = {
     "Taylor": "flow",
     "Krylov": "flow",
     "Euler": "flow",
+    "LinearizedSequence": "flow",
+    "GeometricEuler": "nonlinear",
+    "RKMK4": "nonlinear",
+    "AdaptiveRKMK": "nonlinear",
     "solve": "flow",
     "assignment": "flow",
+    "rounding": "flow",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -188,10 +188,15 @@ def _say_where(pool: Any) -> None:
 )
 @click.option("--rho", type=float, help="Scale of the distances (1).")
 @click.option("--time", type=float, metavar="T", help="Integration time: more is smoother (5).")
-@click.option("--tol", type=float, help="Tolerance of Taylor and of Krylov's halo (1e-4).")
-@click.option("--integrator", metavar="taylor|krylov|euler", help="Scheme (taylor).")
+@click.option("--tol", type=float, help="Of taylor, sequence and krylov's halo (1e-4).")
+@click.option(
+    "--integrator",
+    metavar="NAME",
+    help="Of the linearized flow: taylor (the default), krylov, euler; sequence: linearized anew N "
+    "times; of the nonlinear flow: geometric-euler, rkmk4.",
+)
 @click.option("--dim", type=int, metavar="M", help="Krylov dimension (10).")
-@click.option("--steps", type=int, metavar="N", help="Euler steps (50).")
+@click.option("--steps", type=int, metavar="N", help="Steps (euler 50, rkmk4 10, sequence 4).")
 @click.option(
     "--tile", type=int, metavar="N", help="Edge of a tile, which is a shard of the output."
 )
@@ -453,6 +458,14 @@ def train(**given: Any) -> int:  # fmt: skip
 @click.option("--tol", type=float, default=1e-4, show_default=True, help="Tolerance of the flow.")
 @click.option("--loss", default="cosine", show_default=True, metavar="cosine|...")
 @click.option("--tau", type=float, default=0.0, show_default=True, help="Of the regularizer.")
+@click.option(
+    "--sequence",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Flows one after the other over T / N each, linearized anew, with weights of their own.",
+)
 @click.option("--steps", type=int, default=40, show_default=True, help="Steps at most.")
 @click.option("--names", metavar="FILE", help='JSON: {"0": "membrane", "255": "inside"}.')
 @click.option("--ignore", type=int, metavar="VALUE", help="Label value that is no class.")
@@ -483,7 +496,7 @@ def estimate(**given: Any) -> int:
         term = dataterm.Prototypes(tuple(map(tuple, rows)))
     how = estimation.Estimation(
         **{key: given[key] for key in (
-            "neighborhood", "time", "rho", "tol", "loss", "tau", "steps", "device"
+            "neighborhood", "time", "rho", "tol", "loss", "tau", "steps", "sequence", "device"
         )},
     )  # fmt: skip
     names = None if given["names"] is None else examples.read_names(given["names"])

@@ -22,6 +22,7 @@ from . import (
     losses,
     ngff,
     redaction,
+    sequence,
     stencil,
     stores,
 )
@@ -31,11 +32,12 @@ from .examples import Class, Example
 from .flow import check_positive, check_time
 from .gradient import Polynomials
 from .images import Image
-from .kernels import on_device, to_host
+from .kernels import namespace, on_device, to_host
 from .lessons import Course, Lesson, Lot, Reading
 from .model import entries
 from .ngff import Pyramid
 from .optimizers import Descent
+from .sequence import LinearizedSteps
 from .syllabus import Progress
 from .tiles import Grid
 from .training import tree_sum
@@ -57,6 +59,7 @@ class Estimation:
     step : "tangent" or "exponential", as for `Descent`
     rate : largest change of log Omega in the first step
     steps : at most; it stops earlier where the loss no longer falls
+    sequence : linearized flows, each from where the one before ends, with weights of its own
     """
 
     neighborhood: Any = "3x3"
@@ -70,12 +73,13 @@ class Estimation:
     steps: int = 40
     tile: int = TILE
     device: str = "cpu"
+    sequence: int = 1
 
     def __post_init__(self) -> None:
         check_positive(rho=self.rho)
         if not (self.tau >= 0 and math.isfinite(self.tau)):
             raise ValueError(f"tau must be 0 or a positive number, got {self.tau}")
-        for name in ("steps", "tile"):
+        for name in ("steps", "tile", "sequence"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected 1 or more as {name}, got {getattr(self, name)}")
 
@@ -101,6 +105,7 @@ class _Work:
     course: Course
     descent: Descent
     tau: float
+    sequence: int
     source: Image
     target: str
     sums: np.ndarray | None = None
@@ -141,7 +146,8 @@ def estimate(
     classes = examples.classes(sorted({v for t in tables for v in t}), names, ignore)
     way = Polynomials(how.tol)
     course = Course(classes, offsets, how.rho, how.time, way, losses.make(how.loss), how.device)
-    reach = 2 * way.degree(how.time) - 1
+    # forward and back through all flows; Z is wanted at the neighbors of a pixel, not its own
+    reach = 2 * how.sequence * way.degree(how.time / how.sequence) - 1
     halo = tuple(reach * r for r in stencil.radius(offsets))
     lots = [Lot(0, tile) for tile in _tiles(grid, halo, how.tile)]
     found = _term(term, pool, example, classes, lots, seed)
@@ -154,8 +160,8 @@ def estimate(
         result = _descend(pool, how, course, items, partial, example.image, tiles, say)
         notes = {
             "offsets": [list(o) for o in offsets], "rho": how.rho, "time": how.time,
-            "tol": how.tol, "term": dataterm.describe(found), "classes": entries(classes),
-            "input": example.image.fingerprint(),
+            "tol": how.tol, "sequence": how.sequence, "term": dataterm.describe(found),
+            "classes": entries(classes), "input": example.image.fingerprint(),
         }  # fmt: skip
         ngff.write_notes(partial[0], "", {"weights": notes})
         os.rename(partial[0], store)
@@ -193,8 +199,9 @@ def _descend(
 ) -> Estimated:  # fmt: skip
     """Double-buffered descent: a step reads one store and writes the other."""
     descent = Descent(how.step, how.rate)
-    buffers = [_buffer(path, image, tiles, len(course.offsets)) for path in partial]
-    work = _Work(course, descent, how.tau, buffers[0], partial[0])
+    channels = how.sequence * len(course.offsets)
+    buffers = [_buffer(path, image, tiles, channels) for path in partial]
+    work = _Work(course, descent, how.tau, how.sequence, buffers[0], partial[0])
     pool.each(_start, work, items)
 
     def look(source: Image) -> tuple[float, np.ndarray]:
@@ -239,26 +246,36 @@ def _buffer(path: str, image: Image, tiles: Grid, neighbors: int) -> Image:
 
 
 def _write(work: _Work, lot: Lot, weights: Any) -> None:
-    box = (slice(None), *lot.tile.core)
-    ngff.write(work.target, "0", box, to_host(weights)[:, *lot.tile.inner])
+    """Write the core of weights (K, N, *window) as N K channels, flow after flow."""
+    core = to_host(weights)[:, :, *lot.tile.inner].swapaxes(0, 1)
+    ngff.write(work.target, "0", (slice(None), *lot.tile.core), core.reshape(-1, *core.shape[2:]))
 
 
 def _start(work: _Work, item: tuple[Lesson, Lot]) -> None:
     """Uniform weights."""
     lesson, lot = item
-    _write(work, lot, lesson.uniform)
+    _write(work, lot, np.stack([to_host(lesson.uniform)] * work.sequence, axis=1))
 
 
 def _near(work: _Work, item: tuple[Lesson, Lot]) -> tuple[Lesson, Any]:
-    """The lesson and its weights."""
+    """The lesson and its weights, (K, N, *window): a row of weights is the first axis."""
     lesson, lot = item
-    return lesson, on_device(work.course.device)(work.source.read(lot.tile.window))
+    held = on_device(work.course.device)(work.source.read(lot.tile.window))
+    return lesson, held.reshape(work.sequence, -1, *held.shape[1:]).swapaxes(0, 1)
+
+
+def _linearize(work: _Work, lesson: Lesson, weights: Any) -> LinearizedSteps:
+    course, count = work.course, work.sequence
+    return sequence.integrate(
+        weights.swapaxes(0, 1), lesson.q, course.offsets, (course.time / count,) * count,
+        course.way, course.kernel,
+    )  # fmt: skip
 
 
 def _sums(work: _Work, item: tuple[Lesson, Lot]) -> np.ndarray:
     """Sums of the loss over the core, wrong and labeled pixels, and the regularizer."""
     (lesson, weights), lot = _near(work, item), item[1]
-    found = lessons.linearize(work.course, lesson, weights)
+    found = _linearize(work, lesson, weights)
     target = lesson.target.copy()
     outside = np.ones(target.shape, bool)
     outside[lot.tile.inner] = False
@@ -266,7 +283,7 @@ def _sums(work: _Work, item: tuple[Lesson, Lot]) -> np.ndarray:
     zero = np.zeros(len(work.course.classes))
     value = 0.0
     if work.tau:
-        value, _ = losses.regularizer(weights[:, *lot.tile.inner], work.tau)
+        value, _ = losses.regularizer(weights[:, :, *lot.tile.inner], work.tau)
     return np.concatenate(
         [work.course.loss.sums(found.z, target), lessons.wrong(found.z, target, zero), [value]]
     )
@@ -275,9 +292,9 @@ def _sums(work: _Work, item: tuple[Lesson, Lot]) -> np.ndarray:
 def _direction(work: _Work, item: tuple[Lesson, Lot]) -> tuple[Any, Any]:
     lesson, weights = _near(work, item)
     assert work.sums is not None
-    found = lessons.linearize(work.course, lesson, weights)
+    found = _linearize(work, lesson, weights)
     g = work.course.loss.gradient(found.z, lesson.target, work.sums)
-    tangent = found.gradient(g).tangent
+    tangent = namespace(g).stack([one.tangent for one in found.gradient(g)], axis=1)
     if work.tau:
         tangent = tangent + losses.regularizer(weights, work.tau)[1]
     return weights, work.descent.direction(tangent, weights)
@@ -285,7 +302,7 @@ def _direction(work: _Work, item: tuple[Lesson, Lot]) -> tuple[Any, Any]:
 
 def _largest(work: _Work, item: tuple[Lesson, Lot]) -> float:
     _, direction = _direction(work, item)
-    return float(abs(direction[:, *item[1].tile.inner]).max())
+    return float(abs(direction[:, :, *item[1].tile.inner]).max())
 
 
 def _update(work: _Work, item: tuple[Lesson, Lot]) -> None:

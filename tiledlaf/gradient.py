@@ -13,14 +13,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
 
 from .flow import CONTRACTION, Taylor, potential
 from .kernels import select
-from .kernels.numpy import Array, Offsets, namespace
+from .kernels.numpy import Array, Offsets, namespace, opposite, transpose, whole
 from .krylov import Basis, arnoldi, combine, phi_core
 from .simplex import project, replicator
 
@@ -40,11 +40,16 @@ class Gradient:
     singular_values : (r,) float64
         Of the core, all of them before it was cut to its rank.
     rank : int
+    potential, source : (J, *grid) or None
+        dL/dQ with Q = log W0 - D / rho, and dL/db of what is added to the source, up to a
+        constant of each pixel; where they were asked for.
     """
 
     tangent: Array
     singular_values: np.ndarray
     rank: int
+    potential: Array | None = None
+    source: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -57,21 +62,70 @@ class Linearization:
     """
 
     z: Array
-    _pull: Callable[[Array], Gradient]
+    _pull: Callable[[Array, bool], Gradient]
 
-    def gradient(self, g: Array) -> Gradient:
-        """The gradient in the weights of a loss with the gradient g in Z(T), (J, *grid)."""
-        return self._pull(g)
+    def gradient(self, g: Array, inputs: bool = False) -> Gradient:
+        """The gradient in the weights of a loss with the gradient g in Z(T), (J, *grid).
+
+        With `inputs` also that in what the flow is given, `potential` and `source`.
+        """
+        return self._pull(g, inputs)
+
+
+class System(Protocol):
+    """Z' = A Z + b: all that a way has to know."""
+
+    @property
+    def time(self) -> float:
+        """T."""
+        ...
+
+    @property
+    def source(self) -> Array:
+        """b, an array of any shape."""
+        ...
+
+    def powers(self, tol: float) -> tuple[int, float]:
+        """How many powers of A a tolerance asks for, as `Taylor.terms`, and how fast they grow."""
+        ...
+
+    def operator(self, x: Array) -> Array:
+        """A x."""
+        ...
+
+    def adjoint(self, y: Array) -> Array:
+        """A^T y."""
+        ...
+
+
+@dataclass(frozen=True)
+class Factors:
+    """G = sum of u_r (x) z_r, and lbar.
+
+    Attributes
+    ----------
+    u, z : lists of r arrays like the source
+    total : like the source
+        lbar.
+    singular_values : float64
+    """
+
+    u: list[Array]
+    z: list[Array]
+    total: Array
+    singular_values: np.ndarray
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What every way is given: the flow at its weights.
+    """The flow at its weights, Z' = A Z + Pi_0 S + drive.
 
     Attributes
     ----------
     kernels : sibling
     weights, q, s : (K, *grid) and (J, *grid)
+    drive : (J, *grid) or None
+        Tangent: labels of a pixel sum to 0.
     """
 
     kernels: ModuleType
@@ -80,11 +134,21 @@ class Problem:
     s: Array
     offsets: Offsets
     time: float
+    drive: Array | None = None
+
+    @property
+    def driven(self) -> Array:
+        """The source up to a constant of each pixel."""
+        return self.s if self.drive is None else self.s + self.drive
 
     @property
     def source(self) -> Array:
-        """Pi_0 S."""
-        return project(self.s)
+        """Pi_0 S, and the drive."""
+        return project(self.driven)
+
+    def powers(self, tol: float) -> tuple[int, float]:
+        """How many powers of A a tolerance asks for, and how fast they grow in osc."""
+        return Taylor(tol).terms(self.time), min(CONTRACTION, float(self.s.max()))  # 1/2 of NaN
 
     def operator(self, x: Array) -> Array:
         """A x = R_S Omega x."""
@@ -119,31 +183,79 @@ class Polynomials:
         """Powers of A, and neighborhood radii that Z(T) depends on."""
         return Taylor(self.tol).terms(time)
 
-    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], Gradient]]:
+    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array, bool], Gradient]]:
         """Z(T), and what gives the gradient."""
-        degree = self.degree(problem.time)
-        largest = min(CONTRACTION, float(problem.s.max()))  # CONTRACTION of NaN
-        contraction = math.ceil(largest * GRID) / GRID
-        left, sigma, right = _core(degree, problem.time, contraction)
-        rank = _rank(sigma, self.rank, self.rank_tol)
-        powers = contraction ** -np.arange(degree)
-        # first row: Z, or lbar, whose coefficients are the same
-        orders = np.arange(1, degree + 1)
-        first = np.exp(orders * math.log(problem.time) - _log_factorial(orders))
-        table = np.vstack([first, right[:, :rank].T * powers])
-        given = (problem.weights, problem.s)
-        z, others = problem.kernels.chain(*given, problem.s, problem.offsets, table)
+        forward, backward, sigma = self._tables(problem)
+        given, offsets = (problem.weights, problem.s), problem.offsets
+        z, others = problem.kernels.chain(*given, problem.driven, offsets, forward)
 
-        def pull(g: Array) -> Gradient:
-            table = np.vstack([first, (left[:, :rank] * sigma[:rank]).T * powers])
-            tangent = problem.kernels.pull(*given, problem.q, others, g, problem.offsets, table)
-            return Gradient(tangent, sigma, rank)
+        def pull(g: Array, inputs: bool) -> Gradient:
+            if not inputs:
+                tangent = problem.kernels.pull(*given, problem.q, others, g, offsets, backward)
+                return Gradient(tangent, sigma, len(backward) - 1)
+            # lbar = sum of c_k (A^T)^k g is c_0 g + Omega^T sum of c_(k+1) y_k, y_k = R_S (A^T)^k g
+            first = backward[0]
+            table = np.vstack([backward, np.append(first[1:], 0)])
+            turned = transpose(problem.weights, offsets)
+            source, rest = problem.kernels.chain(
+                turned, problem.s, replicator(problem.s, g), opposite(offsets), table
+            )
+            *p, last = (project(y) for y in whole(rest))  # what R_S gives sums to 0
+            total = g.dtype.type(first[0]) * g
+            total += problem.kernels.adjoint(problem.weights, last, offsets)
+            return _gradient(problem, namespace(g).stack(p), others, source, sigma, total)
+
+        return z, pull
+
+    def factor(self, system: System) -> tuple[Array, Callable[[Array], Factors]]:
+        """Z(T), and what gives the factors of G."""
+        forward, backward, sigma = self._tables(system)
+        z, *right = _powers(system.operator, system.source, forward)
+
+        def pull(g: Array) -> Factors:
+            total, *left = _powers(system.adjoint, g, backward)
+            return Factors(left, right, total, sigma)
+
+        return z, pull
+
+    def _tables(self, system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Coefficients of the powers of A and of A^T, (1 + r, n), and the singular values.
+
+        The first row is that of Z, or of lbar, whose coefficients are the same.
+        """
+        time, (degree, growth) = system.time, system.powers(self.tol)
+        scale = math.ceil(growth * GRID) / GRID
+        left, sigma, right = _core(degree, time, scale)
+        rank = _rank(sigma, self.rank, self.rank_tol)
+        powers = scale ** -np.arange(degree)
+        orders = np.arange(1, degree + 1)
+        first = np.exp(orders * math.log(time) - _log_factorial(orders))
+        return (
+            np.vstack([first, right[:, :rank].T * powers]),
+            np.vstack([first, (left[:, :rank] * sigma[:rank]).T * powers]),
+            sigma,
+        )
+
+
+class _Factored:
+    """Ways that know A by its products only."""
+
+    def factor(self, system: System) -> tuple[Array, Callable[[Array], Factors]]:
+        """Z(T), and what gives the factors of G."""
+        raise NotImplementedError
+
+    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array, bool], Gradient]]:
+        """Z(T), and what gives the gradient."""
+        z, factors = self.factor(problem)
+
+        def pull(g: Array, inputs: bool) -> Gradient:
+            return pulled(problem, factors(g), inputs)
 
         return z, pull
 
 
 @dataclass(frozen=True)
-class Spaces:
+class Spaces(_Factored):
     """Two Krylov spaces, of (A, b) and of (A^T, g), with the core of Benzi and Simoncini (3.42).
 
     Attributes
@@ -159,25 +271,25 @@ class Spaces:
     rank: int | None = None
     rank_tol: float = 0.0
 
-    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], Gradient]]:
-        """Z(T), and what gives the gradient."""
-        forward = arnoldi(problem.operator, problem.source, self.dim)
-        z = combine(phi_core(forward, problem.time)[0], forward.vectors, problem.source)
+    def factor(self, system: System) -> tuple[Array, Callable[[Array], Factors]]:
+        """Z(T), and what gives the factors of G."""
+        forward = arnoldi(system.operator, system.source, self.dim)
+        z = combine(phi_core(forward, system.time)[0], forward.vectors, system.source)
 
-        def pull(g: Array) -> Gradient:
-            backward = arnoldi(problem.adjoint, g, self.dim)
-            core, lbar = _integral(backward, forward, problem.time)
+        def pull(g: Array) -> Factors:
+            backward = arnoldi(system.adjoint, g, self.dim)
+            core, lbar = _integral(backward, forward, system.time)
             left, sigma, right = np.linalg.svd(core)
             rank = _rank(sigma, self.rank, self.rank_tol)
             u = [combine(c, backward.vectors, g) for c in (left[:, :rank] * sigma[:rank]).T]
             v = [combine(c, forward.vectors, g) for c in right[:rank]]
-            return _tangent(problem, u, v, combine(lbar, backward.vectors, g), sigma)
+            return Factors(u, v, combine(lbar, backward.vectors, g), sigma)
 
         return z, pull
 
 
 @dataclass(frozen=True)
-class Kronecker:
+class Kronecker(_Factored):
     """A Krylov space of the Kronecker sum -calA^T (+) calA; for tiny grids.
 
     Attributes
@@ -187,9 +299,9 @@ class Kronecker:
 
     dim: int = 20
 
-    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], Gradient]]:
-        """Z(T), and what gives the gradient."""
-        matrix = _bordered(problem)
+    def factor(self, system: System) -> tuple[Array, Callable[[Array], Factors]]:
+        """Z(T), and what gives the factors of G."""
+        matrix = _bordered(system)
 
         def derivative(direction: np.ndarray) -> np.ndarray:
             # integral of exp((1-s) M) E exp(s M) ds = exp(M) phi(ad) E, ad X = X M - M X
@@ -199,22 +311,22 @@ class Kronecker:
             found: np.ndarray = scipy.linalg.expm(m) @ combine(core, basis.vectors, direction)
             return found
 
-        return _dense(problem, matrix, derivative)
+        return _dense(system, matrix, derivative)
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(_Factored):
     """The exact gradient by the Frechet derivative of the dense exponential; for tiny grids."""
 
-    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array], Gradient]]:
-        """Z(T), and what gives the gradient."""
-        matrix = _bordered(problem)
+    def factor(self, system: System) -> tuple[Array, Callable[[Array], Factors]]:
+        """Z(T), and what gives the factors of G."""
+        matrix = _bordered(system)
 
         def derivative(direction: np.ndarray) -> np.ndarray:
             found: np.ndarray = scipy.linalg.expm_frechet(matrix.T, direction, compute_expm=False)
             return found
 
-        return _dense(problem, matrix, derivative)
+        return _dense(system, matrix, derivative)
 
 
 Way = Polynomials | Spaces | Kronecker | Dense
@@ -251,14 +363,21 @@ def linearize(
 
 def linearize_at(
     weights: Array, q: Array, offsets: Offsets, time: float, way: Way | None = None,
-    kernel: str | None = None,
+    kernel: str | None = None, drive: Array | None = None,
 ) -> Linearization:  # fmt: skip
-    """`linearize` from q = log W0 - D / rho."""
+    """`linearize` from q = log W0 - D / rho, with a `drive` added to the source."""
+    way = way or Polynomials()
+    return Linearization(*way.linearize(problem_at(weights, q, offsets, time, kernel, drive)))
+
+
+def problem_at(
+    weights: Array, q: Array, offsets: Offsets, time: float, kernel: str | None = None,
+    drive: Array | None = None,
+) -> Problem:  # fmt: skip
+    """The linearized flow at its weights from q = log W0 - D / rho."""
     kernels = select(q, kernel)
     s = kernels.similarity(weights, q, offsets)
-    return Linearization(
-        *(way or Polynomials()).linearize(Problem(kernels, weights, q, s, offsets, time))
-    )
+    return Problem(kernels, weights, q, s, offsets, time, drive)
 
 
 def euclidean(tangent: Array, weights: Array) -> Array:
@@ -302,47 +421,74 @@ def _integral(backward: Basis, forward: Basis, time: float) -> tuple[np.ndarray,
     return found[:mp, mp : mp + mq], found[:mp, mp + mq]
 
 
-def _tangent(
-    problem: Problem, u: list[Array], z: list[Array], lbar: Array, sigma: np.ndarray
-) -> Gradient:
-    xp = namespace(problem.s)
+def _powers(apply: Callable[[Array], Array], start: Array, table: np.ndarray) -> list[Array]:
+    """Polynomials of an operator, several at once: sum over l of table[r, l] A^l start."""
+    number, u = start.dtype.type, start
+    out = [number(c) * u for c in table[:, 0]]
+    for column in table.T[1:]:
+        u = apply(u)
+        for total, c in zip(out, column, strict=True):
+            total += number(c) * u
+    return out
+
+
+def pulled(problem: Problem, factors: Factors, inputs: bool = False) -> Gradient:
+    """The gradient from the factors of G; with `inputs` that in all that the flow is given."""
+    xp, u, z = namespace(problem.s), factors.u, factors.z
     if not u:  # one of the two factors is 0
-        u = z = [0 * lbar]
+        u = z = [0 * factors.total]
     p = xp.stack([replicator(problem.s, x) for x in u])
-    tangent = problem.kernels.products(
-        problem.weights, problem.s, problem.q, p, xp.stack([x[:-1] - x[-1] for x in z]),
-        replicator(problem.s, lbar),
-        problem.offsets,
-    )  # fmt: skip
-    return Gradient(tangent, sigma, len(p))
+    rest = xp.stack([x[:-1] - x[-1] for x in z])
+    found = p, rest, replicator(problem.s, factors.total), factors.singular_values
+    return _gradient(problem, *found, factors.total if inputs else None)
 
 
-def _bordered(problem: Problem) -> np.ndarray:
+def _gradient(
+    problem: Problem, p: Array, z: Array, source: Array, sigma: np.ndarray, lbar: Array | None
+) -> Gradient:
+    """The gradient from p_r = R_S u_r, z_r and R_S lbar; with lbar that in the inputs too.
+
+    As the kernels' `products` take them: z_r less its last label's plane.
+    """
+    kernels, weights, s, offsets = problem.kernels, problem.weights, problem.s, problem.offsets
+    tangent = kernels.products(weights, s, problem.q, p, z, source, offsets)
+    if lbar is None:
+        return Gradient(tangent, sigma, len(p))
+    response = source.copy()  # R_S dL/dS, as in the kernel
+    for a, b in zip(p, whole(z), strict=True):
+        x = kernels.average(weights, b, offsets)
+        response += a * (x - (s * x).sum(axis=0)) - s * (a * x).sum(axis=0)
+    potential = kernels.adjoint(weights, response, offsets)
+    return Gradient(tangent, sigma, len(p), potential, lbar)
+
+
+def _bordered(system: System) -> np.ndarray:
     """[[T A, T b], [0, 0]] as a dense matrix, by applying A to unit vectors."""
-    size, shape = problem.s.size, problem.s.shape
+    source = system.source
+    size = source.size
     matrix = np.zeros((size + 1, size + 1))
     for column in range(size):
-        unit = np.zeros(size, problem.s.dtype)
+        unit = np.zeros(size, source.dtype)
         unit[column] = 1
-        matrix[:size, column] = problem.operator(unit.reshape(shape)).ravel()
-    matrix[:size, size] = problem.source.ravel()
-    return problem.time * matrix
+        matrix[:size, column] = system.operator(unit.reshape(source.shape)).ravel()
+    matrix[:size, size] = source.ravel()
+    return system.time * matrix
 
 
 def _dense(
-    problem: Problem, matrix: np.ndarray, derivative: Callable[[np.ndarray], np.ndarray]
-) -> tuple[Array, Callable[[Array], Gradient]]:
-    shape, dtype = problem.s.shape, problem.s.dtype
+    system: System, matrix: np.ndarray, derivative: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Array, Callable[[Array], Factors]]:
+    shape, dtype = system.source.shape, system.source.dtype
 
-    def pull(g: Array) -> Gradient:
+    def pull(g: Array) -> Factors:
         direction = np.zeros_like(matrix)
         direction[:-1, -1] = g.ravel()
-        found = problem.time * derivative(direction)
+        found = system.time * derivative(direction)
         left, sigma, right = np.linalg.svd(found[:-1, :-1])
         rank = _rank(sigma, None, 1e-15)
         u = [x.reshape(shape).astype(dtype) for x in (left[:, :rank] * sigma[:rank]).T]
         v = [x.reshape(shape).astype(dtype) for x in right[:rank]]
-        return _tangent(problem, u, v, found[:-1, -1].reshape(shape).astype(dtype), sigma)
+        return Factors(u, v, found[:-1, -1].reshape(shape).astype(dtype), sigma)
 
     z = scipy.linalg.expm(matrix)[:-1, -1].reshape(shape).astype(dtype)
     return z, pull

@@ -21,7 +21,7 @@ import numpy as np
 from . import levels, stencil
 from .dataterm import BadPixels, Classified, Clusters, DataTerm, Pending, Probabilities, usable
 from .features import Features
-from .flow import Integrator, Krylov, Taylor, project_krylov
+from .flow import Fixed, Integrator, Krylov, LinearizedSequence, Taylor
 from .images import Image
 from .kernels import namespace, on_device, select, to_host
 from .kernels.numpy import Array, Offsets
@@ -44,7 +44,7 @@ class Settings:
     ----------
     offsets : neighborhood
     rho, time : float
-    integrator : Taylor, Krylov or Euler
+    integrator : as for `flow.solve`, but for those that look at the whole image
     device : "cpu" or "cuda"
     kernel : a kernel by name; by default the device's
     predictor : gives the weights; None: uniform ones
@@ -67,11 +67,17 @@ class Settings:
         return tuple(reach * r for r in stencil.radius(self.offsets))
 
     @property
+    def channels(self) -> int:
+        """Weights of a pixel where they were estimated: those of all flows of a sequence."""
+        scheme = self.integrator
+        flows = scheme.steps if isinstance(scheme, LinearizedSequence) else 1
+        return flows * len(self.offsets)
+
+    @property
     def bound(self) -> float | None:
         """Gap between two values of log W0 + Z from which on a label is proven; None: never."""
-        if isinstance(self.integrator, Krylov):
-            return None
-        return self.integrator.bound(self.time) + ROUNDING * self.time
+        bound = self.integrator.bound(self.time)
+        return None if bound is None else bound + ROUNDING * self.time
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class Window:
     image : (C, *grid), None where nothing depends on it
     probabilities : (J, *grid) or None
     valid : (*grid) bool or None
-    weights : (K, *grid) or None
+    weights : (K, *grid) or None; of a sequence those of all flows, one after the other
     """
 
     image: Array
@@ -190,6 +196,8 @@ def label_window(
     if window.weights is not None:
         weights = window.weights if part is None else window.weights[:, *part]
         weights = xp.ascontiguousarray(weights, np.float32)
+        if len(weights) > len(settings.offsets):  # of each flow of a sequence
+            weights = weights.reshape(-1, len(settings.offsets), *grid)
     elif valid is None and xp is np:
         weights = _uniform(settings.offsets, grid)
     else:
@@ -201,16 +209,15 @@ def label_window(
         base = xp.empty_like(q)
         for plane, value in zip(base, settings.bias, strict=True):
             plane[...] = value
-    if isinstance(settings.integrator, Krylov):
-        z, _, _ = project_krylov(
-            kernels, weights, q, settings.offsets, settings.time, settings.integrator.dim
-        )
-        labels, confidence, gap = kernels.decide(z if base is None else base + z)
-    else:
-        p = settings.integrator.polynomial(settings.time)
+    integrator = settings.integrator
+    if isinstance(integrator, Fixed):
+        p = integrator.polynomial(settings.time)
         labels, confidence, gap = kernels.classify(
             weights, q, settings.offsets, p.coefficients, p.keep, p.scale, base
         )
+    else:
+        z = integrator.run(kernels, weights, q, settings.offsets, settings.time).z
+        labels, confidence, gap = kernels.decide(z if base is None else base + z)
     if valid is not None:
         labels[~valid] = 0
         confidence[~valid] = 0
@@ -443,12 +450,11 @@ def predicted_bytes(job: Job) -> int:
     if isinstance(job.term, Classified):
         held += 4 * 2 * job.term.trees.features + 8 * classes
     if job.weights is not None:
-        data += 4 * neighbors
-        held += 4 * neighbors
+        data += 4 * job.settings.channels
+        held += 4 * job.settings.channels
     # distances, weights (two shapes are kept), label, confidence, gap, neighbor counts, shares
     held += 4 * classes + 3 * 4 * neighbors + 2 + 4 + 4 + 8
-    if isinstance(job.settings.integrator, Krylov):
-        held += 4 * classes * (job.settings.integrator.dim + 8)
+    held += 4 * classes * job.settings.integrator.planes
     copies = 3 * image + 3 + (12 if job.certain else 0)  # labels, levels, encoded shards
     # read as stored and once more in the order of channels
     return PROCESS_BYTES + 2 * pixels * data + part * held + core * copies

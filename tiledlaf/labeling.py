@@ -47,7 +47,7 @@ class Summary:
     ----------
     tiles : number of tiles by state: done, skipped, failed
     pixels : number of pixels of each label value, those without a label first
-    proven : labeled pixels whose label is certain, None with Krylov
+    proven : labeled pixels whose label is certain, None where the integrator has no bound
     seconds : of this start
     output : path of the store
     """
@@ -279,8 +279,9 @@ def label(
         ``3x3`` by default, ``5x5``, ``3x3x3``, ``rings:3,7``, a file of offsets, or the offsets.
     rho, time : float
         Scale of the distances (1) and integration time T (5).
-    integrator : Taylor, Krylov or Euler, optional
-        Taylor(1e-4) by default.
+    integrator : optional
+        Taylor(1e-4) by default, Krylov, Euler; LinearizedSequence; of the nonlinear flow
+        GeometricEuler and RKMK4.
     mask : array or path, optional
         Pixels where it is 0 are not labeled.
     region : (start, stop) a spatial axis, optional

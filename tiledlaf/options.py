@@ -14,11 +14,18 @@ import numpy as np
 from . import dataterm, images, ngff, redaction, stencil
 from . import model as model_file
 from .examples import Class
-from .flow import Euler, Integrator, Krylov, Taylor, check_positive, check_time
+from .flow import Euler, Integrator, Krylov, LinearizedSequence, Taylor, check_positive, check_time
 from .images import Image
 from .job import Settings
 from .kernels import on_device
 from .model import Model
+from .nonlinear import RKMK4, GeometricEuler
+
+# integrators that take a number of steps
+STEPPED: dict[str, Any] = {
+    "euler": Euler, "sequence": LinearizedSequence,
+    "geometric-euler": GeometricEuler, "rkmk4": RKMK4,
+}  # fmt: skip
 
 
 def integrator(
@@ -31,15 +38,18 @@ def integrator(
     ValueError
         If the name is unknown or an option belongs to another integrator.
     """
-    if name not in ("taylor", "krylov", "euler"):
-        raise ValueError(f"integrator must be taylor, krylov or euler, got {name!r}")
-    if steps is not None and name != "euler":
-        raise ValueError(f"--steps belongs to the integrator euler, got {name}")
+    known = {"taylor": Taylor, "krylov": Krylov, **STEPPED}
+    if name not in known:
+        raise ValueError(f"integrator must be one of {', '.join(known)}, got {name!r}")
+    if steps is not None and name not in STEPPED:
+        raise ValueError(f"--steps belongs to the integrators {', '.join(STEPPED)}, got {name}")
     if dim is not None and name != "krylov":
         raise ValueError(f"--dim belongs to the integrator krylov, got {name}")
-    if name == "euler":
-        return Euler(50 if steps is None else steps)
-    return Krylov(10 if dim is None else dim, tol) if name == "krylov" else Taylor(tol)
+    given: dict[str, Any] = {"dim": dim, "steps": steps}
+    if name in ("taylor", "krylov", "sequence"):
+        given["tol"] = tol
+    found: Integrator = known[name](**{k: v for k, v in given.items() if v is not None})
+    return found
 
 
 def data_term(
@@ -143,9 +153,10 @@ def choose(
     held, here = notes["input"], image.fingerprint()
     if held and here and held != here:
         raise ValueError(f"{weights}: expected weights of {image.path}, got those of another image")
-    settings = make_settings(
-        notes["offsets"], ndim, notes["rho"], notes["time"], Taylor(notes["tol"]), device
-    )
+    scheme: Integrator = Taylor(notes["tol"])
+    if notes.get("sequence", 1) > 1:
+        scheme = LinearizedSequence(notes["sequence"], notes["tol"])
+    settings = make_settings(notes["offsets"], ndim, notes["rho"], notes["time"], scheme, device)
     found = model_file.classes_from(notes["classes"])
     term = _term_of(notes["term"], prototypes, probabilities)
     return Choice(term, settings, weights=source, classes=found)

@@ -133,9 +133,9 @@ def make_plan(
             raise ValueError(
                 f"expected prototypes of {count} columns, one a channel, got {len(term.values[0])}"
             )
-    if weights is not None and weights.stored_channels != len(settings.offsets):
+    if weights is not None and weights.stored_channels != settings.channels:
         raise ValueError(
-            f"{weights.path}: expected weights of {len(settings.offsets)} neighbors, "
+            f"{weights.path}: expected {settings.channels} weights a pixel, "
             f"got {weights.stored_channels}"
         )
     if classes and names is None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import images, ngff, output, records, stores
-from .flow import Krylov
+from .flow import Fixed, Krylov
 from .job import predicted_bytes
 from .labeling import Summary
 from .model import Model, load
@@ -44,7 +44,8 @@ def dry_run(plan: Plan) -> list[str]:
         f"halo: {_times(job.grid.halo)} pixels on each side: {reach} steps, each as wide as the "
         f"neighborhood's radius {_times(radius(settings.offsets))} ({name}, {scheme}, "
         f"T {settings.time:g})",
-        f"steps: {reach} averages over {len(settings.offsets)} neighbors, the first for S"
+        f"steps: {reach} averages over {len(settings.offsets)} neighbors"
+        + (", the first for S" if isinstance(settings.integrator, Fixed | Krylov) else "")
         + (
             f"; Krylov dimension {settings.integrator.dim}"
             if isinstance(settings.integrator, Krylov)
@@ -78,7 +79,7 @@ def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
             lines.append(f"  {value:3d} {name}: {count} pixels ({100 * count / total:.1f} %)")
     labeled = sum(found.pixels[1:])
     if found.proven is None:
-        lines.append("proven labels: none (the Krylov scheme has no bound a pixel)")
+        lines.append("proven labels: none (this integrator has no bound a pixel)")
     elif labeled:
         lines.append(f"proven labels: {100 * found.proven / labeled:.3f} %")
     lines.append(f"seconds: {found.seconds:.1f}")

@@ -188,11 +188,11 @@ def pull(
     """
     turned = transpose(weights, offsets)
     lbar, p = chain(turned, s, s * (g - (s * g).sum(axis=0)), opposite(offsets), table)
-    p = _whole(p)
+    p = whole(p)
     return products(weights, s, q, p - p.mean(axis=1, keepdims=True), z, lbar, offsets)
 
 
-def _whole(differences: Array) -> Array:
+def whole(differences: Array) -> Array:
     """With a plane of zeros for the last label, (R, J, *grid)."""
     xp = namespace(differences)
     return xp.concatenate([differences, xp.zeros_like(differences[:, :1])], axis=1)
@@ -212,7 +212,7 @@ def products(
     source : (J, *grid)
         R_S times the integral of lambda.
     """
-    h, z = source.copy(), _whole(z)
+    h, z = source.copy(), whole(z)
     for a, b in zip(p, z, strict=True):
         x = average(weights, b, offsets)
         h += a * (x - (s * x).sum(axis=0)) - s * (a * x).sum(axis=0)
