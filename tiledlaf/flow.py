@@ -13,8 +13,8 @@ from types import ModuleType
 
 import numpy as np
 
-from .kernels import select
-from .kernels.numpy import Array, Offsets
+from .kernels import Graph, Neighborhood, select
+from .kernels.numpy import Array
 from .krylov import phi_action
 from .simplex import project, replicator, softmax
 
@@ -165,7 +165,7 @@ class Solution:
 def solve(
     weights: Array,
     distances: Array,
-    offsets: Offsets,
+    offsets: Neighborhood,
     *,
     time: float = 5.0,
     rho: float = 1.0,
@@ -181,7 +181,7 @@ def solve(
         Rows on the simplex over the valid neighbors, zero outside (2.18).
     distances : (J, *grid) float
         Data term D (2.15).
-    offsets : K offsets
+    offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
     time, rho : float
         T and the scale of D.
     w0 : (J, *grid), optional
@@ -195,9 +195,9 @@ def solve(
     Solution
     """
     check_positive(time=time, rho=rho)
-    _check_planes(weights, distances, offsets)
+    check_planes(weights, distances, offsets)
     integrator = integrator or Taylor()
-    kernels = select(distances, kernel)
+    kernels = select(distances, kernel, offsets)
     q = potential(distances, rho, w0)
     if isinstance(integrator, Krylov):
         z, error, matvecs = project_krylov(kernels, weights, q, offsets, time, integrator.dim)
@@ -216,7 +216,7 @@ def potential(distances: Array, rho: float, w0: Array | None = None) -> Array:
 
 
 def project_krylov(
-    kernels: ModuleType, weights: Array, q: Array, offsets: Offsets, time: float, dim: int
+    kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float, dim: int
 ) -> tuple[Array, float, int]:
     """Z(T), an error estimate and the number of matvecs from a Krylov space (2.28)."""
     s = kernels.similarity(weights, q, offsets)
@@ -230,9 +230,17 @@ def assignment(z: Array, w0: Array = None) -> Array:
     return softmax(z if w0 is None else np.log(w0) + z)
 
 
-def _check_planes(weights: Array, distances: Array, offsets: Offsets) -> None:
+def check_planes(weights: Array, distances: Array, offsets: Neighborhood) -> None:
+    """Refuse distances and weights that do not fit each other."""
     if len(distances) < 2:
         raise ValueError(f"distances need two classes or more, got shape {distances.shape}")
-    expected = (len(offsets), *distances.shape[1:])
+    if not isinstance(offsets, Graph):
+        expected = (len(offsets), *distances.shape[1:])
+    elif distances.shape[1:] == (offsets.nodes,):
+        expected = (offsets.edges,)
+    else:
+        raise ValueError(
+            f"distances must have shape (J, {offsets.nodes}) on this graph, got {distances.shape}"
+        )
     if weights.shape != expected:
         raise ValueError(f"weights must have shape {expected}, got {weights.shape}")

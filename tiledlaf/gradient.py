@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from .flow import CONTRACTION, Taylor, potential
-from .kernels import select
-from .kernels.numpy import Array, Offsets, namespace
+from .flow import CONTRACTION, Taylor, check_planes, potential
+from .kernels import Neighborhood, select
+from .kernels.numpy import Array, namespace
 from .krylov import Basis, arnoldi, combine, phi_core
 from .simplex import project, replicator
 
@@ -78,7 +78,7 @@ class Problem:
     weights: Array
     q: Array
     s: Array
-    offsets: Offsets
+    offsets: Neighborhood
     time: float
 
     @property
@@ -223,7 +223,7 @@ Way = Polynomials | Spaces | Kronecker | Dense
 def linearize(
     weights: Array,
     distances: Array,
-    offsets: Offsets,
+    offsets: Neighborhood,
     *,
     time: float = 5.0,
     rho: float = 1.0,
@@ -237,6 +237,7 @@ def linearize(
     ----------
     weights, distances : (K, *grid), (J, *grid)
         Weights are zero where a neighbor is not valid.
+    offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
     time, rho, w0
         As for `solve`.
     way : Polynomials, Spaces, Kronecker or Dense
@@ -246,15 +247,16 @@ def linearize(
     -------
     Linearization
     """
+    check_planes(weights, distances, offsets)
     return linearize_at(weights, potential(distances, rho, w0), offsets, time, way, kernel)
 
 
 def linearize_at(
-    weights: Array, q: Array, offsets: Offsets, time: float, way: Way | None = None,
+    weights: Array, q: Array, offsets: Neighborhood, time: float, way: Way | None = None,
     kernel: str | None = None,
 ) -> Linearization:  # fmt: skip
     """`linearize` from q = log W0 - D / rho."""
-    kernels = select(q, kernel)
+    kernels = select(q, kernel, offsets)
     s = kernels.similarity(weights, q, offsets)
     return Linearization(
         *(way or Polynomials()).linearize(Problem(kernels, weights, q, s, offsets, time))
