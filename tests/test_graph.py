@@ -3,11 +3,14 @@
 import learning_oracle as lo
 import numpy as np
 import oracle
+import PIL.Image
 import pytest
 import scipy.sparse
 import voronoi
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.segmentation import slic
 
 from tiledlaf import Euler, Krylov, Taylor, graph, solve, stencil
 from tiledlaf.gradient import Dense, Kronecker, Polynomials, Spaces, linearize
@@ -15,7 +18,6 @@ from tiledlaf.graph import Graph
 from tiledlaf.losses import Cosine, CrossEntropy, PixelCosine, regularizer, tangents
 from tiledlaf.optimizers import Descent
 from tiledlaf.predictor import Predictor
-from tiledlaf.features import PATCH
 
 EXACT = Polynomials(1e-14, rank_tol=1e-16)
 
@@ -56,7 +58,9 @@ def relative(found, expected):
 
 
 @pytest.mark.parametrize("general", [False, True])
-@pytest.mark.parametrize(("n", "labels", "share"), [(13, 3, 0.2), (9, 2, 0.7), (5, 8, 0), (1, 2, 1)])
+@pytest.mark.parametrize(
+    ("n", "labels", "share"), [(13, 3, 0.2), (9, 2, 0.7), (5, 8, 0), (1, 2, 1)]
+)
 def test_flow_and_gradient_match_the_oracle(n, labels, share, general):
     rng = np.random.default_rng(n)
     g = random_graph(n, share, rng)
@@ -100,9 +104,7 @@ def test_taylor_remainder(loss):
         return loss.value(loss.sums(z, target))
 
     found = linearize(weights, distances, g, way=EXACT)
-    tangent = found.gradient(
-        loss.gradient(found.z, target, loss.sums(found.z, target))
-    ).tangent
+    tangent = found.gradient(loss.gradient(found.z, target, loss.sums(found.z, target))).tangent
     steps = 10.0 ** -np.arange(2, 6)
     rest = [
         abs(value(descent.move(weights, -direction, h)) - value(weights) - h * direction @ tangent)
@@ -142,9 +144,9 @@ def test_a_grid_as_a_graph(name, masked, dtype):
     tolerance = 2e-5 if dtype == np.float32 else 1e-12
     loss = Cosine()
     for integrator in (Taylor(), Krylov(), Euler(9)):
-        expected = solve(
-            planes, distances, offsets, integrator=integrator, kernel="numpy"
-        ).z[:, valid]
+        expected = solve(planes, distances, offsets, integrator=integrator, kernel="numpy").z[
+            :, valid
+        ]
         found = solve(weights, distances[:, valid], g, integrator=integrator)
         assert found.z.dtype == dtype
         assert relative(found.z, expected) < tolerance
@@ -169,7 +171,11 @@ def test_a_grid_as_a_graph(name, masked, dtype):
     assert regularizer(weights, 2, g)[0] == pytest.approx(regularizer(planes, 2)[0], rel=1e-4)
     # predicted weights: kinds are the offsets
     model = Predictor(
-        PATCH, np.zeros(3), np.ones(3), rng.normal(size=(5, 3)), rng.normal(size=(5, len(offsets)))
+        graph.NODE,
+        np.zeros(3),
+        np.ones(3),
+        rng.normal(size=(5, 3)),
+        rng.normal(size=(5, len(offsets))),
     )
     features = rng.normal(size=(3, *grid)).astype(dtype)
     uniform = stencil.uniform(offsets, grid, valid).astype(dtype)
@@ -183,9 +189,15 @@ def test_a_grid_as_a_graph(name, masked, dtype):
 
 def test_of_matrix():
     adjacency = np.array([[0, 2, 0], [0, 0, 0], [1, 1, 5]])
-    for given_as in (adjacency, scipy.sparse.csr_array(adjacency), scipy.sparse.csc_matrix(adjacency)):
+    for given_as in (
+        adjacency,
+        scipy.sparse.csr_array(adjacency),
+        scipy.sparse.csc_matrix(adjacency),
+    ):
         g = graph.of_matrix(given_as)
-        np.testing.assert_array_equal(g.matrix(np.ones(g.edges)).toarray(), [[1, 1, 0], [0, 1, 0], [1, 1, 1]])
+        np.testing.assert_array_equal(
+            g.matrix(np.ones(g.edges)).toarray(), [[1, 1, 0], [0, 1, 0], [1, 1, 1]]
+        )
 
 
 @settings(max_examples=30, deadline=None)
@@ -285,8 +297,6 @@ def test_refused_arrays():
 
 def superpixels(image, labels, count):
     """Regions of an image, mean distances, the target, places, and the classes of the pixels."""
-    from skimage.segmentation import slic
-
     regions = slic(image, count, 0.05, channel_axis=None, start_label=1)
     distances = np.stack([image, image - 1]).astype(np.float64) ** 2
     target = graph.majority(labels + 1, regions)
@@ -304,12 +314,110 @@ def test_weights_of_superpixels_are_learned(step):
     regions, distances, target, _ = superpixels(image, labels, 900)
     g = graph.of_regions(regions)
     found = graph.estimate(g, distances, target, time=3, step=step, steps=30)
-    assert all(b < a for a, b in zip(found.losses, found.losses[1:]))
+    assert (np.diff(found.losses) < 0).all()
     local = (distances.argmin(0) + 1 != target).mean()
     before = wrong(graph.uniform(g), distances, g, target, time=3)
     after = wrong(found.weights, distances, g, target, time=3)
-    print(local, before, after, found.losses[0], found.losses[-1], g.nodes)
-    assert local > 0.02 
-    assert before > 0.02
+    # 11 % wrong by the nearest mean, 7 % with uniform weights, 0 and 0.2 % with learned ones
+    assert local > before > 0.05
     assert after < 0.005
     np.testing.assert_allclose(np.bincount(g.rows, found.weights), 1, rtol=1e-12)
+
+
+def example(seed, noise=0.8):
+    image, labels = voronoi.lines((96, 96), noise=noise, cells=8, width=3, seed=seed)
+    regions, distances, target, places = superpixels(image, labels, 900)
+    g = graph.of_regions(regions)
+    kinds = graph.directions(g, places)
+    features = graph.patch(g, kinds, distances[:1] - distances[1:], 9)
+    return graph.Example(g, kinds, features, distances, target)
+
+
+@pytest.mark.parametrize("part", ["prototypes", "patches", "sigma"])
+def test_gradient_of_the_predictor(part):
+    """The gradient that `learn` follows, by the remainder of Taylor's formula."""
+    e, loss, rng = example(0), CrossEntropy(), np.random.default_rng(1)
+    model = graph.initial([e], 9, 6)
+    gradient = graph.gradient(model, [e], loss, time=3, way=EXACT)[1]
+
+    def value(h):
+        parameters = dict(model.parameters)
+        parameters[part] = parameters[part] + h * direction
+        moved = model.moved(parameters)
+        return graph.gradient(moved, [e], loss, time=3, way=EXACT)[0]
+
+    direction = rng.normal(size=model.parameters[part].shape)
+    if part == "patches":
+        direction -= direction.mean(axis=1, keepdims=True)
+    steps = 10.0 ** -np.arange(2, 5)
+    rest = [abs(value(h) - value(0) - h * (direction * gradient[part]).sum()) for h in steps]
+    slopes = np.diff(np.log10(rest)) / np.diff(np.log10(steps))
+    assert (slopes > 1.9).all(), slopes
+
+
+def shares(model, e, time):
+    """Wrong superpixels by the nearest mean, with uniform and with predicted weights."""
+    weights = graph.predict(model, e.graph, e.kinds, e.features)
+    np.testing.assert_allclose(np.bincount(e.graph.rows, weights), 1, rtol=1e-6)
+    return (
+        (e.distances.argmin(0) + 1 != e.target).mean(),
+        wrong(graph.uniform(e.graph), e.distances, e.graph, e.target, time=time),
+        wrong(weights, e.distances, e.graph, e.target, time=time),
+    )
+
+
+def test_a_predictor_for_unseen_superpixels():
+    taught = [example(seed) for seed in range(4)]
+    model, losses = graph.learn(graph.initial(taught, 9, 20), taught, time=3, steps=60)
+    assert losses[-1] < 0.5 * losses[0]
+    for seed in (10, 11, 12):
+        # 8 to 9 % wrong by the nearest mean, 7 to 9 % with uniform weights, 5 to 6 % learned
+        local, uniform, learned = shares(model, example(seed), 3)
+        assert learned < 0.8 * min(local, uniform)
+
+
+def test_superpixels_of_membranes(data_folder):
+    folder = data_folder / "isbi2012" / "train"
+    if not folder.is_dir():
+        pytest.skip(f"no membranes: {folder} is missing")
+
+    def section(number, values=None):
+        image, labels = (
+            np.asarray(PIL.Image.open(folder / name / f"{number}.png").convert("L"))[:256, :256]
+            for name in ("image", "label")
+        )
+        image = ndimage.gaussian_filter(image / 255, 1)
+        labels = (labels > 127) + 1
+        if values is None:
+            values = [image[labels == v].mean() for v in (1, 2)]
+        regions = slic(image, 1500, 0.05, channel_axis=None, start_label=1)
+        distances = np.stack([(image - v) ** 2 for v in values])
+        distances = graph.means(distances / distances.min(0).mean(), regions)
+        g = graph.of_regions(regions)
+        kinds = graph.directions(g, graph.means(np.indices(regions.shape), regions))
+        features = graph.patch(g, kinds, distances[:1] - distances[1:], 9)
+        target = graph.majority(labels, regions)
+        return graph.Example(g, kinds, features, distances, target), values
+
+    first, values = section(0)
+    taught = [first, *(section(number, values)[0] for number in (3, 6))]
+    model, _ = graph.learn(graph.initial(taught, 9, 20), taught, time=2, steps=40)
+    found = [shares(model, section(n, values)[0], 2) for n in (12, 16, 20)]
+    local, uniform, learned = np.mean(found, axis=0)
+    # 28 % wrong by the nearest mean, 36 % with uniform weights, 25 % with predicted ones
+    assert learned < 0.9 * local < local < uniform
+
+
+def test_labels_of_points_are_learned():
+    """Two noisy sheets in space, whose points see their nearest ones."""
+    rng = np.random.default_rng(0)
+    places = rng.random((1500, 3)) * (4, 4, 0.3)
+    target = 1 + (np.sin(2 * places[:, 0]) > places[:, 1] - 2)
+    noisy = target - 1 + 0.7 * rng.normal(size=1500)
+    distances = np.stack([noisy**2, (noisy - 1) ** 2])
+    g = graph.of_points(places, 8)
+    found = graph.estimate(g, distances, target, time=3, steps=20)
+    before = wrong(graph.uniform(g), distances, g, target, time=3)
+    # 23 % wrong by the nearest mean, 3 % with uniform weights
+    assert before > 0.02
+    assert wrong(found.weights, distances, g, target, time=3) < 0.002

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse
 import scipy.spatial
 
+from .features import Features
 from .flow import check_planes
 from .gradient import Linearization, Way, linearize
 from .kernels import Graph
@@ -23,12 +24,15 @@ from .kernels.numpy import Array, Offsets, shifted
 from .losses import Cosine, Loss, regularizer
 from .optimizers import Adam, Descent
 from .predictor import Predictor
+from .predictor import initial as initial_predictor
 
 __all__ = [
-    "Estimated", "Example", "Graph", "directions", "estimate", "learn", "majority", "means",
-    "of_grid", "of_matrix", "of_points", "of_regions", "paint", "predict", "uniform",
+    "Estimated", "Example", "Graph", "directions", "estimate", "gradient", "initial", "learn",
+    "majority", "means", "of_grid", "of_matrix", "of_points", "of_regions", "paint", "patch",
+    "predict", "uniform",
 ]  # fmt: skip
 RATES = {"patches": 0.15, "prototypes": 0.03, "sigma": 0.01}
+NODE = Features((("image", "patch", 0, 1, 0),))  # the given planes themselves
 
 
 def of_matrix(adjacency: Any) -> Graph:
@@ -58,7 +62,7 @@ def of_points(points: Array, neighbors: int) -> Graph:
             f"and {neighbors}"
         )
     n = len(points)
-    found = scipy.spatial.cKDTree(points).query(points, neighbors + 1)[1]
+    found = scipy.spatial.cKDTree(points).query(points, neighbors + 1, workers=-1)[1]
     # of points at one place the point itself need not come first, nor at all
     own = np.arange(n)[:, None]
     found = np.where((found == own).any(axis=1, keepdims=True), found, np.c_[own, found[:, :-1]])
@@ -105,10 +109,10 @@ def of_grid(offsets: Offsets, grid: Sequence[int], valid: Array = None) -> tuple
         here, there = shifted(offset, shape)
         plane[here] = number[there]
     neighbors = far[:, kept].T  # (n, K)
-    there = neighbors >= 0
-    indptr = np.r_[0, np.cumsum(there.sum(axis=1))]
-    kinds = np.broadcast_to(np.arange(len(offsets)), neighbors.shape)[there]
-    return Graph(indptr, neighbors[there]), kinds
+    inside = neighbors >= 0
+    indptr = np.r_[0, np.cumsum(inside.sum(axis=1))]
+    kinds = np.broadcast_to(np.arange(len(offsets)), neighbors.shape)[inside]
+    return Graph(indptr, neighbors[inside]), kinds
 
 
 def uniform(graph: Graph, dtype: Any = np.float32) -> np.ndarray:
@@ -209,7 +213,8 @@ def estimate(
 def _checked(graph: Graph, distances: Array, target: Array) -> np.ndarray:
     check_planes(uniform(graph), distances, graph)
     found = np.asarray(target)
-    if found.shape != (graph.nodes,) or found.dtype.kind not in "iu" or found.max() > len(distances):
+    fits = found.shape == (graph.nodes,) and found.dtype.kind in "iu"
+    if not fits or found.min() < 0 or found.max() > len(distances):
         raise ValueError(
             f"expected a target of {graph.nodes} classes 0 to {len(distances)}, got "
             f"{found.dtype} of shape {found.shape}"
@@ -235,6 +240,22 @@ def directions(graph: Graph, places: Array, sectors: int = 8) -> np.ndarray:
     return np.where(graph.rows == graph.indices, 0, turn + 1)
 
 
+def patch(graph: Graph, kinds: np.ndarray, planes: Array, count: int) -> np.ndarray:
+    """Values around a node, (C * count, n): the mean over its neighbors of each kind, of planes.
+
+    Its own value stands for kinds that it has no neighbor of, as an image is mirrored.
+    """
+    planes = np.asarray(planes)
+    place, size = kinds * graph.nodes + graph.rows, count * graph.nodes
+    found = np.bincount(place, minlength=size)
+    out = np.empty((len(planes), count, graph.nodes), planes.dtype)
+    for target, plane in zip(out, planes, strict=True):
+        total = np.bincount(place, plane[graph.indices], size)
+        mean = (total / np.maximum(found, 1)).reshape(target.shape)
+        target[...] = np.where(found.reshape(target.shape) > 0, mean, plane)
+    return out.reshape(-1, graph.nodes)
+
+
 @dataclass(frozen=True, eq=False)
 class Example:
     """A graph to learn from.
@@ -257,6 +278,31 @@ class Example:
     target: np.ndarray
 
 
+def initial(
+    examples: Sequence[Example], kinds: int, prototypes: int = 50, seed: int = 0
+) -> Predictor:
+    """The predictor to start from: k-means, and patches that favor the prototype's own label.
+
+    Parameters
+    ----------
+    kinds : K
+    prototypes : N
+    """
+    rows, same, known = [], [], []
+    for e in examples:
+        own, other = e.target[e.graph.rows], e.target[e.graph.indices]
+        there, alike = np.zeros((2, e.graph.nodes, kinds), bool)
+        # of several neighbors of a kind the last one is looked at
+        there[e.graph.rows, e.kinds] = other > 0
+        alike[e.graph.rows, e.kinds] = own == other
+        labeled = e.target > 0
+        rows.append(e.features.T[labeled])
+        same.append(alike[labeled])
+        known.append(there[labeled])
+    samples, agreement, seen = (np.concatenate(part) for part in (rows, same, known))
+    return initial_predictor(NODE, samples, agreement, seen, prototypes, seed)
+
+
 def predict(
     predictor: Predictor, graph: Graph, kinds: np.ndarray, features: np.ndarray
 ) -> np.ndarray:
@@ -273,31 +319,40 @@ def _every(predictor: Predictor, features: np.ndarray) -> np.ndarray:
     return np.full((k, features.shape[1]), 1 / k, features.dtype)
 
 
+def gradient(
+    predictor: Predictor, examples: Sequence[Example], loss: Loss, *, time: float = 5.0,
+    rho: float = 1.0, way: Way | None = None,
+) -> tuple[float, dict[str, np.ndarray]]:  # fmt: skip
+    """The loss over all examples, and its gradient in the predictor's parameters."""
+    found = []
+    for e in examples:
+        weights = predict(predictor, e.graph, e.kinds, e.features)
+        found.append(linearize(weights, e.distances, e.graph, time=time, rho=rho, way=way))
+    parts = [loss.sums(one.z, e.target) for e, one in zip(examples, found, strict=True)]
+    sums = np.sum(parts, axis=0)
+    total = {key: np.zeros_like(value) for key, value in predictor.parameters.items()}
+    for e, one in zip(examples, found, strict=True):
+        tangent = one.gradient(loss.gradient(one.z, e.target, sums)).tangent
+        # the number of a kind moves all edges of this kind at a node
+        planes = np.zeros((predictor.patches.shape[1], e.graph.nodes), tangent.dtype)
+        np.add.at(planes, (e.kinds, e.graph.rows), tangent)
+        for key, value in predictor.gradient(e.features, planes, "numpy").items():
+            total[key] += value
+    return loss.value(sums), total
+
+
 def learn(
     predictor: Predictor, examples: Sequence[Example], *, time: float = 5.0, rho: float = 1.0,
     loss: Loss | None = None, steps: int = 100, way: Way | None = None,
 ) -> tuple[Predictor, list[float]]:  # fmt: skip
     """A predictor by Adam on all of the examples, and the loss before each step."""
-    chosen, adam = loss or Cosine(), Adam(RATES)
     for e in examples:
         _checked(e.graph, e.distances, e.target)
-    state, losses = adam.init(predictor.parameters), []
+    adam, chosen, losses = Adam(RATES), loss or Cosine(), []
+    state = adam.init(predictor.parameters)
     for _ in range(steps):
-        sums: Any = 0
-        found = []
-        for e in examples:
-            weights = predict(predictor, e.graph, e.kinds, e.features)
-            found.append(linearize(weights, e.distances, e.graph, time=time, rho=rho, way=way))
-            sums = sums + chosen.sums(found[-1].z, e.target)
-        losses.append(chosen.value(sums))
-        total = {k: np.zeros_like(v) for k, v in predictor.parameters.items()}
-        for e, one in zip(examples, found, strict=True):
-            tangent = one.gradient(chosen.gradient(one.z, e.target, sums)).tangent
-            # a kind's number moves all of its edges at a node
-            planes = np.zeros((predictor.patches.shape[1], e.graph.nodes), tangent.dtype)
-            np.add.at(planes, (e.kinds, e.graph.rows), tangent)
-            for key, value in predictor.gradient(e.features, planes, "numpy").items():
-                total[key] += value
-        moved, state = adam.update(total, state, predictor.parameters)
+        value, slope = gradient(predictor, examples, chosen, time=time, rho=rho, way=way)
+        losses.append(value)
+        moved, state = adam.update(slope, state, predictor.parameters)
         predictor = predictor.moved(moved)
     return predictor, losses

@@ -54,8 +54,11 @@ class Graph:
                 f"{self.indices.max()}"
             )
         alone = n - np.count_nonzero(self.rows == self.indices)
-        keys = self.rows.astype(np.int64) * n + self.indices
-        if alone or len(np.unique(keys)) < self.edges:
+        # the rows of a column are in order
+        rows, starts = self._columns.indices, self._columns.indptr[1:-1]
+        again = rows[1:] == rows[:-1]
+        again[starts[(starts > 0) & (starts < self.edges)] - 1] = False
+        if alone or again.any():
             raise ValueError("each node must be its own neighbor, and no node a neighbor twice")
 
     @property
@@ -85,18 +88,21 @@ class Graph:
         )
 
     @functools.cached_property
-    def _transposed(self) -> tuple[Graph, np.ndarray]:
-        """The graph of Omega^T, and where its edges are in this one."""
-        turned = self.matrix(np.arange(self.edges)).T.tocsr()
-        return Graph(turned.indptr, turned.indices), turned.data
+    def _columns(self) -> Any:
+        """Column by column where the edges are, as a scipy.sparse array (n, n)."""
+        return self.matrix(np.arange(self.edges)).tocsc()
+
+    @functools.cached_property
+    def _opposite(self) -> Graph:
+        return Graph(self._columns.indptr, self._columns.indices)
 
     def opposite(self) -> Graph:
         """The neighbors of Omega^T."""
-        return self._transposed[0]
+        return self._opposite
 
     def transpose(self, weights: Array) -> Array:
         """Weights of Omega^T on the opposite graph, (E,)."""
-        return weights[self._transposed[1]]
+        return weights[self._columns.data]
 
     def average(self, weights: Array, x: Array) -> Array:
         """(Omega x)_i = sum of omega_ik x_k over k in N_i, (J, n)."""
