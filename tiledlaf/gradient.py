@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -40,11 +40,14 @@ class Gradient:
     singular_values : (r,) float64
         Of the core, all of them before it was cut to its rank.
     rank : int
+    vectors : r arrays u_r and r arrays z_r, each (J, *grid), or None
+        Of `Spaces`: the leading singular vectors, G = sum_r sigma_r u_r (x) z_r.
     """
 
     tangent: Array
     singular_values: np.ndarray
     rank: int
+    vectors: tuple[list[Array], list[Array]] | None = None
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,11 @@ class Spaces:
             core, lbar = _integral(backward, forward, problem.time)
             left, sigma, right = np.linalg.svd(core)
             rank = _rank(sigma, self.rank, self.rank_tol)
-            u = [combine(c, backward.vectors, g) for c in (left[:, :rank] * sigma[:rank]).T]
+            u = [combine(c, backward.vectors, g) for c in left[:, :rank].T]
             v = [combine(c, forward.vectors, g) for c in right[:rank]]
-            return _tangent(problem, u, v, combine(lbar, backward.vectors, g), sigma)
+            scaled = [g.dtype.type(size) * x for size, x in zip(sigma[:rank], u, strict=True)]
+            found = _tangent(problem, scaled, v, combine(lbar, backward.vectors, g), sigma)
+            return replace(found, vectors=(u, v))
 
         return z, pull
 

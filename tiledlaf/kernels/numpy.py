@@ -258,7 +258,7 @@ def predict(
     uniform : (K, *grid), zero where a neighbor is not valid
     """
     xp = namespace(features)
-    a, _ = _attention(_normalized(features, normal), prototypes, sigma)
+    a, _ = attention(normalized(features, normal), prototypes, sigma)
     t = xp.stack([_combination(a, column) for column in patches.T])
     t = xp.where(uniform > 0, t, -xp.inf)
     best = t.max(axis=0)
@@ -277,8 +277,8 @@ def predict_adjoint(
         R_Omega dL/dOmega, as from `products`.
     """
     xp = namespace(features)
-    features = _normalized(features, normal)
-    a, distance = _attention(features, prototypes, sigma)
+    features = normalized(features, normal)
+    a, distance = attention(features, prototypes, sigma)
     q = xp.stack([_combination(gradient, row) for row in patches])
     r = a * (q - (a * q).sum(axis=0))
     flat = [x.reshape(len(x), -1).astype(np.float64) for x in (features, gradient, a, r, distance)]
@@ -295,13 +295,14 @@ def _combination(planes: Array, numbers: Array) -> Array:
     return total
 
 
-def _normalized(features: Array, normal: Array) -> Array:
+def normalized(features: Array, normal: Array) -> Array:
+    """(f - mean) times a factor a feature, (F, *grid)."""
     shape = (-1, *(1,) * (features.ndim - 1))
     mean, factor = (namespace(features).asarray(n, features.dtype).reshape(shape) for n in normal)
     return (features - mean) * factor
 
 
-def _attention(features: Array, prototypes: Array, sigma: float) -> tuple[Array, Array]:
+def attention(features: Array, prototypes: Array, sigma: float) -> tuple[Array, Array]:
     """Shares a_j and distances ||f - p_j||, both (N, *grid)."""
     xp, number = namespace(features), features.dtype.type
     square = [
