@@ -1,5 +1,6 @@
 """Each neighborhood through the whole chain: train, the model's file, label, in tiles and whole."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +93,9 @@ def test_train_and_label(name):
     uniform = tiledlaf.label(
         unseen, prototypes=held.term.values, neighborhood=offsets, time=1.5, axes=axes
     )
-    print(
-        name,
-        (labels - 1 != truth).mean(),
-        (uniform - 1 != truth).mean(),
-        ((unseen > 0.5) != truth).mean(),
-    )
+    wrong = [(found - 1 != truth).mean() for found in (labels, uniform)]
+    # alone 21 % are wrong, with uniform weights 5 to 15 %, with learned ones 4 to 10 %
+    assert wrong[0] < 0.85 * wrong[1] < 0.15
 
 
 def gradients(offsets, shape, edges, halo=None):
@@ -145,17 +143,17 @@ def test_gradients_of_tiles(name):
     shape, edges = ((70, 64), (24, 17)) if len(offsets[0]) == 2 else ((14, 30, 34), (3, 13, 11))
     value, expected = gradients(offsets, shape, shape)
     tiled, found = gradients(offsets, shape, edges)
-    print(name, tiled / value - 1, distance(found, expected))
     assert tiled == pytest.approx(value, rel=1e-6)
     assert distance(found, expected) < 2e-5
     for axis, radius in enumerate(stencil.radius(offsets)):
         halo = [999] * len(shape)
         halo[axis] = radius
-        print(distance(gradients(offsets, shape, edges, halo)[1], expected))
+        assert distance(gradients(offsets, shape, edges, halo)[1], expected) > 1e-3
 
 
 @each
 def test_estimated_weights(name):
+    """Weights of an image label it in tiles as whole, bit for bit, and better than uniform ones."""
     text, offsets = given(name)
     axes = "zyx"[3 - len(offsets[0]) :]
     shape = (60, 64) if axes == "yx" else (6, 40, 44)
@@ -167,9 +165,10 @@ def test_estimated_weights(name):
         "--neighborhood", text, "--time", "1", "--steps", "8",
     )  # fmt: skip
     assert found.code == 0, found
+    before, after = (float(v) for v in re.findall(r"([\d.]+) %", found.out))
+    assert after < 0.2 * before
     options = {"weights": "weights.zarr", "axes": axes, "confidence": True}
     whole = tiledlaf.label(image, tile=4096, workers=1, **options)
     tiled = tiledlaf.label(image, tile=16, **options)
     np.testing.assert_array_equal(tiled[0], whole[0])
     np.testing.assert_array_equal(tiled[1].view(np.uint32), whole[1].view(np.uint32))
-    print(found.out)

@@ -637,7 +637,6 @@ def evaluate(
     metavar="y0:y1,x0:x1",
     help="The part to show (the middle 512 x 512 pixels).",
 )
-@click.option("--level", type=int, default=0, show_default=True, help="Resolution level of IMAGE.")
 @click.option("--channels", callback=_integers(), metavar="C,...", help="Channels to use; all.")
 @click.option("--axes", help="Axes of IMAGE where it does not name them.")
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda")

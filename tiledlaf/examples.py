@@ -139,14 +139,25 @@ def _open(given: Any, axes: str | None = None, channels: Sequence[int] | None = 
     return images.from_array(given, axes, channels)
 
 
+def _open_like(source: Image, given: Any) -> Image:
+    """Labels or a mask of an image; an array has its axes."""
+    if isinstance(given, str):
+        return images.open_labels(given)
+    return _open(given, source.spatial_axes if np.ndim(given) == len(source.grid) else None)
+
+
 def _example(
     image: Any, labels: Any, probabilities: Any, mask: Any, axes: str | None,
     channels: Sequence[int] | None,
 ) -> Example:  # fmt: skip
     source = _open(image, axes, channels)
-    truth = images.open_labels(labels) if isinstance(labels, str) else _open(labels)
+    truth = _open_like(source, labels)
     given = None if probabilities is None else _open(probabilities, "c" + source.spatial_axes)
-    valid = None if mask is None else _open(mask)
+    valid = None
+    if mask is not None:
+        # of a section a mask of several channels is refused as such, below
+        flat = isinstance(mask, str) and len(source.grid) == 2
+        valid = _open(mask) if flat else _open_like(source, mask)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None and other.grid != source.grid:
             raise ValueError(

@@ -5,19 +5,18 @@ from __future__ import annotations
 import html
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
-from . import examples, figures, images, lessons, losses, options, stencil
+from . import dataterm, examples, figures, images, lessons, losses, options, stencil
 from . import model as model_file
-from .dataterm import Clusters
 from .examples import Example
-from .gradient import Gradient, Polynomials, Spaces
+from .gradient import Gradient, Polynomials, Spaces, linearize_at
 from .kernels import to_host
 from .kernels.numpy import Array, Offsets
 from .lessons import Course, Lesson, Lot, Reading
@@ -36,6 +35,19 @@ BAND = 2**25  # numbers of prototype shares that are held at once
 DIM = 16  # of the Krylov spaces of the gradient
 TERMS = 3  # singular vectors that are drawn
 SQUARE = 72
+
+
+HEAD = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<title>What a model does</title>
+<style>
+body { font-family: sans-serif; max-width: 100em; margin: 1em auto; padding: 0 1em }
+img { max-width: 100% }
+p { max-width: 60em }
+</style>
+<h1>What a model does</h1>
+"""
 
 
 @dataclass(frozen=True)
@@ -66,12 +78,10 @@ class Usage:
     ----------
     share : (N,) mean share a_j over the pixels
     looks : (N, C, 2 r + 1, 2 r + 1) mean image around pixels whose largest share it has
-    counts : (N,) how many such pixels
     """
 
     share: np.ndarray
     looks: np.ndarray
-    counts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -100,16 +110,19 @@ def describe(weights: np.ndarray, offsets: Offsets) -> Weights:
     return Weights(entropy, mean, axis)
 
 
-def usage(predictor: Predictor, features: np.ndarray, image: np.ndarray, seed: int = 0) -> Usage:
-    """How prototypes are used at the pixels of features (F, y, x), image (C, y, x)."""
+def usage(
+    predictor: Predictor, features: np.ndarray, image: np.ndarray, valid: np.ndarray, seed: int = 0
+) -> Usage:
+    """How prototypes are used at valid pixels (y, x) of features (F, y, x), image (C, y, x)."""
     height, width = features.shape[1:]
     count = len(predictor.prototypes)
     rows = max(1, BAND // (2 * count * width))
     total, winner = np.zeros(count), np.empty((height, width), np.int64)
     for top in range(0, height, rows):
         shares = predictor.shares(np.ascontiguousarray(features[:, top : top + rows]))
-        total += shares.sum(axis=(1, 2), dtype=np.float64)
-        winner[top : top + rows] = shares.argmax(axis=0)
+        inside = valid[top : top + rows]
+        total += (shares * inside).sum(axis=(1, 2), dtype=np.float64)
+        winner[top : top + rows] = np.where(inside, shares.argmax(axis=0), -1)
     size = 2 * SEEN + 1
     padded = np.pad(
         image.astype(np.float32), [(0, 0), (SEEN, SEEN), (SEEN, SEEN)], mode="symmetric"
@@ -121,12 +134,12 @@ def usage(predictor: Predictor, features: np.ndarray, image: np.ndarray, seed: i
         if len(chosen):
             y, x = np.divmod(chosen, width)
             looks[j] = around[:, y, x].mean(axis=1)
-    return Usage(total / winner.size, looks, np.bincount(winner.ravel(), minlength=count))
+    return Usage(total / max(valid.sum(), 1), looks)
 
 
 def explain(
     model: Any, folder: str | os.PathLike[str], image: Any = None, *, truth: Any = None,
-    probabilities: Any = None, mask: Any = None, level: int = 0, axes: str | None = None,
+    probabilities: Any = None, mask: Any = None, axes: str | None = None,
     channels: Sequence[int] | None = None, region: Sequence[tuple[int, int]] | None = None,
     device: str = "cpu",
 ) -> Path:  # fmt: skip
@@ -143,7 +156,7 @@ def explain(
     image : path or array, optional
     truth : labels of the image, optional
         For the singular vectors of the gradient of the loss.
-    probabilities, mask, level, axes, channels, region, device
+    probabilities, mask, axes, channels, region, device
         As for `tiledlaf.label`.
 
     Returns
@@ -162,19 +175,24 @@ def explain(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: expected a new or empty folder for the pictures")
     given = {"truth": truth, "probabilities": probabilities, "mask": mask, "region": region}
+    view = None
     if image is None:
         named = [f"--{name}" for name, value in given.items() if value is not None]
         if named:
             raise ValueError(f"{', '.join(named)} without an image: expected an IMAGE as well")
-        pages, about = [_prototypes(found, None)], "without an image"
     else:
-        example = _example(image, truth, probabilities, mask, level, axes, channels)
-        pages, about = _with_image(found, example, truth is not None, region, device)
+        example = _example(image, truth, probabilities, mask, axes, channels)
+        view = _look(found, found.predictor, example, region, device)
+    pages = [_prototypes(found, found.predictor, view)]
+    if view is not None:
+        pages += [_labels(found, view), _entropy(view), _direction(view), _axis(view)]
+    if view is not None and truth is not None:
+        pages += _gradient(found, view)
     target.mkdir(parents=True, exist_ok=True)
     for page in pages:
-        page.picture.save(target / page.file, optimize=True)
+        page.picture.save(target / page.file)
     index = target / "index.html"
-    index.write_text(_html(found, pages, about), "utf-8")
+    index.write_text(_html(found, found.predictor, pages, view), "utf-8")
     return index
 
 
@@ -182,31 +200,17 @@ def explain(
 
 
 def _example(
-    image: Any, truth: Any, probabilities: Any, mask: Any, level: int, axes: str | None,
+    image: Any, truth: Any, probabilities: Any, mask: Any, axes: str | None,
     channels: Sequence[int] | None,
 ) -> Example:  # fmt: skip
-    def opened(source: Any, **rest: Any) -> images.Image:
-        if isinstance(source, str | os.PathLike):
-            return images.open_image(source, **rest)
-        rest.pop("level", None)
-        return images.from_array(source, **rest)
-
-    source = opened(image, level=level, axes=axes, channels=channels)
     if truth is None:  # none is labeled, and nothing is held
-        labels = images.from_array(np.broadcast_to(np.uint8(0), source.grid), source.spatial_axes)
-    elif isinstance(truth, str | os.PathLike):
-        labels = images.open_labels(truth)
-    else:
-        labels = images.from_array(truth, source.spatial_axes)
-    if labels.grid != source.grid:
-        raise ValueError(
-            f"{labels.path}: expected labels of the size {source.grid}, got {labels.grid}"
-        )
-    given = None
-    if probabilities is not None:
-        given = options.open_probabilities(probabilities, source.spatial_axes)
-    valid = None if mask is None else opened(mask, axes=source.spatial_axes)
-    return Example(source, labels, given, valid)
+        path = isinstance(image, str | os.PathLike)
+        source = images.open_image(image, axes=axes) if path else images.from_array(image, axes)
+        truth = np.broadcast_to(np.uint8(0), source.grid)
+    found = examples.pair(image, truth, probabilities, mask, axes=axes, channels=channels)
+    if len(found) != 1:
+        raise ValueError(f"expected one IMAGE, got {len(found)}")
+    return found[0]
 
 
 def _part(grid: Sequence[int], region: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
@@ -222,10 +226,37 @@ def _part(grid: Sequence[int], region: Sequence[tuple[int, int]] | None) -> list
     ]
 
 
-def _with_image(
-    found: Model, example: Example, taught: bool, region: Sequence[tuple[int, int]] | None,
-    device: str,
-) -> tuple[list[Page], str]:  # fmt: skip
+@dataclass(frozen=True)
+class View:
+    """A part of an image as a model sees it; arrays without a halo.
+
+    Attributes
+    ----------
+    about : what part it is
+    image, z : (C, y, x), (J, y, x); z with the model's biases
+    valid : (y, x) bool
+    weights : Weights
+    used : Usage
+    course, lesson, omega : what a gradient needs, with a halo
+    core : cuts planes out of those
+    """
+
+    about: str
+    image: np.ndarray
+    z: np.ndarray
+    valid: np.ndarray
+    weights: Weights
+    used: Usage
+    course: Course
+    lesson: Lesson
+    omega: Array
+    core: Callable[[Array], np.ndarray]
+
+
+def _look(
+    found: Model, predictor: Predictor, example: Example,
+    region: Sequence[tuple[int, int]] | None, device: str,
+) -> View:  # fmt: skip
     source = example.image
     choice = options.choose(source, model=found, probabilities=example.probabilities, device=device)
     make_plan(  # which refuses what does not fit
@@ -233,57 +264,41 @@ def _with_image(
         classes=found.classes, probabilities=example.probabilities, mask=example.mask,
         region=region,
     )  # fmt: skip
+    way, offsets = Polynomials(found.tol), choice.settings.offsets
+    course = Course(found.classes, offsets, found.rho, found.time, way, losses.Cosine(), device)
     spans = _part(source.grid, region)
-    assert not isinstance(choice.term, Clusters)
-    assert found.predictor is not None
-    loss = losses.Cosine()
-    offsets = choice.settings.offsets
-    course = Course(
-        found.classes, offsets, found.rho, found.time, Polynomials(found.tol), loss, device
-    )
-    size = tuple(b - a for a, b in spans)
-    tile = Grid(
-        source.grid, tuple(a for a, _ in spans), size, size, course.halo
-    ).tile_at((0,) * len(size))  # fmt: skip
-    where = ", ".join(
-        f"{axis} {a}:{b}" for axis, (a, b) in zip(source.spatial_axes, spans, strict=True)
-    )
-    # the tile's own core counts from the part's corner
-    reading = Reading(course, (example,), (choice.term,), found.predictor.features)
+    origin, size = tuple(a for a, _ in spans), tuple(b - a for a, b in spans)
+    tile = Grid(source.grid, origin, size, size, course.halo).tile_at((0,) * len(size))
+    reading = Reading(course, (example,), (found.term,), predictor.features)
     lesson = lessons.read(reading, Lot(0, tile))
-    weights = found.predictor.weights(lesson.features, lesson.uniform)
-    drawn = tuple(
-        0 if n == 1 and axis == "z" else slice(None)
-        for n, axis in zip(size, source.spatial_axes, strict=True)
-    )
+    omega = predictor.weights(lesson.features, lesson.uniform)
+    # a volume's only section
+    flat: tuple[Any, ...] = (*[0] * (len(size) - 2), slice(None), slice(None))
 
     def core(planes: Array) -> np.ndarray:
-        return np.ascontiguousarray(to_host(planes)[:, *tile.inner][:, *drawn])
+        return np.ascontiguousarray(to_host(planes)[:, *tile.inner][:, *flat])
 
-    box = tuple(slice(a, b) for a, b in spans)
-    shown = examples.read(source, box)[:, *drawn]
-    used = usage(found.predictor, core(lesson.features), shown)
-    flow = lessons.linearize(course, lesson, weights)
+    valid: np.ndarray = np.any(core(lesson.uniform), axis=0)
+    image = examples.read(source, tuple(slice(a, b) for a, b in spans))[:, *flat]
+    image = dataterm.usable(image, valid, "image")
     bias = np.array(found.bias, np.float32)[:, None, None]
-    z = core(flow.z) + bias
-    patches = describe(core(weights), offsets)
-    pages = [
-        _prototypes(found, used), _labels(found, shown, z), _entropy(shown, patches),
-        _direction(shown, patches), _axis(shown, patches),
-    ]  # fmt: skip
-    if taught:
-        pages += _gradient(found, course, lesson, weights, core)
-    whole = "all of" if size == source.grid else "a part of"
-    return pages, f"{whole} {Path(source.path).name}: {where}"
+    part = ", ".join(
+        f"{axis} {a}:{b}" for axis, (a, b) in zip(source.spatial_axes, spans, strict=True)
+    )
+    return View(
+        f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}",
+        image, core(lessons.linearize(course, lesson, omega).z) + bias, valid,
+        describe(core(omega), offsets), usage(predictor, core(lesson.features), image, valid),
+        course, lesson, omega, core,
+    )  # fmt: skip
 
 
 # pictures
 
 
-def _prototypes(found: Model, used: Usage | None) -> Page:
+def _prototypes(found: Model, predictor: Predictor, view: View | None) -> Page:
     """A card a prototype: its features, the image around its pixels, its weight patch."""
-    predictor = found.predictor
-    assert predictor is not None
+    used = None if view is None else view.used
     relative = predictor.patches - np.log(np.exp(predictor.patches).mean(axis=1, keepdims=True))
     if used is None:
         order = np.argsort(-np.abs(relative).max(axis=1), kind="stable")
@@ -323,16 +338,23 @@ def _prototypes(found: Model, used: Usage | None) -> Page:
         title = f"{rank + 1}" if used is None else f"{rank + 1}: {100 * used.share[j]:.1f} %"
         parts.append((title, _row(cells)))
     factor = math.exp(largest)
-    foot = figures.scale(
-        figures.BLUE_RED, f"weight 1/{factor:.3g} of uniform or less", f"{factor:.3g} times", "uniform"
+    bar = figures.scale(
+        figures.BLUE_RED,
+        f"weight 1/{factor:.3g} of uniform or less",
+        f"{factor:.3g} times",
+        "uniform",
     )
+    numbered = [figures.line(f"{n}. {one}") for n, one in enumerate(shown, 1)]
+    if predictor.features.needs("odds"):
+        numbered.append(figures.names(found.names))
+    foot = figures.above([bar, figures.line("each card, from left to right:"), *numbered])
     columns = max(1, min(6, 1500 // (parts[0][1].width + figures.GAP)))
     how = "by the strength of their patches" if used is None else "by how often they are used"
     text = (
         f"Prototypes of features with their weight patches, sorted {how}"
         + ("" if used is None else " (the mean share of a pixel's weights that comes from each)")
-        + f". Each card, from left to right: {'; '.join(shown)}. A patch shows each neighbor at its "
-        "offset, the pixel itself has a dot; far neighbors are drawn larger."
+        + ". A weight patch shows neighbors at their offsets, far ones larger; the pixel itself "
+        "has a dot."
     )
     if len(predictor.prototypes) > CARDS:
         text += f" The first {CARDS} of {len(predictor.prototypes)}."
@@ -356,18 +378,18 @@ def _squares(
     """A patch feature of all prototypes as pixels (N, y, x, 3), and what it is."""
     source, _, radius, dilation, sigma = spec
     side = 2 * radius + 1
+    text = f"{side} x {side}"
+    text += f", {dilation} pixels apart" if dilation > 1 else ""
+    text += f", blurred by {sigma:g}" if sigma else ""
     planes = np.stack([values[:, place] for place in places]).reshape(len(places), -1, side, side)
     text = f"{side} x {side} patch"
     text += f", {dilation} pixels apart" if dilation > 1 else ""
     text += f", after a Gaussian of {sigma:g}" if sigma else ""
     if source == "image":
-        return f"{text} of the image", _gray(planes.swapaxes(0, 1))
+        return f"image, {text}", _gray(planes.swapaxes(0, 1))
     if len(planes) == 1:  # of two classes: the first one's lead
         planes = np.concatenate([planes, -planes])
-    lead = planes.max(axis=0) - planes.mean(axis=0)
-    pixels = figures.leaders(planes, float(np.quantile(lead, 0.99)))
-    names = ", ".join(found.names)
-    return f"{text} of the class that the data term prefers (colors: {names})", pixels
+    return f"class that the data term prefers, {text}", figures.leaders(planes, 0.5)
 
 
 def _gray(planes: np.ndarray) -> np.ndarray:
@@ -390,9 +412,10 @@ def _strip(z: np.ndarray) -> PIL.Image.Image:
     return PIL.Image.fromarray(pixels).resize((8 * columns, SQUARE), PIL.Image.Resampling.NEAREST)
 
 
-def _labels(found: Model, image: np.ndarray, z: np.ndarray) -> Page:
-    gap = np.sort(z, axis=0)[-1] - np.sort(z, axis=0)[-2]
-    labels = z.argmax(axis=0) + 1
+def _labels(found: Model, view: View) -> Page:
+    image, z = view.image, view.z
+    second, first = np.sort(z, axis=0)[-2:]
+    gap, labels = (first - second) * view.valid, (z.argmax(axis=0) + 1) * view.valid
     sure = figures.ramp(1 - np.exp(-gap), ((0, 0, 0), (255, 255, 255)))
     parts = [
         ("image", figures.enlarged(to_rgb(image))),
@@ -406,23 +429,25 @@ def _labels(found: Model, image: np.ndarray, z: np.ndarray) -> Page:
     return Page("labels.png", "Labels", text, figures.sheet(parts, 3, figures.names(found.names)))
 
 
-def _entropy(image: np.ndarray, weights: Weights) -> Page:
+def _entropy(view: View) -> Page:
+    entropy, inside = view.weights.entropy, view.weights.entropy[view.valid]
+    low = min(float(np.quantile(inside, 0.01)), 0.99) if inside.size else 0.0
     parts = [
-        ("image", figures.enlarged(to_rgb(image))),
-        ("entropy", figures.enlarged(figures.ramp(weights.entropy, figures.HEAT))),
+        ("image", figures.enlarged(to_rgb(view.image))),
+        ("entropy", figures.enlarged(figures.ramp((entropy - low) / (1 - low), figures.HEAT))),
     ]
-    foot = figures.scale(figures.HEAT, "0, one neighbor", "1, all neighbors alike")
+    foot = figures.scale(figures.HEAT, f"{low:.2f} and less", "1, all neighbors alike")
     text = (
         "Entropy of each pixel's weight patch, relative to uniform weights: dark where a pixel "
-        f"listens to few neighbors. Mean {weights.entropy.mean():.3f}, smallest "
-        f"{weights.entropy.min():.3f}."
+        f"listens to few neighbors (0: to one). Mean {inside.mean():.3f}."
     )
     return Page("entropy.png", "Entropy of predicted patches", text, figures.sheet(parts, 2, foot))
 
 
-def _direction(image: np.ndarray, weights: Weights) -> Page:
+def _direction(view: View) -> Page:
+    image, weights = view.image, view.weights
     length = np.hypot(*weights.mean)
-    largest = float(np.quantile(length, 0.99)) or 1.0
+    largest = float(np.quantile(length, 0.95)) or 1.0
     angle = np.arctan2(*weights.mean)
     parts = [
         ("hue: direction, bright: far", figures.enlarged(figures.hues(angle, length / largest))),
@@ -430,15 +455,16 @@ def _direction(image: np.ndarray, weights: Weights) -> Page:
     ]
     foot = figures.wheel(f"direction of the mean offset; bright at {largest:.3g} of the radius")
     text = (
-        "Mean offset of each pixel's weight patch: where a pixel looks, which is away from an edge "
-        "near one. Dots are the heads of arrows."
+        "Mean offset of each pixel's weight patch: to which side it looks. Opposite neighbors of "
+        "equal weight cancel. Dots are the heads of arrows, each the mean of a block of pixels."
     )
     return Page("direction.png", "Direction of predicted patches", text, _two(parts, foot))
 
 
-def _axis(image: np.ndarray, weights: Weights) -> Page:
+def _axis(view: View) -> Page:
+    image, weights = view.image, view.weights
     length = np.hypot(*weights.axis)
-    largest = float(np.quantile(length, 0.99)) or 1.0
+    largest = float(np.quantile(length, 0.95)) or 1.0
     angle = np.arctan2(*weights.axis)
     parts = [
         ("hue: line, bright: strict", figures.enlarged(figures.hues(angle, length / largest))),
@@ -449,8 +475,8 @@ def _axis(image: np.ndarray, weights: Weights) -> Page:
         axes=True,
     )
     text = (
-        "The line along which a pixel's weights lie, whichever way: along a membrane where the "
-        "weights follow it, though the mean offset is 0 there."
+        "The line along which a pixel's weights lie, whichever way: opposite neighbors count "
+        "together, as those along a thin structure. Weights of the pixel itself are left out."
     )
     return Page("axis.png", "Axis of predicted patches", text, _two(parts, foot))
 
@@ -462,13 +488,14 @@ def _two(parts: list[tuple[str, PIL.Image.Image]], foot: PIL.Image.Image) -> PIL
     return figures.sheet(same, 2, foot)
 
 
-def _gradient(
-    found: Model, course: Course, lesson: Lesson, weights: Array, core: Any
-) -> list[Page]:
+def _gradient(found: Model, view: View) -> list[Page]:
     """The leading singular vectors of the gradient, and where weights matter."""
+    course, lesson, core = view.course, view.lesson, view.core
+    if not (lesson.target > 0).any():
+        raise ValueError(f"expected labeled pixels in {view.about}, got none: --region chooses")
 
     def by(way: Spaces) -> tuple[Array, Gradient]:
-        flow = lessons.linearize(replace(course, way=way), lesson, weights)
+        flow = linearize_at(view.omega, lesson.q, course.offsets, course.time, way)
         g = course.loss.gradient(flow.z, lesson.target, course.loss.sums(flow.z, lesson.target))
         return flow.z, flow.gradient(g)
 
@@ -483,10 +510,8 @@ def _gradient(
         sign = 1.0 if float((v * z).sum()) >= 0 else -1.0
         for name, planes in ((f"-u{r + 1}", -sign * u), (f"z{r + 1}", sign * v)):
             shown = core(planes)
-            lead = shown.max(axis=0) - shown.mean(axis=0)
-            pixels = figures.leaders(shown, float(np.quantile(lead, 0.99)))
             title = f"{name}, sigma {full.singular_values[r]:.3g}, {100 * energy[r]:.4g} %"
-            parts.append((title, figures.enlarged(pixels)))
+            parts.append((title, figures.enlarged(figures.leaders(shown))))
     tangent, first = core(full.tangent), core(by(Spaces(DIM, rank=1))[1].tangent)
     size = np.sqrt((tangent**2).sum(axis=0))
     other = np.sqrt((first**2).sum(axis=0))
@@ -500,14 +525,13 @@ def _gradient(
         "The gradient of the cosine loss in all weights at once is the sum of sigma_r u_r (x) z_r "
         "(and a term of the similarity): the weight of neighbor k at pixel i should grow where -u "
         "at i and z at k agree. Each map shows the class that leads and by how much. z1 is much "
-        "like the flow itself, -u1 says which class the loss asks for, after smoothing. Singular "
-        f"values: {decay}. With the first pair alone {100 * close:.2f} % of the pixels' gradients "
-        "have a cosine of 0.9 or more with the full one.",
+        "like the flow itself, -u1 says which class the loss asks for. Shares are of the sum of "
+        f"squares. Singular values: {decay}. With the first pair alone {100 * close:.2f} % of the "
+        "pixels' gradients have a cosine of 0.9 or more with the full one.",
         figures.sheet(parts, 2, foot),
     )  # fmt: skip
     largest = float(np.quantile(size, 0.99)) or 1.0
-    truth = to_host(lesson.target)[None]
-    target = core(truth)[0]
+    target = core(lesson.target[None])[0]
     maps = [
         ("truth", figures.enlarged(palette(len(z))[target])),
         ("size of the gradient", figures.enlarged(figures.ramp(size / largest, figures.HEAT))),
@@ -521,24 +545,19 @@ def _gradient(
     return [vectors, sizes]
 
 
-def _html(found: Model, pages: Sequence[Page], about: str) -> str:
+def _html(found: Model, predictor: Predictor, pages: Sequence[Page], view: View | None) -> str:
     """The index of the pictures."""
-    predictor = found.predictor
-    assert predictor is not None
     radius = " x ".join(map(str, stencil.radius(found.offsets)))
     facts = (
         f"{len(predictor.prototypes)} prototypes of {len(predictor.mean)} features, sigma "
-        f"{predictor.sigma:.3g}; {len(found.offsets)} neighbors, radius {radius}; T {found.time:g}; "
-        f"classes: {', '.join(found.names)}. Shown with {about}."
+        f"{predictor.sigma:.3g}; {len(found.offsets)} neighbors, radius {radius}; "
+        f"T {found.time:g}; classes: {', '.join(found.names)}."
     )
+    if view is not None:
+        facts += f" What is shown of an image is {view.about}, at full size."
     rows = "\n".join(
         f'<h2 id="{page.file}">{html.escape(page.title)}</h2>\n<p>{html.escape(page.text)}</p>\n'
         f'<p><a href="{page.file}"><img src="{page.file}" alt="{html.escape(page.title)}"></a></p>'
         for page in pages
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>What a model does</title>\n'
-        "<style>body { font-family: sans-serif; max-width: 100em; margin: 1em auto; padding: 0 1em }"
-        " img { max-width: 100% } p { max-width: 60em }</style>\n"
-        f"<h1>What the model does</h1>\n<p>{html.escape(facts)}</p>\n{rows}\n</html>\n"
-    )
+    return HEAD + f"<p>{html.escape(facts)}</p>\n{rows}\n</html>\n"

@@ -37,16 +37,16 @@ def hues(angle: np.ndarray, length: np.ndarray) -> np.ndarray:
     return np.array(PIL.Image.fromarray(hsv, "HSV").convert("RGB"))
 
 
-def leaders(planes: np.ndarray, largest: float) -> np.ndarray:
+def leaders(planes: np.ndarray, power: float = 1.0) -> np.ndarray:
     """The class of the largest of (J, *grid) in its color, brighter the more it leads the mean.
 
     Parameters
     ----------
-    largest : the lead that is shown in full color; less is darker
+    power : below 1 small leads are brighter
     """
     lead = planes.max(axis=0) - planes.mean(axis=0)
     colors = palette(len(planes))[1:].astype(np.float64)[planes.argmax(axis=0)]
-    bright = np.clip(lead / (largest or 1), 0, 1)[..., None]
+    bright = np.clip(lead / (np.quantile(lead, 0.99) or 1), 0, 1)[..., None] ** power
     return np.rint(colors * bright).astype(np.uint8)
 
 
@@ -77,10 +77,10 @@ def sheet(
     height = max(p.height for _, p in parts) + LINE
     columns = min(columns, len(parts))
     rows = math.ceil(len(parts) / columns)
-    size = [columns * (width + GAP) + GAP, rows * (height + GAP) + GAP]
+    wide, high = columns * (width + GAP) + GAP, rows * (height + GAP) + GAP
     if foot is not None:
-        size = [max(size[0], foot.width + 2 * GAP), size[1] + foot.height + GAP]
-    out = PIL.Image.new("RGB", tuple(size), BACK)
+        wide, high = max(wide, foot.width + 2 * GAP), high + foot.height + GAP
+    out = PIL.Image.new("RGB", (wide, high), BACK)
     draw = PIL.ImageDraw.Draw(out)
     for number, (title, picture) in enumerate(parts):
         row, column = divmod(number, columns)
@@ -88,7 +88,7 @@ def sheet(
         draw.text((left, top), title, fill="black", font_size=14)
         out.paste(picture, (left, top + LINE))
     if foot is not None:
-        out.paste(foot, (GAP, size[1] - foot.height - GAP))
+        out.paste(foot, (GAP, high - foot.height - GAP))
     return out
 
 
@@ -123,6 +123,21 @@ def names(found: Sequence[str], text: str = "") -> PIL.Image.Image:
     return out
 
 
+def above(parts: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
+    """Pictures one below the other."""
+    size = (max(p.width for p in parts), sum(p.height + 4 for p in parts))
+    out, top = PIL.Image.new("RGB", size, BACK), 0
+    for part in parts:
+        out.paste(part, (0, top))
+        top += part.height + 4
+    return out
+
+
+def line(text: str) -> PIL.Image.Image:
+    """A line of text."""
+    return names((), text)
+
+
 def _beside(picture: PIL.Image.Image, text: str) -> PIL.Image.Image:
     pen = PIL.ImageDraw.Draw(PIL.Image.new("RGB", (1, 1)))
     wide = picture.width + GAP + int(pen.textlength(text, font_size=13)) + GAP
@@ -144,7 +159,7 @@ def patch(values: np.ndarray, offsets: Offsets, edge: int) -> PIL.Image.Image:
     sections = np.unique(planes)
     apart = np.abs(places[:, None] - places).max(axis=2).astype(float)
     np.fill_diagonal(apart, np.inf)
-    half = 0.5 * np.maximum(1, 0.7 * apart.min(axis=1, initial=np.inf))
+    half = 0.5 * np.maximum(1, 0.9 * apart.min(axis=1, initial=np.inf))
     half[~np.isfinite(half)] = 0.5
     reach = float((np.abs(flat).max(axis=1) + half).max())
     unit = edge / (2 * reach)
@@ -189,7 +204,7 @@ def arrows(
         for start in range(0, width - every // 2, every):
             block = vectors[:, top : top + every, start : start + every]
             dy, dx = block.mean(axis=(1, 2))
-            length, angle = math.hypot(dy, dx), math.atan2(dy, dx) / (2 if axes else 1)
+            length, angle = min(1.0, math.hypot(dy, dx)), math.atan2(dy, dx) / (2 if axes else 1)
             if length * every * times < 1:
                 continue
             dy, dx = (f(angle) * length * every * times for f in (math.sin, math.cos))
