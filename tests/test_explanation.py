@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from command import run
 from scipy.linalg import expm_frechet
+from scipy.ndimage import maximum_filter
 from voronoi import colors, lines
 
 import tiledlaf
@@ -184,6 +185,40 @@ def test_weight_patches_are_drawn_at_their_offsets(name):
         section = (offset[0] + 1) * (edge + 4) if ndim == 3 else 0
         np.testing.assert_array_equal(picture[y, section + x], color)
     assert (picture[edge // 2, edge // 2 if ndim == 2 else edge // 2 + edge + 4] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("vector", "axes", "step"),
+    [((0, 1), False, (0, 1)), ((-1, 0), False, (-1, 0)), ((0, -1), True, (1, 0)),
+     ((1, 0), True, (1, 1))],
+)  # fmt: skip
+def test_arrows_point_along_their_vectors(vector, axes, step):
+    """(sin, cos) of an angle; twice the angle of an axis."""
+    vectors = np.broadcast_to(np.array(vector, float)[:, None, None], (2, 12, 12))
+    times = 40
+    found = np.asarray(figures.arrows(np.zeros((12, 12, 3), np.uint8), vectors, axes=axes))
+    assert found.shape == (12 * times, 12 * times, 3)
+    middle, far = 6 * times, 3 * times
+    drawn = maximum_filter((found > 0).any(axis=-1), 3)
+    for sign in (-1, 1):  # a line on both sides of the middle, and nothing across
+        y, x = (middle + sign * far * v for v in step)
+        assert drawn[y, x]
+        assert not drawn[middle - sign * far * step[1], middle + sign * far * step[0]]
+    heads = (found == (255, 60, 0)).all(axis=-1)
+    assert heads.any() == (not axes)
+    if not axes:
+        head = np.argwhere(heads).mean(axis=0)
+        np.testing.assert_allclose(head, middle + np.array(step) * middle, atol=3)
+
+
+def test_hues_of_angles():
+    """Opposite angles have opposite colors, and length is brightness."""
+    angles = np.array([[0, np.pi / 2, np.pi, 3 * np.pi / 2]])
+    full = figures.hues(angles, np.ones_like(angles)).astype(int)
+    assert full[0, 0].tolist() == [255, 0, 0]
+    assert len(np.unique(full[0], axis=0)) == 4
+    np.testing.assert_allclose(full[0, 2], [0, 255, 255], atol=6)
+    np.testing.assert_allclose(figures.hues(angles, 0.5 + 0 * angles), full / 2, atol=4)
 
 
 def test_colors_of_leading_classes():
