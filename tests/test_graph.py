@@ -292,6 +292,22 @@ def test_refused_arrays():
             graph.estimate(g, distances, target)
 
 
+def test_kinds_that_a_node_does_not_have():
+    """The number of an absent kind changes nothing, however large it is."""
+    g = graph.of_matrix(np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]]))
+    kinds = np.array([0, 1, 0, 1, 0])
+    patches = np.array([[0.5, 1.0, 0], [0.5, 1.0, 500]])
+    model = Predictor(graph.NODE, np.zeros(1), np.ones(1), np.array([[0.0], [1.0]]), patches)
+    features = np.array([[0.2, 0.5, 0.9]], np.float32)
+    share = np.exp([0.5, 1.0]) / np.exp([0.5, 1.0]).sum()
+    np.testing.assert_allclose(
+        graph.predict(model, g, kinds, features), [*share, *share, 1], rtol=1e-6
+    )
+    for wrong_kinds in (kinds[:4], kinds + 2, kinds - 1):
+        with pytest.raises(ValueError, match="expected kinds 0 to 2 of 5 edges, got"):
+            graph.predict(model, g, wrong_kinds, features)
+
+
 # learning
 
 

@@ -307,16 +307,16 @@ def predict(
     predictor: Predictor, graph: Graph, kinds: np.ndarray, features: np.ndarray
 ) -> np.ndarray:
     """Weights (E,) as on grids (4.3)-(4.4), each edge with the number of its kind."""
-    t = predictor.weights(features, _every(predictor, features), "numpy")
-    chosen = t[kinds, graph.rows]
-    # underflow leaves a weight on the open simplex
-    chosen = np.maximum(chosen, np.finfo(chosen.dtype).tiny)
-    return chosen / graph.sum(chosen)
-
-
-def _every(predictor: Predictor, features: np.ndarray) -> np.ndarray:
-    k = predictor.patches.shape[1]
-    return np.full((k, features.shape[1]), 1 / k, features.dtype)
+    count = predictor.patches.shape[1]
+    if np.shape(kinds) != (graph.edges,) or kinds.min() < 0 or kinds.max() >= count:
+        raise ValueError(
+            f"expected kinds 0 to {count - 1} of {graph.edges} edges, got {kinds.min()} to "
+            f"{kinds.max()} of shape {np.shape(kinds)}"
+        )
+    there = np.zeros((count, graph.nodes), features.dtype)  # kinds that a node has
+    there[kinds, graph.rows] = 1
+    t = predictor.weights(features, there, "numpy")[kinds, graph.rows]
+    return t / graph.sum(t)
 
 
 def gradient(
