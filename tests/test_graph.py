@@ -114,6 +114,15 @@ def test_taylor_remainder(loss):
     assert (slopes > 1.9).all(), slopes
 
 
+@pytest.mark.parametrize("h", [1.0, 1e4, 1e30])
+def test_moves_stay_on_the_open_simplex(h):
+    rng = np.random.default_rng(5)
+    g = random_graph(20, 0.3, rng)
+    moved = Descent(graph=g).move(random_weights(g, rng), rng.normal(size=g.edges), h)
+    assert (moved > 0).all()
+    np.testing.assert_allclose(np.bincount(g.rows, moved), 1, rtol=1e-12)
+
+
 # a grid as a graph
 
 
