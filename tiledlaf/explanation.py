@@ -33,7 +33,8 @@ SEEN = 15  # radius of the mean image around the pixels of a prototype
 DRAWN = 256  # pixels of a prototype that this mean is of
 BAND = 2**25  # numbers of prototype shares that are held at once
 DIM = 16  # of the Krylov spaces of the gradient
-TERMS = 3  # singular vectors that are drawn
+TERMS = 3  # pairs of singular vectors that are drawn
+ROUNDING = 1e-5  # relative to the largest singular value: vectors of smaller ones are noise
 SQUARE = 72
 
 
@@ -234,7 +235,8 @@ class View:
     ----------
     about : what part it is
     image, z : (C, y, x), (J, y, x); z with the model's biases
-    valid : (y, x) bool
+    valid, full : (y, x) bool
+        Not masked out; with all neighbors valid, as away from borders.
     weights : Weights
     used : Usage
     course, lesson, omega : what a gradient needs, with a halo
@@ -245,6 +247,7 @@ class View:
     image: np.ndarray
     z: np.ndarray
     valid: np.ndarray
+    full: np.ndarray
     weights: Weights
     used: Usage
     course: Course
@@ -278,7 +281,8 @@ def _look(
     def core(planes: Array) -> np.ndarray:
         return np.ascontiguousarray(to_host(planes)[:, *tile.inner][:, *flat])
 
-    valid: np.ndarray = np.any(core(lesson.uniform), axis=0)
+    there = core(lesson.uniform) > 0
+    valid: np.ndarray = np.any(there, axis=0)
     image = examples.read(source, tuple(slice(a, b) for a, b in spans))[:, *flat]
     image = dataterm.usable(image, valid, "image")
     bias = np.array(found.bias, np.float32)[:, None, None]
@@ -288,6 +292,7 @@ def _look(
     return View(
         f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}",
         image, core(lessons.linearize(course, lesson, omega).z) + bias, valid,
+        np.all(there, axis=0),
         describe(core(omega), offsets), usage(predictor, core(lesson.features), image, valid),
         course, lesson, omega, core,
     )  # fmt: skip
@@ -447,7 +452,7 @@ def _entropy(view: View) -> Page:
 def _direction(view: View) -> Page:
     image, weights = view.image, view.weights
     length = np.hypot(*weights.mean)
-    largest = float(np.quantile(length, 0.95)) or 1.0
+    largest = _usual(length, view)
     angle = np.arctan2(*weights.mean)
     parts = [
         ("hue: direction, bright: far", figures.enlarged(figures.hues(angle, length / largest))),
@@ -464,7 +469,7 @@ def _direction(view: View) -> Page:
 def _axis(view: View) -> Page:
     image, weights = view.image, view.weights
     length = np.hypot(*weights.axis)
-    largest = float(np.quantile(length, 0.95)) or 1.0
+    largest = _usual(length, view)
     angle = np.arctan2(*weights.axis)
     parts = [
         ("hue: line, bright: strict", figures.enlarged(figures.hues(angle, length / largest))),
@@ -479,6 +484,12 @@ def _axis(view: View) -> Page:
         "together, as those along a thin structure. Weights of the pixel itself are left out."
     )
     return Page("axis.png", "Axis of predicted patches", text, _two(parts, foot))
+
+
+def _usual(length: np.ndarray, view: View) -> float:
+    """A length that few pixels exceed, but for those at borders, which have no choice."""
+    chosen = length[view.full] if view.full.any() else length
+    return float(np.quantile(chosen, 0.95)) or 1.0
 
 
 def _two(parts: list[tuple[str, PIL.Image.Image]], foot: PIL.Image.Image) -> PIL.Image.Image:
@@ -503,7 +514,8 @@ def _gradient(found: Model, view: View) -> list[Page]:
     assert full.vectors is not None
     parts = []
     energy = full.singular_values**2 / (full.singular_values**2).sum()
-    terms = min(TERMS, full.rank)
+    above = full.singular_values > ROUNDING * full.singular_values[0]
+    terms = min(TERMS, int(above.sum()))
     for r in range(terms):
         u, v = full.vectors[0][r], full.vectors[1][r]
         # of the two signs the one with z along the flow; -u is where the loss falls

@@ -182,9 +182,7 @@ def patch(values: np.ndarray, offsets: Offsets, edge: int) -> PIL.Image.Image:
     return out
 
 
-def arrows(
-    pixels: np.ndarray, vectors: np.ndarray, *, axes: bool = False, every: int = 12
-) -> PIL.Image.Image:
+def arrows(pixels: np.ndarray, vectors: np.ndarray, *, axes: bool = False) -> PIL.Image.Image:
     """Vectors (2, y, x) of length 0..1 on a picture, a mean one for each block of pixels.
 
     Parameters
@@ -200,6 +198,7 @@ def arrows(
         )
     draw: Any = PIL.ImageDraw.Draw(picture)
     height, width = pixels.shape[:2]
+    every = max(4, min(12, max(height, width) // 16))  # pixels of a block
     for top in range(0, height - every // 2, every):
         for start in range(0, width - every // 2, every):
             block = vectors[:, top : top + every, start : start + every]
