@@ -222,6 +222,11 @@ def test_hues_of_angles():
     np.testing.assert_allclose(figures.hues(angles, 0.5 + 0 * angles), full / 2, atol=4)
 
 
+def test_every_class_has_a_color_of_its_own():
+    found = tiledlaf.picture.palette(24)
+    assert len(np.unique(found, axis=0)) == 25
+
+
 def test_colors_of_leading_classes():
     planes = np.array([[3.0, 0, 1], [0, 3, 1], [0, 0, 1]])[:, :, None]
     pixels = figures.leaders(planes)

@@ -20,7 +20,7 @@ from .images import Image
 from .kernels.numpy import Array
 from .tiles import Box
 
-# colors that stay apart for most color-blind people (Okabe and Ito), then repeated
+# colors that stay apart for most color-blind people (Okabe and Ito), then lighter ones of them
 COLORS = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
     (86, 180, 233), (213, 94, 0), (240, 228, 66), (110, 110, 110),
@@ -29,7 +29,9 @@ COLORS = (
 
 def color(value: int) -> tuple[int, int, int, int]:
     """Color of a label value, RGBA."""
-    return (*COLORS[(value - 1) % len(COLORS)], 255)
+    again, place = divmod(value - 1, len(COLORS))
+    red, green, blue = (255 - (255 - c) // (again + 1) for c in COLORS[place])
+    return red, green, blue, 255
 
 
 @dataclass(frozen=True)

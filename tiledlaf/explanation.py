@@ -387,11 +387,9 @@ def _squares(
     text += f", {dilation} pixels apart" if dilation > 1 else ""
     text += f", blurred by {sigma:g}" if sigma else ""
     planes = np.stack([values[:, place] for place in places]).reshape(len(places), -1, side, side)
-    text = f"{side} x {side} patch"
-    text += f", {dilation} pixels apart" if dilation > 1 else ""
-    text += f", after a Gaussian of {sigma:g}" if sigma else ""
     if source == "image":
-        return f"image, {text}", _gray(planes.swapaxes(0, 1))
+        first = "" if len(planes) in (1, 3) else f" (the first of {len(planes)} channels)"
+        return f"image{first}, {text}", _gray(planes.swapaxes(0, 1))
     if len(planes) == 1:  # of two classes: the first one's lead
         planes = np.concatenate([planes, -planes])
     return f"class that the data term prefers, {text}", figures.leaders(planes, 0.5)
