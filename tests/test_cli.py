@@ -299,7 +299,7 @@ def test_help():
     found = done("label", "--help")
     assert set(OPTIONS.split()) <= set(re.findall(r"^  (--[\w-]+)", found, re.MULTILINE))
     shown = re.findall(r"^  ([a-z]+) ", done("--help"), re.MULTILINE)
-    assert {"demo", "evaluate", "info", "label", "status"} <= set(shown)
+    assert {"demo", "evaluate", "explain", "info", "label", "status"} <= set(shown)
     assert re.fullmatch(r"tiledlaf, version \d+\.\d+\.\d+\n", done("--version"))
 
 

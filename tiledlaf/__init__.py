@@ -12,6 +12,7 @@ _PUBLIC = {
     "AssignmentFlow": "estimator",
     "Model": "model",
     "estimate": "estimation",
+    "explain": "explanation",
     "label": "labeling",
     "compose": "composition",
     "linearize": "gradient",

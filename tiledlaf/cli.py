@@ -1,4 +1,4 @@
-"""The command line: tiledlaf label, train, estimate, evaluate, info, status, demo."""
+"""The command line: label, train, estimate, evaluate, explain, info, status, demo."""
 
 from __future__ import annotations
 
@@ -746,6 +746,40 @@ def evaluate(
         evaluation.write_json(found, json_file, {"labels": labels, "truth": truth})
     if picture_file is not None:
         evaluation.write_picture(found, picture_file, labels, truth, name=name)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("image", required=False)
+@click.option("--truth", metavar="LABELS", help="For the singular vectors of the gradient.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    help="New folder for the pictures (MODEL's name with -explained).",
+)
+@click.option("--probabilities", help="Data term of a model that was trained with one.")
+@click.option("--mask", help="Image whose zeros are left out.")
+@click.option(
+    "--region",
+    callback=_spans,
+    metavar="y0:y1,x0:x1",
+    help="The part to show (the middle 512 x 512 pixels).",
+)
+@click.option("--channels", callback=_integers(), metavar="C,...", help="Channels to use; all.")
+@click.option("--axes", help="Axes of IMAGE where it does not name them.")
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda")
+def explain(**given: Any) -> None:
+    """Draw what MODEL has learned, and how it sees a part of IMAGE: index.html with pictures.
+
+    Prototypes with their weight patches; with an IMAGE also its labels and maps of the predicted
+    patches; with --truth the leading singular vectors of the gradient of the loss.
+    """
+    from . import explanation
+
+    model, image, output = (given.pop(key) for key in ("model", "image", "output"))
+    folder = output or f"{Path(model).with_suffix('')}-explained"
+    click.echo(f"pictures: {explanation.explain(model, folder, image, **given)}")
 
 
 @cli.command()

@@ -32,7 +32,8 @@ from .gradient import (
     problem_at,
     pulled,
 )
-from .kernels.numpy import Array, Offsets, namespace
+from .kernels import Neighborhood
+from .kernels.numpy import Array, namespace
 from .simplex import project
 
 
@@ -50,7 +51,7 @@ class Layer:
 
     weights: Array
     distances: Array
-    offsets: Offsets
+    offsets: Neighborhood
     time: float = 5.0
     rho: float = 1.0
 

@@ -20,7 +20,7 @@ from .images import Image
 from .kernels.numpy import Array
 from .tiles import Box
 
-# colors that stay apart for most color-blind people (Okabe and Ito), then repeated
+# colors that stay apart for most color-blind people (Okabe and Ito), then lighter ones of them
 COLORS = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
     (86, 180, 233), (213, 94, 0), (240, 228, 66), (110, 110, 110),
@@ -29,7 +29,9 @@ COLORS = (
 
 def color(value: int) -> tuple[int, int, int, int]:
     """Color of a label value, RGBA."""
-    return (*COLORS[(value - 1) % len(COLORS)], 255)
+    again, place = divmod(value - 1, len(COLORS))
+    red, green, blue = (255 - (255 - c) // (again + 1) for c in COLORS[place])
+    return red, green, blue, 255
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,25 @@ def _open(given: Any, axes: str | None = None, channels: Sequence[int] | None = 
     return images.from_array(given, axes, channels)
 
 
+def _open_like(source: Image, given: Any) -> Image:
+    """Labels or a mask of an image; an array has its axes."""
+    if isinstance(given, str):
+        return images.open_labels(given)
+    return _open(given, source.spatial_axes if np.ndim(given) == len(source.grid) else None)
+
+
 def _example(
     image: Any, labels: Any, probabilities: Any, mask: Any, axes: str | None,
     channels: Sequence[int] | None,
 ) -> Example:  # fmt: skip
     source = _open(image, axes, channels)
-    truth = images.open_labels(labels) if isinstance(labels, str) else _open(labels)
+    truth = _open_like(source, labels)
     given = None if probabilities is None else _open(probabilities, "c" + source.spatial_axes)
-    valid = None if mask is None else _open(mask)
+    valid = None
+    if mask is not None:
+        # of a section a mask of several channels is refused as such, below
+        flat = isinstance(mask, str) and len(source.grid) == 2
+        valid = _open(mask) if flat else _open_like(source, mask)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None and other.grid != source.grid:
             raise ValueError(

@@ -88,6 +88,16 @@ class Features:
         planes = {"image": channels, "odds": odds}
         return sum(planes[spec[0]] * _size(spec) for spec in self.specs)
 
+    def parts(self, channels: int, odds: int) -> Iterator[tuple[tuple[Any, ...], list[slice]]]:
+        """Each spec, and where its features of each plane are among all."""
+        planes = {"image": channels, "odds": odds}
+        for spec, start in zip(self.specs, self._starts(planes), strict=True):
+            size = _size(spec)
+            yield (
+                spec,
+                [slice(start + n * size, start + (n + 1) * size) for n in range(planes[spec[0]])],
+            )
+
     def compute(self, image: Array | None = None, odds: Array | None = None) -> Array:
         """All features, spec by spec and plane by plane within one.
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from .kernels import select
-from .kernels.numpy import Array, Offsets
+from .kernels import Graph, Neighborhood, select
+from .kernels.numpy import Array
 from .krylov import phi_action
 from .simplex import project, replicator, softmax
 
@@ -64,7 +64,7 @@ class Integrator(Protocol):
         ...
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Offsets, time: float,
+        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
         log_w0: Array | None = None,
     ) -> Solution:  # fmt: skip
         """Z(T) with q = log W0 - D / rho; `log_w0` is for those that look at W."""
@@ -113,7 +113,7 @@ class Fixed:
         raise NotImplementedError
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Offsets, time: float,
+        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
         log_w0: Array | None = None,
     ) -> Solution:  # fmt: skip
         """Z(T)."""
@@ -229,7 +229,7 @@ class Krylov:
         return self.dim + 8
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Offsets, time: float,
+        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
         log_w0: Array | None = None,
     ) -> Solution:  # fmt: skip
         """Z(T)."""
@@ -271,13 +271,13 @@ class LinearizedSequence:
         """None: an error of a step goes into the S of the next."""
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Offsets, time: float,
+        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
         log_w0: Array | None = None,
     ) -> Solution:  # fmt: skip
         """Z(T), the sum over all steps."""
         check_time(time)
         inner, each = Taylor(self.tol), time / self.steps
-        if weights.ndim == q.ndim:
+        if weights.ndim == (1 if isinstance(offsets, Graph) else q.ndim):
             weights = (weights,) * self.steps
         z = inner.run(kernels, weights[0], q, offsets, each).z
         for omega in weights[1:]:
@@ -288,7 +288,7 @@ class LinearizedSequence:
 def solve(
     weights: Array,
     distances: Array,
-    offsets: Offsets,
+    offsets: Neighborhood,
     *,
     time: float = 5.0,
     rho: float = 1.0,
@@ -305,7 +305,7 @@ def solve(
         `LinearizedSequence` also those of each step, (steps, K, *grid).
     distances : (J, *grid) float
         Data term D (2.15).
-    offsets : K offsets
+    offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
     time, rho : float
         T and the scale of D.
     w0 : (J, *grid), optional
@@ -324,7 +324,7 @@ def solve(
     check_planes(weights, distances, offsets, layers)
     q = potential(distances, rho, w0)
     log_w0 = None if w0 is None else np.log(w0)
-    return integrator.run(select(distances, kernel), weights, q, offsets, time, log_w0)
+    return integrator.run(select(distances, kernel, offsets), weights, q, offsets, time, log_w0)
 
 
 def potential(distances: Array, rho: float, w0: Array | None = None) -> Array:
@@ -346,10 +346,17 @@ def rounding(z: Array, w0: Array = None) -> Array:
     return labels
 
 
-def check_planes(weights: Array, distances: Array, offsets: Offsets, layers: int = 0) -> None:
+def check_planes(weights: Array, distances: Array, offsets: Neighborhood, layers: int = 0) -> None:
     """Refuse what does not fit; weights may be those of several `layers`, (layers, K, *grid)."""
     if len(distances) < 2:
         raise ValueError(f"distances need two classes or more, got shape {distances.shape}")
-    expected = (len(offsets), *distances.shape[1:])
+    if not isinstance(offsets, Graph):
+        expected = (len(offsets), *distances.shape[1:])
+    elif distances.shape[1:] == (offsets.nodes,):
+        expected = (offsets.edges,)
+    else:
+        raise ValueError(
+            f"distances must have shape (J, {offsets.nodes}) on this graph, got {distances.shape}"
+        )
     if weights.shape not in (expected, (layers, *expected)):
         raise ValueError(f"weights must have shape {expected}, got {weights.shape}")

@@ -11,16 +11,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
 
-from .flow import CONTRACTION, Taylor, potential
-from .kernels import select
-from .kernels.numpy import Array, Offsets, namespace, opposite, transpose, whole
+from .flow import CONTRACTION, Taylor, check_planes, potential
+from .kernels import Neighborhood, select
+from .kernels.numpy import Array, namespace, opposite, transpose, whole
 from .krylov import Basis, arnoldi, combine, phi_core
 from .simplex import project, replicator
 
@@ -43,6 +43,8 @@ class Gradient:
     potential, source : (J, *grid) or None
         dL/dQ with Q = log W0 - D / rho, and dL/db of what is added to the source, up to a
         constant of each pixel; where they were asked for.
+    vectors : r arrays u_r and r arrays z_r, each (J, *grid), or None
+        Of `Spaces`: the leading singular vectors, G = sum_r sigma_r u_r (x) z_r.
     """
 
     tangent: Array
@@ -50,6 +52,7 @@ class Gradient:
     rank: int
     potential: Array | None = None
     source: Array | None = None
+    vectors: tuple[list[Array], list[Array]] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,14 @@ class Factors:
     total : like the source
         lbar.
     singular_values : float64
+    vectors : u_r and z_r before a singular value was put into u_r, or None
     """
 
     u: list[Array]
     z: list[Array]
     total: Array
     singular_values: np.ndarray
+    vectors: tuple[list[Array], list[Array]] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class Problem:
     weights: Array
     q: Array
     s: Array
-    offsets: Offsets
+    offsets: Neighborhood
     time: float
     drive: Array | None = None
 
@@ -281,9 +286,10 @@ class Spaces(_Factored):
             core, lbar = _integral(backward, forward, system.time)
             left, sigma, right = np.linalg.svd(core)
             rank = _rank(sigma, self.rank, self.rank_tol)
-            u = [combine(c, backward.vectors, g) for c in (left[:, :rank] * sigma[:rank]).T]
+            u = [combine(c, backward.vectors, g) for c in left[:, :rank].T]
             v = [combine(c, forward.vectors, g) for c in right[:rank]]
-            return Factors(u, v, combine(lbar, backward.vectors, g), sigma)
+            scaled = [g.dtype.type(size) * x for size, x in zip(sigma[:rank], u, strict=True)]
+            return Factors(scaled, v, combine(lbar, backward.vectors, g), sigma, (u, v))
 
         return z, pull
 
@@ -335,7 +341,7 @@ Way = Polynomials | Spaces | Kronecker | Dense
 def linearize(
     weights: Array,
     distances: Array,
-    offsets: Offsets,
+    offsets: Neighborhood,
     *,
     time: float = 5.0,
     rho: float = 1.0,
@@ -349,6 +355,7 @@ def linearize(
     ----------
     weights, distances : (K, *grid), (J, *grid)
         Weights are zero where a neighbor is not valid.
+    offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
     time, rho, w0
         As for `solve`.
     way : Polynomials, Spaces, Kronecker or Dense
@@ -358,11 +365,12 @@ def linearize(
     -------
     Linearization
     """
+    check_planes(weights, distances, offsets)
     return linearize_at(weights, potential(distances, rho, w0), offsets, time, way, kernel)
 
 
 def linearize_at(
-    weights: Array, q: Array, offsets: Offsets, time: float, way: Way | None = None,
+    weights: Array, q: Array, offsets: Neighborhood, time: float, way: Way | None = None,
     kernel: str | None = None, drive: Array | None = None,
 ) -> Linearization:  # fmt: skip
     """`linearize` from q = log W0 - D / rho, with a `drive` added to the source."""
@@ -371,11 +379,11 @@ def linearize_at(
 
 
 def problem_at(
-    weights: Array, q: Array, offsets: Offsets, time: float, kernel: str | None = None,
+    weights: Array, q: Array, offsets: Neighborhood, time: float, kernel: str | None = None,
     drive: Array | None = None,
 ) -> Problem:  # fmt: skip
     """The linearized flow at its weights from q = log W0 - D / rho."""
-    kernels = select(q, kernel)
+    kernels = select(q, kernel, offsets)
     s = kernels.similarity(weights, q, offsets)
     return Problem(kernels, weights, q, s, offsets, time, drive)
 
@@ -439,8 +447,9 @@ def pulled(problem: Problem, factors: Factors, inputs: bool = False) -> Gradient
         u = z = [0 * factors.total]
     p = xp.stack([replicator(problem.s, x) for x in u])
     rest = xp.stack([x[:-1] - x[-1] for x in z])
-    found = p, rest, replicator(problem.s, factors.total), factors.singular_values
-    return _gradient(problem, *found, factors.total if inputs else None)
+    given = p, rest, replicator(problem.s, factors.total), factors.singular_values
+    found = _gradient(problem, *given, factors.total if inputs else None)
+    return replace(found, vectors=factors.vectors)
 
 
 def _gradient(

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import select
-from .kernels.numpy import Array, namespace
+from .kernels import Graph, select
+from .kernels.numpy import Array, namespace, row_sum
 from .simplex import replicator, softmax
 
 
@@ -180,15 +180,15 @@ def make(name: str, **options: Any) -> Loss:
     return found
 
 
-def tangents(weights: Array) -> Array:
+def tangents(weights: Array, graph: Graph | None = None) -> Array:
     """t_i = Pi_0 log Omega_i over the valid neighbors, (K, *grid); 0 elsewhere (3.5)."""
     xp, valid = namespace(weights), weights > 0
     t = xp.log(xp.where(valid, weights, 1))
-    count = xp.maximum(valid.sum(axis=0), 1).astype(weights.dtype)
-    return (t - t.sum(axis=0) / count) * valid
+    count = xp.maximum(row_sum(valid.astype(weights.dtype), graph), 1)
+    return (t - row_sum(t, graph) / count) * valid
 
 
-def regularizer(weights: Array, tau: float) -> tuple[float, Array]:
+def regularizer(weights: Array, tau: float, graph: Graph | None = None) -> tuple[float, Array]:
     """R = tau/2 sum_i ||t_i||^2 (3.5) and its gradient in t, tau t, (K, *grid)."""
-    t = tangents(weights)
+    t = tangents(weights, graph)
     return tau / 2 * _total(t * t), weights.dtype.type(tau) * t

@@ -18,7 +18,8 @@ from typing import ClassVar
 import numpy as np
 
 from .flow import Solution, check_positive, check_steps, check_time
-from .kernels.numpy import Array, Offsets
+from .kernels import Neighborhood
+from .kernels.numpy import Array
 
 FEWEST, MOST, SAFETY = 0.2, 10.0, 0.9  # change of a step size, and how much of the tolerance to use
 # a difference of float32 stages is rounding at a few hundred units in the last place
@@ -124,7 +125,7 @@ class _Steps:
         """None: nothing is known of its error before the run."""
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Offsets, time: float,
+        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
         log_w0: Array | None = None,
     ) -> NonlinearSolution:  # fmt: skip
         """Z(T), or Z where the entropy is small enough."""
@@ -194,7 +195,7 @@ class AdaptiveRKMK:
         """None: its error is estimated on the way."""
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Offsets, time: float,
+        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
         log_w0: Array | None = None,
     ) -> NonlinearSolution:  # fmt: skip
         """Z(T), or Z where the entropy is small enough; its error is the sum of the estimates."""
@@ -246,13 +247,13 @@ def mean_entropy(z: Array, weights: Array, log_w0: Array | None = None) -> float
     total = e.sum(axis=0)
     # W log W is 0 where W is
     rows = np.log(total) - (e * u).sum(axis=0) / total
-    valid = weights.any(axis=0)
-    count = int(valid.sum())
-    return float((rows * valid).sum(dtype=np.float64)) / max(count, 1)
+    if weights.ndim > 1:  # on a graph each node is its own neighbor
+        rows = rows[weights.any(axis=0)]
+    return float(rows.sum(dtype=np.float64)) / max(rows.size, 1)
 
 
 def _field(
-    kernels: ModuleType, weights: Array, q: Array, offsets: Offsets
+    kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood
 ) -> Callable[[Array], Array]:
     """Z' as a function of Z: Pi_0 S."""
     share = q.dtype.type(1 / len(q))

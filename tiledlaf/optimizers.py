@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .gradient import euclidean
-from .kernels.numpy import Array, namespace
+from .kernels import Graph
+from .kernels.numpy import Array, namespace, row_max, row_sum
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -99,6 +100,8 @@ class Descent:
         The step size after one that succeeded and one that failed.
     sufficient : float
         Share of the decrease that the slope promises (Armijo).
+    graph : Graph or None
+        Whose rows the weights (E,) are; without it they are planes (K, *grid).
     """
 
     step: str = "tangent"
@@ -107,6 +110,7 @@ class Descent:
     shrink: float = 0.5
     sufficient: float = 1e-4
     most: int = 30
+    graph: Graph | None = None
 
     def __post_init__(self) -> None:
         if self.step not in ("exponential", "tangent"):
@@ -126,11 +130,11 @@ class Descent:
         valid = weights > 0
         u = xp.log(xp.where(valid, weights, 1)) - weights.dtype.type(h) * direction
         u = xp.where(valid, u, -xp.inf)
-        best = u.max(axis=0)
+        best = row_max(u, self.graph)
         e = xp.exp(u - xp.where(xp.isfinite(best), best, 0))
         # no weight leaves the open simplex: it could never come back
         e = xp.where(valid, xp.maximum(e, xp.finfo(e.dtype).tiny), 0)
-        return e / xp.maximum(e.sum(axis=0), xp.finfo(e.dtype).tiny)
+        return e / xp.maximum(row_sum(e, self.graph), xp.finfo(e.dtype).tiny)
 
     def update(
         self, tangent: Array, state: float | None, weights: Array, loss: float,

@@ -9,7 +9,7 @@ import numpy as np
 
 from .features import Features, log_odds
 from .kernels import namespace, select, to_host
-from .kernels.numpy import Array, Offsets
+from .kernels.numpy import Array, Offsets, attention, normalized
 
 # a distance of this many standard deviations over all features halves nothing yet
 SIGMA = 1.0
@@ -82,6 +82,11 @@ class Predictor:
             Zero where a neighbor is not valid, as from `stencil.uniform`.
         """
         return select(features, kernel).predict(features, *self._given(features), uniform)
+
+    def shares(self, features: Array) -> Array:
+        """Shares a_j of the prototypes at each pixel (4.3), (N, *grid)."""
+        normal, prototypes, _, sigma = self._given(features)
+        return attention(normalized(features, normal), prototypes, sigma)[0]
 
     def gradient(
         self, features: Array, tangent: Array, kernel: str | None = None

@@ -14,7 +14,8 @@ import numpy as np
 
 from .flow import check_planes, check_positive, check_steps, potential
 from .gradient import Gradient, Linearization, Way, linearize_at
-from .kernels.numpy import Array, Offsets, namespace
+from .kernels import Neighborhood
+from .kernels.numpy import Array, namespace
 from .losses import Loss
 from .optimizers import Descent
 
@@ -46,7 +47,7 @@ class LinearizedSteps:
 def linearize_sequence(
     weights: Sequence[Array],
     distances: Array,
-    offsets: Offsets,
+    offsets: Neighborhood,
     *,
     time: float | Sequence[float] = 5.0,
     rho: float = 1.0,
@@ -74,7 +75,7 @@ def linearize_sequence(
 
 
 def integrate(
-    weights: Sequence[Array], q: Array, offsets: Offsets, times: Sequence[float],
+    weights: Sequence[Array], q: Array, offsets: Neighborhood, times: Sequence[float],
     way: Way | None, kernel: str | None,
 ) -> LinearizedSteps:  # fmt: skip
     """`linearize_sequence` from q = log W0 - D / rho, and the time of each step."""
@@ -114,7 +115,7 @@ def learn(
     weights: Sequence[Array],
     distances: Array,
     target: Array,
-    offsets: Offsets,
+    offsets: Neighborhood,
     loss: Loss,
     *,
     end_to_end: bool = True,
@@ -164,7 +165,7 @@ class _Stretch:
 
     start: Array
     q: Array
-    offsets: Offsets
+    offsets: Neighborhood
     times: tuple[float, ...]
     target: Array
     loss: Loss

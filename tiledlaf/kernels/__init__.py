@@ -2,7 +2,8 @@
 
 Each sibling has the same functions with the same names and signatures. Arrays are planes,
 label (or neighbor) first: ``weights (K, *grid)``, ``x (J, *grid)``; ``offsets`` is a tuple of K
-integer tuples, `grid.ndim` entries each. A neighbor outside the grid has weight 0.
+integer tuples, `grid.ndim` entries each. A neighbor outside the grid has weight 0. The numpy one
+takes a `Graph` in place of offsets as well.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from .numpy import namespace
+from .graph import Graph
+from .numpy import Neighborhood, namespace
 
-__all__ = ["KERNELS", "namespace", "on_device", "select", "to_host"]
+__all__ = ["KERNELS", "Graph", "Neighborhood", "namespace", "on_device", "select", "to_host"]
 KERNELS = ("numpy", "numba", "cupy")
 
 
-def select(array: Any, kernel: str | None = None) -> ModuleType:
-    """Return the kernel module for an array: cupy for CuPy arrays, else numba.
+def select(
+    array: Any, kernel: str | None = None, neighborhood: Neighborhood | None = None
+) -> ModuleType:
+    """Return the kernel module for an array: cupy for CuPy arrays, numpy for graphs, else numba.
 
     Parameters
     ----------
@@ -29,6 +33,7 @@ def select(array: Any, kernel: str | None = None) -> ModuleType:
         Decides the sibling where `kernel` is None.
     kernel : {"numpy", "numba", "cupy"}, optional
         A sibling by name. Nothing falls back to another one.
+    neighborhood : offsets or Graph, optional
 
     Raises
     ------
@@ -36,11 +41,14 @@ def select(array: Any, kernel: str | None = None) -> ModuleType:
         If `kernel` is unknown or cannot work on this type of array.
     """
     on_gpu = type(array).__module__.split(".")[0] == "cupy"
-    name = kernel or ("cupy" if on_gpu else "numba")
+    graph = isinstance(neighborhood, Graph)
+    name = kernel or ("cupy" if on_gpu else "numpy" if graph else "numba")
     if name not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {name!r}")
     if on_gpu != (name == "cupy"):
         raise ValueError(f"kernel {name!r} does not work on {type(array).__module__} arrays")
+    if graph and name != "numpy":
+        raise ValueError(f"graphs need the kernel 'numpy' and NumPy arrays, got kernel {name!r}")
     return importlib.import_module(f"{__name__}.{name}")
 
 

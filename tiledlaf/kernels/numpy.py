@@ -1,4 +1,7 @@
-"""The readable reference of the kernels, in plain NumPy; float32 or float64."""
+"""The readable reference of the kernels, in plain NumPy; float32 or float64.
+
+Neighborhoods are offsets on a grid, or a `Graph`: then weights are (E,) and the grid is (n,).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from .graph import Graph
+
 Array = Any  # numpy.ndarray here, cupy.ndarray in the sibling
 Offsets = tuple[tuple[int, ...], ...]
+Neighborhood = Offsets | Graph
 
 
 def namespace(array: Any) -> ModuleType:
@@ -26,8 +32,10 @@ def shifted(offset: Sequence[int], grid: Sequence[int]) -> tuple[tuple[slice, ..
     return here, there
 
 
-def average(weights: Array, x: Array, offsets: Offsets) -> Array:
+def average(weights: Array, x: Array, offsets: Neighborhood) -> Array:
     """(Omega x)_i = sum_k omega_ik x_(i + offset k), (J, *grid)."""
+    if isinstance(offsets, Graph):
+        return offsets.average(weights, x)
     out = np.zeros_like(x)
     for w, offset in zip(weights, offsets, strict=True):
         here, there = shifted(offset, x.shape[1:])
@@ -35,8 +43,10 @@ def average(weights: Array, x: Array, offsets: Offsets) -> Array:
     return out
 
 
-def adjoint(weights: Array, x: Array, offsets: Offsets) -> Array:
+def adjoint(weights: Array, x: Array, offsets: Neighborhood) -> Array:
     """(Omega^T x)_(i + offset k) = sum of omega_ik x_i over k, (J, *grid)."""
+    if isinstance(offsets, Graph):
+        return offsets.adjoint(weights, x)
     out = np.zeros_like(x)
     for w, offset in zip(weights, offsets, strict=True):
         here, there = shifted(offset, x.shape[1:])
@@ -44,13 +54,17 @@ def adjoint(weights: Array, x: Array, offsets: Offsets) -> Array:
     return out
 
 
-def opposite(offsets: Offsets) -> Offsets:
+def opposite(offsets: Any) -> Any:
     """The offsets of Omega^T: from a neighbor back to the pixel."""
+    if isinstance(offsets, Graph):
+        return offsets.opposite()
     return tuple(tuple(-o for o in offset) for offset in offsets)
 
 
-def transpose(weights: Array, offsets: Offsets) -> Array:
+def transpose(weights: Array, offsets: Neighborhood) -> Array:
     """Weights of Omega^T for the opposite offsets, (K, *grid)."""
+    if isinstance(offsets, Graph):
+        return offsets.transpose(weights)
     out = np.zeros_like(weights)
     for new, w, offset in zip(out, weights, offsets, strict=True):
         here, there = shifted(offset, w.shape)
@@ -58,7 +72,28 @@ def transpose(weights: Array, offsets: Offsets) -> Array:
     return out
 
 
-def similarity(weights: Array, q: Array, offsets: Offsets) -> Array:
+def pairs(a: Array, b: Array, offsets: Neighborhood) -> Array:
+    """<a_i, b_(i + offset k)> of every pixel and neighbor, (K, *grid), of a and b (J, *grid)."""
+    if isinstance(offsets, Graph):
+        return offsets.pairs(a, b)
+    out = namespace(a).zeros((len(offsets), *a.shape[1:]), a.dtype)
+    for e, offset in zip(out, offsets, strict=True):
+        here, there = shifted(offset, e.shape)
+        e[here] = (a[:, *here] * b[:, *there]).sum(axis=0)
+    return out
+
+
+def row_sum(values: Array, offsets: Neighborhood | None) -> Array:
+    """Sums over neighbors that (K, *grid) can be divided by."""
+    return offsets.sum(values) if isinstance(offsets, Graph) else values.sum(axis=0)
+
+
+def row_max(values: Array, offsets: Neighborhood | None) -> Array:
+    """The largest of the neighbors, as `row_sum`."""
+    return offsets.max(values) if isinstance(offsets, Graph) else values.max(axis=0)
+
+
+def similarity(weights: Array, q: Array, offsets: Neighborhood) -> Array:
     """S = softmax(Omega q) with q = log W0 - D / rho, closed form of (2.16)-(2.17)."""
     u = average(weights, q, offsets)
     e = np.exp(u - u.max(axis=0))
@@ -68,7 +103,7 @@ def similarity(weights: Array, q: Array, offsets: Offsets) -> Array:
 def flow(
     weights: Array,
     q: Array,
-    offsets: Offsets,
+    offsets: Neighborhood,
     coefficients: Sequence[float],
     keep: bool = False,
     scale: float = 1.0,
@@ -107,7 +142,7 @@ def decide(z: Array) -> tuple[Array, Array, Array]:
 def classify(
     weights: Array,
     q: Array,
-    offsets: Offsets,
+    offsets: Neighborhood,
     coefficients: Sequence[float],
     keep: bool = False,
     scale: float = 1.0,
@@ -158,7 +193,7 @@ def softmax(scores: Array) -> Array:
 
 
 def chain(
-    weights: Array, s: Array, source: Array, offsets: Offsets, table: Array
+    weights: Array, s: Array, source: Array, offsets: Neighborhood, table: Array
 ) -> tuple[Array, Array]:
     """Polynomials in A = R_S Omega of B = Pi_0 source, R of them at once.
 
@@ -180,7 +215,7 @@ def chain(
 
 
 def pull(
-    weights: Array, s: Array, q: Array, z: Array, g: Array, offsets: Offsets, table: Array
+    weights: Array, s: Array, q: Array, z: Array, g: Array, offsets: Neighborhood, table: Array
 ) -> Array:
     """`products` of z and polynomials of the adjoint flow; the first one is the integral's.
 
@@ -199,7 +234,7 @@ def whole(differences: Array) -> Array:
 
 
 def products(
-    weights: Array, s: Array, q: Array, p: Array, z: Array, source: Array, offsets: Offsets
+    weights: Array, s: Array, q: Array, p: Array, z: Array, source: Array, offsets: Neighborhood
 ) -> Array:
     """R_Omega dL/dOmega, the gradient in t of Omega = softmax(t), (K, *grid).
 
@@ -216,13 +251,10 @@ def products(
     for a, b in zip(p, z, strict=True):
         x = average(weights, b, offsets)
         h += a * (x - (s * x).sum(axis=0)) - s * (a * x).sum(axis=0)
-    out = namespace(s).zeros_like(weights)
-    for e, offset in zip(out, offsets, strict=True):
-        here, there = shifted(offset, e.shape)
-        e[here] = (h[:, *here] * q[:, *there]).sum(axis=0)
-        for a, b in zip(p, z, strict=True):
-            e[here] += (a[:, *here] * b[:, *there]).sum(axis=0)
-    return weights * (out - (weights * out).sum(axis=0))
+    out = pairs(h, q, offsets)
+    for a, b in zip(p, z, strict=True):
+        out += pairs(a, b, offsets)
+    return weights * (out - row_sum(weights * out, offsets))
 
 
 def alignment(z: Array, target: Array) -> tuple[float, float, int]:
@@ -270,7 +302,7 @@ def predict(
     uniform : (K, *grid), zero where a neighbor is not valid
     """
     xp = namespace(features)
-    a, _ = _attention(_normalized(features, normal), prototypes, sigma)
+    a, _ = attention(normalized(features, normal), prototypes, sigma)
     t = xp.stack([_combination(a, column) for column in patches.T])
     t = xp.where(uniform > 0, t, -xp.inf)
     best = t.max(axis=0)
@@ -289,8 +321,8 @@ def predict_adjoint(
         R_Omega dL/dOmega, as from `products`.
     """
     xp = namespace(features)
-    features = _normalized(features, normal)
-    a, distance = _attention(features, prototypes, sigma)
+    features = normalized(features, normal)
+    a, distance = attention(features, prototypes, sigma)
     q = xp.stack([_combination(gradient, row) for row in patches])
     r = a * (q - (a * q).sum(axis=0))
     flat = [x.reshape(len(x), -1).astype(np.float64) for x in (features, gradient, a, r, distance)]
@@ -307,13 +339,14 @@ def _combination(planes: Array, numbers: Array) -> Array:
     return total
 
 
-def _normalized(features: Array, normal: Array) -> Array:
+def normalized(features: Array, normal: Array) -> Array:
+    """(f - mean) times a factor a feature, (F, *grid)."""
     shape = (-1, *(1,) * (features.ndim - 1))
     mean, factor = (namespace(features).asarray(n, features.dtype).reshape(shape) for n in normal)
     return (features - mean) * factor
 
 
-def _attention(features: Array, prototypes: Array, sigma: float) -> tuple[Array, Array]:
+def attention(features: Array, prototypes: Array, sigma: float) -> tuple[Array, Array]:
     """Shares a_j and distances ||f - p_j||, both (N, *grid)."""
     xp, number = namespace(features), features.dtype.type
     square = [
