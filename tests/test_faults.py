@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import dask.config
 import numpy as np
 import psutil
 import pytest
@@ -32,6 +33,8 @@ from command import contents, run
 from distributed import Client
 from test_resume import RECORDS, arrays, check_arrays
 from test_training import TRAIN, same
+
+import tiledlaf.cluster
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -226,7 +229,7 @@ def cluster():
         address = f"tcp://127.0.0.1:{s.getsockname()[1]}"
     started = []
 
-    def dask(*arguments, **environment):
+    def program(*arguments, **environment):
         with Path(f"dask{len(started)}.log").open("w") as log:
             started.append(subprocess.Popen(
                 [sys.executable, "-m", "dask", *arguments, "--no-dashboard"],
@@ -236,8 +239,8 @@ def cluster():
 
     def open_(fault="none", *options):
         port = address.rsplit(":", 1)[1]
-        scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", port)
-        worker = dask(
+        scheduler = program("scheduler", "--host", "127.0.0.1", "--port", port)
+        worker = program(
             "worker", address, "--host", "127.0.0.1", "--nworkers", "2", "--nthreads", "1",
             "--preload", str(FAULTY), *options, FAULT=fault,
         )  # fmt: skip
@@ -304,6 +307,22 @@ def test_a_tile_needs_too_much_memory_twice(whole, cluster):
     assert end(start("none", *where)) == ""
     assert Path("second").exists()
     ended("worker out of memory, by chance", 2, whole)
+
+
+def _dies(job, item):
+    os._exit(1)
+
+
+def test_a_step_needs_too_much_memory(monkeypatch):
+    """As of a training: there is nothing to go on with."""
+    monkeypatch.setattr(tiledlaf.cluster, "DEATHS", 1)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        pytest.raises(ChildProcessError, match=r"^processes: 2 workers died on one task"),
+        tiledlaf.cluster.dask(1) as pool,
+    ):
+        pool.hold(_dies, None, [0])
+    row("worker out of memory, in training", 2, "", "", "ends in a line")
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -413,3 +414,26 @@ def test_a_thread_with_a_running_loop_labels_too(tmp_path):
     asyncio.run(notebook())
     labels = zarr.open_array(tmp_path / "out.zarr" / "labels" / "tiledlaf" / "0", mode="r")[:]
     np.testing.assert_array_equal(labels, label(image, classes=2))
+
+
+def test_a_part_that_another_run_removes(tmp_path, monkeypatch):
+    """It is not taken for pixels of the fill value, which have no file."""
+    held = zarr.create_array(tmp_path / "a", shape=(64, 64), chunks=(32, 32), dtype="u1")
+    box, ones = (slice(0, 64), slice(0, 64)), np.ones((64, 64), np.uint8)
+    here = ngff._here
+
+    def removed(call):
+        here(call)
+        for folder in tmp_path.rglob("*.partial"):
+            shutil.rmtree(folder)
+
+    assert ngff.write(str(tmp_path), "a", box, ones) == ngff.sizes(str(tmp_path), "a")(box) > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(ngff, "_here", removed)
+        with pytest.raises(FileNotFoundError):
+            ngff.write(str(tmp_path), "a", box, ones)
+    np.testing.assert_array_equal(held[:], ones)
+    ones[:32, :32] = 0
+    ngff.write(str(tmp_path), "a", box, ones)
+    np.testing.assert_array_equal(held[:], ones)
+    assert not (tmp_path / "a/c/0/0").exists()

@@ -198,9 +198,7 @@ def dask(
     # nobody sees these without a dashboard, and they wake each worker 150 times a second
     unseen = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
     with _quiet(), ExitStack() as stack:
-        stack.enter_context(dask.config.set({
-            "distributed.deploy.lost-worker-timeout": f"{LOOK}s", **({} if watch else unseen)
-        }))  # fmt: skip
+        stack.enter_context(dask.config.set({} if watch else unseen))
         with warnings.catch_warnings():
             # of a dashboard whose port is taken: what is told of it has the port that was found
             warnings.filterwarnings("ignore", "Port .* is already in use")
@@ -392,8 +390,9 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
             if isinstance(error, KilledWorker):
                 deaths = (killed + 1) * (error.allowed_failures + 1)
                 error = ChildProcessError(f"{deaths} workers died on it (too little memory?)")
-            yield from ((i, None, error, killed) for i in part) if error else future.result()
-            future.release()
+            found = [(i, None, error, killed) for i in part] if error else future.result()
+            future.release()  # before its worker may die, and Dask would do it again
+            yield from found
 
     def outlive(action: Callable[[Sequence[Any]], Any], futures: Sequence[Any]) -> Any:
         """Wait for all, or raise the error of the first that failed; those of workers may pass."""

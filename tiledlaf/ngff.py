@@ -671,23 +671,32 @@ def write(
         if _alike(source, array):
             total = 0
             for key in _units(array, box):
-                part = path / f"{key}.{uuid.uuid4().hex}{PART}"
+                original, part = Path(*like, key), path / f"{key}.{uuid.uuid4().hex}{PART}"
+                if not original.exists():  # only the fill value there
+                    (path / key).unlink(missing_ok=True)
+                    continue
                 part.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    with contextlib.suppress(FileNotFoundError):  # only the fill value there
-                        shutil.copyfile(Path(*like, key), part)
+                    shutil.copyfile(original, part)
                     total += _place(part, path / key)
                 finally:
                     part.unlink(missing_ok=True)
             return total
     staged, folder = _staged(store, name, identity(store, name), threading.get_ident())
+    total = 0
     try:
         _here(staged.async_array.setitem(box, data))
-        return sum(_place(folder / key, path / key) for key in _units(array, box))
+        for key, block in zip(_units(array, box), _blocks(array, box, data), strict=True):
+            # none was written where all has the fill value; else another run has removed it
+            if not (folder / key).exists() and _blank(block, array.fill_value):
+                (path / key).unlink(missing_ok=True)
+            else:
+                total += _place(folder / key, path / key)
     except RuntimeError as error:
         raise system_error(error) or error from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    return total
 
 
 def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None) -> int:
@@ -707,12 +716,8 @@ def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str
 
 
 def _place(part: Path, final: Path) -> int:
-    """Put a file into its place, and give its size; where there is none, all has the fill value."""
-    try:
-        size = part.stat().st_size
-    except FileNotFoundError:
-        final.unlink(missing_ok=True)
-        return 0
+    """Put a file into its place, and give its size."""
+    size = part.stat().st_size
     try:
         part.replace(final)
     except FileNotFoundError:
@@ -799,6 +804,21 @@ def _keys(array: zarr.Array, box: Box, edges: Sequence[int]) -> Iterator[str]:
         for s, n, edge in zip(box, array.shape, edges, strict=True)
     )
     return map(array.metadata.encode_chunk_key, itertools.product(*spans))
+
+
+def _blocks(array: zarr.Array, box: Box, data: np.ndarray) -> Iterator[np.ndarray]:
+    """The pixels of each of these files."""
+    spans = []
+    for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True):
+        start, stop, _ = s.indices(n)
+        bounds = [start, *range(start // edge * edge + edge, stop, edge), stop]
+        spans.append([slice(a - start, b - start) for a, b in itertools.pairwise(bounds)])
+    return (data[index] for index in itertools.product(*spans))
+
+
+def _blank(block: np.ndarray, fill: Any) -> bool:
+    """Whether there is only the fill value."""
+    return bool(((block == fill) | ((block != block) & (fill != fill))).all())
 
 
 def chunk_state(path: str) -> list[tuple[str, int, int | str]]:

@@ -1,5 +1,9 @@
 """Records of tiles: one JSON line each, added after the tile is safely written.
 
+Safely written: all files of the tile have their final names, so no kill makes them parts; objects
+are there once the store has said so. Files may not be on the disk yet, so a record has their size,
+`bytes`, and a start that goes on believes it only if they still have it; see docs/faults.md.
+
 On a file system they are lines of one file. On an object store, where nothing can be appended,
 each batch of lines that a run adds is an object of its own.
 """
