@@ -240,6 +240,13 @@ def test_single_precision(kernel):
         solve(*small, given[2], integrator=AdaptiveRKMK(1e-7))
 
 
+def test_distances_that_are_no_numbers():
+    weights, distances, offsets, _, _ = problem("box", np.float64)
+    distances[0, 2, 3] = np.nan
+    with pytest.raises(ValueError, match="expected finite weights and distances, got a flow of na"):
+        solve(weights, distances, offsets, integrator=AdaptiveRKMK())
+
+
 # Tiles
 
 SCHEMES = {
