@@ -292,6 +292,9 @@ def refused(arguments, *words, without=()):
     [
         (f"s3://{KEY}:{SECRET}@bucket/image.zarr", "without user and password"),
         (f"https://{KEY}:{SECRET}@host/image.zarr", "without user and password"),
+        (f"s3://{KEY}:{SECRET}/more@bucket/image.zarr", "without user and password"),
+        (f"https://{KEY}:12/{SECRET}@host/image.zarr", "without user and password"),
+        (f"s3://{KEY}:1{SECRET}#@bucket/image.zarr", "without user and password"),
         (f"https://host/image.zarr?X-Amz-Signature={SECRET}", "without ?, #"),
         (f"s3://bucket/image.zarr#{SECRET}", "without ?, #"),
         ("s3://bucket/../other/image.zarr", "without . and .."),

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 PART = ".partial"  # how files end that are not in their place yet, zarr's own as well
-SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "http", "https")
+WEB = ("http", "https")
+SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", *WEB)
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 TIME = timedelta(minutes=2)  # of a request: a shard of 100 MB on a line of 1 MB/s
 AT_ONCE = 16  # requests of a call
@@ -47,13 +48,15 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     if found is None:
         return False
     scheme, host, rest = found.groups()
-    if "@" in host:
+    # a password may hold any sign; only a web server has a port
+    web = scheme.lower() in WEB and re.fullmatch(r"[^:]*(:\d+)?|\[[\da-fA-F:]*\](:\d+)?", host)
+    if "@" in host or (":" in host and (not web or "@" in rest)):
         raise ValueError(
             f"expected a {scheme}:// URL without user and password: credentials come from the "
             "environment, such as AWS_ACCESS_KEY_ID"
         )
     if set(rest) & set("?#\\"):
-        raise ValueError(f"{scheme}://{host}: expected a URL without ?, # and backslashes")
+        raise ValueError(f"expected a {scheme}:// URL without ?, # and backslashes")
     if scheme.lower() not in SCHEMES:
         raise ValueError(
             f"{path}: expected a path or a URL that begins with s3://, gs://, az:// or https://"
@@ -220,7 +223,7 @@ class Bucket:
 
         A web server lists none: of it only metadata, where there are some at the URL itself.
         """
-        if self.url.lower().startswith("http") and type(self.objects).__name__ == "HTTPStore":
+        if type(self.objects).__name__ == "HTTPStore":
             heads = {key: self._head(key) for key in METADATA}
             found = [head for head in heads.values() if head is not None]
         else:
