@@ -292,6 +292,9 @@ def refused(arguments, *words, without=()):
     [
         (f"s3://{KEY}:{SECRET}@bucket/image.zarr", "without user, password and query"),
         (f"https://{KEY}:{SECRET}@host/image.zarr", "without user, password and query"),
+        (f"s3://{KEY}:{SECRET}/more@bucket/image.zarr", "without user, password and query"),
+        (f"https://{KEY}:12/{SECRET}@host/image.zarr", "without user, password and query"),
+        (f"s3://{KEY}:1{SECRET}#@bucket/image.zarr", "without user, password and query"),
         (f"https://host/image.zarr?X-Amz-Signature={SECRET}", "without user, password and query"),
         (f"s3://bucket/image.zarr#{SECRET}", "without user, password and query"),
         ("s3://bucket/../other/image.zarr", "without . and .."),
@@ -657,14 +660,16 @@ class _Unsteady(http.server.BaseHTTPRequestHandler):
     """Passes requests on to the server behind it, and fails at random."""
 
     protocol_version = "HTTP/1.1"
-    random = random.Random(0)
+    random, lock = random.Random(0), threading.Lock()
 
     def _pass(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         put = self.command == "PUT"
-        type(self).asked += put
-        if put and self.random.random() < 0.05:
-            type(self).failed += 1
+        with self.lock:
+            fails = put and self.random.random() < 0.05
+            type(self).asked += put
+            type(self).failed += fails
+        if fails:
             self.send_response(503)
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -23,7 +23,8 @@ from typing import Any
 from . import redaction
 
 PART = ".partial"  # how files end that are not in their place yet, zarr's own as well
-SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "http", "https")
+WEB = ("http", "https")
+SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", *WEB)
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 TIME = timedelta(minutes=2)  # of a request: a shard of 100 MB on a line of 1 MB/s
 AT_ONCE = 16  # requests of a call
@@ -50,6 +51,13 @@ def is_url(path: str | os.PathLike[str]) -> bool:
         return False
     redaction.check(path)
     scheme, host, rest = found.groups()
+    # a password may hold any sign, so that its end is not found; only a web server has a port
+    web = scheme.lower() in WEB and re.fullmatch(r"[^:]*(:\d+)?|\[[\da-fA-F:]*\](:\d+)?", host)
+    if ":" in host and (not web or "@" in rest):
+        raise ValueError(
+            f"expected a {scheme}:// URL without user, password and query; credentials come from "
+            "the environment"
+        )
     if "\\" in rest:
         raise ValueError(f"{path}: expected a URL without backslashes")
     if scheme.lower() not in SCHEMES:
@@ -218,7 +226,7 @@ class Bucket:
 
         A web server lists none: of it only metadata, where there are some at the URL itself.
         """
-        if self.url.lower().startswith("http") and type(self.objects).__name__ == "HTTPStore":
+        if type(self.objects).__name__ == "HTTPStore":
             heads = {key: self._head(key) for key in METADATA}
             found = [head for head in heads.values() if head is not None]
         else:
