@@ -221,13 +221,16 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
             return started
 
         known, looked = workers, time.monotonic()
-        completed = as_completed(start(AHEAD * known))
-        for future in completed:
-            part, error = parts.pop(future.key), future.exception()
+        # results are fetched as they come: asked for here, each would be a way there and back that
+        # all others wait for
+        completed = as_completed(start(AHEAD * known), with_results=True, raise_errors=False)
+        for future, result in completed:
+            part = parts.pop(future.key)
+            error = None if future.status == "finished" else future.exception()
             if time.monotonic() - looked > LOOK:
                 known, looked = max(known, sum(client.nthreads().values())), time.monotonic()
             completed.update(start(AHEAD * known - len(parts)))
-            yield from ((item, None, error) for item in part) if error else future.result()
+            yield from ((item, None, error) for item in part) if error else result
             future.release()
 
     def hold(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
