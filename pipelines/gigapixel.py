@@ -332,7 +332,6 @@ def label(mosaic: Mosaic, model: Path, output: Path) -> dict[str, Any]:
     ).job  # fmt: skip
     every = [tile.index for tile in job.grid]
     some = every[:: max(1, len(every) // 8)][:8]
-    shutil.rmtree(output, ignore_errors=True)
     with workers(effort.memory) as (address, pids):
 
         def kernels(tiles: Sequence[Any]) -> list[tuple[float, float]]:
