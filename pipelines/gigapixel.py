@@ -36,7 +36,7 @@ from tiledlaf import classifier, cluster, examples, images, levels, ngff, record
 from tiledlaf.dataterm import Classified
 from tiledlaf.features import Features
 from tiledlaf.job import Job, Window, compute
-from tiledlaf.model import Model, load
+from tiledlaf.model import load
 from tiledlaf.ngff import Pyramid
 from tiledlaf.plan import make_plan
 from tiledlaf.tiles import Box, Grid
@@ -345,8 +345,10 @@ def label(mosaic: Mosaic, model: Path, output: Path) -> dict[str, Any]:
         kernels(some[:WORKERS])  # loads them
         times = kernels(some)
         started, used = clock.perf_counter(), spent(pids)
-        command = [sys.executable, "-m", "tiledlaf", "label", mosaic.store, output, "--model",
-                   model, "--channels", GREEN, "--tile", effort.tile, "--scheduler", address]  # fmt: skip
+        command = [
+            sys.executable, "-m", "tiledlaf", "label", mosaic.store, output, "--model", model,
+            "--channels", GREEN, "--tile", effort.tile, "--scheduler", address,
+        ]  # fmt: skip
         found = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         seconds, used = clock.perf_counter() - started, spent(pids) - used
         if found.returncode:

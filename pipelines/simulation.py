@@ -45,16 +45,18 @@ class Effort:
     workers : simulated ones, run by run
     sleep : seconds of a tile on these
     each : tiles a worker
+    before : tiles that precede the empty ones
     """
 
     tiles: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
     workers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     sleep: float = 0.05
     each: int = 100
+    before: int = 1_000
 
 
 FULL = Effort()
-SMALL = Effort((10, 60), (1, 2, 4), 0.02, 10)
+SMALL = Effort((10, 40), (1, 2), 0.02, 10, 10)
 
 
 # tiles that cost nothing
@@ -154,7 +156,12 @@ def spent(pid: int) -> float:
 
 
 def measure(
-    workers: int, scheduler: str | None, tiles: int, sleep: float, others: dict[str, int]
+    workers: int,
+    scheduler: str | None,
+    tiles: int,
+    sleep: float,
+    others: dict[str, int],
+    before: int,
 ) -> dict[str, Any]:
     """Run tiles, and what this process and others spend on them.
 
@@ -162,6 +169,7 @@ def measure(
     ----------
     scheduler : address; None: the processes that a plain ``tiledlaf label`` starts
     others : number of each process by name
+    before : tiles that come first and are not counted
     """
     watched = {"client": psutil.Process().pid} | others
     function: Any = Asleep(sleep) if sleep else empty
@@ -169,25 +177,29 @@ def measure(
         tempfile.TemporaryDirectory() as name,
         cluster.open_pool(workers, scheduler or "processes", None) as pool,
     ):
-        # the first tasks load libraries on all sides
+        # the first tiles load libraries on all sides, and fill the logs of the scheduler, which
+        # keep the last thousand of each kind of event
         (Path(name) / "first").mkdir()
-        first = labeling.settle(virtual(Path(name) / "first", 16 * workers))
+        first = labeling.settle(virtual(Path(name) / "first", before))
         labeling.run(first, instead(pool, function))
         plan = labeling.settle(virtual(Path(name), tiles))
-        before = {who: (spent(pid), peak(pid)) for who, pid in watched.items()}
+        start = {who: (spent(pid), peak(pid)) for who, pid in watched.items()}
         found = labeling.run(plan, instead(pool, function))
-        after = {who: (spent(pid), peak(pid)) for who, pid in watched.items()}
+        end = {who: (spent(pid), peak(pid)) for who, pid in watched.items()}
     assert found.tiles == {"done": tiles, "skipped": 0, "failed": 0}
     row: dict[str, Any] = {"tiles": tiles, "workers": pool.workers, "seconds": found.seconds}
     for who in watched:
-        (cpu, held), (more, most) = before[who], after[who]
+        (cpu, held), (more, most) = start[who], end[who]
         row |= {f"{who} seconds": more - cpu, f"{who} bytes": most - held, f"{who} peak": most}
     return row
 
 
-def alone(workers: int, tiles: int, sleep: float, apart: bool) -> dict[str, Any]:
+def alone(workers: int, tiles: int, sleep: float, apart: bool, before: int) -> dict[str, Any]:
     """Measure in fresh processes: scheduler, workers and client, or as ``tiledlaf label`` does."""
-    asked = {"workers": workers, "tiles": tiles, "sleep": sleep, "scheduler": None, "others": {}}
+    asked: dict[str, Any] = {
+        "workers": workers, "tiles": tiles, "sleep": sleep, "scheduler": None, "others": {},
+        "before": before,
+    }  # fmt: skip
     if not apart:
         return answer(asked)
     with tempfile.TemporaryDirectory() as name:
@@ -220,7 +232,7 @@ def costs(effort: Effort) -> Iterator[dict[str, Any]]:
     """Of empty tiles: client and scheduler apart, then in one process."""
     for apart in (True, False):
         for tiles in effort.tiles:
-            found = alone(2, tiles, 0, apart)
+            found = alone(2, tiles, 0, apart, effort.before)
             row: dict[str, Any] = {
                 "processes": "apart" if apart else "together", "tiles": tiles,
                 "ms a tile": 1e3 * found["seconds"] / tiles,
@@ -238,7 +250,7 @@ def costs(effort: Effort) -> Iterator[dict[str, Any]]:
 def scaling(effort: Effort) -> Iterator[dict[str, Any]]:
     """Of tiles that sleep, on more and more workers."""
     for workers in effort.workers:
-        found = alone(workers, effort.each * workers, effort.sleep, True)
+        found = alone(workers, effort.each * workers, effort.sleep, True, 4 * workers)
         rate = found["tiles"] / found["seconds"]
         yield {
             "workers": workers, "tiles": found["tiles"], "tiles a second": rate,

@@ -44,14 +44,14 @@ def test_the_mosaic_is_an_image_with_its_truth(gigapixel):
     assert set(np.unique(truth)) == {1, 2}
     assert (truth == 2).mean() == pytest.approx(about["mosaic"]["vessels"])
     # vessels lie on the photographs, where they are darker than what is around them
-    assert (image[:, truth == 2].max(axis=0) > 0).all()
+    assert (image[:, truth == 2].max(axis=0) > 30).mean() > 0.98
     lit = (image[0] > 60) & (truth == 1)
     assert image[1][truth == 2].mean() < image[1][lit].mean()
     assert 0.3 < (image.max(axis=0) == 0).mean() < 0.7
 
 
 def test_labels_are_better_than_none(gigapixel):
-    folder, about, printed = gigapixel
+    _, about, printed = gigapixel
     judged, vessels = about["judged"], about["mosaic"]["vessels"]
     assert judged["all"]["pixels"] == about["mosaic"]["pixels"]
     assert judged["all"]["error"] < 0.8 * vessels  # all background is wrong where vessels are
@@ -117,7 +117,7 @@ def test_costs_of_empty_tiles(simulated):
     folder, about = simulated
     rows = about["costs"]
     assert [(r["processes"], r["tiles"]) for r in rows] == [
-        ("apart", 10), ("apart", 60), ("together", 10), ("together", 60),
+        ("apart", 10), ("apart", 40), ("together", 10), ("together", 40),
     ]  # fmt: skip
     for row in rows:
         assert row["ms a tile"] > 0
@@ -132,7 +132,7 @@ def test_costs_of_empty_tiles(simulated):
 def test_simulated_workers_share_tiles(simulated):
     folder, about = simulated
     rows = about["scaling"]
-    assert [r["workers"] for r in rows] == [1, 2, 4]
+    assert [r["workers"] for r in rows] == [1, 2]
     for row in rows:
         assert row["tiles"] == 10 * row["workers"]
         # no worker is quicker than its tiles
