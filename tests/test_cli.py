@@ -61,7 +61,8 @@ def test_summary(image):
     assert sum(shares) == pytest.approx(100, abs=0.2)
     proven = float(re.search(r"^proven labels: ([\d.]+) %$", found, re.MULTILINE)[1])
     assert 90 < proven <= 100
-    assert re.fullmatch(r"seconds: \d+\.\d", lines[-2])
+    assert re.fullmatch(r"seconds: \d+\.\d", lines[-3])
+    assert float(re.fullmatch(r"throughput: (\S+) megapixels a second", lines[-2])[1]) > 0
     assert lines[-1] == "output: out.zarr"
 
 

@@ -376,23 +376,40 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
                 pending[future.key] = future, part, killed
                 future.add_done_callback(ended.put)
 
+        def results(futures: Sequence[Any]) -> dict[str, Any]:
+            """What tasks gave: of all that have ended by one way there and back."""
+            good = [future for future in futures if future.status == "finished"]
+            with contextlib.suppress(KilledWorker):
+                given = client.gather(good)
+                for future in good:  # before its worker may die, and Dask would do it again
+                    future.release()
+                return {future.key: one for future, one in zip(good, given, strict=True)}
+            return {}  # one was lost and killed who made it again: ask for each by itself
+
         start(itertools.islice(waiting, AHEAD * known))
         while pending:
-            future, part, killed = pending.pop(ended.get().key)
-            error = future.exception()
-            if isinstance(error, KilledWorker) and killed < RETRIES:
-                # whichever of them kills workers, the others shall not fail with it
-                start(((item,) for item in part), killed + 1)
-                continue
-            if time.monotonic() - looked > LOOK:
-                known, looked = max(known, sum(client.nthreads().values())), time.monotonic()
-            start(itertools.islice(waiting, max(AHEAD * known - len(pending), 0)))
-            if isinstance(error, KilledWorker):
-                deaths = (killed + 1) * (error.allowed_failures + 1)
-                error = ChildProcessError(f"{deaths} workers died on it (too little memory?)")
-            found = [(i, None, error, killed) for i in part] if error else future.result()
-            future.release()  # before its worker may die, and Dask would do it again
-            yield from found
+            futures = [ended.get()]
+            while not ended.empty():
+                futures.append(ended.get())
+            given = results(futures)
+            for future in futures:
+                _, part, killed = pending.pop(future.key)
+                found = given.get(future.key)
+                error = None if found else future.exception()
+                if isinstance(error, KilledWorker) and killed < RETRIES:
+                    # whichever of them kills workers, the others shall not fail with it
+                    start(((item,) for item in part), killed + 1)
+                    continue
+                if time.monotonic() - looked > LOOK:
+                    known, looked = max(known, sum(client.nthreads().values())), time.monotonic()
+                start(itertools.islice(waiting, max(AHEAD * known - len(pending), 0)))
+                if isinstance(error, KilledWorker):
+                    deaths = (killed + 1) * (error.allowed_failures + 1)
+                    error = ChildProcessError(f"{deaths} workers died on it (too little memory?)")
+                if error is not None:
+                    found = [(i, None, error, killed) for i in part]
+                yield from found or future.result()
+                future.release()
 
     def outlive(action: Callable[[Sequence[Any]], Any], futures: Sequence[Any]) -> Any:
         """Wait for all, or raise the error of the first that failed; those of workers may pass."""

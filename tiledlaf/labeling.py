@@ -50,6 +50,7 @@ class Summary:
     proven : labeled pixels whose label is certain, None where the integrator has no bound
     seconds : of this start
     output : path of the store
+    fresh : number of pixels that this start has labeled
     """
 
     tiles: dict[str, int]
@@ -58,6 +59,12 @@ class Summary:
     seconds: float
     output: str
     errors: list[str] = field(default_factory=list)
+    fresh: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Pixels a second that this start has labeled."""
+        return self.fresh / self.seconds
 
     @property
     def complete(self) -> bool:
@@ -184,6 +191,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         t.index for t in job.grid if known.get(t.index, {}).get("state") not in records.FINISHED
     )
     fair = (len(job.grid) - len(known)) // (8 * pool.workers)
+    before = sum(r.get("pixels", 0) for r in known.values())
     batch = max(min(TASK // math.prod(job.grid.tile), fair), 1)
     with records.appending(out.records) as log:
         for index, record, error, retries in pool.run(run_tile, job, left, batch):
@@ -208,11 +216,13 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     if all(known.get(t.index, {}).get("state") in records.FINISHED for t in job.grid):
         since = records.lines(out.records)[len(old) :]
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))
-    return summarize(plan, known, clock.perf_counter() - started)
+    return summarize(plan, known, clock.perf_counter() - started, before)
 
 
-def summarize(plan: Plan, known: Mapping[Any, Mapping[str, Any]], seconds: float) -> Summary:
-    """Add up the records of all tiles."""
+def summarize(
+    plan: Plan, known: Mapping[Any, Mapping[str, Any]], seconds: float, before: int = 0
+) -> Summary:
+    """Add up the records of all tiles; `before` pixels were labeled by earlier starts."""
     states = [r["state"] for r in known.values()]
     counts = np.zeros(plan.job.term.classes + 1, np.int64)
     for record in known.values():
@@ -226,6 +236,7 @@ def summarize(plan: Plan, known: Mapping[Any, Mapping[str, Any]], seconds: float
         seconds,
         plan.out.store if plan.out else "",
         [r["error"] for r in known.values() if r["state"] == "failed"],
+        sum(r.get("pixels", 0) for r in known.values()) - before,
     )
 
 

@@ -83,6 +83,8 @@ def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
     elif labeled:
         lines.append(f"proven labels: {100 * found.proven / labeled:.3f} %")
     lines.append(f"seconds: {found.seconds:.1f}")
+    if found.fresh:
+        lines.append(f"throughput: {found.rate / 1e6:.3g} megapixels a second")
     lines.append(f"output: {found.output}")
     return lines
 
