@@ -198,8 +198,11 @@ def write(mosaic: Mosaic) -> dict[str, Any]:
             if error is not None:
                 raise error
             vessels += count
-    levels.finish(mosaic.store, mosaic.picture, levels.mean)
-    levels.finish(mosaic.store, mosaic.truth, levels.nearest)
+        for pyramid, reduce in ((mosaic.picture, levels.mean), (mosaic.truth, levels.nearest)):
+            for level in levels.coarse(mosaic.store, pyramid, reduce):
+                for _, _, error, _ in pool.run(levels.finish, level, level.units):
+                    if error is not None:
+                        raise error
     pixels = mosaic.grid.size[0] * mosaic.grid.size[1]
     stored = sum(size for _, size, _ in ngff.chunk_state(mosaic.store))
     return {

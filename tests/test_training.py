@@ -758,25 +758,27 @@ def gradients(edges, loss, *, halo=None, features=features.PATCH, time=3.0, tol=
 
 
 def distance(found, expected):
-    return max(
-        np.linalg.norm(found[key] - value) / np.linalg.norm(value)
-        for key, value in expected.items()
+    """Relative to the gradient in all parameters: that in sigma alone may nearly vanish."""
+    pairs = [(found[key].ravel(), value.ravel()) for key, value in expected.items()]
+    difference, size = (
+        np.concatenate(x) for x in ([a - b for a, b in pairs], [b for _, b in pairs])
     )
+    return np.linalg.norm(difference) / np.linalg.norm(size)
 
 
 @pytest.mark.parametrize("loss", ["cosine", "cross-entropy"])
 @pytest.mark.parametrize("of", ["patch", "context"])
 def test_one_tile_and_many(loss, of):
-    """With a halo of r n: losses to 1e-12, gradients of each parameter to 2e-5 (found: 5e-6)."""
+    """With a halo of r n: losses to 1e-12, gradients to 1e-6 (found: 1e-7)."""
     chosen = features.PATCH if of == "patch" else features.CONTEXT
     whole, counts, expected = gradients((96, 112), loss, features=chosen)
     for edges in ((48, 56), (20, 112), (33, 17)):
         value, found_counts, found = gradients(edges, loss, features=chosen)
         assert value == pytest.approx(whole, rel=1e-12)
         np.testing.assert_array_equal(found_counts, counts)
-        assert distance(found, expected) < 2e-5
+        assert distance(found, expected) < 1e-6
 
 
 def test_a_smaller_halo_is_seen():
     _, _, expected = gradients((96, 112), "cosine")
-    assert distance(gradients((33, 17), "cosine", halo=3)[2], expected) > 3e-3
+    assert distance(gradients((33, 17), "cosine", halo=3)[2], expected) > 1e-4
