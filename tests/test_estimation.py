@@ -394,4 +394,4 @@ def test_what_a_kill_left_is_in_nobodys_way(files):
     zarr.open_array("weights.zarr.partial0/0", mode="r+")[:] = np.nan
     _, found = estimated(image, labels, steps=2)
     np.testing.assert_array_equal(found, expected)
-    assert not list(Path().glob("*.partial*"))
+    assert not list(Path().rglob("*.partial*"))

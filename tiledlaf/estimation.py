@@ -163,6 +163,7 @@ def estimate(
             "tol": how.tol, "sequence": how.sequence, "term": dataterm.describe(found),
             "classes": entries(classes), "input": example.image.fingerprint(),
         }  # fmt: skip
+        ngff.remove_parts(partial[0], "", math.inf)
         ngff.write_notes(partial[0], "", {"weights": notes})
         os.rename(partial[0], store)
     finally:

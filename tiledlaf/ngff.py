@@ -692,10 +692,12 @@ def write(
                 (path / key).unlink(missing_ok=True)
             else:
                 total += _place(folder / key, path / key)
-    except RuntimeError as error:
-        raise system_error(error) or error from None
-    finally:
+    except BaseException as error:
+        # else the folder stays for the next write, which is twice as quick, till the run is done
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, RuntimeError):
+            raise system_error(error) or error from None
+        raise
     return total
 
 
