@@ -269,9 +269,12 @@ def test_a_model_with_truth(name):
     found = run("explain", name, "unseen.tif", "--truth", "truth.tif", "-o", "out")
     assert found.code == 0, found
     _, text = pictures("out", TAUGHT)
-    sigma = [float(v) for v in re.search(r"Singular values: ([^A-Z]+)\. With", text)[1].split(", ")]
+    sigma = [float(v) for v in re.search(r"Singular values: (.+?)\. z1", text)[1].split(", ")]
     assert sigma == sorted(sigma, reverse=True)
     assert sigma[0] > 20 * sigma[1] > 0
+    cosines = [float(v) for v in re.findall(r"the cosine ([\d.]+) ", text)]
+    assert len(cosines) == 2
+    assert 0.5 < min(cosines) <= max(cosines) <= 1
     assert float(re.search(r"first pair alone ([\d.]+) %", text)[1]) > 90
     # with the truth the other pictures are the same
     assert run("explain", name, "unseen.tif", "-o", "without").code == 0
