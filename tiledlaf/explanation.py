@@ -36,8 +36,6 @@ DIM = 16  # of the Krylov spaces of the gradient
 TERMS = 3  # pairs of singular vectors that are drawn
 ROUNDING = 1e-5  # relative to the largest singular value: vectors of smaller ones are noise
 SQUARE = 72
-
-
 HEAD = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -289,9 +287,11 @@ def _look(
     part = ", ".join(
         f"{axis} {a}:{b}" for axis, (a, b) in zip(source.spatial_axes, spans, strict=True)
     )
+    about = f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}"
+    if not valid.any():
+        raise ValueError(f"expected pixels in {about}, got masked ones alone: --region chooses")
     return View(
-        f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}",
-        image, core(lessons.linearize(course, lesson, omega).z) + bias, valid,
+        about, image, core(lessons.linearize(course, lesson, omega).z) + bias, valid,
         np.all(there, axis=0),
         describe(core(omega), offsets), usage(predictor, core(lesson.features), image, valid),
         course, lesson, omega, core,
