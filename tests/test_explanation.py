@@ -269,9 +269,12 @@ def test_a_model_with_truth(name):
     found = run("explain", name, "unseen.tif", "--truth", "truth.tif", "-o", "out")
     assert found.code == 0, found
     _, text = pictures("out", TAUGHT)
-    sigma = [float(v) for v in re.search(r"Singular values: ([^A-Z]+)\. With", text)[1].split(", ")]
+    sigma = [float(v) for v in re.search(r"Singular values: (.+?)\. z1", text)[1].split(", ")]
     assert sigma == sorted(sigma, reverse=True)
     assert sigma[0] > 20 * sigma[1] > 0
+    cosines = [float(v) for v in re.findall(r"the cosine ([\d.]+) ", text)]
+    assert len(cosines) == 2
+    assert 0.5 < min(cosines) <= max(cosines) <= 1
     assert float(re.search(r"first pair alone ([\d.]+) %", text)[1]) > 90
     # with the truth the other pictures are the same
     assert run("explain", name, "unseen.tif", "-o", "without").code == 0
@@ -397,6 +400,7 @@ def test_membranes(data_folder):
         ("patch.model unseen.tif --probabilities unseen.tif", "expected axes for the 2 dimensions"),
         ("patch.model unseen.tif --truth other.tif", "expected labels of the size (72, 80)"),
         ("patch.model unseen.tif --truth empty.tif", "expected labeled pixels in all of unseen"),
+        ("patch.model unseen.tif --mask none.tif", "expected pixels in all of unseen.tif"),
         ("patch.model unseen.tif --channels 3", "expected different channels of 0 to 0, got 3"),
         ("patch.model images --truth labels", "expected one IMAGE, got 3"),
         ("uniform.model", "expected a model with a predictor of weights"),
@@ -404,6 +408,7 @@ def test_membranes(data_folder):
 )
 def test_refusals(arguments, words):
     tifffile.imwrite("other.tif", np.zeros((9, 9), np.uint8))
+    tifffile.imwrite("none.tif", np.zeros((72, 80), np.uint8))
     tifffile.imwrite("empty.tif", np.full((72, 80), 7, np.uint8))
     held = model.load("patch.model")
     Model(held.classes, held.term, held.offsets, 1.0, 1.0, 1e-3, 1, None, (0.0, 0.0)).save(

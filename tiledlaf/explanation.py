@@ -36,8 +36,6 @@ DIM = 16  # of the Krylov spaces of the gradient
 TERMS = 3  # pairs of singular vectors that are drawn
 ROUNDING = 1e-5  # relative to the largest singular value: vectors of smaller ones are noise
 SQUARE = 72
-
-
 HEAD = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -289,9 +287,11 @@ def _look(
     part = ", ".join(
         f"{axis} {a}:{b}" for axis, (a, b) in zip(source.spatial_axes, spans, strict=True)
     )
+    about = f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}"
+    if not valid.any():
+        raise ValueError(f"expected pixels in {about}, got masked ones alone: --region chooses")
     return View(
-        f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}",
-        image, core(lessons.linearize(course, lesson, omega).z) + bias, valid,
+        about, image, core(lessons.linearize(course, lesson, omega).z) + bias, valid,
         np.all(there, axis=0),
         describe(core(omega), offsets), usage(predictor, core(lesson.features), image, valid),
         course, lesson, omega, core,
@@ -503,12 +503,12 @@ def _gradient(found: Model, view: View) -> list[Page]:
     if not (lesson.target > 0).any():
         raise ValueError(f"expected labeled pixels in {view.about}, got none: --region chooses")
 
-    def by(way: Spaces) -> tuple[Array, Gradient]:
+    def by(way: Spaces) -> tuple[Array, Array, Gradient]:
         flow = linearize_at(view.omega, lesson.q, course.offsets, course.time, way)
         g = course.loss.gradient(flow.z, lesson.target, course.loss.sums(flow.z, lesson.target))
-        return flow.z, flow.gradient(g)
+        return flow.z, g, flow.gradient(g)
 
-    z, full = by(Spaces(DIM))
+    z, g, full = by(Spaces(DIM))
     assert full.vectors is not None
     parts = []
     energy = full.singular_values**2 / (full.singular_values**2).sum()
@@ -522,7 +522,7 @@ def _gradient(found: Model, view: View) -> list[Page]:
             shown = core(planes)
             title = f"{name}, sigma {full.singular_values[r]:.3g}, {100 * energy[r]:.4g} %"
             parts.append((title, figures.enlarged(figures.leaders(shown))))
-    tangent, first = core(full.tangent), core(by(Spaces(DIM, rank=1))[1].tangent)
+    tangent, first = core(full.tangent), core(by(Spaces(DIM, rank=1))[2].tangent)
     size = np.sqrt((tangent**2).sum(axis=0))
     other = np.sqrt((first**2).sum(axis=0))
     counted = (size > 0) & (other > 0)
@@ -534,10 +534,12 @@ def _gradient(found: Model, view: View) -> list[Page]:
         "gradient.png", "Leading singular vectors of the gradient",
         "The gradient of the cosine loss in all weights at once is the sum of sigma_r u_r (x) z_r "
         "(and a term of the similarity): the weight of neighbor k at pixel i should grow where -u "
-        "at i and z at k agree. Each map shows the class that leads and by how much. z1 is much "
-        "like the flow itself, -u1 says which class the loss asks for. Shares are of the sum of "
-        f"squares. Singular values: {decay}. With the first pair alone {100 * close:.2f} % of the "
-        "pixels' gradients have a cosine of 0.9 or more with the full one.",
+        "at i and z at k agree. Each map shows the class that leads and by how much, each share is "
+        f"that of a sigma squared in their sum. Singular values: {decay}. z1 has the cosine "
+        f"{_cosine(full.vectors[1][0], z):.4f} with the flow's Z(T), u1 the cosine "
+        f"{_cosine(full.vectors[0][0], g):.4f} with the loss's gradient in Z(T). With the first "
+        f"pair alone {100 * close:.2f} % of the pixels' gradients have a cosine of 0.9 or more "
+        "with the full one.",
         figures.sheet(parts, 2, foot),
     )  # fmt: skip
     largest = float(np.quantile(size, 0.99)) or 1.0
@@ -553,6 +555,11 @@ def _gradient(found: Model, view: View) -> list[Page]:
         figures.sheet(maps, 2, figures.scale(figures.HEAT, "0", f"{largest:.3g} and more")),
     )  # fmt: skip
     return [vectors, sizes]
+
+
+def _cosine(x: Array, y: Array) -> float:
+    """Of the angle between two lines."""
+    return abs(float((x * y).sum()) / math.sqrt(float((x * x).sum()) * float((y * y).sum())))
 
 
 def _html(found: Model, predictor: Predictor, pages: Sequence[Page], view: View | None) -> str:
