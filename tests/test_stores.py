@@ -54,7 +54,7 @@ def _local(tmp_path_factory):
     image_at(folder / "image.zarr")
     found = run("label", folder / "image.zarr", folder / "out.zarr", *OPTIONS)
     assert found.code == 0, found
-    return folder, arrays(folder / "out.zarr"), found.out.splitlines()[:-2]
+    return folder, arrays(folder / "out.zarr"), found.out.splitlines()[:-3]
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_bits_are_those_of_a_file_system(cloud, local, source):
     if "other" in source:
         shutil.copytree(cloud / "image.zarr", cloud.parent / "other/image.zarr")
     found = label(source=source)
-    assert (found.code, found.out.splitlines()[:-2]) == (0, said), found
+    assert (found.code, found.out.splitlines()[:-3]) == (0, said), found
     assert found.out.splitlines()[-1] == f"output: {OUT}"
     same(arrays(cloud / "out.zarr"), expected)
     if source != "cloud/bucket/image.zarr":  # the very chunks

@@ -352,8 +352,12 @@ def open_pool(
 
 
 def dask_setup(worker: Any) -> None:
-    """Dask calls this in each process that `dask` starts: Ctrl-C is for the client to hear."""
+    """Dask calls this in each process that `dask` starts: Ctrl-C is for the client to hear.
+
+    So are the errors of tasks; that the scheduler has gone, at the end, is none.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 
 
 def _pool(client: Any, workers: int, memory: int | None) -> Pool:

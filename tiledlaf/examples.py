@@ -184,7 +184,7 @@ def read(image: Image, window: Box) -> np.ndarray:
         return image.read(window)
     except Exception as error:  # a codec raises what it likes on a damaged chunk
         # what the file system refuses once may work when it is tried again
-        kind = OSError if isinstance(error, OSError) else ValueError
+        kind = OSError if ngff.system_error(error) else ValueError
         raise kind(
             f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"
         ) from error
