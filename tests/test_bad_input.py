@@ -175,7 +175,7 @@ def test_data_term(inputs, options, words):
         ("--rho nan", "rho must be a positive number, got nan"),
         ("--tol 0", "tol must be a positive number, got 0.0"),
         ("--tol -1", "tol must be a positive number, got -1.0"),
-        (
+        ("--steps 5", "--steps belongs to the integrators euler, sequence"),
             "--steps 5",
             "--steps belongs to the integrators euler, sequence, geometric-euler, rkmk4, got taylor",
         ),
