@@ -223,12 +223,13 @@ def test_another_run_comes_in_between(cloud, local, monkeypatch, place):
     def disturbed(*args, **kwargs):
         if not between:
             between.append(None)
-            between[0] = label()
+            between[0] = label(), lines(cloud / "out.zarr")
         return undisturbed(*args, **kwargs)
 
     monkeypatch.setattr(owner, name, disturbed)
     found = label()
-    assert (found.code, between[0].code) == (0, 0)
+    assert (found.code, between[0][0].code) == (0, 0)
+    assert lines(cloud / "out.zarr") == between[0][1]  # no tile of it was done again
     same(arrays(cloud / "out.zarr"), local[0])
     assert f"complete: {TILES} of {TILES} tiles" in run("info", OUT).out
 
@@ -248,10 +249,11 @@ def test_settings_may_change_until_the_first_tile(cloud, local, monkeypatch):
 
 
 def test_a_changed_image_is_another_one(cloud):
-    assert label().code == 0
-    array = zarr.open_array(cloud / "image.zarr", mode="r+")
-    array[:64, :64] = 7
-    assert "belongs to another image, region or state of the input's files" in label().err
+    array = zarr.create_array(cloud / "a.zarr", data=image(), chunks=(64, 64), compressors=None)
+    assert label(source="s3://bucket/a.zarr").code == 0
+    array[:64, :64] = 7  # as many bytes
+    found = label(source="s3://bucket/a.zarr")
+    assert "belongs to another image, region or state of the input's files" in found.err
 
 
 @pytest.mark.parametrize("place", [OUT, "cloud/bucket/out.zarr"])
