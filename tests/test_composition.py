@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiledlaf import compose, linearize, solve, stencil
+from tiledlaf import compose, graph, linearize, solve, stencil
 from tiledlaf.composition import Layer
 from tiledlaf.gradient import Dense, Kronecker, Polynomials, Spaces
 from tiledlaf.losses import Cosine, CrossEntropy
@@ -285,6 +285,27 @@ def test_labels_of_a_layer_have_no_order(seed, parallel, name):
     for a, b in zip(scaled.layers, gradient.layers, strict=True):
         np.testing.assert_allclose(a.tangent, -2 * b.tangent, atol=1e-12)
     np.testing.assert_allclose(scaled.couplings[0], -2 * gradient.couplings[0], atol=1e-9 * scale)
+
+
+@ORDERS
+def test_grids_as_graphs(parallel):
+    layers, couplings, g = problem("three layers", parallel)
+    expected = compose(layers, couplings, parallel=parallel, kernel="numpy")
+    flat, edges = [], []
+    for layer in layers:
+        found, kinds = graph.of_grid(layer.offsets, g.shape[1:])
+        edges.append((kinds, found.rows))
+        weights = layer.weights.reshape(len(layer.weights), -1)[edges[-1]]
+        distances = layer.distances.reshape(len(layer.distances), -1)
+        flat.append(Layer(weights, distances, found, layer.time, layer.rho))
+    found = compose(flat, couplings, parallel=parallel)
+    np.testing.assert_allclose(found.z[-1].reshape(g.shape), expected.z[-1], atol=1e-11)
+    gradient, wanted = found.gradient(g.reshape(len(g), -1)), expected.gradient(g)
+    for one, other, where in zip(gradient.layers, wanted.layers, edges, strict=True):
+        tangent = other.tangent.reshape(len(other.tangent), -1)[where]
+        np.testing.assert_allclose(one.tangent, tangent, atol=1e-10 * abs(tangent).max())
+    for one, other in zip(gradient.couplings, wanted.couplings, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-10 * abs(other).max())
 
 
 @ORDERS

@@ -14,6 +14,7 @@ from tiledlaf import (
     LinearizedSequence,
     Taylor,
     assignment,
+    graph,
     linearize,
     linearize_sequence,
     solve,
@@ -313,6 +314,27 @@ def test_learning_step_by_step_looks_at_no_later_step():
     assert three.weights.dtype == np.float32
     np.testing.assert_array_equal(three.weights[:2], two.weights)
     assert three.losses[:8] == two.losses
+
+
+@pytest.mark.parametrize("end_to_end", [False, True])
+def test_a_grid_as_a_graph(end_to_end):
+    """The same weights are learned on the graph of a grid."""
+    image, labels = voronoi.lines((16, 14), noise=0.6, cells=3)
+    distances = np.stack([image, image - 1]).astype(np.float64) ** 2
+    target = labels.astype(int) + 1
+    planes = [stencil.uniform(BOX, image.shape).astype(np.float64)] * 2
+    g, kinds = graph.of_grid(BOX, image.shape)
+    options = {"time": 2.0, "iterations": 4, "end_to_end": end_to_end}
+    on_grid = learn(planes, distances, target, BOX, Cosine(), kernel="numpy", **options)
+    weights = [w.reshape(9, -1)[kinds, g.rows] for w in planes]
+    flat = distances.reshape(2, -1)
+    found = learn(weights, flat, target.ravel(), g, Cosine(), descent=Descent(), **options)
+    np.testing.assert_allclose(found.losses, on_grid.losses, rtol=1e-9)
+    expected = on_grid.weights.reshape(2, 9, -1)[:, kinds, g.rows]
+    assert abs(expected - np.stack(weights)).max() > 0.1
+    np.testing.assert_allclose(found.weights, expected, atol=1e-9)
+    one = linearize_sequence(found.weights, flat, g, time=2.0)
+    assert Cosine().value(Cosine().sums(one.z, target.ravel())) == pytest.approx(found.losses[-1])
 
 
 def test_nothing_to_learn():

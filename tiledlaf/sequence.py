@@ -7,6 +7,7 @@ reaches the loss directly and through the S of step k, which gives the backward 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from .flow import check_planes, check_positive, check_steps, potential
 from .gradient import Gradient, Linearization, Way, linearize_at
-from .kernels import Neighborhood
+from .kernels import Graph, Neighborhood
 from .kernels.numpy import Array, namespace
 from .losses import Loss
 from .optimizers import Descent
@@ -148,13 +149,16 @@ def learn(
     check_positive(rho=rho)
     for omega in weights:
         check_planes(omega, distances, offsets)
+    # rows of weights are the graph's, whichever descent was given
+    graph = offsets if isinstance(offsets, Graph) else None
+    descent = dataclasses.replace(descent or Descent(), graph=graph)
     learned, q = list(weights), potential(distances, rho, w0)
     z, losses = 0 * q, list[float]()
     count = len(learned) if end_to_end else 1
     for first in range(0, len(learned), count):
         part = slice(first, first + count)
         stretch = _Stretch(z, q, offsets, times[part], target, loss, w0, way, kernel)
-        learned[part], z, history = stretch.learn(learned[part], descent or Descent(), iterations)
+        learned[part], z, history = stretch.learn(learned[part], descent, iterations)
         losses += history
     return Learned(namespace(q).stack(learned), tuple(losses))
 

@@ -130,5 +130,5 @@ class Graph:
         return self.spread(np.maximum.reduceat(values, self.indptr[:-1]))
 
     def spread(self, values: Array) -> Array:
-        """What lies on nodes (n,) on the edges of each, (E,)."""
-        return np.repeat(values, self.degrees)
+        """What lies on nodes (n, ...) on the edges of each, (E, ...)."""
+        return np.repeat(values, self.degrees, axis=0)
