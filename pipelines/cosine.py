@@ -83,7 +83,8 @@ def compare(
                 ">= 0.9 %": float(100 * (cosine >= 0.9).mean()),
                 ">= 0.999 %": float(100 * (cosine >= 0.999).mean()),
                 "least": float(cosine.min()), "relative error": ways.distance(found.tangent, other),
-                "second singular value": float(sigma[1] / sigma[0]), **where(picture, cosine, norms),
+                "second singular value": float(sigma[1] / sigma[0]),
+                **where(picture, cosine, norms),
             })  # fmt: skip
     return Directions(picture, cosines, norms), rows
 
@@ -144,7 +145,8 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
         for time in (5.0, 10.0):
             for way, column, least in (
                 (PAPER, ">= 0.9 %", 99.0), ("fixed coefficients, rank 1", ">= 0.9 %", 99.0),
-                ("two spaces, m = 10, rank chosen", ">= 0.999 %", 100.0), (OURS, ">= 0.999 %", 100.0),
+                ("two spaces, m = 10, rank chosen", ">= 0.999 %", 100.0),
+                (OURS, ">= 0.999 %", 100.0),
             ):  # fmt: skip
                 here = share(scenario, time, way, column, "extrapolated")
                 ranks = sorted({r["rank"] for r in rows if (r["scenario"], r["T"], r["way"])

@@ -100,7 +100,7 @@ def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 HEAD = """# The paper's experiments
 
 A. Zeilmann, S. Petra, C. Schnörr, *Learning Linearized Assignment Flows for Image Labeling*,
-J. Math. Imaging Vis. 65, 164–184 (2023): each experiment, run by this program. The column "paper"
+J. Math. Imaging Vis. 65, 164-184 (2023): each experiment, run by this program. The column "paper"
 says in our words what the paper states; where it is empty the figure is ours alone. "as stated"
 compares with the paper, or with the goal that is named.
 

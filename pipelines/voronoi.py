@@ -161,7 +161,7 @@ def run(effort: Effort, figure: Path) -> Outcome:
     return Outcome({"voronoi": rows}, [
         Claim("cells: pixels that are wrong locally", "about 50 %",
               f"{np.mean(wrong['cells']):.1f} % ({low:.1f} to {high:.1f})",
-              bool(45 < low and high < 55)),
+              bool(low > 45 and high < 55)),
         Claim("lines: pixels that are wrong locally", "",
               f"{np.mean(wrong['lines']):.1f} %", None),
     ])  # fmt: skip

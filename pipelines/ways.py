@@ -112,9 +112,7 @@ def available() -> list[str]:
 def directions(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine of two gradients at each pixel, (y, x); 0 where one of them is 0."""
     product, lengths = (a * b).sum(axis=0), (a * a).sum(axis=0) * (b * b).sum(axis=0)
-    found: np.ndarray = np.where(
-        lengths > 0, product / np.sqrt(np.where(lengths > 0, lengths, 1)), 0
-    )
+    found: np.ndarray = product / np.sqrt(np.where(lengths > 0, lengths, 1))
     return found
 
 
@@ -139,9 +137,8 @@ def cost(
     steps: int = STEPS, rounds: int = 3,
 ) -> Cost:  # fmt: skip
     """Measured in a process of its own, on one thread; Linux alone tells a peak."""
-    given = dict(
-        name=name, edge=edge, labels=labels, dim=dim, rank=rank, steps=steps, rounds=rounds
-    )
+    given = {"name": name, "edge": edge, "labels": labels, "dim": dim, "rank": rank,
+             "steps": steps, "rounds": rounds}  # fmt: skip
     command = [sys.executable, __file__, json.dumps(given)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
