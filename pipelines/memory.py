@@ -194,7 +194,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 main = experiment.command(
     "memory", __doc__, run, Effort(),
-    Effort((96, 128, 192), 96, 192, (2, 10), (5, 10), (1, 4), (5, 6, 8)),
+    Effort((96, 192), 96, 192, (2, 10), (5, 10), (1, 4), (5, 8)),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ memory alone.
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import subprocess
@@ -132,6 +133,7 @@ class Cost:
     memory: float
 
 
+@functools.cache
 def cost(
     name: str, edge: int, labels: int, dim: int = DIM, rank: int | None = None,
     steps: int = STEPS, rounds: int = 3,
