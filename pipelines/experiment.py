@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import time as clock
+import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,13 +70,12 @@ def command(
         parser.add_argument("--output", type=Path, default=Path("paper"), help="folder (paper)")
         args = parser.parse_args(argv)
         args.output.mkdir(parents=True, exist_ok=True)
-        started = clock.perf_counter()
         outcome = run(small if args.small else full, args.output / f"{name}.png")
         for table, rows in outcome.tables.items():
             write(rows, args.output / f"{table}.csv")
         record = {
             "title": title, "text": text, "small": args.small,
-            "seconds": round(clock.perf_counter() - started),
+            "seconds": round(processor_seconds()),
             "tables": list(outcome.tables), "claims": [asdict(c) for c in outcome.claims],
         }  # fmt: skip
         (args.output / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -86,6 +85,12 @@ def command(
             say(f"{mark}{claim.what}: {claim.here}" + (claim.paper and f" (paper: {claim.paper})"))
 
     return main
+
+
+def processor_seconds() -> float:
+    """Of this process and those that it started."""
+    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -104,8 +109,8 @@ J. Math. Imaging Vis. 65, 164-184 (2023): each experiment, run by this program. 
 says in our words what the paper states; where it is empty the figure is ours alone. "as stated"
 compares with the paper, or with the goal that is named.
 
-All of it: `pip install '.[paper]' && python pipelines/paper.py --output DIR`. Times were taken on
-a machine with other work to do: compare those of one table with each other.
+All of it: `pip install '.[paper]' && python pipelines/paper.py --output DIR`. Times are processor
+time; compare them within one table.
 """
 
 
@@ -129,16 +134,22 @@ def section(name: str, record: Mapping[str, Any]) -> str:
         f"![{record['title'].rstrip('.')}]({name}.png)", "",
         "| | paper | here | as stated |", "| --- | --- | --- | --- |",
     ]  # fmt: skip
-    notes = []
+    notes: list[str] = []
     for claim in record["claims"]:
         mark = {None: "", True: "yes", False: "**no**"}[claim["holds"]]
         if claim["why"]:
-            notes.append(claim["why"])
-            mark = f"{mark} ({len(notes)})".strip()
+            if claim["why"] not in notes:
+                notes.append(claim["why"])
+            mark = f"{mark} ({notes.index(claim['why']) + 1})".strip()
         lines.append(f"| {claim['what']} | {claim['paper']} | {claim['here']} | {mark} |")
     if notes:
         lines += ["", *(f"{n}. {note}" for n, note in enumerate(notes, 1))]
     return "\n".join([*lines, ""])
+
+
+def short(value: float) -> str:
+    """Two digits, without an exponent."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 # figures

@@ -75,7 +75,7 @@ def euler(
     if kept is None:
         return run(z, s, steps)
     for start in range(0, steps, kept):
-        z = checkpoint(run, z, s, min(kept, steps - start), use_reentrant=False)
+        z = checkpoint(run, z, s, min(kept, steps - start), use_reentrant=True)
     return z
 
 

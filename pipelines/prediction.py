@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import experiment
+import gradients
 import numpy as np
-import rounding
 import voronoi
 import ways
 from experiment import Claim, Outcome
@@ -73,7 +73,7 @@ def weights_of(model: Predictor, picture: voronoi.Picture) -> np.ndarray:
 
 def wrong(model: Predictor, pictures: Sequence[voronoi.Picture]) -> float:
     """Mean percentage of wrong pixels."""
-    return float(np.mean([p.wrong(rounding.flow(p, weights_of(model, p))) for p in pictures]))
+    return float(np.mean([p.wrong(gradients.flow(p, weights_of(model, p))) for p in pictures]))
 
 
 def train(
@@ -144,7 +144,7 @@ def learn(scenario: voronoi.Scenario, effort: Effort) -> Trained:
     local = float(np.mean([p.locally_wrong for p in validation]))
     grid = validation[0].target.shape
     uniform = float(np.mean([
-        p.wrong(rounding.flow(p, stencil.uniform(ways.BOX, grid))) for p in validation
+        p.wrong(gradients.flow(p, stencil.uniform(ways.BOX, grid))) for p in validation
     ]))  # fmt: skip
     same = own(training, validation, effort.prototypes, effort.steps, False)
     more = own(training, validation, *effort.more, True)
@@ -192,9 +192,9 @@ def claims(last: list[dict[str, Any]], found: list[Trained], effort: Effort) -> 
 
 
 CELLS = (
-    "Cells are ours to add: half of the pixels are wrong locally, and a raw 3 x 3 patch with such "
-    "noise says little of where an edge is. The training images are learned, at the cost of the "
-    "unseen ones; larger patches, and keeping the state that is best on images set aside, help."
+    "Half of the pixels of cells are wrong locally, and a raw 3 x 3 patch with such noise says "
+    "little of where an edge is: the training images are learned at the cost of the unseen ones. "
+    "Larger patches, and keeping the state that is best on an image set aside, help."
 )
 
 
@@ -217,7 +217,7 @@ def draw(found: list[Trained], path: Path) -> None:
     lines = found[0]
     picture = lines.validation[0]
     predicted = weights_of(lines.model, picture)
-    estimated = rounding.descend(picture, 10)
+    estimated = gradients.descend(picture, 10)[0]
     pyplot = experiment.pyplot()
     figure = pyplot.figure(figsize=(8.6, 6.6), layout="constrained")
     above, middle, below = figure.subfigures(3, 1, height_ratios=(1.5, 1.9, 2.2))
@@ -237,8 +237,8 @@ def draw(found: list[Trained], path: Path) -> None:
     uniform = stencil.uniform(ways.BOX, picture.target.shape)
     shown = [("input, unseen", picture.shown()), ("truth", picture.shown(picture.target))]
     for title, scores in (
-        ("local", -picture.distances), ("uniform", rounding.flow(picture, uniform)),
-        ("predicted", rounding.flow(picture, predicted)),
+        ("local", -picture.distances), ("uniform", gradients.flow(picture, uniform)),
+        ("predicted", gradients.flow(picture, predicted)),
     ):  # fmt: skip
         labels = picture.shown(scores.argmax(axis=0) + 1)
         shown.append((f"{title}: {picture.wrong(scores):.2f} %", labels))

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import experiment
+import gradients
 import numpy as np
 import voronoi
 import ways
 from experiment import Claim, Outcome
 
-from tiledlaf import solve, stencil
-from tiledlaf.gradient import Polynomials
-from tiledlaf.losses import Cosine
-from tiledlaf.optimizers import Descent
+from tiledlaf import stencil
 
 
 @dataclass(frozen=True)
@@ -33,28 +31,6 @@ class Effort:
     steps: int = 20
 
 
-def descend(picture: voronoi.Picture, steps: int) -> np.ndarray:
-    """Weights by Riemannian descent with line search (3.7)-(3.8), (K, y, x)."""
-    weights = stencil.uniform(ways.BOX, picture.target.shape)
-    descent, loss = Descent("exponential"), Cosine()
-    state = descent.init(weights)
-
-    def evaluate(w: np.ndarray) -> float:
-        return loss.value(loss.sums(flow(picture, w), picture.target))
-
-    for _ in range(steps):
-        found = ways.closed(Polynomials(), weights, picture.distances, picture.target, ways.TIME)
-        weights, state, value = descent.update(found.tangent, state, weights, found.loss, evaluate)
-        if value >= found.loss:
-            break
-    return weights
-
-
-def flow(picture: voronoi.Picture, weights: np.ndarray) -> np.ndarray:
-    """Z(T), (J, y, x)."""
-    return solve(weights, picture.distances, ways.BOX, time=ways.TIME).z
-
-
 def run(effort: Effort, figure: Path) -> Outcome:
     """All images."""
     rows: list[dict[str, Any]] = []
@@ -63,8 +39,8 @@ def run(effort: Effort, figure: Path) -> Outcome:
         for part, seeds in (("training", voronoi.TRAINING), ("validation", voronoi.VALIDATION)):
             for seed in seeds[: effort.images]:
                 picture = scenario.picture(effort.edge, seed)
-                uniform = flow(picture, stencil.uniform(ways.BOX, picture.target.shape))
-                learned = flow(picture, descend(picture, effort.steps))
+                uniform = gradients.flow(picture, stencil.uniform(ways.BOX, picture.target.shape))
+                learned = gradients.flow(picture, gradients.descend(picture, effort.steps)[0])
                 rows.append({
                     "scenario": scenario.name, "part": part, "seed": seed, "edge": effort.edge,
                     "local %": picture.locally_wrong, "uniform %": picture.wrong(uniform),

@@ -19,6 +19,7 @@ from typing import Any
 import experiment
 import numpy as np
 from experiment import Claim, Outcome
+from scipy.spatial import cKDTree
 from scipy.stats import norm
 
 CORNERS = np.array([[(c >> b) & 1 for b in range(3)] for c in range(8)], np.float32)
@@ -33,10 +34,8 @@ def _nearest(
     """Distances to the nearest two seeds, and the nearest seed."""
     seeds = rng.random((cells, 2)) * shape
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
-    distances = np.sqrt(((grid[..., None, :] - seeds) ** 2).sum(axis=-1))
-    order = np.argsort(distances, axis=-1)
-    two = np.take_along_axis(distances, order[..., :2], axis=-1)
-    return two[..., 0], two[..., 1], order[..., 0]
+    two, nearest = cKDTree(seeds).query(grid, k=2)
+    return two[..., 0], two[..., 1], nearest[..., 0]
 
 
 def lines(

@@ -98,7 +98,7 @@ def test_figure_1(folder):
 
 def test_figure_2(folder):
     pytest.importorskip("torch", reason="PyTorch differentiates automatically")
-    rows, costs = start("gradients", folder)
+    rows, costs, large = start("gradients", folder)
     curves = defaultdict(dict)
     for row in rows:
         curves[row["scenario"], row["noise"] > 0].setdefault(row["method"], []).append(row)
@@ -110,16 +110,19 @@ def test_figure_2(folder):
         for name, curve in wrong.items():
             assert curve[-1] < 0.15 * first, name
         # the same path, whoever differentiates
-        for name in ("automatic: Euler", "automatic: Krylov", OURS):
-            assert abs(wrong[name] - wrong[PAPER]).max() < 0.15 * first
+        for name in ("automatic: Krylov", OURS):
+            assert abs(wrong[name] - wrong[PAPER]).max() < 0.05 * first
         losses = {name: np.array([r["loss"] for r in c]) for name, c in by_name.items()}
         np.testing.assert_allclose(losses[PAPER], losses["automatic: Krylov"], rtol=0.02)
         np.testing.assert_allclose(losses[OURS], losses["automatic: Krylov"], rtol=0.02)
         assert (np.diff(losses["Riemannian descent"]) <= 1e-6).all()
     for row in costs:
         if row["method"] != OURS:
-            assert row["times ours"] > 5
+            assert row["times ours"] > 3
             assert row["memory times ours"] > 1.5
+    for row in large:
+        assert row["wrong after %"] <= 0.1 < row["wrong before %"]
+        assert row["seconds"] < 10
 
 
 def test_figure_3(folder):
@@ -180,7 +183,7 @@ def test_remarks_on_memory(folder):
     for row in rows:
         if row["formula MiB"] != "":
             # temporary arrays come on top
-            assert 0.3 < row["MiB"] / row["formula MiB"] < 4, row
+            assert 0.6 < row["MiB"] / row["formula MiB"] < 4, row
     whole = {r["method"]: r["MiB"] for r in pick(rows, varied="size", edge=192)}
     assert whole[OURS] < whole[PAPER] / 2
     if "automatic: Krylov" in whole:
@@ -189,7 +192,7 @@ def test_remarks_on_memory(folder):
     five, ten = (pick(rows, varied="m", method=PAPER, m=m)[0]["numbers per pixel"] for m in (5, 10))
     assert 50 < ten - five < 200  # 2 J each
     one, four = (pick(rows, varied="r", method=OURS, r=r)[0]["numbers per pixel"] for r in (1, 4))
-    assert 30 < four - one < 120
+    assert 15 < four - one < 60  # J each
     tiny = pick(rows, method="one Krylov space of the Kronecker sum")
     assert tiny[-1]["MiB"] / tiny[0]["MiB"] > (tiny[-1]["edge"] / tiny[0]["edge"]) ** 3
 
