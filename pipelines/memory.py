@@ -113,7 +113,7 @@ def claims(rows: list[dict[str, Any]], effort: Effort) -> list[Claim]:
     total = formula(KRONECKER, effort.whole**2, 10, ways.DIM, None) * 4 / 2**40
     found.append(Claim(
         f"{effort.whole} x {effort.whole}, 10 labels, {KRONECKER}, m = {ways.DIM}",
-        "cannot be stored", f"{total:.0f} TiB by the formula", True,
+        f"{total:.0f} TiB (m (n J + 1)^2 numbers)", "not stored", None,
     ))  # fmt: skip
     for varied, name in (("size", ways.PAPER), ("size", ways.OURS), ("size", KRONECKER)):
         power = growth(rows, varied, name)

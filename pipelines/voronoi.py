@@ -172,7 +172,7 @@ def draw(shown: dict[tuple[str, str], list[Picture]], path: Path) -> None:
     for line, ((name, part), pictures) in zip(axes, shown.items(), strict=True):
         for axis, picture in zip(line, pictures, strict=True):
             experiment.picture(axis, picture.shown())
-        line[0].set_ylabel(f"{name}, {part}")
+        line[0].set_ylabel(f"{name}, {part}", fontsize=14)
     experiment.save(figure, path)
 
 
