@@ -155,7 +155,7 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
                 found.append(Claim(
                     f"{scenario}, T = {time:g}, {way.replace('chosen', f'chosen ({ranks[-1]})')}: "
                     f"pixels with a cosine {column.removesuffix(' %')}",
-                    "more than 99 %" if is_paper else "every pixel (our aim)" if time == 5 else "",
+                    "more than 99 %" if is_paper else "(our aim: every pixel)" if time == 5 else "",
                     f"{here:.3f} %",
                     bool(here > least) if is_paper else bool(here >= least) if time == 5 else None,
                     LONG if is_paper and here <= least else "",
@@ -177,7 +177,7 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
         found.append(Claim(
             f"{scenario}, T = 5: pixels where the exact gradient has a cosine >= 0.999 with the "
             "plain fine Euler scheme, and with the extrapolated one", "",
-            f"{plain:.2f} % and {true:.2f} %", None, REFERENCE,
+            f"{plain:.2f} % and {true:.2f} %", None, REFERENCE if plain < 99.995 else "",
         ))  # fmt: skip
     return found
 
@@ -188,7 +188,7 @@ LONG = (
 )
 REFERENCE = (
     "What is left is the reference's: Euler's own error of O(1/N) turns the smallest gradients, "
-    "whatever they are compared with. A map of cosines with a plain Euler scheme shows that, too."
+    "whatever they are compared with. Cosines with a plain Euler scheme show that, too."
 )
 
 

@@ -5,7 +5,7 @@ random Voronoi diagrams: thin lines between the cells (two labels, gray values w
 cells in the eight corners of the color cube (eight labels, RGB with noise). The data term is the
 squared distance to the label's own color, so that the nearest color is the best local decision.
 Noise in the colors is Gaussian with the standard deviation at which that decision is wrong at half
-of the pixels, 0.5 / q with q the normal quantile of 0.5^(1/3); in the lines it is 0.3.
+of the pixels, 0.5 / q = 0.61 with q the normal quantile of 0.5^(1/3); in the lines it is 0.3.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_images(folder):
     assert len(rows) == 20
     assert len(pick(rows, scenario="lines", part="training")) == 5
     for row in pick(rows, scenario="cells"):
-        assert row["labels"] == row["present"] == 8
+        assert 4 <= row["present"] <= row["labels"] == 8
         assert 47 < row["locally wrong %"] < 53
     for row in pick(rows, scenario="lines"):
         assert row["present"] == 2
