@@ -56,8 +56,7 @@ def euler(
 ) -> Any:
     """Z(T) in PyTorch by explicit Euler steps.
 
-    Each step of them all is stored for the gradient; with `kept`, only so many steps at a time,
-    computed a second time from each so-manyth.
+    All steps are stored for the gradient; with `kept`, so many at a time, computed once more.
     """
     import torch
     from torch.utils.checkpoint import checkpoint

@@ -23,7 +23,7 @@ import numpy as np
 import peers
 
 from tiledlaf import stencil
-from tiledlaf.gradient import Dense, Kronecker, Polynomials, Spaces, Way, linearize
+from tiledlaf.gradient import Kronecker, Polynomials, Spaces, Way, linearize
 from tiledlaf.losses import Cosine
 
 BOX = stencil.box(3, 3)
@@ -79,6 +79,7 @@ def automatic(
 
 PAPER, OURS = "low rank: m = 10, r = 1", "fixed coefficients"
 AD_EULER, AD_KRYLOV = "automatic: Euler", "automatic: Krylov"
+KRONECKER = "one Krylov space of the Kronecker sum"
 
 
 def method(name: str, dim: int = DIM, rank: int | None = None, steps: int = STEPS) -> Method:
@@ -94,8 +95,7 @@ def method(name: str, dim: int = DIM, rank: int | None = None, steps: int = STEP
         OURS: partial(closed, Polynomials(rank=rank)),
         AD_EULER: partial(automatic, partial(peers.euler, steps=steps)),
         AD_KRYLOV: partial(automatic, partial(peers.forward, dim=dim)),
-        "one Krylov space of the Kronecker sum": partial(closed, Kronecker(dim)),
-        "dense exponential": partial(closed, Dense()),
+        KRONECKER: partial(closed, Kronecker(dim)),
     }
     return found[name]
 
