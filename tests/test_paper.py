@@ -111,10 +111,10 @@ def test_figure_2(folder):
             assert curve[-1] < 0.15 * first, name
         # the same path, whoever differentiates
         for name in ("automatic: Krylov", OURS):
-            assert abs(wrong[name] - wrong[PAPER]).max() < 0.05 * first
+            assert abs(wrong[name] - wrong[PAPER]).max() < 0.05 * first + 0.13  # two pixels
         losses = {name: np.array([r["loss"] for r in c]) for name, c in by_name.items()}
-        np.testing.assert_allclose(losses[PAPER], losses["automatic: Krylov"], rtol=0.02)
-        np.testing.assert_allclose(losses[OURS], losses["automatic: Krylov"], rtol=0.02)
+        np.testing.assert_allclose(losses[PAPER], losses["automatic: Krylov"], rtol=0.05)
+        np.testing.assert_allclose(losses[OURS], losses["automatic: Krylov"], rtol=0.005)
         assert (np.diff(losses["Riemannian descent"]) <= 1e-6).all()
     for row in costs:
         if row["method"] != OURS:
