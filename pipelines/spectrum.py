@@ -219,7 +219,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     experiment.save(figure, path)
 
 
-main = experiment.command("spectrum", __doc__, run, Effort(), Effort(40, 1, 10, 30))
+main = experiment.command("spectrum", __doc__, run, Effort(), Effort(32, 1, 10, 30))
 
 if __name__ == "__main__":
     main()
