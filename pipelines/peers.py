@@ -5,6 +5,7 @@ Each library is imported where it is used; where it is not installed, `MISSING` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,23 +44,37 @@ def forward(weights: Any, distances: Any, time: float = 5.0, dim: int = 10) -> A
     bordered = torch.zeros(dim + 1, dim + 1, dtype=torch.float64, device=b.device)
     bordered[:dim, :dim] = time * h[:dim].double()
     bordered[0, dim] = time
-    coefficients = torch.linalg.matrix_exp(bordered)[:dim, dim].float() * beta
+    coefficients = torch.linalg.matrix_exp(bordered)[:dim, dim].to(beta.dtype) * beta
     z = torch.zeros_like(b)
     for c, q in zip(coefficients, basis, strict=True):
         z = torch.addcmul(z, c, q)
     return z
 
 
-def euler(weights: Any, distances: Any, time: float = 5.0, steps: int = 20) -> Any:
-    """Z(T) in PyTorch by explicit Euler steps."""
+def euler(
+    weights: Any, distances: Any, time: float = 5.0, steps: int = 20, kept: int | None = None
+) -> Any:
+    """Z(T) in PyTorch by explicit Euler steps.
+
+    All steps are stored for the gradient; with `kept`, so many at a time, computed once more.
+    """
     import torch
+    from torch.utils.checkpoint import checkpoint
 
     average = _average(weights)
     s = torch.softmax(average(-distances), dim=0)
+
+    def run(z: Any, s: Any, count: int) -> Any:
+        for _ in range(count):
+            u = average(z)
+            z = z + time / steps * (s * (u - (s * u).sum(dim=0)) + s - 1 / len(s))
+        return z
+
     z = torch.zeros_like(s)
-    for _ in range(steps):
-        u = average(z)
-        z = z + time / steps * (s * (u - (s * u).sum(dim=0)) + s - 1 / len(s))
+    if kept is None:
+        return run(z, s, steps)
+    for start in range(0, steps, kept):
+        z = checkpoint(run, z, s, min(kept, steps - start), use_reentrant=True)
     return z
 
 
@@ -83,17 +98,22 @@ def gradient(
     weights: np.ndarray, distances: np.ndarray, target: np.ndarray, scheme: str = "krylov"
 ) -> np.ndarray:
     """The gradient of the cosine loss in the weights, by PyTorch's automatic differentiation."""
+    return differentiate(weights, distances, target, forward if scheme == "krylov" else euler)[2]
+
+
+def differentiate(
+    weights: np.ndarray, distances: np.ndarray, target: np.ndarray, flow: Callable[..., Any]
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Z(T) of a flow, the cosine loss and its gradient in the weights; target from 0."""
     import torch
 
     w = torch.from_numpy(weights).requires_grad_()
-    flow = forward if scheme == "krylov" else euler
     z = flow(w, torch.from_numpy(distances))
     hot = torch.nn.functional.one_hot(torch.from_numpy(target), len(z)).movedim(-1, 0)
-    star = hot.float() - 1 / len(z)
+    star = hot.to(z.dtype) - 1 / len(z)
     loss = 1 - (star * z).sum() / (star.norm() * z.norm())
     loss.backward()
-    found: np.ndarray = w.grad.numpy()
-    return found
+    return z.detach().numpy(), float(loss.detach()), w.grad.numpy()
 
 
 def matrix(weights: np.ndarray, s: np.ndarray, offsets: Any, time: float) -> Any:

@@ -91,11 +91,8 @@ def test_other_data_is_refused(tmp_path):
 
 def test_cut_is_the_least_energy():
     pytest.importorskip("maxflow", reason="PyMaxflow makes the graph cuts: pip install PyMaxflow")
-    sys.path.insert(0, str(ROOT / "pipelines"))
-    try:
-        import membranes
-    finally:
-        sys.path.pop(0)
+    import membranes
+
     rng = np.random.default_rng(0)
     p = rng.dirichlet((1, 1), (3, 4)).transpose(2, 0, 1)
     image = rng.random((3, 4)) * 100
