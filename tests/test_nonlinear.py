@@ -270,10 +270,10 @@ def test_tiles(scheme, neighborhood, tile, masked):
     same(label(image, tile=tile, workers=2, confidence=True, **options), whole(image, **options))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    labels=st.integers(2, 11),
+    labels=st.sampled_from([2, 3, 11]),  # each is compiled
     scheme=st.sampled_from(sorted(SCHEMES)),
     seed=st.integers(0, 9),
 )
