@@ -92,6 +92,7 @@ class Effort:
 
 FULL = Effort()
 SMALL = Effort(4, 512, 7, 256, 2, 160, 15, 10, 8, "1GiB", 4, 256)
+DARK = 12  # of the green channel: what the camera did not see
 LEARNED = 4  # photographs that are learned from
 
 
@@ -223,13 +224,13 @@ def opened(mosaic: Mosaic) -> tuple[images.Image, images.Image]:
 
 
 def windows(
-    mosaic: Mosaic, wanted: Callable[[int], bool], each: int, edge: int, least: float
-) -> Iterator[tuple[int, Box]]:
-    """Windows with enough vessels in the cells of photographs that are wanted, drawn by chance.
+    mosaic: Mosaic, wanted: Callable[[int], bool], each: int, edge: int,
+    accepted: Callable[[Box], bool],
+) -> Iterator[tuple[int, Box]]:  # fmt: skip
+    """Windows that are accepted in the cells of photographs that are wanted, drawn by chance.
 
     The first cell of each photograph is used, `each` windows in it.
     """
-    _, truth = opened(mosaic)
     rng, seen = np.random.default_rng(1), set()
     for cell in mosaic.grid:
         number = mosaic.photograph(cell.index)
@@ -244,16 +245,35 @@ def windows(
                 any(abs(a.start - b.start) >= edge for a, b in zip(box, other, strict=True))
                 for other in found
             )
-            if apart and (truth.read(box) == 2).mean() > least:
+            if apart and accepted(box):
                 found.append(box)
                 yield number, box
+
+
+def vessels(mosaic: Mosaic, least: float) -> Callable[[Box], bool]:
+    """Whether a window has this share of vessels."""
+    _, truth = opened(mosaic)
+    return lambda box: bool((truth.read(box) == 2).mean() > least)
+
+
+def borders(mosaic: Mosaic) -> Callable[[Box], bool]:
+    """Whether a window lies on the border of what the camera saw."""
+    source, _ = opened(mosaic)
+    return lambda box: bool(0.3 < (source.read(box) < DARK).mean() < 0.7)
 
 
 def learn(mosaic: Mosaic, path: Path) -> dict[str, Any]:
     """Fit a classifier to the regions, learn weights on its out-of-fold probabilities."""
     effort, started = mosaic.effort, clock.perf_counter()
     source, truth = opened(mosaic)
-    regions = list(windows(mosaic, lambda n: n < LEARNED, effort.regions, effort.region, 0.05))
+    kinds = (vessels(mosaic, 0.05), effort.regions), (borders(mosaic), 1)
+    regions = sorted(
+        (
+            found for accepted, each in kinds
+            for found in windows(mosaic, lambda n: n < LEARNED, each, effort.region, accepted)
+        ),
+        key=lambda found: found[0],  # by photograph, the last of which validates
+    )  # fmt: skip
     numbers = [n for n, _ in regions]
     pixels = [source.read(box)[0] for _, box in regions]
     targets = [truth.read(box)[0] for _, box in regions]
@@ -420,7 +440,9 @@ def judge(mosaic: Mosaic, model: Path, output: Path, notes: dict[str, Any]) -> d
                 raise error_
             unseen += cell
     learned, tables = load(model), {}
-    boxes = list(windows(mosaic, lambda n: n >= LEARNED, 1, mosaic.effort.window, 0.02))
+    boxes = list(windows(
+        mosaic, lambda n: n >= LEARNED, 1, mosaic.effort.window, vessels(mosaic, 0.02)
+    ))  # fmt: skip
     for _, box in boxes[: mosaic.effort.windows]:
         wanted = truth.read(box)
         q = learned.term.potential(source.read(box), None, 1.0)
@@ -459,8 +481,8 @@ def draw(mosaic: Mosaic, output: Path, about: dict[str, Any], path: Path) -> Non
 
     steps = len(mosaic.picture.shapes)
     level = max(0, steps - 2)
-    parts = ((level, None), (0, next(windows(mosaic, lambda n: n >= LEARNED, 1,
-                                             mosaic.effort.region, 0.05))[1]))  # fmt: skip
+    chosen = windows(mosaic, lambda n: n >= LEARNED, 1, mosaic.effort.region, vessels(mosaic, 0.05))
+    parts = ((level, None), (0, next(chosen)[1]))
     sources = (("image", mosaic.store), ("truth", f"{mosaic.store}/labels/truth"),
                ("labels", f"{output}/labels/tiledlaf"))  # fmt: skip
     figure, axes = pyplot.subplots(2, 3, figsize=(12, 8.4), layout="constrained")

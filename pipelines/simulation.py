@@ -28,7 +28,7 @@ import psutil
 
 from tiledlaf import cluster, images, labeling, options
 from tiledlaf.cluster import Pool
-from tiledlaf.job import Job
+from tiledlaf.job import Job, run_tile
 from tiledlaf.plan import Plan, make_plan
 
 EDGE = 1024  # of a tile: each is a task
@@ -104,8 +104,8 @@ def virtual(folder: Path, tiles: int) -> Plan:
 def instead(pool: Pool, function: Callable[..., Any]) -> Pool:
     """The same workers, which run another function where a tile would be labeled."""
 
-    def run(_: Any, *arguments: Any) -> Iterator[Any]:
-        return pool.run(function, *arguments)
+    def run(asked: Any, *arguments: Any) -> Iterator[Any]:
+        return pool.run(function if asked is run_tile else asked, *arguments)
 
     return dataclasses.replace(pool, run=run)
 
