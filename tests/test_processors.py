@@ -121,7 +121,11 @@ def test_all_bits_are_the_same(kind, avx2, cache, model):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["AVX-512", "x86-64-v2"])
 def test_all_bits_of_more_labels_are_the_same(kind, cache):
-    assert differences(compute(kind, cache, **MORE), compute("AVX2", cache, **MORE)) == {}
+    found, expected = (compute(each, cache, **MORE) for each in (kind, "AVX2"))
+    for name in [name for name in found if name.endswith("float64: gradient")]:
+        # its coefficients are LAPACK's; rounded to float32 they are the same
+        np.testing.assert_allclose(found.pop(name), expected.pop(name), rtol=1e-9, atol=1e-14)
+    assert differences(found, expected) == {}
 
 
 def test_the_reference_agrees_where_numpy_does(cache):
