@@ -362,6 +362,7 @@ def dask_setup(worker: Any) -> None:
 
 def _pool(client: Any, workers: int, memory: int | None) -> Pool:
     from distributed import KilledWorker, wait
+    from distributed.comm import CommClosedError
 
     def submit(function: Function, job: Any, item: Any) -> Any:
         # the job goes with every task: it is small, and scattered data dies with its worker
@@ -384,7 +385,10 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
             """What tasks gave: of all that have ended by one way there and back."""
             good = [future for future in futures if future.status == "finished"]
             with contextlib.suppress(KilledWorker):
-                given = client.gather(good)
+                try:
+                    given = client.gather(good)
+                except OSError as error:  # of the way there, or of trying to connect anew
+                    raise CommClosedError(str(error)) from error
                 for future in good:  # before its worker may die, and Dask would do it again
                     future.release()
                 return {future.key: one for future, one in zip(good, given, strict=True)}
