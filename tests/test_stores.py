@@ -581,22 +581,27 @@ def test_server_processes(s3):
     assert secrets_in(out, *texts) == []
 
 
+def hasty(source, out, *options):
+    """A run that writes batches of records all the time."""
+    code = (
+        "import sys; from tiledlaf import records, cli; records.SECONDS = 0.5; "
+        "sys.argv[0] = 'tiledlaf'; cli.main()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "label", source, out, *MANY, *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(240)
 def test_server_run_is_killed(s3, monkeypatch):
     """Each kill costs at most the batch that was not written yet."""
     source, out, expected = s3
     monkeypatch.setattr(records, "SECONDS", 0.5)
-    code = (
-        "import sys; from tiledlaf import records, cli; records.SECONDS = 0.5; "
-        "sys.argv[0] = 'tiledlaf'; cli.main()"
-    )
     place, killed = stores.at(out), 0
     for target in (60, 200, None):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, "label", source, out, *MANY, "--scheduler", "threads"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        process = hasty(source, out, "--scheduler", "threads")
         while target and process.poll() is None:
             time.sleep(0.1)
             if len(records.lines(f"{out}/{RECORDS}")) >= target:
@@ -616,7 +621,7 @@ def test_server_run_is_killed(s3, monkeypatch):
 def test_server_run_is_stopped(s3, how):
     """The last batch is written on the way out."""
     source, out, expected = s3
-    process = started(source, out, "--scheduler", "processes", "--workers", "2")
+    process = hasty(source, out, "--scheduler", "processes", "--workers", "2")
     end = time.monotonic() + 60
     while not records.lines(f"{out}/{RECORDS}"):
         assert process.poll() is None
