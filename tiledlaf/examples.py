@@ -182,12 +182,8 @@ def read(image: Image, window: Box) -> np.ndarray:
     """Pixels of a window, (C, *window); errors name the file."""
     try:
         return image.read(window)
-    except Exception as error:  # a codec raises what it likes on a damaged chunk
-        # what the file system refuses once may work when it is tried again
-        kind = OSError if ngff.system_error(error) else ValueError
-        raise kind(
-            f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:
+        raise images.unreadable(image, error) from error
 
 
 @contextmanager

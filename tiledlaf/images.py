@@ -121,6 +121,15 @@ class Image:
         )
 
 
+def unreadable(image: Image, error: Exception) -> OSError | ValueError:
+    """What to raise where pixels cannot be read: codecs raise what they like on a damaged chunk.
+
+    An OSError if the file system refused, which it may not when it is asked again.
+    """
+    kind = OSError if ngff.system_error(error) else ValueError
+    return kind(f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}")
+
+
 def _state(path: str, name: str) -> int | str:
     # a file that was replaced is opened anew
     return ngff.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns

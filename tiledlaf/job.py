@@ -22,10 +22,10 @@ from . import levels, stencil
 from .dataterm import BadPixels, Classified, Clusters, DataTerm, Pending, Probabilities, usable
 from .features import Features
 from .flow import Fixed, Integrator, Krylov, LinearizedSequence, Taylor
-from .images import Image
+from .images import Image, unreadable
 from .kernels import namespace, on_device, select, to_host
 from .kernels.numpy import Array, Offsets
-from .ngff import Pyramid, system_error
+from .ngff import Pyramid
 from .predictor import Predictor
 from .redaction import redacted
 from .tiles import Grid, Tile, within
@@ -422,11 +422,8 @@ def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = Fal
         return image.read(tuple(window), channels)
     except ValueError:
         raise
-    except Exception as error:  # a codec raises what it likes on a damaged chunk
-        kind = OSError if system_error(error) else ValueError
-        raise kind(
-            f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:
+        raise unreadable(image, error) from error
 
 
 def predicted_bytes(job: Job) -> int:
