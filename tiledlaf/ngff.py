@@ -664,8 +664,8 @@ def write(
     """
     if stores.is_url(store):
         return _put(store, name, box, data, like)
-    path = Path(store) / name
-    array = _current(store, name, "r+")
+    path, state = Path(store) / name, identity(store, name)
+    array = _opened(store, name, "r+", state)
     if like is not None:
         source = _current(*like, "r")
         if _alike(source, array):
@@ -682,7 +682,7 @@ def write(
                 finally:
                     part.unlink(missing_ok=True)
             return total
-    staged, folder = _staged(store, name, identity(store, name), threading.get_ident())
+    staged, folder = _staged(store, name, state, threading.get_ident())
     total = 0
     try:
         _here(staged.async_array.setitem(box, data))
