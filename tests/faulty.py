@@ -146,9 +146,9 @@ def memory_is_short_twice():
 
 
 def jumping_clock():
-    """The clock on the wall goes two hours back or forth every second."""
-    clock = time.time
-    time.time = lambda: clock() + 7200 * (int(time.monotonic()) % 3 - 1)
+    """The clock on the wall goes two hours back or forth fifty times a second."""
+    cluster.LOOK, clock = 0.5, time.time
+    time.time = lambda: clock() + 7200 * (int(50 * time.monotonic()) % 3 - 1)
 
 
 def impatient():

@@ -246,6 +246,7 @@ def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) ->
     """Do not wait for what does not come: a scheduler that has ended, workers that are gone.
 
     Dask waits for workers, with all tasks, for ever. They may come again: `ask` asks for them.
+    Where a clock went back it waits with what it has to send until the clock is there again.
 
     Raises
     ------
@@ -267,6 +268,10 @@ def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) ->
                 if client.nthreads():
                     seen = time.monotonic()
                 ask()
+                client.loop.add_callback(_send, client.scheduler_comm)
+                client.run(_of_worker, on_error="ignore", callback_timeout=LOOK)
+                with contextlib.suppress(ImportError):  # a scheduler may be without this package
+                    client.run_on_scheduler(_of_scheduler, callback_timeout=LOOK)
             if time.monotonic() - seen > COMING:
                 alone.set()
                 client.close()  # which cancels all tasks
@@ -290,6 +295,23 @@ def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) ->
     finally:
         end.set()
         watcher.join()
+
+
+def _of_worker(dask_worker: Any) -> None:
+    _send(dask_worker.batched_stream)
+
+
+def _of_scheduler(dask_scheduler: Any) -> None:
+    for stream in (*dask_scheduler.stream_comms.values(), *dask_scheduler.client_comms.values()):
+        _send(stream)
+
+
+def _send(stream: Any) -> None:
+    """Have Dask send what waits there for a clock that went back."""
+    # Dask sends a message some milliseconds after the one before, by the clock on the wall
+    if stream.next_deadline is not None and stream.next_deadline > time.time() + 1:
+        stream.next_deadline = None
+        stream.waker.set()
 
 
 @contextmanager
