@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -108,18 +109,18 @@ Where the program does better than the paper's method: figure 2 (time and memory
 steps until labels are right), figure 3 (the direction at every pixel, by a rank that is chosen),
 figure 5 (its own training on cells), and memory (the last section).
 
-All of it: `pip install '.[paper]' && python pipelines/paper.py --output DIR`. The whole runs
-are timed on a machine with much other work; the times of a gradient are those of the processor.
+All of it: `pip install '.[paper]' && python pipelines/paper.py --output DIR` ({seconds} s on
+{cores} cores). The times of a gradient are those of the processor.
 """
 
 
 def write_page(folder: Path) -> None:
     """README.md of all experiments that are there."""
-    parts = [HEAD]
-    for name in NAMES:
-        file = folder / f"{name}.json"
-        if file.exists():
-            parts.append(section(name, json.loads(file.read_text())))
+    files = {name: folder / f"{name}.json" for name in NAMES}
+    records = {name: json.loads(f.read_text()) for name, f in files.items() if f.exists()}
+    seconds = sum(record["seconds"] for record in records.values())
+    parts = [HEAD.format(seconds=seconds, cores=os.cpu_count())]
+    parts += [section(name, record) for name, record in records.items()]
     (folder / "README.md").write_text("\n".join(parts))
 
 

@@ -33,14 +33,18 @@ _PUBLIC = {
     "assignment": "flow",
     "rounding": "flow",
 }
-__all__ = ["__version__", *_PUBLIC]
+# what the numerics in Python need beside these
+_MODULES = ("gradient", "graph", "losses", "optimizers", "predictor", "sequence", "stencil")
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+    return sorted({*globals(), *__all__})

@@ -210,7 +210,8 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
     rows = scores.astype(np.float64)
     count = rows.shape[1]
     bias = np.zeros(count)
-    for _ in range(1 if count == 2 else rounds):
+    for again in range(1 if count == 2 else rounds):
+        before = bias.copy()
         for j in range(1 if count == 2 else 0, count):
             others = rows + bias
             others[:, j] = -np.inf
@@ -229,7 +230,11 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
             apart = np.concatenate([[True], sorted_turn[1:] > sorted_turn[:-1], [True]])
             wrong = np.where(apart, wrong, len(labels) + 1)
             best = np.flatnonzero(wrong == wrong.min())
+            if again and wrong[np.searchsorted(sorted_turn, bias[j])] == wrong.min():
+                continue  # a move that spares nothing could hide one of another class that does
             bias[j] = middle[best[np.abs(middle[best] - bias[j]).argmin()]]
+        if (bias == before).all():
+            break
     bias -= bias.mean()
     error = float(((rows + bias).argmax(axis=1) != labels).mean())
     return bias, error
