@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import functools
 import itertools
@@ -263,15 +262,15 @@ def _check_data(path: str, array: zarr.Array) -> None:
         raise ValueError(f"{path}: expected numbers as pixels, got {what}")
 
 
-class _Inline(concurrent.futures.ThreadPoolExecutor):
-    """Runs what it is given at once, on the thread that gives it."""
+class _Inline(asyncio.SelectorEventLoop):
+    """An event loop that does what it is to give to other threads itself, at once."""
 
-    def submit(
-        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> concurrent.futures.Future[Any]:
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        future = self.create_future()
         try:
-            future.set_result(fn(*args, **kwargs))
+            future.set_result(func(*args))
         except BaseException as error:
             future.set_exception(error)
         return future
@@ -281,8 +280,7 @@ class _Loop:
     """An event loop for one thread, with which it ends."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.loop.set_default_executor(_Inline())
+        self.loop = _Inline()
 
     def __del__(self) -> None:
         self.loop.close()
@@ -641,9 +639,9 @@ def identity(store: str, name: str) -> int | str:
 
 
 @functools.lru_cache(maxsize=64)
-def _staged(store: str, name: str, state: int | str, thread: int) -> tuple[zarr.Array, Path]:
+def _staged(store: str, name: str, state: int | str, thread: int) -> tuple[zarr.Array, str]:
     """An array like the one in a store, whose files are made in a folder of this thread's own."""
-    part = Path(store) / name / f"{uuid.uuid4().hex}{PART}"
+    part = os.path.join(store, name, f"{uuid.uuid4().hex}{PART}")
     return _fast(zarr.open_array(store, path=name, mode="r"), StorePath(LocalStore(part))), part
 
 
@@ -664,34 +662,21 @@ def write(
     """
     if stores.is_url(store):
         return _put(store, name, box, data, like)
-    path, state = Path(store) / name, identity(store, name)
+    path, state = os.path.join(store, name), identity(store, name)
     array = _opened(store, name, "r+", state)
-    if like is not None:
-        source = _current(*like, "r")
-        if _alike(source, array):
-            total = 0
-            for key in _units(array, box):
-                original, part = Path(*like, key), path / f"{key}.{uuid.uuid4().hex}{PART}"
-                if not original.exists():  # only the fill value there
-                    (path / key).unlink(missing_ok=True)
-                    continue
-                part.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    shutil.copyfile(original, part)
-                    total += _place(part, path / key)
-                finally:
-                    part.unlink(missing_ok=True)
-            return total
+    if like is not None and _alike(_current(*like, "r"), array):
+        return sum(_copy(Path(*like, key), Path(path, key)) for key in _units(array, box))
     staged, folder = _staged(store, name, state, threading.get_ident())
     total = 0
     try:
         _here(staged.async_array.setitem(box, data))
         for key, block in zip(_units(array, box), _blocks(array, box, data), strict=True):
             # none was written where all has the fill value; else another run has removed it
-            if not (folder / key).exists() and _blank(block, array.fill_value):
-                (path / key).unlink(missing_ok=True)
+            part, final = f"{folder}/{key}", f"{path}/{key}"
+            if not os.path.exists(part) and _blank(block, array.fill_value):
+                Path(final).unlink(missing_ok=True)
             else:
-                total += _place(folder / key, path / key)
+                total += _place(part, final)
     except BaseException as error:
         # else the folder stays for the next write, which is twice as quick, till the run is done
         shutil.rmtree(folder, ignore_errors=True)
@@ -717,14 +702,28 @@ def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str
     )
 
 
-def _place(part: Path, final: Path) -> int:
-    """Put a file into its place, and give its size."""
-    size = part.stat().st_size
+def _copy(source: Path, final: Path) -> int:
+    """Copy a unit's file, and give its size."""
+    if not source.exists():  # only the fill value there
+        final.unlink(missing_ok=True)
+        return 0
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PART}")
     try:
-        part.replace(final)
+        shutil.copyfile(source, part)
+        return _place(str(part), str(final))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _place(part: str, final: str) -> int:
+    """Put a file into its place, and give its size."""
+    size = os.stat(part).st_size
+    try:
+        os.replace(part, final)
     except FileNotFoundError:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(final)
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        os.replace(part, final)
     return size
 
 

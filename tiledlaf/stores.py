@@ -80,11 +80,16 @@ def absolute(path: str) -> str:
 
 def at(path: str) -> Folder | Bucket:
     """The store at a path; it need not exist."""
-    return _bucket(path.rstrip("/")) if is_url(path) else Folder(path)
+    return _bucket(path.rstrip("/")) if is_url(path) else _folder(path)
 
 
 class Unanswered(OSError):
     """An object store did not do what it was asked, though it was asked again and again."""
+
+
+@functools.lru_cache(maxsize=64)
+def _folder(path: str) -> Folder:
+    return Folder(path)
 
 
 class Folder:
