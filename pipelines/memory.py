@@ -25,7 +25,7 @@ from experiment import Claim, Outcome
 
 K = len(ways.BOX)
 # terms that the singular values choose at T = 5 (figure 3)
-CHOSEN = 4
+CHOSEN = 3
 
 
 @dataclass(frozen=True)
