@@ -198,7 +198,7 @@ def _spell(call: Call) -> float:
 
 
 def alternate(ours: Call, other: Call, rounds: int) -> tuple[float, float, float]:
-    """Median seconds of both, called in turn after a first call, and of their ratios."""
+    """Median seconds of both, by spells in turn after a first call, and of their ratios."""
     ours(), other()
     pairs = [(_spell(ours), _spell(other)) for _ in range(rounds)]
     return (

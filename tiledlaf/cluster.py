@@ -262,16 +262,15 @@ def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) ->
     end, alone = threading.Event(), threading.Event()
 
     def watch() -> None:
-        seen = time.monotonic()
+        seen, known = time.monotonic(), {}
         while not end.wait(LOOK) and client.status == "running":
             with contextlib.suppress(OSError):  # the scheduler is gone: who waits for it hears so
                 if client.nthreads():
                     seen = time.monotonic()
                 ask()
-                client.loop.add_callback(_send, client.scheduler_comm)
-                client.run(_of_worker, on_error="ignore", callback_timeout=LOOK)
-                with contextlib.suppress(ImportError):  # a scheduler may be without this package
-                    client.run_on_scheduler(_of_scheduler, callback_timeout=LOOK)
+            known, before = {k: f.status for k, f in client.futures.copy().items()}, known
+            if known and known == before:
+                _hurry(client)
             if time.monotonic() - seen > COMING:
                 alone.set()
                 client.close()  # which cancels all tasks
@@ -297,6 +296,25 @@ def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) ->
         watcher.join()
 
 
+def _hurry(client: Any) -> None:
+    """Have all of Dask send what waits for a clock that went back."""
+
+    def of_client() -> None:
+        client.loop.add_callback(_send, client.scheduler_comm)
+
+    def of_scheduler() -> None:
+        client.run_on_scheduler(_of_scheduler, callback_timeout=1)
+
+    def of_workers() -> None:
+        client.run(_of_worker, on_error="ignore", callback_timeout=1)
+
+    for send in (of_client, of_scheduler, of_workers):
+        try:
+            send()
+        except Exception as error:  # one is gone or frozen, or has another version of this
+            logging.getLogger(__name__).debug("%s: %s", send.__name__, error)
+
+
 def _of_worker(dask_worker: Any) -> None:
     _send(dask_worker.batched_stream)
 
@@ -307,9 +325,9 @@ def _of_scheduler(dask_scheduler: Any) -> None:
 
 
 def _send(stream: Any) -> None:
-    """Have Dask send what waits there for a clock that went back."""
     # Dask sends a message some milliseconds after the one before, by the clock on the wall
-    if stream.next_deadline is not None and stream.next_deadline > time.time() + 1:
+    waits = getattr(stream, "next_deadline", None)  # there is no stream while a client connects
+    if waits is not None and waits > time.time() + 1:
         stream.next_deadline = None
         stream.waker.set()
 

@@ -230,7 +230,9 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
             apart = np.concatenate([[True], sorted_turn[1:] > sorted_turn[:-1], [True]])
             wrong = np.where(apart, wrong, len(labels) + 1)
             best = np.flatnonzero(wrong == wrong.min())
-            if again and wrong[np.searchsorted(sorted_turn, bias[j])] == wrong.min():
+            here = np.searchsorted(sorted_turn, bias[j])
+            tied = here < len(turn) and sorted_turn[here] == bias[j]
+            if again and not tied and wrong[here] == wrong.min():
                 continue  # a move that spares nothing could hide one of another class that does
             bias[j] = middle[best[np.abs(middle[best] - bias[j]).argmin()]]
         if (bias == before).all():
