@@ -138,15 +138,17 @@ def aligned(size: int) -> np.ndarray:
     return memory[(-memory.ctypes.data % 64) // 4 :][:size]
 
 
+def _timed(call: Call) -> float:
+    """Seconds of a call."""
+    start = clock.perf_counter()
+    call()
+    return clock.perf_counter() - start
+
+
 def best(call: Call, rounds: int = 5) -> float:
     """Least seconds of some calls, after a first one."""
     call()
-    found = []
-    for _ in range(rounds):
-        start = clock.perf_counter()
-        call()
-        found.append(clock.perf_counter() - start)
-    return min(found)
+    return min(_timed(call) for _ in range(rounds))
 
 
 def limits() -> dict[str, float]:
@@ -191,9 +193,7 @@ def _spell(call: Call) -> float:
     """
     times: list[float] = []
     while sum(times) < SPELL:
-        start = clock.perf_counter()
-        call()
-        times.append(clock.perf_counter() - start)
+        times.append(_timed(call))
     return statistics.median(times)
 
 

@@ -536,9 +536,9 @@ def s3(server, _many, tmp_path, monkeypatch):
     stores._bucket.cache_clear()
 
 
-def started(source, out, *options):
+def started(source, out, *options, program=("-m", "tiledlaf")):
     return subprocess.Popen(
-        [sys.executable, "-m", "tiledlaf", "label", source, out, *MANY, *options],
+        [sys.executable, *program, "label", source, out, *MANY, *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -587,10 +587,7 @@ def hasty(source, out, *options):
         "import sys; from tiledlaf import records, cli; records.SECONDS = 0.5; "
         "sys.argv[0] = 'tiledlaf'; cli.main()"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "label", source, out, *MANY, *options],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return started(source, out, *options, program=("-c", code))
 
 
 @pytest.mark.faults

@@ -298,19 +298,10 @@ def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) ->
 
 def _hurry(client: Any) -> None:
     """Have all of Dask send what waits for a clock that went back."""
-
-    def of_client() -> None:
-        client.loop.add_callback(_send, client.scheduler_comm)
-
-    def of_scheduler() -> None:
-        client.run_on_scheduler(_of_scheduler, callback_timeout=1)
-
-    def of_workers() -> None:
-        client.run(_of_worker, on_error="ignore", callback_timeout=1)
-
-    for send in (of_client, of_scheduler, of_workers):
+    client.loop.add_callback(_send, client.scheduler_comm)
+    for run, send in ((client.run_on_scheduler, _of_scheduler), (client.run, _of_worker)):
         try:
-            send()
+            run(send, callback_timeout=1)
         except Exception as error:  # one is gone or frozen, or has another version of this
             logging.getLogger(__name__).debug("%s: %s", send.__name__, error)
 

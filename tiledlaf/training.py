@@ -211,7 +211,6 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
     count = rows.shape[1]
     bias = np.zeros(count)
     for again in range(1 if count == 2 else rounds):
-        before = bias.copy()
         for j in range(1 if count == 2 else 0, count):
             others = rows + bias
             others[:, j] = -np.inf
@@ -235,8 +234,6 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
             if again and not tied and wrong[here] == wrong.min():
                 continue  # a move that spares nothing could hide one of another class that does
             bias[j] = middle[best[np.abs(middle[best] - bias[j]).argmin()]]
-        if (bias == before).all():
-            break
     bias -= bias.mean()
     error = float(((rows + bias).argmax(axis=1) != labels).mean())
     return bias, error
