@@ -188,11 +188,10 @@ def write(mosaic: Mosaic) -> dict[str, Any]:
     """Write the mosaic and its truth, cell by cell; what it took."""
     shutil.rmtree(mosaic.store, ignore_errors=True)
     started = clock.perf_counter()
-    ngff.create_root(mosaic.store, "0.5", 3, {})
     for pyramid in (mosaic.picture, mosaic.truth):
         pyramid.create(mosaic.store, "0.5", 3)
     colors = {value: examples.color(value) for value in NAMES}
-    ngff.add_label(mosaic.store, "truth", "0.5", 3, colors, NAMES, {}, {})
+    ngff.add_label(mosaic.store, mosaic.truth, "0.5", 3, colors, NAMES, {}, {})
     vessels = 0
     with cluster.open_pool(WORKERS, None, None) as pool:
         for _, count, error, *_ in pool.run(write_cell, mosaic, [t.index for t in mosaic.grid]):

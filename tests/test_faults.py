@@ -472,6 +472,13 @@ def test_training_the_client_is_killed(model):
     trained("client killed, and started again", killed, model)
 
 
+def test_training_two_runs_at_one_time(model):
+    both = [start("none", "--workers", "1", command=TRAIN) for _ in range(2)]
+    for process in both:
+        end(process)
+    trained("two runs at one time", 1, model)
+
+
 def test_training_writes_fail(model):
     for _ in range(20):
         process = start("failing_writes", "--workers", "2", command=TRAIN)

@@ -247,7 +247,8 @@ def test_smallest_type(tmp_path, classes, dtype):
     term, store = data_term(None, prototypes, None, 0), str(tmp_path / "out")
     settings = make_settings("3x3", 2, 1.0, 0.01, None, "cpu")
     plan = make_plan(from_array(ramp), store, term=term, settings=settings)
-    plan.out.start({"tile": [16, 16]}, plan.image_print, plan.job.labels, None, None, plan.names)
+    notes = {"fingerprint": "", "tile": [16, 16]}
+    plan.out.start(notes, plan.image_print, plan.job.labels, None, None, plan.names)
     (labels,) = arrays(store, "labels/tiledlaf")
     assert (labels.dtype, labels.fill_value) == (dtype, 0)
     entry = zarr.open_group(store, path="labels/tiledlaf").attrs["ome"]["image-label"]

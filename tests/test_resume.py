@@ -1,5 +1,6 @@
 """Runs that are cut and started again: the same labels as those of a run left alone."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -8,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import psutil
@@ -16,7 +19,7 @@ import pytest
 import zarr
 from command import contents, run
 
-from tiledlaf import dataterm, levels, ngff
+from tiledlaf import dataterm, label, levels, ngff
 from tiledlaf.records import Appender
 
 OPTIONS = ["--classes", "3", "--confidence"]
@@ -156,10 +159,9 @@ def test_a_finished_run_has_nothing_to_do(whole):
     assert written == {p: p.stat().st_mtime_ns for p in written}
 
 
-@pytest.mark.parametrize("count", range(1, 7))
+@pytest.mark.parametrize("count", range(1, 15))
 def test_cut_while_arrays_are_made(whole, monkeypatch, count):
-    places = [(ngff, "create_root"), (ngff, "add_label"), (ngff.Pyramid, "create")]
-    cut_after(monkeypatch, count, *places)
+    cut_after(monkeypatch, count, (ngff, "write_group"), (ngff, "_bring"))
     assert records() == []
     completed(whole)
 
@@ -252,6 +254,53 @@ def test_overwrite_replaces_these_labels_and_nothing_else(whole):
     changed = {name for name in before if before[name] != after[name]}
     assert changed
     assert all(name.startswith("labels/tiledlaf/") for name in changed)
+
+
+def test_runs_that_start_at_one_time(tmp_path):
+    """None breaks what another one makes or has written."""
+    image = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    zarr.save_array(tmp_path / "image.zarr", image)
+
+    def started(name, barrier):
+        barrier.wait(60)
+        label(tmp_path / "image.zarr", tmp_path / name, classes=3, tile=32, confidence=True)
+
+    def files(name):
+        return {k: v for k, v in contents(tmp_path / name).items() if not k.endswith("jsonl")}
+
+    started("whole", Barrier(1))
+    with ThreadPoolExecutor(4) as pool:
+        for name in map(str, range(20)):
+            list(pool.map(started, [name] * 4, [Barrier(4)] * 4))
+            assert files(name) == files("whole")
+
+
+def test_nothing_is_replaced_that_a_run_writes(part):
+    with RECORDS.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as whoever adds records
+        before = contents("out.zarr")
+        found = run(*COMMAND, "--overwrite")
+        assert found.code == 2
+        assert "labels/tiledlaf is being written by a run: end it before --overwrite" in found.err
+        assert contents("out.zarr") == before
+    assert run(*COMMAND, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("by", ["another run", "hand"])
+def test_labels_are_replaced_while_a_run_writes_them(whole, monkeypatch, by):
+    coarse = levels.coarse
+
+    def replaced(*args):
+        monkeypatch.setattr(levels, "coarse", coarse)
+        shutil.rmtree("out.zarr/labels/tiledlaf")
+        if by == "another run":
+            label("image.zarr", "out.zarr", classes=2, overwrite=True)
+        return []
+
+    monkeypatch.setattr(levels, "coarse", replaced)
+    found = run(*COMMAND, *FEW)
+    assert found.code == 2
+    assert "out.zarr: labels/tiledlaf was removed or begun anew during this run" in found.err
 
 
 def test_other_labels_of_a_store_take_its_tiles(whole):

@@ -554,7 +554,6 @@ def ome(path, array):
         "", "yx", 0, (array.shape,), (32, 32), (1.0, 1.0), (0.0, 0.0), (None, None),
         array.dtype.name,
     )  # fmt: skip
-    ngff.create_root(str(path), "0.5", 3, {})
     pyramid.create(str(path), "0.5", 3)
     zarr.open_array(f"{path}/0", mode="r+")[:] = array
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import json
@@ -211,5 +212,6 @@ class Checkpoint:
         self.file.unlink(missing_ok=True)
         # parts that kills left; not those of another start, which are newer
         for part in self.path.parent.glob(f"{glob.escape(self.path.name)}.*partial"):
-            if part.stat().st_mtime < self._began:
-                part.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another start has put it into its place
+                if part.stat().st_mtime < self._began:
+                    part.unlink()

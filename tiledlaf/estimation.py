@@ -237,7 +237,6 @@ def _descend(
 
 def _buffer(path: str, image: Image, tiles: Grid, neighbors: int) -> Image:
     """A store for weights, (K, *grid)."""
-    ngff.create_root(path, "0.5", 3, {})
     pyramid = Pyramid(
         "", image.spatial_axes, neighbors, (image.grid,), tiles.tile, image.scale,
         image.translation, image.units, "float32",

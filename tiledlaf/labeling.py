@@ -155,10 +155,11 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     job, out = plan.job, plan.out
     assert out is not None, "a plan without an output: run it in memory"
     assert job.labels is not None
+    fingerprint = output.fingerprint(plan.settings)
     if plan.held is None:
         notes: dict[str, Any] = {
             "settings": plan.settings,
-            "fingerprint": output.fingerprint(plan.settings),
+            "fingerprint": fingerprint,
             "tile": list(job.grid.tile),
             "tiles": len(job.grid),
         }
@@ -178,7 +179,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         else:
             out = dataclasses.replace(out, begun=now.get("start", ""))
     elif plan.held.get("names") != list(plan.names.values()):
-        out.describe(plan.held, plan.names)
+        out.describe(plan.held, plan.names, job.labels)
     old = records.lines(out.records)
     known = records.latest(old)
     if plan.held is not None:
@@ -213,6 +214,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
                 for _, _, error, _ in pool.run(levels.finish, work, work.units):
                     if error is not None:
                         raise error
+    out.check_own(fingerprint, job.grid.tile)
     if all(known.get(t.index, {}).get("state") in records.FINISHED for t in job.grid):
         since = records.lines(out.records)[len(old) :]
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))

@@ -26,7 +26,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath
 
 from . import stores
-from .stores import PART, Bucket, Unanswered
+from .stores import PART, Bucket, Folder, Unanswered
 from .tiles import Box
 
 SPATIAL = "zyx"
@@ -394,26 +394,23 @@ class Pyramid:
             return tuple(min(CHUNK, n) for n in self.shapes[level])
         return tuple(edge // f for edge, f in zip(self.tile, factor, strict=True))
 
-    def create(self, store: str, version: str, zarr_format: int) -> None:
-        """Make the group's arrays and metadata; labels/NAME is replaced with all it held.
+    def create(
+        self, store: str, version: str, zarr_format: int, notes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Make the group's arrays, then its metadata, with this program's notes if there are any.
 
-        On an object store arrays that are there already, as they are to be, stay with their
-        pixels: another start of the same run may be at work on them.
+        Arrays that are there already, as they are to be, stay with their pixels: another start of
+        the same run may be at work on them.
         """
-        group = zarr.open_group(_zarr(store), path=self.group, mode="a", zarr_format=zarr_format)
-        place = stores.at(store)
-        made = MemoryStore() if isinstance(place, Bucket) else None
-        if made is None and self.group.startswith("labels/"):
-            for held in list(group.keys()):
-                del group[held]
+        made = MemoryStore()
         front = (self.channels,) if self.channels else ()
         names = (["c"] if self.channels else []) + list(self.axes)
         for level, shape in enumerate(self.shapes):
             name = f"{self.group}/{level}".lstrip("/")
             if level == 0 and self.like:
                 zarr.from_array(
-                    made or store, data=open_array(*self.like), write_data=False, name=name,
-                    dimension_names=names, attributes={}, overwrite=True,
+                    made, data=open_array(*self.like), write_data=False, name=name,
+                    dimension_names=names, attributes={},
                 )  # fmt: skip
                 continue
             unit = self.unit(level)
@@ -427,16 +424,20 @@ class Pyramid:
             else:
                 options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
             zarr.create_array(
-                made or store, name=name, shape=(*front, *shape), dtype=self.dtype,
-                chunks=(*(1 for _ in front), *chunks), fill_value=0, overwrite=True,
+                made, name=name, shape=(*front, *shape), dtype=self.dtype,
+                chunks=(*(1 for _ in front), *chunks), fill_value=0,
                 zarr_format=zarr_format, **options,
             )  # fmt: skip
-        if made is not None and isinstance(place, Bucket):
-            _bring(made, place, [f"{self.group}/{n}".lstrip("/") for n in range(len(self.shapes))])
-        entries: dict[str, Any] = {"multiscales": [self._multiscales(version)]}
+        for level in range(len(self.shapes)):
+            _bring(made, stores.at(store), f"{self.group}/{level}".lstrip("/"))
+        write_group(store, self.group, version, zarr_format, self.entries(version), notes)
+
+    def entries(self, version: str) -> dict[str, Any]:
+        """NGFF metadata of the group."""
+        found: dict[str, Any] = {"multiscales": [self._multiscales(version)]}
         if self.channels == 3 and self.dtype == "uint8":
-            entries["omero"] = {"channels": [_channel(*shown) for shown in _RGB]}
-        update_metadata(group, version, entries)
+            found["omero"] = {"channels": [_channel(*shown) for shown in _RGB]}
+        return found
 
     def _multiscales(self, version: str) -> dict[str, Any]:
         front = [1.0] if self.channels else []
@@ -469,17 +470,44 @@ class Pyramid:
         return image | {"datasets": datasets}
 
 
-def _bring(made: MemoryStore, bucket: Bucket, names: Sequence[str]) -> None:
-    """Write the metadata of arrays where they differ from those there, whose pixels then go."""
-    for name in names:
-        found = {
-            f"{name}/{file}": held.to_bytes()
-            for file in ("zarr.json", ".zarray", ".zattrs")
-            if (held := made._store_dict.get(f"{name}/{file}")) is not None
-        }
-        if any(bucket.read(key) != data for key, data in found.items()):
-            bucket.remove(name)
-            bucket.update(found)
+def _bring(made: MemoryStore, place: Folder | Bucket, name: str) -> None:
+    """Write the metadata of an array; where they differ from those there, its pixels go first."""
+    found = _metadata_of(made, name)
+    there = {key: place.read(key) for key in found}
+    # where there are none, another start may write the same ones now, and then pixels
+    if any(there[key] not in (None, data) for key, data in found.items()):
+        place.remove(name)
+    if there != found:
+        place.update(found)
+
+
+def _metadata_of(made: MemoryStore, name: str) -> dict[str, bytes]:
+    """Files of metadata of a group or an array; one by which it is found comes last."""
+    keys = [f"{name}/{file}".lstrip("/") for file in reversed(stores.METADATA)]
+    return {k: made._store_dict[k].to_bytes() for k in keys if k in made._store_dict}
+
+
+def write_group(
+    store: str, path: str, version: str, zarr_format: int, entries: Mapping[str, Any],
+    notes: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Make a group or add to its metadata: NGFF's entries and this program's notes.
+
+    They are written at once, as a whole: of two runs that do so at one time none takes away what
+    the other has added, since it adds the same.
+    """
+    node, place, made = _group(store, path), stores.at(store), MemoryStore()
+    attributes = {} if node is None else node.attrs.asdict()
+    if version == "0.4":
+        attributes |= entries
+    else:
+        attributes["ome"] = {"version": version} | attributes.get("ome", {}) | dict(entries)
+    if notes is not None:
+        attributes["tiledlaf"] = dict(notes)
+    zarr.create_group(made, path=path, zarr_format=zarr_format, attributes=attributes)
+    for key, data in _metadata_of(made, path).items():
+        if place.read(key) != data:
+            place.write(key, data)
 
 
 _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
@@ -491,24 +519,8 @@ def _channel(label: str, color: str) -> dict[str, Any]:
     return {"label": label, "color": color, "active": True, "window": window}
 
 
-def update_metadata(group: zarr.Group, version: str, entries: Mapping[str, Any]) -> None:
-    """Add NGFF metadata to a group, where its version wants them."""
-    if version == "0.4":
-        group.attrs.update(dict(entries))
-    else:
-        group.attrs["ome"] = {"version": version, **group.attrs.get("ome", {}), **entries}
-
-
-def create_root(store: str, version: str, zarr_format: int, notes: Mapping[str, Any]) -> None:
-    """Make the store's root group if there is none, with this program's notes in one go."""
-    first = {"tiledlaf": dict(notes)} | ({} if version == "0.4" else {"ome": {"version": version}})
-    group = zarr.open_group(_zarr(store), mode="a", zarr_format=zarr_format, attributes=first)
-    if group.attrs.get("tiledlaf") != dict(notes):
-        group.attrs["tiledlaf"] = dict(notes)
-
-
 def add_label(
-    store: str, name: str, version: str, zarr_format: int,
+    store: str, labels: Pyramid, version: str, zarr_format: int,
     colors: Mapping[int, Sequence[int]], names: Mapping[int, str],
     values: Mapping[int, Sequence[int]], notes: Mapping[str, Any],
 ) -> None:  # fmt: skip
@@ -516,9 +528,6 @@ def add_label(
 
     `values` are those that the truth has for a label value, where it was learned from one.
     """
-    opened = {"store": _zarr(store), "mode": "a", "zarr_format": zarr_format}
-    labels = zarr.open_group(path="labels", **opened)
-    group = zarr.open_group(path=f"labels/{name}", **opened)
     entry = {
         "version": version,
         "colors": [{"label-value": v, "rgba": list(c)} for v, c in colors.items()],
@@ -528,12 +537,15 @@ def add_label(
         ],
         "source": {"image": "../../"},
     }
-    update_metadata(group, version, {"image-label": entry})
-    group.attrs["tiledlaf"] = dict(notes)
+    entries = labels.entries(version) | {"image-label": entry}
+    write_group(store, labels.group, version, zarr_format, entries, notes)
     # listed last: labels in the list without notes are of someone else
-    listed = [*metadata(labels).get("labels", [])]
-    update_metadata(labels, version, {"labels": listed + [name] * (name not in listed)})
-    _index(store, f"labels/{name}")
+    above, _, name = labels.group.rpartition("/")
+    node = _group(store, above)
+    listed = [*metadata(node).get("labels", [])] if node is not None else []
+    entries = {"labels": listed + [name] * (name not in listed)}
+    write_group(store, above, version, zarr_format, entries)
+    _index(store, labels.group)
 
 
 def _index(store: str, group: str) -> None:
@@ -581,8 +593,8 @@ def read_notes(store: str, group: str) -> dict[str, Any] | None:
 
 
 def write_notes(store: str, group: str, notes: Mapping[str, Any]) -> None:
-    """Keep this program's notes with a group."""
-    zarr.open_group(_zarr(store), path=group, mode="a").attrs["tiledlaf"] = dict(notes)
+    """Keep this program's notes with a group that is there."""
+    zarr.open_group(_zarr(store), path=group, mode="r+").attrs["tiledlaf"] = dict(notes)
     if group:
         _index(store, group)
 

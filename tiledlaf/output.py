@@ -9,7 +9,7 @@ import os
 import shutil
 import time as clock
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,21 +81,23 @@ class Output:
                 raise ValueError(f"{path}: expected a place to write, such as s3://bucket/out.zarr")
         else:
             self._check_folder()
-        if self.into_input or not stores.at(path).names():
+        # another run may be making the first file of it now
+        held = [name for name in stores.at(path).names() if not name.endswith(stores.PART)]
+        if self.into_input or not held:
             return
         if not ngff.is_store(self.store):
             raise ValueError(
                 f"{path}: expected a new path or an output of tiledlaf, got a folder of other data"
             )
-        held = ngff.read_notes(self.store, "")
-        if held is None:
+        notes = ngff.read_notes(self.store, "")
+        if notes is None:
             raise ValueError(
                 f"{path}: expected a new path or an output of tiledlaf, got a Zarr store of "
                 "another origin (--into-input adds labels to an INPUT)"
             )
         refuse_difference(
             f"{path} belongs to another image, region or state of the input's files",
-            held.get("image", {}), image_print, "choose another OUTPUT",
+            notes.get("image", {}), image_print, "choose another OUTPUT",
         )  # fmt: skip
 
     def _check_folder(self) -> None:
@@ -118,50 +120,67 @@ class Output:
 
         `before` are the notes that are to be replaced. Returns the output with its records.
         """
-        out = self
-        if stores.is_url(self.store):
-            out = self._cleared(notes, before or {}, confidence)
+        out = self._cleared(notes, before or {}, confidence)
+        if out.begun:
             notes = {**notes, "start": out.begun}
         if not self.into_input:
             # the write unit of the picture is that of all later labels
             tile = {} if picture is None else {"tile": notes["tile"]}
             held = ngff.read_notes(self.store, "") if ngff.is_store(self.store) else None
             root = (held or {}) | {"image": dict(image_print)} | tile
-            ngff.create_root(self.store, self.version, self.zarr_format, root)
-        self.describe({**notes, "ready": False}, names)
-        if isinstance(out.records, Path):
-            out.records.unlink(missing_ok=True)
+            ngff.write_group(self.store, "", self.version, self.zarr_format, {}, root)
+        self.describe({**notes, "ready": False}, names, labels)
         if picture is not None and not ngff.has_image(self.store):
             picture.create(self.store, self.version, self.zarr_format)
         if confidence is not None:
-            confidence.create(self.store, self.version, self.zarr_format)
-            ngff.write_notes(self.store, confidence.group, {"labels": self.name})
+            of = {"labels": self.name}
+            confidence.create(self.store, self.version, self.zarr_format, of)
         labels.create(self.store, self.version, self.zarr_format)
-        self.describe({**notes, "ready": True}, names)
+        self.describe({**notes, "ready": True}, names, labels)
         return out
 
     def _cleared(
         self, notes: Mapping[str, Any], before: Mapping[str, Any], confidence: Pyramid | None
     ) -> Output:
-        """Remove what an object store holds of other labels of this name, before a start.
+        """Remove what the store holds of other labels of this name, before a start.
 
-        Two starts at one time take longer there, with batches of records that come late. So where
-        the same run was begun already, nothing is removed; and where something was, the records
-        get a word of their own, so that none counts of a tile that was removed.
+        Where the same run was begun already, nothing is removed: it may be at work. On an object
+        store a run may add a batch of records after they were removed; so there the records of the
+        next one get a word of their own, and none counts of a tile that was removed.
         """
-        place, now = stores.at(self.store), self.notes() or {}
-        assert isinstance(place, Bucket)
+        place = stores.at(self.store)
+        groups = [self.group, *([] if confidence is None else [confidence.group])]
+        # before the notes: arrays of a start that comes in between are seen with its notes alone
+        held = [
+            f"{group}/{name}" for group in groups for name in place.names(group)
+            if name not in stores.METADATA and not name.endswith(stores.PART)
+        ]  # fmt: skip
+        now = self.notes() or {}
         same = all(now.get(k) == notes[k] for k in ("fingerprint", "tile"))
         if same and (not now.get("ready") or now != before):
             return replace(self, begun=now.get("start", ""))
         if now:
             ngff.write_notes(self.store, self.group, {**now, "ready": False})
-        removed = place.remove(f"{self.group}/0/{records.NAME}")
-        for name in place.names(self.group):  # its arrays; the notes stay until there are others
-            removed += place.remove(f"{self.group}/{name}")
-        if confidence is not None:
-            removed += place.remove(confidence.group)
-        return replace(self, begun=uuid.uuid4().hex[:8] if removed else "")
+        objects = isinstance(place, Bucket)
+        if objects and held:  # no record counts of what is removed in part
+            held.insert(0, f"{self.group}/0/{records.NAME}")
+        removed = sum(map(place.remove, held))
+        return replace(self, begun=uuid.uuid4().hex[:8] if objects and removed else "")
+
+    def check_own(self, fingerprint: str, tile: Sequence[int]) -> None:
+        """Refuse to count labels that another run has begun anew meanwhile, or somebody removed.
+
+        Raises
+        ------
+        ValueError
+            If the notes are not those of this run.
+        """
+        now = self.notes() or {}
+        own = (fingerprint, list(tile), self.begun or "")
+        if (now.get("fingerprint"), now.get("tile"), now.get("start", "")) != own:
+            raise ValueError(
+                f"{self.store}: labels/{self.name} was removed or begun anew during this run"
+            )
 
     def remove_parts(self, alone: bool) -> None:
         """Remove parts of files that kills left, once all tiles are done.
@@ -176,10 +195,10 @@ class Output:
         for group in (self.group, "confidence", *([] if self.into_input else [""])):
             ngff.remove_parts(self.store, group, before)
 
-    def describe(self, notes: Mapping[str, Any], names: Mapping[int, str]) -> None:
+    def describe(self, notes: Mapping[str, Any], names: Mapping[int, str], labels: Pyramid) -> None:
         """List the labels in the store, with notes, colors and names."""
         ngff.add_label(
-            self.store, self.name, self.version, self.zarr_format,
+            self.store, labels, self.version, self.zarr_format,
             dict(enumerate(notes.get("colors") or map(color, names), 1)), names,
             dict(enumerate(notes.get("values", ()), 1)), {**notes, "names": list(names.values())},
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import dataterm, ngff, output, stores
+from . import dataterm, ngff, output, records, stores
 from .cluster import retried
 from .examples import Class
 from .images import Image
@@ -278,11 +278,14 @@ def _held(
     out: Output, notes: Mapping[str, Any] | None, asked: Mapping[str, Any], overwrite: bool
 ) -> Mapping[str, Any] | None:
     """Notes of the run to go on with, None to start anew."""
-    if overwrite:
-        return None
     where = f"{out.store}: labels/{out.name}"
+    if overwrite:
+        if records.held(out.records):  # tiles of both would come to lie beside each other
+            raise ValueError(f"{where} is being written by a run: end it before --overwrite")
+        return None
     if notes is None:
-        if out.name in (ngff.label_names(out.store) if ngff.is_store(out.store) else []):
+        listed = ngff.is_store(out.store) and out.name in ngff.label_names(out.store)
+        if listed and out.notes() is None:  # nor of a run that has just begun
             raise ValueError(
                 f"{where} is there already and not of tiledlaf (choose another --name or add "
                 "--overwrite)"

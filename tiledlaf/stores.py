@@ -12,6 +12,7 @@ import errno
 import functools
 import os
 import re
+import shutil
 import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -112,9 +113,29 @@ class Folder:
     def write(self, key: str, data: bytes) -> None:
         """Write a file: made beside, then renamed into its place."""
         final = self.root / key
+        final.parent.mkdir(parents=True, exist_ok=True)
         part = final.with_name(f".{final.name}.{uuid.uuid4().hex}{PART}")
         part.write_bytes(data)
         part.replace(final)
+
+    def update(self, parts: Mapping[str, bytes]) -> None:
+        """Write some files."""
+        for key, data in parts.items():
+            self.write(key, data)
+
+    def remove(self, prefix: str) -> int:
+        """Remove a file, or a folder with all below, at once; how many."""
+        folder = self.root / prefix
+        part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PART}")
+        try:
+            folder.rename(part)
+        except FileNotFoundError:
+            return 0
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink()
+        return 1
 
     def names(self, prefix: str = "") -> list[str]:
         """What lies directly below, sorted."""
@@ -214,9 +235,11 @@ class Bucket:
         return 0
 
     def remove(self, prefix: str) -> int:
-        """Remove all objects below; how many."""
+        """Remove all objects below, metadata last; how many."""
         keys = [key for key, _, _ in self.entries(prefix)]
-        _each(self.delete, keys)
+        last = {key for key in keys if key.rsplit("/", 1)[-1] in METADATA}
+        _each(self.delete, [key for key in keys if key not in last])
+        _each(self.delete, last)
         return len(keys)
 
     def names(self, prefix: str = "") -> list[str]:
