@@ -195,7 +195,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 main = experiment.command(
     "memory", __doc__, run, Effort(),
-    Effort((128, 192), 128, 192, (2, 10), (5, 10), (1, 4), (5, 8)),
+    Effort((128, 192), 128, 192, (2, 10), (5, 10), (1, 4), (8, 12)),
 )  # fmt: skip
 
 if __name__ == "__main__":
