@@ -242,6 +242,51 @@ def test_an_outside_scheduler(tmp_path):
     same(stored(str(tmp_path / "out.zarr")), whole(image, classes=2))
 
 
+def test_a_device_that_workers_alone_have(tmp_path):
+    """A stand-in for CuPy whose arrays are NumPy's: who asks for a GPU need not have one."""
+    from distributed import Client, LocalCluster
+
+    image = np.random.default_rng(12).integers(0, 255, (100, 120)).astype(np.uint8)
+    source = tmp_path / "image.npy"
+    np.save(source, image)
+
+    def pretend():
+        import sys
+        import types
+
+        cupy = types.ModuleType("cupy")
+        cupy.moved = 0
+        cupy.cuda = types.SimpleNamespace(is_available=lambda: True)
+
+        def asarray(array):
+            cupy.moved += 1
+            return array
+
+        cupy.asarray = asarray
+        sys.modules["cupy"] = cupy
+
+    def moved():
+        import sys
+
+        return sys.modules["cupy"].moved
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+        ) as running,
+        Client(running) as client,
+    ):
+        given = {"classes": 2, "tile": 64, "confidence": True, "device": "cuda",
+                 "scheduler": running.scheduler_address}  # fmt: skip
+        with pytest.raises(ValueError, match="device cuda needs CuPy"):
+            label(source, tmp_path / "out.zarr", **given)
+        assert not (tmp_path / "out.zarr").exists()
+        client.run(pretend)
+        label(source, tmp_path / "out.zarr", **given)
+        assert list(client.run(moved).values()) == [4]
+    same(stored(str(tmp_path / "out.zarr")), whole(image, classes=2))
+
+
 @pytest.mark.parametrize("chunks", [(-1, 30, 40), (1, 7, 100), (3, 90, -1)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_dask_arrays_are_lazy_and_equal(chunks, masked):

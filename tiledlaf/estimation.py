@@ -37,6 +37,7 @@ from .lessons import Course, Lesson, Lot, Reading
 from .model import entries
 from .ngff import Pyramid
 from .optimizers import Descent
+from .options import find_device
 from .sequence import LinearizedSteps
 from .syllabus import Progress
 from .tiles import Grid
@@ -137,6 +138,7 @@ def estimate(
     if os.path.exists(store):
         raise ValueError(f"{path}: expected a new path for the weights, but it exists")
     check_time(how.time)
+    find_device(how.device, pool)
     example = example.anywhere()
     grid = example.image.grid
     offsets = stencil.choose(how.neighborhood, len(grid))

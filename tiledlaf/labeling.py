@@ -30,7 +30,7 @@ from .job import (
 )
 from .kernels import on_device, to_host
 from .model import Model
-from .options import Choice, choose, open_probabilities
+from .options import Choice, choose, find_device, open_probabilities
 from .plan import SMALL, Plan, check_model, make_plan, needed_bytes, readable
 from .records import Appender
 from .redaction import redacted
@@ -73,13 +73,14 @@ class Summary:
 
 
 def check_resources(plan: Plan, pool: Pool) -> None:
-    """Refuse a run that cannot fit into memory or onto the disk.
+    """Refuse a run without its device, or one that cannot fit into memory or onto the disk.
 
     Raises
     ------
     ValueError
-        With both numbers.
+        Says what is missing; with both numbers.
     """
+    find_device(plan.job.settings.device, pool)
     need = predicted_bytes(plan.job)
     if pool.memory is not None and need > pool.memory:
         raise ValueError(

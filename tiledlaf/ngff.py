@@ -497,11 +497,11 @@ def write_group(
     the other has added, since it adds the same.
     """
     node, place, made = _group(store, path), stores.at(store), MemoryStore()
-    attributes = {} if node is None else node.attrs.asdict()
+    attributes: dict[str, Any] = {} if node is None else node.attrs.asdict()
     if version == "0.4":
         attributes |= entries
     else:
-        attributes["ome"] = {"version": version} | attributes.get("ome", {}) | dict(entries)
+        attributes["ome"] = {"version": version, **attributes.get("ome", {}), **entries}
     if notes is not None:
         attributes["tiledlaf"] = dict(notes)
     zarr.create_group(made, path=path, zarr_format=zarr_format, attributes=attributes)

@@ -13,11 +13,12 @@ import numpy as np
 
 from . import dataterm, images, ngff, redaction, stencil
 from . import model as model_file
+from .cluster import Pool
 from .examples import Class
 from .flow import Euler, Integrator, Krylov, LinearizedSequence, Taylor, check_positive, check_time
 from .images import Image
 from .job import Settings
-from .kernels import on_device
+from .kernels import check_device, on_device
 from .model import Model
 from .nonlinear import RKMK4, GeometricEuler
 
@@ -91,6 +92,23 @@ def open_probabilities(source: Any, spatial_axes: str) -> Image:
     return images.from_array(source, axes)
 
 
+def find_device(device: str, pool: Pool) -> None:
+    """Ask a worker for a device before it is given work; this process need not have it.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    check_device(device)
+    if device != "cpu":
+        pool.each(_found, device, [None])
+
+
+def _found(device: str, _: None) -> None:
+    on_device(device)
+
+
 def make_settings(
     neighborhood: str | Sequence[Sequence[int]], ndim: int, rho: float, time: float,
     integrator: Integrator | None, device: str,
@@ -99,7 +117,7 @@ def make_settings(
     offsets = stencil.choose(neighborhood, ndim)
     check_time(time)
     check_positive(rho=rho)
-    on_device(device)
+    check_device(device)
     return Settings(offsets, float(rho), float(time), integrator or Taylor(), device)
 
 
@@ -171,7 +189,7 @@ def _refuse(what: str, given: Mapping[str, Any]) -> None:
 def _by_model(given: Any, ndim: int, device: str) -> Choice:
     found = given if isinstance(given, Model) else model_file.load(given)
     settings = found.settings(device)
-    on_device(device)
+    check_device(device)
     offsets = stencil.fit(found.offsets, ndim)
     if len(found.offsets[0]) != ndim:
         raise ValueError(

@@ -19,9 +19,9 @@ from .examples import Example
 from .features import CONTEXT, PATCH, Features
 from .flow import check_positive, check_time
 from .gradient import Polynomials
-from .kernels import on_device
 from .lessons import Course, Lot
 from .optimizers import Adam, AdaMax
+from .options import find_device
 from .tiles import Grid
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
@@ -120,7 +120,7 @@ def prepare(data: Data, recipe: Recipe, pool: Pool) -> Syllabus:
     """Check, find the classes, and cut the labeled parts into tiles."""
     if not data.training:
         raise ValueError("expected images to learn from, got none")
-    on_device(recipe.device)
+    find_device(recipe.device, pool)
     ndims = {len(e.image.grid) for e in (*data.training, *data.validation)}
     channels = {e.image.used_channels for e in (*data.training, *data.validation)}
     if len(ndims) > 1 or len(channels) > 1:

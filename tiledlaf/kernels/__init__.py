@@ -18,7 +18,10 @@ import numpy as np
 from .graph import Graph
 from .numpy import Neighborhood, namespace
 
-__all__ = ["KERNELS", "Graph", "Neighborhood", "namespace", "on_device", "select", "to_host"]
+__all__ = [
+    "KERNELS", "Graph", "Neighborhood", "check_device", "namespace", "on_device", "select",
+    "to_host",
+]  # fmt: skip
 KERNELS = ("numpy", "numba", "cupy")
 
 
@@ -52,6 +55,18 @@ def select(
     return importlib.import_module(f"{__name__}.{name}")
 
 
+def check_device(device: str) -> None:
+    """Refuse an unknown device; whether it is there is a matter of where it is used.
+
+    Raises
+    ------
+    ValueError
+        If it is neither "cpu" nor "cuda".
+    """
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+
+
 def on_device(device: str) -> Callable[[np.ndarray], Any]:
     """Return the function that moves a NumPy array to "cpu" or "cuda".
 
@@ -60,10 +75,9 @@ def on_device(device: str) -> Callable[[np.ndarray], Any]:
     ValueError
         If the device is unknown, or cuda is asked for and cannot be had.
     """
+    check_device(device)
     if device == "cpu":
         return lambda array: array
-    if device != "cuda":
-        raise ValueError(f"device must be cpu or cuda, got {device!r}")
     try:
         cupy = importlib.import_module("cupy")
     except ImportError:
