@@ -9,6 +9,7 @@ import ome_zarr_models.v04
 import ome_zarr_models.v05
 import pytest
 import zarr
+from command import contents
 
 from tiledlaf import label
 from tiledlaf.images import open_image
@@ -285,3 +286,21 @@ def test_confidence_of_another_origin_is_not_written_over(tmp_path):
     with pytest.raises(ValueError, match=r"expected no confidence .* one of another origin"):
         label(path, path, classes=3, into_input=True, tile=32, confidence=True)
     assert dict(zarr.open_group(path, path="confidence", mode="r").attrs) == {"theirs": 1}
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("kind", ["array", "files"])
+@pytest.mark.parametrize("name", ["confidence", "labels/tiledlaf"])
+def test_what_is_not_ours_stays(tmp_path, version, kind, name):
+    """Without --overwrite nothing is replaced, whether it is listed or not."""
+    path = str(tmp_path / "in.zarr")
+    write_ome_zarr_py(path, version)
+    if kind == "array":
+        zarr.create_array(path, name=name, data=SMALL, zarr_format=2 if version == "0.4" else 3)
+    else:
+        (tmp_path / "in.zarr" / name).mkdir(parents=True)
+        (tmp_path / "in.zarr" / name / "notes.txt").write_text("theirs")
+    before = contents(path)
+    with pytest.raises(ValueError, match=r"of another origin|not of tiledlaf"):
+        label(path, path, classes=3, into_input=True, tile=32, confidence=True)
+    assert contents(path) == before

@@ -19,7 +19,8 @@ import pytest
 import zarr
 from command import contents, run
 
-from tiledlaf import dataterm, label, levels, ngff
+from tiledlaf import dataterm, label, levels, ngff, stores
+from tiledlaf.output import Output
 from tiledlaf.records import Appender
 
 OPTIONS = ["--classes", "3", "--confidence"]
@@ -284,6 +285,90 @@ def test_nothing_is_replaced_that_a_run_writes(part):
         assert "labels/tiledlaf is being written by a run: end it before --overwrite" in found.err
         assert contents("out.zarr") == before
     assert run(*COMMAND, "--overwrite").code == 0
+
+
+def between(monkeypatch, owner, name, action):
+    """Do something once, just before a call of a function."""
+    function = getattr(owner, name)
+
+    def call(*args, **kwargs):
+        monkeypatch.setattr(owner, name, function)
+        action()
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize("options", [["--classes", "3"], ["--classes", "2"]])
+def test_another_run_comes_while_old_labels_are_deleted(whole, monkeypatch, options):
+    """Which may take long: the same run, or one of other settings."""
+    assert run("label", "image.zarr", "out.zarr", "--classes", "2", "--time", "1", *FEW,
+               "--confidence").code == 0  # fmt: skip
+    command = ["label", "image.zarr", "out.zarr", *options, "--confidence", *FEW, "--overwrite"]
+    found = []
+    between(monkeypatch, stores.shutil, "rmtree", lambda: found.append(run(*command)))
+    found.append(run(*COMMAND, *FEW, "--overwrite"))
+    same = "3" in options
+    assert [f.code for f in found] == ([0, 0] if same else [0, 2]), found
+    if same:
+        check_arrays(whole)
+    else:
+        assert "another run has just begun labels/tiledlaf" in found[1].err
+        done = run(*command[:-1])
+        assert done.code == 0
+        assert done.out.splitlines()[0] == found[0].out.splitlines()[0]
+
+
+def test_another_run_of_other_settings_comes_while_arrays_are_made(whole, monkeypatch):
+    other = ["label", "image.zarr", "out.zarr", "--classes", "2", *FEW, "--confidence"]
+    found = []
+    between(monkeypatch, ngff.Pyramid, "create", lambda: found.append(run(*other)))
+    found.append(run(*COMMAND, *FEW))
+    assert [f.code for f in found] == [0, 2], found
+    assert "another run has just begun labels/tiledlaf" in found[1].err
+
+
+def test_runs_of_two_names_start_with_other_tiles(whole, monkeypatch):
+    between(
+        monkeypatch, Output, "start", lambda: label("image.zarr", "out.zarr", classes=2, tile=64)
+    )
+    command = ["label", "image.zarr", "out.zarr", "--classes", "3", "--name", "b", *FEW]
+    found = run(*command)
+    assert found.code == 2
+    assert "another run has just begun it with tiles of [64, 64]" in found.err
+    assert run(*command).code == 0
+    found = arrays("out.zarr")
+    np.testing.assert_array_equal(found["0"], whole["0"])
+    np.testing.assert_array_equal(found["labels/b/0"], whole["labels/tiledlaf/0"])
+
+
+def test_what_a_run_of_another_name_took_out_of_the_lists(whole, monkeypatch):
+    """Having read them before this one wrote."""
+
+    def took():
+        root = zarr.open_group("out.zarr")
+        root.attrs["ome"] = {"version": "0.5"}
+        root["labels"].attrs["ome"] = {"version": "0.5", "labels": ["b"]}
+
+    between(monkeypatch, Output, "finish", took)
+    assert run(*COMMAND, *FEW).code == 0
+    assert ngff.label_names("out.zarr") == ["b", "tiledlaf"]
+    assert ngff.read_multiscale("out.zarr").paths == ("0", "1")
+
+
+def test_cut_while_old_labels_are_deleted(whole, monkeypatch):
+    assert run(*COMMAND, *FEW, "--time", "1").code == 0
+
+    def cut(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.shutil, "rmtree", cut)
+        assert run(*COMMAND, *FEW, "--overwrite").code == 130
+    assert list(Path("out.zarr").rglob("*.partial"))
+    assert run(*COMMAND, *FEW).code == 0
+    check_arrays(whole)
+    assert not list(Path("out.zarr").rglob("*.partial"))
 
 
 @pytest.mark.parametrize("by", ["another run", "hand"])

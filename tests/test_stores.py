@@ -271,10 +271,11 @@ def test_labels_into_the_input(cloud, place):
     entry["datasets"] = [{"path": "0", "coordinateTransformations": scale}]
     group.attrs["multiscales"] = [entry]
     zarr.consolidate_metadata(cloud / "out.zarr", zarr_format=2)
-    found = run("label", place, "--into-input", "--classes", "3", "--tile", "64")
+    found = run("label", place, "--into-input", "--classes", "3", "--tile", "64", "--confidence")
     assert found.code == 0, found
     entries = json.loads((cloud / "out.zarr/.zmetadata").read_text())["metadata"]
     assert {"labels/.zattrs", "labels/tiledlaf/.zattrs", "labels/tiledlaf/0/.zarray"} <= {*entries}
+    assert {"confidence/.zattrs", "confidence/0/.zarray"} <= {*entries}
     whole = zarr.open_group(cloud / "out.zarr", mode="r", use_consolidated=True)
     assert whole["labels/tiledlaf/0"][:].all()
 

@@ -183,7 +183,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         out.describe(plan.held, plan.names, job.labels)
     old = records.lines(out.records)
     known = records.latest(old)
-    if plan.held is not None:
+    if known:
         whole = checker(job)
         known = {
             index: record for index, record in known.items()
@@ -215,7 +215,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
                 for _, _, error, _ in pool.run(levels.finish, work, work.units):
                     if error is not None:
                         raise error
-    out.check_own(fingerprint, job.grid.tile)
+    out.finish(fingerprint, job.grid.tile, job.picture, job.confidence is not None)
     if all(known.get(t.index, {}).get("state") in records.FINISHED for t in job.grid):
         since = records.lines(out.records)[len(old) :]
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))

@@ -397,11 +397,13 @@ class Pyramid:
     def create(
         self, store: str, version: str, zarr_format: int, notes: Mapping[str, Any] | None = None
     ) -> None:
-        """Make the group's arrays, then its metadata, with this program's notes if there are any.
+        """Make the group's metadata, with this program's notes if there are any, and its arrays.
 
         Arrays that are there already, as they are to be, stay with their pixels: another start of
         the same run may be at work on them.
         """
+        if notes is not None:  # first, so that the arrays are never those of somebody unknown
+            write_group(store, self.group, version, zarr_format, self.entries(version), notes)
         made = MemoryStore()
         front = (self.channels,) if self.channels else ()
         names = (["c"] if self.channels else []) + list(self.axes)
@@ -430,7 +432,10 @@ class Pyramid:
             )  # fmt: skip
         for level in range(len(self.shapes)):
             _bring(made, stores.at(store), f"{self.group}/{level}".lstrip("/"))
-        write_group(store, self.group, version, zarr_format, self.entries(version), notes)
+        if notes is None:
+            write_group(store, self.group, version, zarr_format, self.entries(version))
+        if self.group:
+            _index(store, self.group)
 
     def entries(self, version: str) -> dict[str, Any]:
         """NGFF metadata of the group."""
@@ -493,8 +498,8 @@ def write_group(
 ) -> None:  # fmt: skip
     """Make a group or add to its metadata: NGFF's entries and this program's notes.
 
-    They are written at once, as a whole: of two runs that do so at one time none takes away what
-    the other has added, since it adds the same.
+    They are written at once, as a whole: of two runs of one command that do so at one time none
+    takes away what the other has added, since it adds the same.
     """
     node, place, made = _group(store, path), stores.at(store), MemoryStore()
     attributes: dict[str, Any] = {} if node is None else node.attrs.asdict()
@@ -540,12 +545,17 @@ def add_label(
     entries = labels.entries(version) | {"image-label": entry}
     write_group(store, labels.group, version, zarr_format, entries, notes)
     # listed last: labels in the list without notes are of someone else
-    above, _, name = labels.group.rpartition("/")
+    list_label(store, labels.group, version, zarr_format)
+
+
+def list_label(store: str, group: str, version: str, zarr_format: int) -> None:
+    """List labels/NAME, where it is not."""
+    above, _, name = group.rpartition("/")
     node = _group(store, above)
     listed = [*metadata(node).get("labels", [])] if node is not None else []
     entries = {"labels": listed + [name] * (name not in listed)}
     write_group(store, above, version, zarr_format, entries)
-    _index(store, labels.group)
+    _index(store, group)
 
 
 def _index(store: str, group: str) -> None:
@@ -564,7 +574,7 @@ def _index(store: str, group: str) -> None:
         del entries[held]
     parts = group.split("/")
     nodes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
-    nodes += [f"{group}/{name}" for name in place.names(group) if name not in stores.METADATA]
+    nodes += [f"{group}/{name}" for name in contents(store, group)]
     for node in nodes:
         for name in ("zarr.json",) if three else (".zgroup", ".zarray", ".zattrs"):
             found = place.read(f"{node}/{name}")
@@ -608,6 +618,12 @@ def has_image(store: str, group: str = "") -> bool:
 def has_group(store: str, name: str) -> bool:
     """Whether a store holds a group of this name."""
     return _group(store, name) is not None
+
+
+def contents(store: str, group: str) -> list[str]:
+    """What lies in a group beside its metadata."""
+    held = stores.at(store).names(group)
+    return [n for n in held if n not in stores.METADATA and not n.endswith(PART)]
 
 
 def label_names(store: str) -> list[str]:
@@ -769,7 +785,7 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def remove_parts(store: str, group: str, before: float) -> int:
-    """Remove what writes that were cut left in a group's arrays; how many there were.
+    """Remove what writes and removals that were cut left in a group; how many there were.
 
     Parameters
     ----------
@@ -778,8 +794,8 @@ def remove_parts(store: str, group: str, before: float) -> int:
     count = 0
     root = Path(store) / group
     for folder, folders, files in os.walk(root):
-        if Path(folder) == root:  # of the store's root its arrays alone
-            folders[:] = [f for f in folders if f.isdigit()]
+        if Path(folder) == root:  # below it its arrays alone
+            folders[:] = [f for f in folders if f.isdigit() or f.endswith(PART)]
         for name in [n for n in (*folders, *files) if n.endswith(PART)]:
             path = Path(folder, name)
             with contextlib.suppress(OSError):  # whoever wrote it has put it into its place

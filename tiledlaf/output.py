@@ -119,56 +119,79 @@ class Output:
         """Make the arrays. The notes say "ready" last, so that a cut start is made again.
 
         `before` are the notes that are to be replaced. Returns the output with its records.
+
+        Raises
+        ------
+        ValueError
+            If another run, which is not of the same command, begins at the same time.
         """
-        out = self._cleared(notes, before or {}, confidence)
+        if confidence is not None:
+            self.check_confidence()
+        out, left = self._cleared(notes, before or {})
         if out.begun:
             notes = {**notes, "start": out.begun}
         if not self.into_input:
+            held = (ngff.read_notes(self.store, "") if ngff.is_store(self.store) else None) or {}
             # the write unit of the picture is that of all later labels
             tile = {} if picture is None else {"tile": notes["tile"]}
-            held = ngff.read_notes(self.store, "") if ngff.is_store(self.store) else None
-            root = (held or {}) | {"image": dict(image_print)} | tile
+            if held.get("tile", notes["tile"]) != notes["tile"]:
+                raise ValueError(
+                    f"{self.store}: another run has just begun it with tiles of {held['tile']}; "
+                    "the same command goes on with those"
+                )
+            root = held | {"image": dict(image_print)} | tile
             ngff.write_group(self.store, "", self.version, self.zarr_format, {}, root)
-        self.describe({**notes, "ready": False}, names, labels)
+        now = self.notes() or {}
+        if now != left:
+            self._check_same(now, notes)
+        if not (_same(now, notes) and now.get("ready")):
+            self.describe({**notes, "ready": False}, names, labels)
         if picture is not None and not ngff.has_image(self.store):
             picture.create(self.store, self.version, self.zarr_format)
         if confidence is not None:
             of = {"labels": self.name}
             confidence.create(self.store, self.version, self.zarr_format, of)
         labels.create(self.store, self.version, self.zarr_format)
+        self._check_same(self.notes() or {}, notes)
         self.describe({**notes, "ready": True}, names, labels)
         return out
 
     def _cleared(
-        self, notes: Mapping[str, Any], before: Mapping[str, Any], confidence: Pyramid | None
-    ) -> Output:
-        """Remove what the store holds of other labels of this name, before a start.
+        self, notes: Mapping[str, Any], before: Mapping[str, Any]
+    ) -> tuple[Output, Mapping[str, Any]]:
+        """Remove what the store holds of other labels of this name, and give the notes left.
 
         Where the same run was begun already, nothing is removed: it may be at work. On an object
         store a run may add a batch of records after they were removed; so there the records of the
         next one get a word of their own, and none counts of a tile that was removed.
         """
         place = stores.at(self.store)
-        groups = [self.group, *([] if confidence is None else [confidence.group])]
-        # before the notes: arrays of a start that comes in between are seen with its notes alone
-        held = [
-            f"{group}/{name}" for group in groups for name in place.names(group)
-            if name not in stores.METADATA and not name.endswith(stores.PART)
-        ]  # fmt: skip
+        # before the notes: what a start makes that comes in between is seen with its notes alone
+        held = [f"{self.group}/{name}" for name in ngff.contents(self.store, self.group)]
+        held += ["confidence"] * (self._confidence_of() == self.name)
         now = self.notes() or {}
-        same = all(now.get(k) == notes[k] for k in ("fingerprint", "tile"))
-        if same and (not now.get("ready") or now != before):
-            return replace(self, begun=now.get("start", ""))
+        if _same(now, notes) and (not now.get("ready") or now != before):
+            return replace(self, begun=now.get("start", "")), now
         if now:
-            ngff.write_notes(self.store, self.group, {**now, "ready": False})
-        objects = isinstance(place, Bucket)
-        if objects and held:  # no record counts of what is removed in part
-            held.insert(0, f"{self.group}/0/{records.NAME}")
-        removed = sum(map(place.remove, held))
-        return replace(self, begun=uuid.uuid4().hex[:8] if objects and removed else "")
+            now = {**now, "ready": False}
+            ngff.write_notes(self.store, self.group, now)
+        removed = 0
+        if held:  # first the records: none counts of what is removed in part
+            removed = place.remove(f"{self.group}/0/{records.NAME}") + place.remove(*held)
+        own = isinstance(place, Bucket) and removed
+        return replace(self, begun=uuid.uuid4().hex[:8] if own else ""), now
 
-    def check_own(self, fingerprint: str, tile: Sequence[int]) -> None:
+    def _check_same(self, now: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+        if not _same(now, notes):
+            raise ValueError(f"{self.store}: another run has just begun labels/{self.name}")
+
+    def finish(
+        self, fingerprint: str, tile: Sequence[int], picture: Pyramid | None, confidence: bool
+    ) -> None:
         """Refuse to count labels that another run has begun anew meanwhile, or somebody removed.
+
+        Runs of other names that began at the same time may have taken this one out of the lists:
+        it is listed again.
 
         Raises
         ------
@@ -176,11 +199,17 @@ class Output:
             If the notes are not those of this run.
         """
         now = self.notes() or {}
-        own = (fingerprint, list(tile), self.begun or "")
-        if (now.get("fingerprint"), now.get("tile"), now.get("start", "")) != own:
+        same = _same(now, {"fingerprint": fingerprint, "tile": list(tile)})
+        if not same or now.get("start", "") != (self.begun or ""):
             raise ValueError(
                 f"{self.store}: labels/{self.name} was removed or begun anew during this run"
             )
+        if confidence:
+            self.check_confidence()
+        ngff.list_label(self.store, self.group, self.version, self.zarr_format)
+        if picture is not None and not ngff.has_image(self.store):
+            entries = picture.entries(self.version)
+            ngff.write_group(self.store, "", self.version, self.zarr_format, entries)
 
     def remove_parts(self, alone: bool) -> None:
         """Remove parts of files that kills left, once all tiles are done.
@@ -191,9 +220,11 @@ class Output:
         """
         if stores.is_url(self.store):
             return  # an object is there whole or not at all
-        before = math.inf if alone else clock.time() - 3600
+        old = clock.time() - 3600
+        before = math.inf if alone else old
         for group in (self.group, "confidence", *([] if self.into_input else [""])):
             ngff.remove_parts(self.store, group, before)
+        ngff.remove_parts(self.store, "labels", old)  # a run of other labels may write there
 
     def describe(self, notes: Mapping[str, Any], names: Mapping[int, str], labels: Pyramid) -> None:
         """List the labels in the store, with notes, colors and names."""
@@ -205,17 +236,27 @@ class Output:
 
     def check_confidence(self) -> None:
         """Refuse to write over the confidence of other labels."""
-        if not ngff.is_store(self.store) or not ngff.has_group(self.store, "confidence"):
-            return
-        held = (ngff.read_notes(self.store, "confidence") or {}).get("labels")
-        # without notes it is of a start of ours that was cut, or was in the input before us
-        own = self.notes() is not None or not self.into_input
-        if held != self.name and (held or not own):
+        held = self._confidence_of()
+        there = ngff.contents(self.store, "confidence") or (
+            ngff.is_store(self.store) and ngff.has_group(self.store, "confidence")
+        )
+        if there and held != self.name:
             origin = f"that of labels/{held}" if held else "one of another origin"
             raise ValueError(
                 f"{self.store}: expected no confidence or that of labels/{self.name}, "
                 f"got {origin}; use another OUTPUT"
             )
+
+    def _confidence_of(self) -> str | None:
+        """Name of the labels that the store's confidence is of."""
+        there = ngff.is_store(self.store)
+        notes = (ngff.read_notes(self.store, "confidence") if there else None) or {}
+        return notes.get("labels")
+
+
+def _same(now: Mapping[str, Any], notes: Mapping[str, Any]) -> bool:
+    """Whether notes are of runs that give the same labels, tile by tile."""
+    return all(now.get(key) == notes[key] for key in ("fingerprint", "tile"))
 
 
 def refuse_difference(

@@ -284,8 +284,10 @@ def _held(
             raise ValueError(f"{where} is being written by a run: end it before --overwrite")
         return None
     if notes is None:
-        listed = ngff.is_store(out.store) and out.name in ngff.label_names(out.store)
-        if listed and out.notes() is None:  # nor of a run that has just begun
+        there = bool(ngff.contents(out.store, out.group)) or (
+            ngff.is_store(out.store) and out.name in ngff.label_names(out.store)
+        )
+        if there and out.notes() is None:  # nor of a run that has just begun
             raise ValueError(
                 f"{where} is there already and not of tiledlaf (choose another --name or add "
                 "--overwrite)"

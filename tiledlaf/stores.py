@@ -23,7 +23,7 @@ from typing import Any
 
 from . import redaction
 
-PART = ".partial"  # how files end that are not in their place yet, zarr's own as well
+PART = ".partial"  # how files end that are not in their place yet, or no longer; zarr's own as well
 WEB = ("http", "https")
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", *WEB)
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -123,19 +123,23 @@ class Folder:
         for key, data in parts.items():
             self.write(key, data)
 
-    def remove(self, prefix: str) -> int:
-        """Remove a file, or a folder with all below, at once; how many."""
-        folder = self.root / prefix
-        part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PART}")
-        try:
-            folder.rename(part)
-        except FileNotFoundError:
-            return 0
-        if part.is_dir() and not part.is_symlink():
-            shutil.rmtree(part)
-        else:
-            part.unlink()
-        return 1
+    def remove(self, *prefixes: str) -> int:
+        """Remove files, and folders with all below; how many.
+
+        All are out of their places before the first is deleted, which may take long.
+        """
+        parts = []
+        for path in (self.root / prefix for prefix in prefixes):
+            part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PART}")
+            with contextlib.suppress(FileNotFoundError):
+                parts.append(path.rename(part))
+        for part in parts:
+            if part.is_dir() and not part.is_symlink():
+                # another run may remove what kills left, this too
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+        return len(parts)
 
     def names(self, prefix: str = "") -> list[str]:
         """What lies directly below, sorted."""
@@ -234,9 +238,9 @@ class Bucket:
             self._library.delete(self.objects, key)
         return 0
 
-    def remove(self, prefix: str) -> int:
+    def remove(self, *prefixes: str) -> int:
         """Remove all objects below, metadata last; how many."""
-        keys = [key for key, _, _ in self.entries(prefix)]
+        keys = [key for prefix in prefixes for key, _, _ in self.entries(prefix)]
         last = {key for key in keys if key.rsplit("/", 1)[-1] in METADATA}
         _each(self.delete, [key for key in keys if key not in last])
         _each(self.delete, last)
