@@ -501,7 +501,7 @@ def write_group(
     They are written at once, as a whole: of two runs of one command that do so at one time none
     takes away what the other has added, since it adds the same.
     """
-    node, place, made = _group(store, path), stores.at(store), MemoryStore()
+    node = _group(store, path)
     attributes: dict[str, Any] = {} if node is None else node.attrs.asdict()
     if version == "0.4":
         attributes |= entries
@@ -509,6 +509,13 @@ def write_group(
         attributes["ome"] = {"version": version, **attributes.get("ome", {}), **entries}
     if notes is not None:
         attributes["tiledlaf"] = dict(notes)
+    _write_attributes(store, path, zarr_format, attributes)
+
+
+def _write_attributes(
+    store: str, path: str, zarr_format: Any, attributes: dict[str, Any]
+) -> None:  # fmt: skip
+    place, made = stores.at(store), MemoryStore()
     zarr.create_group(made, path=path, zarr_format=zarr_format, attributes=attributes)
     for key, data in _metadata_of(made, path).items():
         if place.read(key) != data:
@@ -604,9 +611,12 @@ def read_notes(store: str, group: str) -> dict[str, Any] | None:
 
 def write_notes(store: str, group: str, notes: Mapping[str, Any]) -> None:
     """Keep this program's notes with a group that is there."""
-    zarr.open_group(_zarr(store), path=group, mode="r+").attrs["tiledlaf"] = dict(notes)
-    if group:
-        _index(store, group)
+    node = _group(store, group)
+    if node is not None:  # nobody has removed it meanwhile
+        attributes = node.attrs.asdict() | {"tiledlaf": dict(notes)}
+        _write_attributes(store, group, node.metadata.zarr_format, attributes)
+        if group:
+            _index(store, group)
 
 
 def has_image(store: str, group: str = "") -> bool:

@@ -236,10 +236,11 @@ class Output:
 
     def check_confidence(self) -> None:
         """Refuse to write over the confidence of other labels."""
-        held = self._confidence_of()
+        # before its notes, which another start writes before anything else of it
         there = ngff.contents(self.store, "confidence") or (
             ngff.is_store(self.store) and ngff.has_group(self.store, "confidence")
         )
+        held = self._confidence_of()
         if there and held != self.name:
             origin = f"that of labels/{held}" if held else "one of another origin"
             raise ValueError(

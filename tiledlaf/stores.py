@@ -113,10 +113,16 @@ class Folder:
     def write(self, key: str, data: bytes) -> None:
         """Write a file: made beside, then renamed into its place."""
         final = self.root / key
-        final.parent.mkdir(parents=True, exist_ok=True)
         part = final.with_name(f".{final.name}.{uuid.uuid4().hex}{PART}")
-        part.write_bytes(data)
-        part.replace(final)
+        for last in (False, False, True):
+            try:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(data)
+                part.replace(final)
+                return
+            except FileNotFoundError:  # another run has removed the folder, or parts that were left
+                if last:
+                    raise
 
     def update(self, parts: Mapping[str, bytes]) -> None:
         """Write some files."""
