@@ -38,7 +38,7 @@ class Effort:
     labels: tuple[int, ...] = (2, 4, 10, 16)
     dims: tuple[int, ...] = (5, 10, 20)
     ranks: tuple[int, ...] = (1, 2, 4, 8)
-    tiny: tuple[int, ...] = (6, 8, 12, 16)
+    tiny: tuple[int, ...] = (8, 12, 16, 24)
 
 
 def formula(name: str, pixels: int, labels: int, dim: int, rank: int | None) -> int | None:
@@ -119,17 +119,20 @@ def claims(rows: list[dict[str, Any]], effort: Effort) -> list[Claim]:
         wanted = 2.0 if name == ways.KRONECKER else 1.0
         found.append(Claim(
             f"{name}: memory grows with the number of pixels to the power",
-            f"{wanted:.0f}", f"{power:.2f}", bool(abs(power - wanted) < 0.35),
+            f"{wanted:.0f}", f"{power:.2f}", bool(abs(power - wanted) < 0.2),
         ))  # fmt: skip
     for varied, name, per in (
-        ("m", ways.PAPER, 2.0 * 10), ("J", ways.PAPER, 2.0 * ways.DIM), ("r", ways.OURS, 10.0),
+        ("m", ways.PAPER, 2.0 * 10), ("J", ways.PAPER, 2.0 * ways.DIM), ("r", ways.PAPER, 0.0),
+        ("r", ways.OURS, 10.0),
         ("J", ways.OURS, CHOSEN + 4.0),
     ):  # fmt: skip
         slope = line(rows, varied, name)
         found.append(Claim(
             f"{name}: numbers a pixel that one more {varied} costs",
             f"{per:.0f}" + ("" if name == ways.PAPER else ", our formula"), f"{slope:.1f}",
-            bool(abs(slope - per) < 0.25 * per), TEMPORARY if slope > 1.25 * per else "",
+            bool(abs(slope - per) < 0.25 * per),
+            RANK if varied == "r" and name == ways.PAPER else
+            TEMPORARY if slope > 1.25 * per else "",
         ))  # fmt: skip
     return found
 
@@ -138,6 +141,12 @@ TEMPORARY = (
     "Beside what the formula counts our `Spaces` holds S, the data, the terms of both factors, and "
     "temporary arrays of each orthogonalization, whose inner products are float64: in float32, "
     "orthogonality is lost on large images."
+)
+
+
+RANK = (
+    "The paper counts the two bases alone. Of each term `Spaces` makes u, v and sigma u, and R_S u "
+    "and z less its last label as they come and as one array: 7 J - 2 numbers."
 )
 
 
@@ -163,6 +172,7 @@ def line(rows: list[dict[str, Any]], varied: str, name: str) -> float:
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Growth with size, J, m and r; formulas dotted."""
     figure, axes = experiment.panels(1, 4, 2.3, 2.5)
+    named = {ways.PAPER: "low rank: m = 10, r = 1, or as varied"}
     colors = dict(zip([ways.AD_EULER, ways.AD_KRYLOV, ways.PAPER, ways.OURS, ways.KRONECKER],
                       ("#e69f00", "#009e73", "#d55e00", "black", "#0072b2"),
                       strict=True))  # fmt: skip
@@ -174,7 +184,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             if not part:
                 continue
             places = [r["edge"] ** 2 if varied == "size" else r[varied] for r in part]
-            axis.plot(places, [r[column] for r in part], "o-", color=color, label=name)
+            axis.plot(places, [r[column] for r in part], "o-", color=color,
+                      label=named.get(name, name))  # fmt: skip
             if part[0][other] != "":
                 axis.plot(places, [r[other] for r in part], ":", color=color)
         axis.set(yscale="log", xscale="log" if varied == "size" else "linear",

@@ -7,7 +7,8 @@ images change prototypes, weights and scale (rank 1, T = 5, rho = 1). It is judg
 validation images, which it has not seen. `AssignmentFlow` is this program's own training, which
 starts from noisy patches and keeps the best state: the same predictor in 100 steps, and one with 5
 x 5 patches, 100 prototypes and 300 steps. Patches below are drawn as 3 x 3 squares, the more weight
-the darker: "estimated" are those of that image and its truth, as in figure 1.
+the darker: "estimated" are those of that image and its truth, as in figure 1. "Better than uniform
+weights" means: by a tenth of the wrong pixels at least.
 """
 
 from __future__ import annotations
@@ -177,24 +178,32 @@ def claims(last: list[dict[str, Any]], found: list[Trained], effort: Effort) -> 
             f"{name}: wrong pixels of unseen images, local, uniform weights, predicted weights",
             "predicted weights label unseen images well",
             f"{row['local %']:.2f}, {row['uniform %']:.2f}, {row['predicted %']:.2f} %",
-            bool(row["predicted %"] < min(row["local %"], row["uniform %"])),
+            bool(row["predicted %"] < 0.9 * min(row["local %"], row["uniform %"])),
             CELLS if name == "cells" else "",
         ))  # fmt: skip
+        best = min(trained.curve, key=lambda r: r["validation %"])
         out.append(Claim(
-            f"{name}: the same with AssignmentFlow, N = {effort.prototypes}, and the larger one",
+            f"{name}: the same before training, at its best step ({best['step']}) and at the last",
+            "", ", ".join(f"{r['validation %']:.2f}" for r in (trained.curve[0], best, end)) + " %",
+            None,
+        ))  # fmt: skip
+        out.append(Claim(
+            f"{name}: the same with AssignmentFlow, like it (3 x 3, N = {effort.prototypes}, "
+            f"{effort.steps} steps) and larger (5 x 5, {effort.more[0]}, {effort.more[1]})",
             "", f"{row['AssignmentFlow %']:.2f}, {row['AssignmentFlow, larger %']:.2f} %", None,
         ))  # fmt: skip
         out.append(Claim(
-            f"{name}: training and validation images after {effort.steps} steps", "",
-            f"{end['training %']:.2f}, {end['validation %']:.2f} %", None,
+            f"{name}: wrong pixels of the training images after {effort.steps} steps", "",
+            f"{end['training %']:.2f} %", None,
         ))  # fmt: skip
     return out
 
 
 CELLS = (
     "Half of the pixels of cells are wrong locally, and a raw 3 x 3 patch with such noise says "
-    "little of where an edge is: the training images are learned at the cost of the unseen ones. "
-    "Larger patches, and keeping the state that is best on an image set aside, help."
+    "little of where an edge is: after some steps the training images are learned at the cost of "
+    "the unseen ones, which at the last step are hardly better than with uniform weights. Keeping "
+    "the state that is best on an image set aside helps, and larger patches do."
 )
 
 
@@ -213,37 +222,44 @@ def places(picture: voronoi.Picture, count: int = 4, seed: int = 1) -> list[tupl
 
 
 def draw(found: list[Trained], path: Path) -> None:
-    """Curves; an unseen image; patches."""
+    """Curves; unseen images; patches."""
     lines = found[0]
-    picture = lines.validation[0]
-    predicted = weights_of(lines.model, picture)
-    estimated = gradients.descend(picture, 10)[0]
     pyplot = experiment.pyplot()
-    figure = pyplot.figure(figsize=(8.6, 6.6), layout="constrained")
-    above, middle, below = figure.subfigures(3, 1, height_ratios=(1.5, 1.9, 2.2))
+    figure = pyplot.figure(figsize=(8.6, 8.4), layout="constrained")
+    above, middle, below = figure.subfigures(3, 1, height_ratios=(1.6, 3.6, 2.3))
     for axis, trained in zip(above.subplots(1, 2), found, strict=True):
         steps = [row["step"] for row in trained.curve]
         for part, color in (("training", "#0072b2"), ("validation", "#d55e00")):
-            axis.plot(steps, [100 - row[f"{part} %"] for row in trained.curve], "o-", color=color,
+            axis.plot(steps, [row[f"{part} %"] for row in trained.curve], "o-", color=color,
                       label=f"{part}, predicted weights")  # fmt: skip
         for value, style, label in (
             (trained.uniform, "--", "validation, uniform weights"),
+            (trained.own, "-.", "validation, AssignmentFlow"),
             (trained.more, ":", "validation, AssignmentFlow, larger"),
         ):
-            axis.axhline(100 - value, linestyle=style, color="black", linewidth=1, label=label)
-        axis.set(title=trained.scenario.name, xlabel="training step", ylabel="right pixels, %")
-        axis.margins(y=0.15)
+            axis.axhline(value, linestyle=style, color="black", linewidth=1, label=label)
+        axis.set(title=trained.scenario.name, xlabel="training step", ylabel="wrong pixels, %",
+                 yscale="log")  # fmt: skip
+        low, high = axis.get_ylim()
+        ticks = [t for t in (0.3, 0.5, 1, 2, 3, 3.5, 4, 5) if low <= t <= high]
+        axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        axis.minorticks_off()
     above.legend(*axis.get_legend_handles_labels(), loc="outside right center")
-    uniform = stencil.uniform(ways.BOX, picture.target.shape)
-    shown = [("input, unseen", picture.shown()), ("truth", picture.shown(picture.target))]
-    for title, scores in (
-        ("local", -picture.distances), ("uniform", gradients.flow(picture, uniform)),
-        ("predicted", gradients.flow(picture, predicted)),
-    ):  # fmt: skip
-        labels = picture.shown(scores.argmax(axis=0) + 1)
-        shown.append((f"{title}: {picture.wrong(scores):.2f} %", labels))
-    for axis, (title, pixels) in zip(middle.subplots(1, 5), shown, strict=True):
-        experiment.picture(axis, pixels, title)
+    for line, trained in zip(middle.subplots(len(found), 5), found, strict=True):
+        picture = trained.validation[0]
+        uniform = stencil.uniform(ways.BOX, picture.target.shape)
+        shown = [("input, unseen", picture.shown()), ("truth", picture.shown(picture.target))]
+        for title, scores in (
+            ("local", -picture.distances), ("uniform", gradients.flow(picture, uniform)),
+            ("predicted", gradients.flow(picture, weights_of(trained.model, picture))),
+        ):  # fmt: skip
+            labels = picture.shown(scores.argmax(axis=0) + 1)
+            shown.append((f"{title}: {picture.wrong(scores):.2f} %", labels))
+        for axis, (title, pixels) in zip(line, shown, strict=True):
+            experiment.picture(axis, pixels, title)
+    picture = lines.validation[0]
+    predicted = weights_of(lines.model, picture)
+    estimated = gradients.descend(picture, 10)[0]
     marked = places(picture)
     axes = below.subplots(2, 2 * len(marked), width_ratios=(1.1, 1) * len(marked))
     for pair, (y, x) in enumerate(marked):
@@ -253,8 +269,9 @@ def draw(found: list[Trained], path: Path) -> None:
             experiment.picture(axis, pixels[part], f"{('truth', 'input')[row]} at {y}, {x}")
             axis.plot([2.5, 5.5, 5.5, 2.5, 2.5], [2.5, 2.5, 5.5, 5.5, 2.5], color="#d55e00")
         for row, (name, weights) in enumerate((("estimated", estimated), ("predicted", predicted))):
-            experiment.picture(axes[row, 2 * pair + 1], weights[:, y, x].reshape(3, 3), name,
-                               cmap="Blues", vmin=0, vmax=0.5)  # fmt: skip
+            bar = experiment.picture(axes[row, 2 * pair + 1], weights[:, y, x].reshape(3, 3), name,
+                                     cmap="Blues", vmin=0, vmax=0.5)  # fmt: skip
+    below.colorbar(bar, ax=axes[:, -1], fraction=0.08, label="weight", extend="max")
     experiment.save(figure, path)
 
 
