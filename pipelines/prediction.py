@@ -241,7 +241,8 @@ def draw(found: list[Trained], path: Path) -> None:
         axis.set(title=trained.scenario.name, xlabel="training step", ylabel="wrong pixels, %",
                  yscale="log")  # fmt: skip
         low, high = axis.get_ylim()
-        ticks = [t for t in (0.3, 0.5, 1, 2, 3, 3.5, 4, 5) if low <= t <= high]
+        wide = high > 3 * low
+        ticks = [t for t in ((0.3, 0.5, 1, 2, 4) if wide else (3, 3.5, 4, 5)) if low <= t <= high]
         axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
         axis.minorticks_off()
     above.legend(*axis.get_legend_handles_labels(), loc="outside right center")

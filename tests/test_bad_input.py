@@ -463,7 +463,7 @@ def test_failed_tiles_are_tried_again(tiled):
     assert "failed: 1 tiles; the same command tries them again" in run("info", "out.zarr").out
     assert fails([(1, 0)], "cannot be read").err == found.err
     records = Path("out.zarr/labels/tiledlaf/0/tiledlaf.jsonl").read_text().splitlines()
-    assert len(records) == 5
+    assert len([line for line in records if '"tile"' in line]) == 5
     tiled[96:, :32] = 0.5
     found = run(*TILED)
     assert found.code == 2

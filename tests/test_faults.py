@@ -86,7 +86,9 @@ def end(process, code=0):
 
 
 def lines():
-    return [json.loads(line) for line in RECORDS.read_text().splitlines() if line.endswith("}")]
+    """Records of tiles."""
+    found = [line for line in RECORDS.read_text().splitlines() if line.endswith("}")]
+    return [record for record in map(json.loads, found) if "tile" in record]
 
 
 def done():

@@ -72,7 +72,7 @@ def records():
     """States of the tiles in the order of their records; a line may be cut."""
     lines = RECORDS.read_text().splitlines() if RECORDS.exists() else []
     found = [json.loads(line) for line in lines if line.endswith("}")]
-    return [(tuple(r["tile"]), r["state"]) for r in found]
+    return [(tuple(r["tile"]), r["state"]) for r in found if "tile" in r]
 
 
 def completed(expected, *options, tile=128):

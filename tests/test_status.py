@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -21,7 +22,7 @@ import zarr
 from command import contents, run
 from distributed import LocalCluster
 
-from tiledlaf import cluster, model, picture, records, status
+from tiledlaf import cluster, levels, model, picture, records, status
 
 RECORDS = Path("out.zarr/labels/tiledlaf/0/tiledlaf.jsonl")
 LABEL = ["label", "image.zarr", "out.zarr", "--prototypes", "levels.csv"]
@@ -63,8 +64,15 @@ def read(*options, code=0):
     return labels
 
 
+def whole():
+    """All records; a line may not be whole yet."""
+    found = RECORDS.read_text().splitlines() if RECORDS.exists() else []
+    return [json.loads(line) for line in found if line.endswith("}")]
+
+
 def lines():
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()]
+    """Those of tiles."""
+    return [line for line in whole() if "tile" in line]
 
 
 def write(made):
@@ -142,7 +150,7 @@ def start():
 
 def first(process):
     """Wait for the first records."""
-    while process.poll() is None and not (RECORDS.exists() and RECORDS.stat().st_size):
+    while process.poll() is None and not lines():
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()
 
@@ -210,6 +218,60 @@ def half(image):
     ]
 
 
+@pytest.fixture
+def coarse(image):
+    """The command for an image with a level that tiles do not write."""
+    zarr.save_array("large.zarr", np.random.default_rng(0).normal(0.5, 0.2, (640, 640)))
+    return ["label", "large.zarr", *LABEL[2:], "--tile", "50", "--scheduler", "threads"]
+
+
+def test_cut_while_levels_are_made(coarse, monkeypatch):
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(levels, "finish", cut)
+        assert run(*coarse).code == 130
+    found = read(code=1)
+    assert (found["state"], found["tiles"]["done"], found["tiles"]["left"]) == ("cut", 169, 0)
+    words = "all tiles are done, but lower levels may be missing; the same command completes it"
+    assert shown(code=1).startswith(f"labels/tiledlaf: cut; {words}\n")
+    missing = "169 of 169 tiles (100.0 %)\n  lower levels: not complete yet\n"
+    assert missing in run("info", "out.zarr").out
+    assert run(*coarse).code == 0
+    assert read()["state"] == "complete"
+    assert "lower levels" not in run("info", "out.zarr").out
+    # a run that comes later may have written a tile after its levels
+    write([*whole(), lines()[0]])
+    assert read(code=1)["state"] == "cut"
+    assert run(*coarse).code == 0
+    assert read()["state"] == "complete"
+    before = contents("out.zarr")
+    assert run(*coarse).code == 0
+    assert contents("out.zarr") == before
+
+
+def test_levels_that_take_long(coarse, monkeypatch):
+    """The run is seen to be at work, though no tile is left."""
+    monkeypatch.setattr(records, "SECONDS", 0.0)
+    monkeypatch.setattr(records, "SHARE", 0.0)
+    assert run(*coarse).code == 0
+    stages = [line["stage"] for line in whole() if "stage" in line]
+    assert (stages[0], stages[-1]) == ("begun", "complete")
+    assert set(stages[1:-1]) == {"levels"}
+    assert whole()[-2]["stage"] == "levels"
+
+
+def test_an_output_of_an_earlier_version(coarse):
+    """It says nothing of levels, and is believed."""
+    assert run(*coarse).code == 0
+    write(lines())
+    assert read()["state"] == "complete"
+    before = contents("out.zarr")
+    assert run(*coarse).code == 0
+    assert contents("out.zarr") == before
+
+
 def test_speed_and_time_left(half):
     write(half)
     with records.appending(RECORDS):
@@ -257,6 +319,48 @@ def test_a_file_system_without_locks(half, monkeypatch):
     write(half)
     with records.appending(RECORDS):
         assert read()["state"] == "going"
+
+
+class Clock:
+    """Both clocks of a run, which stand still."""
+
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+    monotonic = time
+
+
+@pytest.mark.parametrize(("tile", "hours"), [(0.5, 1), (20, 20), (240, 100)])
+def test_batches_of_records_come_late(monkeypatch, tile, hours):
+    """On an object store a run that is at work never reads as cut, and one that was cut does."""
+    clock, written = Clock(), []
+
+    def write(_, batch):
+        written.extend(json.loads(line) for line in batch.splitlines())
+
+    monkeypatch.setattr(records, "clock", clock)
+    log = records.Batches(SimpleNamespace(write=write))
+    log.mark(records.BEGUN)
+    silent = 0.0
+    while clock.now < hours * 3600:
+        clock.now += tile
+        if log.due():  # never was it silent for longer
+            quiet = clock.now - written[-1]["time"]
+            assert status._going(None, written, quiet, True)
+            silent = max(silent, quiet)
+        log.add({"tile": [round(clock.now)], "state": "done"})
+    assert silent > 0.01 * clock.now - tile
+    # at most a minute or four tiles later than it must be
+    assert not status._going(None, written, 1.02 * silent + max(60, 4 * tile), True)
+
+
+def test_a_run_that_is_complete_is_not_at_work():
+    """Where no lock is seen, either."""
+    run = [{"stage": "begun", "after": 0.0}, {"tile": [0], "after": 1.0}]
+    assert status._going(None, run, 0.0, True)
+    assert not status._going(None, [*run, {"stage": "complete", "after": 2.0}], 0.0, True)
 
 
 def test_two_runs_hold_their_records_together(half):

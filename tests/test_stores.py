@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from command import contents, run
 from test_resume import arrays
 from zarr.storage import ObjectStore
 
-from tiledlaf import ngff, records, stores
+from tiledlaf import cluster, ngff, records, status, stores
 from tiledlaf.output import Output
 from tiledlaf.records import Appender, Batches
 
@@ -87,11 +88,12 @@ def label(*options, source=IMAGE, out=OUT):
 
 
 def lines(store):
-    """Records of all batches."""
+    """Records of tiles, of all batches."""
     place = store / RECORDS
     files = [place] if place.is_file() else sorted(place.rglob("*.jsonl"))
     texts = [path.read_text() for path in files]
-    return [json.loads(line) for text in texts for line in text.splitlines()]
+    found = [json.loads(line) for text in texts for line in text.splitlines()]
+    return [record for record in found if "tile" in record]
 
 
 def same(found, expected):
@@ -129,6 +131,71 @@ def test_info_and_evaluate(cloud, local):
     np.save("truth.npy", local[0]["labels/tiledlaf/0"])
     found = run("evaluate", OUT, "truth.npy")
     assert (found.code, "0.000 %" in found.out) == (0, True), found
+
+
+def progress(*options, code=0):
+    """What status says of the one labels there are."""
+    found = run("status", OUT, "--json", *options)
+    assert (found.code, found.err) == (code, ""), found
+    (labels,) = json.loads(found.out)["labels"]
+    return labels
+
+
+def later(patch, seconds):
+    """Let a status be of some time later."""
+    patch.setattr(status, "clock", SimpleNamespace(time=lambda: time.time() + seconds))
+
+
+def test_status(cloud, monkeypatch):
+    cut_after(monkeypatch, 5)
+    # no lock tells that it has ended: its silence does
+    assert progress()["state"] == "going"
+    with monkeypatch.context() as patch:
+        later(patch, 100)
+        found = progress(code=1)
+        assert found["tiles"] == {"all": TILES, "done": 5, "skipped": 0, "failed": 0, "left": 15}
+        assert (found["state"], found["quiet"] > 99) == ("cut", True)
+        assert "; the same command completes it\n" in run("status", OUT).out
+    assert label().code == 0
+    found = progress("--picture", "map.png")
+    assert (found["state"], found["tiles"]["done"]) == ("complete", TILES)
+    assert Path("map.png").stat().st_size
+    before = contents(cloud)
+    assert label().code == 0
+    assert contents(cloud) == before
+
+
+def test_status_before_the_first_tile(cloud, monkeypatch):
+    mark = Appender.mark
+
+    def cut(self, stage):
+        mark(self, stage)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Appender, "mark", cut)
+        assert label().code == 130
+    for clock, code, state in ((500, 0, "going"), (700, 1, "cut")):
+        later(monkeypatch, clock)
+        found = progress(code=code)
+        assert (found["state"], found["tiles"]["left"]) == (state, TILES)
+
+
+def test_records_that_the_store_does_not_take_at_once(cloud, local, monkeypatch):
+    put, refused = obstore.put, []
+
+    def busy(store, key, *args, **options):
+        if key.endswith(".jsonl") and len(refused) < 2:
+            refused.append(key)
+            raise obstore.exceptions.GenericError("status code: 503")
+        return put(store, key, *args, **options)
+
+    with records.appending(f"{OUT}/{RECORDS}") as log:
+        log.add({"tile": [0]})
+        monkeypatch.setattr(obstore, "put", busy)
+        cluster.retried(Appender.mark, log, records.COMPLETE)
+    assert len(refused) == 2
+    assert records.lines(f"{OUT}/{RECORDS}")[0]["tile"] == [0]
 
 
 def test_dry_run_writes_nothing(cloud):
@@ -171,14 +238,14 @@ def test_a_batch_that_a_kill_took_is_done_again(cloud, local, monkeypatch):
 
     def lost(self):
         batches.append(len(self._held))
-        if len(batches) > 3:
+        if len(batches) > 4:
             self._held.clear()
         flush(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "flush", lost)
         cut_after(monkeypatch, 9)
-    assert batches == [1] * 9 + [0]
+    assert batches == [1, 0] + [1] * 9 + [0]  # the first says that the run has begun
     assert len(list((cloud / "out.zarr" / RECORDS).iterdir())) == 3
     assert label().code == 0
     same(arrays(cloud / "out.zarr"), local[0])
@@ -293,7 +360,7 @@ def refused(arguments, *words, without=()):
 
 @pytest.mark.parametrize("command", ["label INPUT out.zarr", f"label {IMAGE} INPUT", "info INPUT",
                                      f"label {IMAGE} out.zarr --mask INPUT",
-                                     "evaluate INPUT truth.npy"])  # fmt: skip
+                                     "evaluate INPUT truth.npy", "status INPUT"])  # fmt: skip
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -331,6 +398,9 @@ def test_without_the_library(cloud, monkeypatch):
         (["label", "s3://bucket/photo.tif", OUT], "photo.tif: expected a Zarr store at a URL"),
         (["label", IMAGE, "https://host/out.zarr"], "expected a place to write, such as s3://"),
         (["label", IMAGE, "s3://bucket"], "got a folder of other data"),
+        (["status", OUT], f"{OUT}: expected an output of tiledlaf with labels\n"),
+        (["status", IMAGE], f"{IMAGE}: expected an output of tiledlaf with labels\n"),
+        (["status", "https://host/out.zarr"], "expected a place that can be listed, such as s3://"),
         (["label", IMAGE, OUT, "--name", "a%41"], "expected a name without %"),
         (["estimate", IMAGE, IMAGE, OUT], "expected a folder for the weights"),
     ],

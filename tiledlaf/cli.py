@@ -679,8 +679,8 @@ def info(path: str) -> None:
 def status(output: str, name: str | None, as_json: bool, picture_file: str | None) -> int:
     """Say how far a run on OUTPUT is, or the training of a model: going, cut, failed, complete.
 
-    Reads what runs keep in OUTPUT and disturbs none. The exit code is 0 if all is complete or
-    going, and 1 if tiles failed or were left: then the command of the run is to be given again.
+    Reads what runs keep in OUTPUT, a path or a URL, and disturbs none. The exit code is 0 if all is
+    complete or going, else 1: then the command of the run is to be given again.
     """
     from . import report
     from . import status as progress

@@ -34,6 +34,7 @@ from .options import Choice, choose, find_device, open_probabilities
 from .plan import SMALL, Plan, check_model, make_plan, needed_bytes, readable
 from .records import Appender
 from .redaction import redacted
+from .tiles import Tile
 
 Progress = Callable[[dict[str, Any]], None]
 TASK = 2**20  # pixels of small tiles that make a task: its own cost stays small
@@ -181,21 +182,31 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             out = dataclasses.replace(out, begun=now.get("start", ""))
     elif plan.held.get("names") != list(plan.names.values()):
         out.describe(plan.held, plan.names, job.labels)
-    old = records.lines(out.records)
-    known = records.latest(old)
+    old = records.journal(out.records)
+    known = records.latest(line for line in old if "tile" in line)
     if known:
         whole = checker(job)
         known = {
             index: record for index, record in known.items()
             if record.get("state") not in records.FINISHED or whole(record)
         }  # fmt: skip
-    left = (
-        t.index for t in job.grid if known.get(t.index, {}).get("state") not in records.FINISHED
-    )
+
+    def finished(tile: Tile) -> bool:
+        return known.get(tile.index, {}).get("state") in records.FINISHED
+
+    # of an output that is complete no file changes
+    idle = records.complete(old) and all(map(finished, job.grid))
+    left = (tile.index for tile in job.grid if not finished(tile))
     fair = (len(job.grid) - len(known)) // (8 * pool.workers)
     before = sum(r.get("pixels", 0) for r in known.values())
     batch = max(min(TASK // math.prod(job.grid.tile), fair), 1)
     with records.appending(out.records) as log:
+
+        def tell(stage: str) -> None:
+            if not idle:
+                cluster.retried(Appender.mark, log, stage)
+
+        tell(records.BEGUN)
         for index, record, error, retries in pool.run(run_tile, job, left, batch):
             if error is not None:
                 where = place(job, job.grid.tile_at(index))
@@ -215,9 +226,14 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
                 for _, _, error, _ in pool.run(levels.finish, work, work.units):
                     if error is not None:
                         raise error
-    out.finish(fingerprint, job.grid.tile, job.picture, job.confidence is not None)
-    if all(known.get(t.index, {}).get("state") in records.FINISHED for t in job.grid):
-        since = records.lines(out.records)[len(old) :]
+                    if log.due():
+                        tell(records.LEVELS)
+        out.finish(fingerprint, job.grid.tile, job.picture, job.confidence is not None)
+        complete = all(map(finished, job.grid))
+        if complete:
+            tell(records.COMPLETE)
+    if complete:
+        since = records.journal(out.records)[len(old) :]
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))
     return summarize(plan, known, clock.perf_counter() - started, before)
 

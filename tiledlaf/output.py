@@ -77,7 +77,7 @@ class Output:
         """
         path = self.store
         if stores.is_url(path):
-            if path.lower().startswith(stores.WEB):
+            if stores.is_web(path):
                 raise ValueError(f"{path}: expected a place to write, such as s3://bucket/out.zarr")
         else:
             self._check_folder()

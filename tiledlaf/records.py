@@ -6,6 +6,9 @@ are there once the store has said so. Files may not be on the disk yet, so a rec
 
 On a file system they are lines of one file. On an object store, where nothing can be appended,
 each batch of lines that a run adds is an object of its own.
+
+Lines with a `stage` in place of a tile say how far a run is: that it has BEGUN, now and then that
+it makes lower LEVELS, and that it is COMPLETE, with all tiles and levels.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import os
 import platform
 import time as clock
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from .stores import Bucket
 
 NAME, ENDING = "tiledlaf.jsonl", ".jsonl"
 FINISHED = ("done", "skipped")
+BEGUN, LEVELS, COMPLETE = "begun", "levels", "complete"
 # seconds between two batches, or this share of the run where that is longer: a kill costs little
 # of the work, and a long run does not make thousands of objects
 SECONDS, SHARE = 5.0, 0.01
@@ -50,7 +54,25 @@ def latest(records: Iterable[dict[str, Any]]) -> dict[tuple[int, ...], dict[str,
 
 
 def lines(path: Path | str) -> list[dict[str, Any]]:
-    """All records in their order, of a file or of the objects below a URL."""
+    """All records of tiles in their order."""
+    return [line for line in journal(path) if "tile" in line]
+
+
+def complete(journal: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether lower levels are made of all tiles that were recorded, as far as runs have said.
+
+    Earlier versions said nothing of stages, and are believed.
+    """
+    return not any("stage" in line for line in journal) or journal[-1].get("stage") == COMPLETE
+
+
+def between(age: float) -> float:
+    """Seconds from one batch to the next at least, in a run of some age."""
+    return max(SECONDS, SHARE * age)
+
+
+def journal(path: Path | str) -> list[dict[str, Any]]:
+    """All records and stages in their order, of a file or of the objects below a URL."""
     if isinstance(path, str):
         place = stores.at(path)
         assert isinstance(place, Bucket)
@@ -68,7 +90,7 @@ def _parse(line: str) -> dict[str, Any] | None:
         record = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return record if isinstance(record, dict) and "tile" in record else None
+    return record if isinstance(record, dict) and ("tile" in record or "stage" in record) else None
 
 
 @contextmanager
@@ -120,10 +142,26 @@ class Appender:
     def __init__(self, file: int = -1, cut: bool = False) -> None:
         self.run = f"{platform.node()}:{uuid.uuid4().hex[:8]}"
         self._file, self._cut = file, cut
-        self._began = clock.monotonic()
+        self._began = self._last = clock.monotonic()
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Write one record through to the file system, or to the batch of an object store."""
+        self._stamp(record)
+
+    def mark(self, stage: str) -> None:
+        """Say that the run has come to a stage, and write what was added before, too."""
+        self._stamp({"stage": stage})
+        self.flush()
+
+    def due(self) -> bool:
+        """Whether it is time to write something, so that the run is seen to be at work."""
+        now = clock.monotonic()
+        return now - self._last >= between(now - self._began)
+
+    def flush(self) -> None:
+        """Write what was added since the last time, where it is not written yet."""
+
+    def _stamp(self, record: Mapping[str, Any]) -> None:
         stamp = {
             "run": self.run,
             "time": round(clock.time(), 3),
@@ -135,7 +173,7 @@ class Appender:
         line, self._cut = b"\n" * self._cut + line, True
         if os.write(self._file, line) < len(line):  # as a disk does that is just full
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), NAME)
-        self._cut = False
+        self._cut, self._last = False, clock.monotonic()
 
 
 class Batches(Appender):
@@ -147,22 +185,22 @@ class Batches(Appender):
 
     def __init__(self, place: Bucket) -> None:
         super().__init__()
-        self._place, self._last = place, self._began
+        self._place = place
         self._held: list[bytes] = []
         self._count = 0
 
     def _write(self, line: bytes) -> None:
         self._held.append(line)
-        now = clock.monotonic()
-        if now - self._last >= max(SECONDS, SHARE * (now - self._began)):
+        if self.due():
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added since the last time."""
-        batch, self._held = b"".join(self._held), []
+        """Write what was added since the last time; what the store does not take waits for more."""
+        batch = b"".join(self._held)
         if batch:
             self._count += 1
             run = self.run.replace(":", "-")
             name = f"{round(clock.time() * 1000):013d}-{run}-{self._count}{ENDING}"
             self._place.write(name, batch)
+        self._held = []
         self._last = clock.monotonic()

@@ -147,7 +147,8 @@ def _labels(found: Labels) -> list[str]:
     tiles, quiet = found.tiles, found.quiet
     finished = tiles["done"] + tiles["skipped"]
     more = {
-        "cut": "; the same command completes it", "failed": "; the same command tries them again",
+        "cut": ("" if tiles["left"] else "; all tiles are done, but lower levels may be missing")
+        + "; the same command completes it", "failed": "; the same command tries them again",
         "going": "" if tiles["left"] else "; lower levels are made", "complete": "",
     }  # fmt: skip
     lines = [
@@ -259,10 +260,15 @@ def _run(out: Output) -> list[str]:
     notes = out.notes()
     if notes is None:
         return ["  not of tiledlaf"]
-    states = [r["state"] for r in records.read(out.records).values()]
+    journal = records.journal(out.records)
+    states = [r["state"] for r in records.latest(r for r in journal if "tile" in r).values()]
     done = states.count("done") + states.count("skipped")
     total = notes.get("tiles", 0)
-    lines = [f"  complete: {done} of {total} tiles ({100 * done / max(total, 1):.1f} %)"]
+    lines = []
+    if not stores.is_web(out.store):  # which lists no records
+        lines.append(f"  complete: {done} of {total} tiles ({100 * done / max(total, 1):.1f} %)")
+    if done == total and not records.complete(journal):
+        lines.append("  lower levels: not complete yet")
     if "failed" in states:
         lines.append(f"  failed: {states.count('failed')} tiles; the same command tries them again")
     if "names" in notes:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, ngff, records
+from . import checkpoint, ngff, records, stores
 from .output import Output
 from .tiles import Grid, Tile
 
 COMPLETE, GOING, CUT, FAILED = "complete", "going", "cut", "failed"
 QUIET = 60.0  # seconds without a record that a run on another host may take at least
+FIRST = 600.0  # the same before the first tile, which waits for workers and compiles kernels
 SLOWEST = 5  # tiles to name
 PARTS = ("read", "compute", "write")
 Record = Mapping[str, Any]
@@ -65,8 +66,8 @@ class Labels:
 
     Attributes
     ----------
-    state : "complete" (all tiles are done), "going", "cut", or "failed" (tiles failed, none is
-        left); a run that is cut while it makes lower levels counts as complete
+    state : "complete", "going", "cut" (while it made lower levels if no tile is left), or "failed"
+        (tiles failed, none is left)
     tiles : number of all tiles, and of those done, skipped, failed, left
     megapixels : finished, all
     rate : megapixels a second in the second half of the last run's time, or None before two tiles
@@ -139,7 +140,9 @@ def read(path: str, name: str | None = None) -> Status:
     ValueError
         If there is neither labels of this program nor a model.
     """
-    held = None if os.path.isdir(path) else checkpoint.progress(path)
+    # a training writes files only
+    labels = stores.is_url(path) or os.path.isdir(path)
+    held = None if labels else checkpoint.progress(path)
     if held is not None:
         return Status(path, [], _training(held))
     return Status(path, [_labels(out, notes) for out, notes in outputs(path, name)])
@@ -147,14 +150,20 @@ def read(path: str, name: str | None = None) -> Status:
 
 def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, Any]]]:
     """Labels of this program in a store, with their notes."""
-    if not os.path.exists(path):
+    url = stores.is_url(path)
+    if stores.is_web(path):
+        raise ValueError(
+            f"{path}: expected a place that can be listed, such as s3://bucket/out.zarr"
+        )
+    if not url and not os.path.exists(path):
         raise ValueError(f"{path}: no such file or folder")
     known = ngff.label_names(path) if ngff.is_store(path) else []
     found = [Output(path, one) for one in known if name in (None, one)]
     noted = [(out, notes) for out in found if (notes := out.notes()) is not None]
     if not noted:
         which = "labels" if name is None else f"labels/{name}"
-        raise ValueError(f"{path}: expected an output of tiledlaf with {which}, or a model")
+        model = "" if url else ", or a model"
+        raise ValueError(f"{path}: expected an output of tiledlaf with {which}{model}")
     return noted
 
 
@@ -177,7 +186,10 @@ def _grid(notes: Mapping[str, Any]) -> tuple[Grid, str]:
 
 
 def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
-    lines, held, now = records.lines(out.records), records.held(out.records), clock.time()
+    place = out.records
+    # the lock first: a run that ends meanwhile is not one that was cut
+    held, journal, now = records.held(place), records.journal(place), clock.time()
+    lines = [line for line in journal if "tile" in line]
     known = records.latest(lines)
     grid, axes = _grid(notes)
 
@@ -194,13 +206,16 @@ def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
         # the first half knows of workers that start and kernels that are compiled
         half = run[-1]["after"] / 2
         rate = megapixels([r for r in run if r["after"] > half]) / max(half, 1e-3)
-    quiet = None if not lines else now - lines[-1].get("time", 0.0)
-    if _going(held, run, quiet):
+    quiet = None if not journal else now - journal[-1].get("time", 0.0)
+    last = [line for line in journal if line.get("run") == journal[-1].get("run")]
+    if _going(held, last, quiet, stores.is_url(out.store)):
         state = GOING
         # what failed in this run is not tried again in it
+        run = [line for line in last if "tile" in line]
         to_do -= megapixels([r for r in run if known[tuple(r["tile"])] is r and "error" in r])
     else:
-        state = CUT if left else FAILED if count["failed"] else COMPLETE
+        ended = FAILED if count["failed"] else COMPLETE if records.complete(journal) else CUT
+        state = CUT if left else ended
 
     workers: dict[str, Worker] = {}
     for record in known.values():
@@ -234,9 +249,9 @@ def _pixels(tile: Tile) -> int:
     return math.prod(c.stop - c.start for c in tile.core)
 
 
-def _going(held: bool | None, run: Sequence[Record], quiet: float | None) -> bool:
+def _going(held: bool | None, run: Sequence[Record], quiet: float | None, objects: bool) -> bool:
     """Whether a run is at work, by its lock or, from where that is not seen, by its last record."""
-    if held or quiet is None:
+    if held or quiet is None or run[-1].get("stage") == records.COMPLETE:
         return bool(held)
     host = str(run[-1].get("run", "")).rpartition(":")[0]
     if held is False and host == platform.node():
@@ -244,7 +259,9 @@ def _going(held: bool | None, run: Sequence[Record], quiet: float | None) -> boo
     # a run that was silent for long before may be so again
     after = [0.0, *(r.get("after", 0.0) for r in run)]
     longest = max(b - a for a, b in itertools.pairwise(after))
-    return quiet < max(QUIET, 4 * longest)
+    patience = max(QUIET if any("tile" in r for r in run) else FIRST, 4 * longest)
+    # the next batch is written with the first record from then on
+    return quiet < patience + (records.between(after[-1]) if objects else 0.0)
 
 
 def _training(held: checkpoint.Progress) -> Training:

@@ -74,6 +74,11 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def is_web(path: str) -> bool:
+    """Whether a path is the URL of a web server, which is only read and lists nothing."""
+    return is_url(path) and path.lower().startswith(WEB)
+
+
 def absolute(path: str) -> str:
     """A path that means the same to processes in other folders."""
     return path.rstrip("/") if is_url(path) else os.path.abspath(path)
