@@ -29,10 +29,9 @@ from tiledlaf import AssignmentFlow, features, predictor, stencil
 from tiledlaf.gradient import Polynomials, linearize
 from tiledlaf.kernels.numpy import shifted
 from tiledlaf.losses import Cosine
-from tiledlaf.optimizers import Adam
+from tiledlaf.optimizers import RATES, Adam
 from tiledlaf.predictor import Predictor
 
-RATES = {"patches": 0.15, "prototypes": 0.03, "sigma": 0.01}
 WIDE = features.Features((("image", "patch", 2, 1, 0),))
 
 

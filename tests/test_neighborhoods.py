@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import learning_oracle
 import numpy as np
+import oracle
 import pytest
 import tifffile
 from command import run
@@ -13,7 +15,7 @@ import tiledlaf
 from tiledlaf import cluster, examples, features, lessons, losses, model, stencil, training
 from tiledlaf.dataterm import Prototypes
 from tiledlaf.examples import Class
-from tiledlaf.gradient import Polynomials
+from tiledlaf.gradient import Polynomials, linearize
 from tiledlaf.predictor import Predictor
 from tiledlaf.tiles import Grid
 
@@ -127,6 +129,33 @@ def gradients(offsets, shape, edges, halo=None):
             pool, course, weights, np.zeros(2), range(len(lots)), handles, None
         )
     return course.loss.value(sums[:-2]), found
+
+
+SIZES = {2: (4, 8), 3: (3, 3, 5)}  # some offsets lead out of them on both sides
+
+
+@each
+@pytest.mark.parametrize("masked", [False, True])
+def test_flow_and_gradient_match_the_oracle(name, masked):
+    """On NumPy, with which Numba is compared in test_flow.py and test_gradient.py."""
+    _, offsets = given(name)
+    grid, rng = SIZES[len(offsets[0])], np.random.default_rng(2)
+    mask = rng.random(grid) > 0.2 if masked else None
+    weights = oracle.random_weights(offsets, grid, rng, mask)
+    distances, g = 2 * rng.random((2, *grid)), rng.normal(size=(2, *grid))
+    if masked:
+        g[:, ~mask] = 0
+    options = {"time": 3.0, "rho": 0.7}
+    found = linearize(
+        weights, distances, offsets, way=Polynomials(1e-14, rank_tol=1e-16), kernel="numpy",
+        **options,
+    )  # fmt: skip
+    z = oracle.flow_z(weights, distances, offsets, mask=mask, **options)
+    expected = learning_oracle.gradient(weights, distances, offsets, g, mask=mask, **options)
+    valid = np.s_[:] if mask is None else np.s_[:, mask]
+    np.testing.assert_allclose(found.z[valid], z[valid], atol=1e-12)
+    difference = found.gradient(g).tangent - expected["riemannian"]
+    assert np.linalg.norm(difference) < 1e-13 * np.linalg.norm(expected["riemannian"])
 
 
 def distance(found, expected):

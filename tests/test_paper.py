@@ -38,8 +38,12 @@ def start(name, folder):
     assert record["small"] is True
     with PIL.Image.open(folder / f"{name}.png") as picture:
         assert picture.width > 600
-        assert np.asarray(picture.convert("L")).std() > 10
-    assert (folder / f"{name}.png").stat().st_size < 200_000
+        pixels = np.asarray(picture.convert("RGB"))
+        assert pixels.mean(axis=2).std() > 10
+        # a picture of noise has its grays
+        gray = pixels[(pixels == pixels[..., :1]).all(axis=2)][:, 0]
+        assert len(np.unique(gray)) > 16
+    assert (folder / f"{name}.png").stat().st_size < 330_000
     page = (folder / "README.md").read_text()
     assert f"`python pipelines/{name}.py --small --output DIR`" in page
     for claim in record["claims"]:
@@ -117,6 +121,8 @@ def test_figure_2(folder):
         np.testing.assert_allclose(losses[PAPER], losses["automatic: Krylov"], rtol=0.05)
         np.testing.assert_allclose(losses[OURS], losses["automatic: Krylov"], rtol=0.005)
         assert (np.diff(losses["Riemannian descent"]) <= 1e-6).all()
+        steps = {name: int((curve > 0.1).sum()) for name, curve in wrong.items()}
+        assert 0 < steps["Riemannian descent"] < steps[PAPER]
     for row in costs:
         if row["method"] != OURS:
             assert row["times ours"] > 3
@@ -128,8 +134,20 @@ def test_figure_2(folder):
 
 def test_figure_3(folder):
     pytest.importorskip("torch", reason="PyTorch differentiates automatically")
-    (rows,) = start("cosine", folder)
-    rows = pick(rows, reference="extrapolated", T=5)
+    (every,) = start("cosine", folder)
+    for way in ("exact (m = 30)", "fixed coefficients, rank chosen"):
+        for row in pick(every, reference="plain", way=way):
+            (better,) = pick(every, **{**{k: row[k] for k in ("scenario", "seed", "T", "way")},
+                                       "reference": "extrapolated"})  # fmt: skip
+            assert better["relative error"] < row["relative error"] / 3
+    for row in pick(every, reference="extrapolated", T=10):
+        if "chosen" in row["way"]:
+            assert row[">= 0.999 %"] > 99
+        elif "rank 1" in row["way"]:
+            (short,) = pick(every, **{**{k: row[k] for k in ("scenario", "seed", "way")}, "T": 5,
+                                      "reference": "extrapolated"})  # fmt: skip
+            assert row["relative error"] > 2 * short["relative error"]
+    rows = pick(every, reference="extrapolated", T=5)
     assert len(rows) == 10
     for name in ("two spaces, m = 10", "fixed coefficients"):
         for row in pick(rows, way=f"{name}, rank 1"):
@@ -166,6 +184,12 @@ def test_figure_4(folder):
         if row["m"] >= 5:
             assert row["value"] < 0.1
 
+    before, after = (
+        {r["m"]: r["value"] for r in pick(rows, what=what, T=20, r=1)}
+        for what in ("wrong after %", "long: wrong %")
+    )
+    assert after[20] < before[20] / 2  # a matter of steps
+
 
 def test_figure_5(folder):
     curve, unseen = start("prediction", folder)
@@ -177,6 +201,9 @@ def test_figure_5(folder):
         assert steps[-1][part] < 0.6 * steps[0][part]
     (cells,) = pick(unseen, scenario="cells")
     assert cells["predicted %"] < 0.2 * cells["local %"]
+    said = [c["holds"] for c in json.loads((folder / "prediction.json").read_text())["claims"]
+            if c["paper"]]  # fmt: skip
+    assert said == [r["predicted %"] < 0.9 * min(r["local %"], r["uniform %"]) for r in unseen]
 
 
 def test_remarks_on_memory(folder):
@@ -194,8 +221,30 @@ def test_remarks_on_memory(folder):
     assert 50 < ten - five < 200  # 2 J each
     one, four = (pick(rows, varied="r", method=OURS, r=r)[0]["numbers per pixel"] for r in (1, 4))
     assert 15 < four - one < 60  # J each
+    small, large = pick(rows, varied="J", method=OURS)
+    assert 5 < (large["numbers per pixel"] - small["numbers per pixel"]) / 8 < 9  # r + 4
+    for name in (PAPER, OURS):
+        less, more = pick(rows, varied="size", method=name)
+        assert 0.8 < more["numbers per pixel"] / less["numbers per pixel"] < 1.25
     tiny = pick(rows, method="one Krylov space of the Kronecker sum")
     assert tiny[-1]["MiB"] / tiny[0]["MiB"] > (tiny[-1]["edge"] / tiny[0]["edge"]) ** 3
+
+
+def test_all_in_one_command(tmp_path, monkeypatch, capfd):
+    import experiment
+    import paper
+
+    monkeypatch.setattr(experiment, "NAMES", ("rounding", "voronoi"))
+    monkeypatch.setattr(sys, "argv", ["paper.py", "--small", "--output", str(tmp_path)])
+    paper.main()
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "README.md",
+        *(f"{n}.{e}" for n in experiment.NAMES for e in ("csv", "json", "png")),
+    }
+    monkeypatch.setattr(experiment, "NAMES", ("rounding", "none", "voronoi"))
+    with pytest.raises(SystemExit, match="failed: none"):
+        paper.main()
+    assert "cells: pixels that are wrong locally" in capfd.readouterr().out.rpartition("none")[2]
 
 
 def test_the_page_is_in_order(tmp_path):

@@ -22,7 +22,7 @@ from .gradient import Linearization, Way, linearize
 from .kernels import Graph
 from .kernels.numpy import Array, Offsets, shifted
 from .losses import Cosine, Loss, regularizer
-from .optimizers import Adam, Descent
+from .optimizers import RATES, Adam, Descent
 from .predictor import Predictor
 from .predictor import initial as initial_predictor
 
@@ -31,7 +31,6 @@ __all__ = [
     "majority", "means", "of_grid", "of_matrix", "of_points", "of_regions", "paint", "patch",
     "predict", "uniform",
 ]  # fmt: skip
-RATES = {"patches": 0.15, "prototypes": 0.03, "sigma": 0.01}
 NODE = Features((("image", "patch", 0, 1, 0),))  # the given planes themselves
 
 

@@ -17,6 +17,7 @@ from .kernels import Graph
 from .kernels.numpy import Array, namespace, row_max, row_sum
 
 Arrays = Mapping[str, np.ndarray]
+RATES = {"patches": 0.15, "prototypes": 0.03, "sigma": 0.01}  # of a predictor's parameters
 
 
 @dataclass(frozen=True)

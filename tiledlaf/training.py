@@ -19,12 +19,11 @@ from .cluster import Pool
 from .dataterm import DataTerm
 from .lessons import Course, Reading
 from .model import Model
-from .optimizers import Adam
+from .optimizers import RATES, Adam
 from .predictor import Predictor
 from .syllabus import OPTIMIZERS, Data, Progress, Recipe, Syllabus, TrainingWarning
 
 __all__ = ["Data", "Recipe", "TrainingWarning", "fit_bias", "train", "tree_sum"]
-RATES = {"patches": 0.15, "prototypes": 0.03, "sigma": 0.01}
 SAMPLES = 60_000  # pixels for the first prototypes
 JUDGED = 400_000  # validation pixels that the biases are fitted to
 EVERY = 10  # steps between validations
