@@ -4,7 +4,7 @@ Each test prints a row: the fault, how often it came, tiles lost, tiles done aga
 differ. Tiles done again are those in flight, never those with a record; they are counted where
 tiles begin. Other faults have tests elsewhere:
 
-- Ctrl-C and SIGTERM, with threads and processes: test_resume.py::test_signals
+- Ctrl-C and SIGTERM, with threads and processes: test_resume.py::test_signals (default set)
 - SIGTERM to a run of deploy/run.sh, SSH hosts lost, SLURM: a node set down, scancel, time limit and
   requeue: test_deploy.py
 - object stores: test_stores.py, the tests of a server

@@ -651,10 +651,10 @@ def test_server_two_runs_at_one_time(s3):
 def test_server_workers_are_killed(s3):
     source, out, expected = s3
     process = hasty(source, out, *PROCESSES)
-    killed = kill_in_turn(process, 3.0, lambda: len(records.lines(f"{out}/{RECORDS}")))
+    killed = kill_in_turn(process, 2.0, lambda: len(records.lines(f"{out}/{RECORDS}")))
     finished(process)
     assert killed > 1
-    assert ended("worker killed, every 3 s, S3", killed, out, expected) == 0
+    assert ended("worker killed, every 2 s, S3", killed, out, expected) == 0
     assert 0 < len(begun()) - HUNDREDS <= 2 * killed * HUNDREDS // 16  # tiles of two tasks
 
 
