@@ -508,13 +508,15 @@ def test_training_two_runs_at_one_time(model):
 
 
 def stops(fault, words, *options):
-    """A training that ends with this line, and leaves its last checkpoint alone."""
-    err = end(start(fault, "--workers", "2", *options, command=TRAIN), 1)
-    told = [line for line in err.splitlines() if not re.match("reading|step|uniform", line)]
-    (line,) = told
+    """A training that ends with this line and without a model; the last validated step it shows."""
+    process = start(fault, "--workers", "2", *options, command=TRAIN)
+    _, err = process.communicate()
+    assert process.returncode == 1, err
+    (line,) = [x for x in err.splitlines() if not re.match("reading|step|uniform", x)]
     assert re.fullmatch(f"tiledlaf: error: {words}{ON}", line)
     assert not list(Path().glob("model*partial"))
     assert not Path("model").exists()
+    return max(map(int, re.findall(r"^step (\d+)", err, re.MULTILINE)), default=None)
 
 
 @pytest.mark.parametrize(
@@ -530,8 +532,9 @@ def test_training_writes(model, small, fault, words):
     if fault == "full_disk":
         small()
     for step in (10, 20, 30):
-        stops(fault, words)
+        shown = stops(fault, words)
         assert held() == step
+        assert shown == step
         Path("ballast").unlink(missing_ok=True)
     end(start(fault, *THREADS, command=TRAIN))
     Path("ballast").unlink(missing_ok=True)
