@@ -16,9 +16,10 @@ import time
 import warnings
 from pathlib import Path
 
-from tiledlaf import cli, cluster, images, job, model, ngff, records
+from tiledlaf import cli, cluster, images, job, lessons, model, ngff, records
 
 BAD = (5, 7)  # a tile
+IMAGE = "images/3.tif"  # of a training
 NOW = threading.local()  # the tile at hand
 SHARE = 0.05
 
@@ -57,19 +58,38 @@ def none():
     pass
 
 
+def but_one(action):
+    """What fails of the checkpoints and the model, which are few.
+
+    A start can write one, when it tries again; at the next one all tries fail, which ends it.
+    """
+    count = itertools.count()
+    return lambda *args: None if next(count) == 1 else action(*args)
+
+
 def slow_writes():
     before(ngff, "_place", lambda *_: time.sleep(0.02))
 
+    def sync(file):
+        time.sleep(0.5)
+        os.fsync(file)
+
+    model.os = Some(fsync=sync)
+
 
 def failing_writes():
-    """Of files, of records and of checkpoints, which are few."""
+    """Of files, of records, and of checkpoints and the model."""
     before(ngff, "_place", lambda *_: sometimes() and fails(errno.EIO))
     before(records.Appender, "add", lambda *_: sometimes() and fails(errno.EIO))
-    before(model, "write_arrays", lambda *_: sometimes(0.5) and fails(errno.EIO))
+    before(model, "write_arrays", but_one(lambda *_: fails(errno.EIO)))
 
 
 def short_writes():
     """What is written ends in the middle, and then there is an error."""
+
+    def cut_open(file):
+        os.ftruncate(file, os.fstat(file).st_size // 2)
+        fails(errno.EIO)
 
     def cut(part, *_):
         if os.path.exists(part) and sometimes():
@@ -84,6 +104,19 @@ def short_writes():
 
     before(ngff, "_place", cut)
     records.os = Some(write=write)
+    model.os = Some(fsync=but_one(cut_open))
+
+
+def full_disk():
+    """After one checkpoint of each start there is no room for the next one, or for the model."""
+
+    def fill(*_):
+        with open("ballast", "ab", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(2**12)):
+                pass
+
+    count = itertools.count()
+    before(model, "write_arrays", lambda *_: next(count) and fill())
 
 
 def killed_in_a_write():
@@ -114,8 +147,8 @@ def reads_fail_once():
     known = set()
 
     def read(image, window, *_):
-        if str(window) not in known:
-            known.add(str(window))
+        if (image.path, str(window)) not in known:
+            known.add((image.path, str(window)))
             fails(errno.EIO)
 
     before(images.Image, "read", read)
@@ -125,15 +158,25 @@ def reads_of_a_tile_fail():
     before(images.Image, "read", lambda *_: getattr(NOW, "tile", 0) == BAD and fails(errno.EIO))
 
 
+def reads_of_an_image_fail():
+    before(images.Image, "read", lambda i, *_: i.path.endswith(IMAGE) and fails(errno.EIO))
+
+
+def fill_memory():
+    held = []
+    while True:
+        held.append(b"1" * 2**26)
+
+
 def too_much(plan, tile):
     if tile.index == BAD:
-        held = []
-        while True:
-            held.append(b"1" * 2**26)
+        fill_memory()
 
 
 def memory_never_suffices():
+    """For a tile, and for the gradients of a step of training after its first checkpoint."""
     before(job, "_run", too_much)
+    before(lessons, "learn", lambda argument, _: argument[3][1] == 14 and fill_memory())
 
 
 def memory_is_short_twice():
@@ -154,8 +197,13 @@ def jumping_clock():
 
 
 def impatient():
-    cluster.COMING, cluster.LOOK = 3, 0.5
+    cluster.COMING, cluster.LOOK, cluster.DEATHS = 3, 0.5, 1
     slow_writes()
+
+
+def hasty():
+    """Records are written to an object store all the time."""
+    records.SECONDS = 0.5
 
 
 globals()[os.environ["FAULT"]]()

@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from test_resume import RECORDS, check_arrays, undisturbed
+from test_faults import begun, completed, done, row
+from test_resume import RECORDS, undisturbed
 from test_training import TRAIN, write
 from voronoi import lines
 
@@ -29,13 +30,16 @@ LABEL = ["label", "image.zarr", "out.zarr", "--classes", "3", "--tile", "64"]
 COMMAND = ["tiledlaf", *LABEL]
 TILES, FREE = 100, 36  # of the first four rows; a task may be of twelve tiles
 STARTED = []
-# in each worker: all but the first four rows of tiles wait while there is a file named hold
+# in each worker: all but the first four rows of tiles wait while there is a file named hold; a
+# tile that begins is noted beside it
 HOLD = """
 import os, time
 from tiledlaf import job
 
 def dask_setup(worker):
     def held(plan, index):
+        with open(os.path.join(os.path.dirname(HOLD), "begun"), "ab", buffering=0) as file:
+            file.write(f"{tuple(index)}\\n".encode())
         while index[0] > 3 and os.path.exists(HOLD):
             time.sleep(0.05)
         return undisturbed(plan, index)
@@ -109,14 +113,19 @@ def tiles():
 
 
 def held():
-    """Wait until all tiles but those that are held are done."""
+    """Wait until all tiles but those that are held are done; those, and how many began so far."""
     until(lambda: tiles() >= FREE, 120, f"{FREE} tiles")
+    known = {str(tile) for tile in done()}
+    return known, len(begun())
 
 
-def check(whole):
-    """The output is complete, and that of the undisturbed run."""
+def check(whole, fault, before):
+    """The output is complete, and that of the undisturbed run; what was done is not done again."""
+    known, since = before
     assert tiles() == TILES
-    check_arrays(whole[1])
+    completed(fault, 1, whole[1], TILES)
+    assert len(known) >= FREE
+    assert not known.intersection(begun()[since:])
 
 
 def start(*command):
@@ -142,11 +151,11 @@ def cut(process, how, code=143):
     return finish(process, code)
 
 
-def resume(whole):
+def resume(whole, fault, before):
     """The same command again, left alone."""
     assert FREE <= tiles() < TILES
     finish(start(RUN, *COMMAND))
-    check(whole)
+    check(whole, fault, before)
 
 
 def addresses(folder):
@@ -158,12 +167,12 @@ def addresses(folder):
 
 def test_one_machine_cut_and_resumed(here, whole):
     process = start(RUN, *COMMAND)
-    held()
+    before = held()
     assert addresses(here) == {"127.0.0.1"}
     dashboard = f"http://127.0.0.1:{os.environ['DASHBOARD']}/health"
     assert urllib.request.urlopen(dashboard, timeout=10).read() == b"ok"
     assert "terminated; the same command completes" in cut(process, signal.SIGTERM)
-    resume(whole)
+    resume(whole, "SIGTERM to run.sh", before)
 
 
 def test_one_machine_training_cut_and_resumed(here):
@@ -179,6 +188,7 @@ def test_one_machine_training_cut_and_resumed(here):
     assert not Path("model").exists()
     finish(start(RUN, "tiledlaf", *TRAIN))
     assert Path("model").read_bytes() == alone
+    row("training: SIGTERM to run.sh", 1, "", "", "0 bytes")
 
 
 def test_a_killed_script_leaves_nothing_behind(here):
@@ -198,7 +208,7 @@ def test_no_worker_ends_the_run(here, monkeypatch):
 
 def test_without_the_certificate_a_client_is_refused(here, monkeypatch, whole):
     process = start(RUN, *COMMAND)
-    held()
+    before = held()
     (state,) = here.glob(".tiledlaf-*")
     assert state.stat().st_mode & 0o77 == 0
     address = json.loads((state / "scheduler.json").read_text())["address"]
@@ -214,7 +224,7 @@ def test_without_the_certificate_a_client_is_refused(here, monkeypatch, whole):
         assert re.fullmatch(f"tiledlaf: error: .*{words}.*\\n", finish(start(*another), 2))
     monkeypatch.setenv("DASK_CONFIG", str(here / "other"))  # of one's own, for all parts
     cut(process, signal.SIGTERM)
-    resume(whole)
+    resume(whole, "SIGTERM to run.sh, with certificates of one's own", before)
     assert Path("out.zarr").stat().st_mode & 0o77  # who may read it is as ever
 
 
@@ -280,21 +290,21 @@ def ssh(here, monkeypatch):
 
 def test_ssh_hosts_cut_and_resumed(ssh, here, whole):
     process = start(RUN, *COMMAND)
-    held()
+    before = held()
     assert addresses(here) == {"127.0.0.1"}
     cut(process, signal.SIGINT)
-    resume(whole)
+    resume(whole, "Ctrl-C, SSH hosts", before)
 
 
 def test_ssh_a_host_is_lost(ssh, here, whole):
     process = start(RUN, *COMMAND)
-    held()
+    before = held()
     sessions = psutil.Process(ssh.pid).children()
     assert len(sessions) == 2
     sessions[0].kill()
     Path("hold").unlink()
     finish(process)
-    check(whole)
+    check(whole, "SSH host lost", before)
 
 
 SLURM_CONF = """
@@ -403,7 +413,7 @@ def becomes(number, state, restarts, seconds=120):
 
 def test_slurm_time_limit(slurm, here, whole):
     number = sbatch()
-    held()
+    before = held()
     assert job(number)["NumNodes"] == "2"
     assert addresses(here) == {"127.0.0.1"}
     # SLURM looks twice a minute which limits are near
@@ -414,12 +424,12 @@ def test_slurm_time_limit(slurm, here, whole):
     assert tiles() < TILES
     subprocess.run(["scontrol", "update", f"JobId={number}", "TimeLimit=60"], check=True)
     becomes(number, "COMPLETED", 1)
-    check(whole)
+    check(whole, "time limit, SLURM", before)
 
 
 def test_slurm_a_node_goes_down(slurm, here, whole):
     number = sbatch()
-    held()
+    before = held()
     down = f"NodeName={job(number)['BatchHost']}"
     subprocess.run(["scontrol", "update", down, "State=DOWN", "Reason=test"], check=True)
     try:
@@ -427,12 +437,12 @@ def test_slurm_a_node_goes_down(slurm, here, whole):
         becomes(number, "COMPLETED", 1)
     finally:
         subprocess.run(["scontrol", "update", down, "State=RESUME"], check=True)
-    check(whole)
+    check(whole, "node down, SLURM", before)
 
 
 def test_slurm_cancelled_and_given_again(slurm, here, whole):
     number = sbatch()
-    held()
+    before = held()
     subprocess.run(["scancel", number], check=True)
     becomes(number, "CANCELLED", 0)
     until(lambda: sinfo() == {"idle"}, 60, "idle nodes")
@@ -440,7 +450,7 @@ def test_slurm_cancelled_and_given_again(slurm, here, whole):
         shutil.rmtree(folder)
     Path("hold").unlink()
     becomes(sbatch(), "COMPLETED", 0)
-    check(whole)
+    check(whole, "scancel, SLURM", before)
 
 
 def closed(node):

@@ -4,10 +4,10 @@ Each test prints a row: the fault, how often it came, tiles lost, tiles done aga
 differ. Tiles done again are those in flight, never those with a record; they are counted where
 tiles begin. Other faults have tests elsewhere:
 
-- Ctrl-C and SIGTERM, with threads and processes: test_resume.py::test_signals
+- Ctrl-C and SIGTERM, with threads and processes: test_resume.py::test_signals (default set)
 - SIGTERM to a run of deploy/run.sh, SSH hosts lost, SLURM: a node set down, scancel, time limit and
   requeue: test_deploy.py
-- an input that changed between two starts: test_bad_input.py::test_output_of_another_image
+- object stores: test_stores.py, the tests of a server
 - a training cut at each place of it: test_training.py::test_interrupted
 """
 
@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +24,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import dask.config
 import numpy as np
 import psutil
 import pytest
@@ -34,16 +34,18 @@ from distributed import Client
 from test_resume import RECORDS, arrays, check_arrays
 from test_training import TRAIN, same
 
-import tiledlaf.cluster
+from tiledlaf.model import read_arrays
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 FAULTY = Path(__file__).with_name("faulty.py")
 COMMAND = ["label", "image.zarr", "out.zarr", "--classes", "3", "--tile", "32"]
 PROCESSES = ["--scheduler", "processes", "--workers", "2"]
+THREADS = ["--scheduler", "threads", "--workers", "2"]
 TILES = 529
 BATCH = TILES // 16  # tiles of a task
 GOES_ON = "; the same command completes the output\n"
+ON = "; the same command goes on from the last checkpoint"  # of a training
 
 
 @pytest.fixture(scope="module")
@@ -145,15 +147,21 @@ def row(fault, times, lost, again, different):
     print(f"\n| {fault} | {times} | {lost} | {again} | {different} |", end="")
 
 
-def ended(fault, times, whole):
-    """Compare with the undisturbed run and print a row; how many tiles were begun again."""
-    expected, bytes_ = whole
+def completed(fault, times, expected, tiles):
+    """Compare arrays and print a row; how many tiles were begun again."""
     now = arrays("out.zarr")
     assert now.keys() == expected.keys()
     different = sum(int((now[path] != array).sum()) for path, array in expected.items())
-    lost, again = TILES - len(done()), len(begun()) - len(set(begun()))
+    lost, again = tiles - len(done()), len(begun()) - len(set(begun()))
     row(fault, times, lost, again, f"{different} pixels")
     assert (different, lost) == (0, 0)
+    return again
+
+
+def ended(fault, times, whole):
+    """Compare with the undisturbed run, its files too; how many tiles were begun again."""
+    expected, bytes_ = whole
+    again = completed(fault, times, expected, TILES)
     assert files("out.zarr").keys() == bytes_.keys()  # no part of a file is left
     assert {n for n, data in files("out.zarr").items() if data != bytes_[n]} <= {"zarr.json"}
     return again
@@ -311,22 +319,6 @@ def test_a_tile_needs_too_much_memory_twice(whole, cluster):
     ended("worker out of memory, by chance", 2, whole)
 
 
-def _dies(job, item):
-    os._exit(1)
-
-
-def test_a_step_needs_too_much_memory(monkeypatch):
-    """As of a training: there is nothing to go on with."""
-    monkeypatch.setattr(tiledlaf.cluster, "DEATHS", 1)
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        pytest.raises(ChildProcessError, match=r"^processes: 2 workers died on one task"),
-        tiledlaf.cluster.dask(1) as pool,
-    ):
-        pool.hold(_dies, None, [0])
-    row("worker out of memory, in training", 2, "", "", "ends in a line")
-
-
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
 @pytest.mark.parametrize("fault", ["failing_writes", "short_writes", "slow_writes"])
 def test_writes(whole, fault, scheduler):
@@ -344,33 +336,69 @@ def test_writes(whole, fault, scheduler):
     assert (failed > 20) == (again > 20) == (retries > 20) == (fault != "slow_writes")
 
 
-def test_a_full_disk(whole, tmp_path, monkeypatch):
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", small], capture_output=True
-    ).returncode:
-        pytest.skip("NOT TESTED: no right to mount a small file system")
-    try:
-        os.symlink(os.readlink("image.zarr"), small / "image.zarr")
-        monkeypatch.chdir(small)
-        starts = Starts()
-        process = starts("slow_writes", *PROCESSES)
-        until(lambda: len(done()) > 50, process)
-        filled = subprocess.run(["dd", "if=/dev/zero", "of=ballast"], capture_output=True)
-        assert b"No space left" in filled.stderr
-        err = end(process, 1)
-        assert "No space left on device" in err
-        assert "Traceback" not in err
-        before = done()
-        assert 50 < len(before) < TILES
-        os.remove("ballast")
-        end(starts("none", *PROCESSES))
-        starts.none_again()
-        ended("disk full, then space made", 1, whole)
-    finally:
-        monkeypatch.chdir(tmp_path)
-        subprocess.run(["umount", small], check=True)
+@pytest.fixture
+def small(tmp_path):
+    """Moves to a small file system of its own, with the inputs; what is noted goes elsewhere."""
+
+    def move():
+        folder.mkdir()
+        found = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], capture_output=True
+        )
+        if found.returncode:
+            pytest.skip("NOT TESTED: no right to mount a small file system")
+        for path in [p for p in tmp_path.iterdir() if p.is_symlink()]:
+            os.symlink(path, folder / path.name)
+        for name in ("begun", "failed", "written"):
+            os.symlink(tmp_path / name, folder / name)
+        os.chdir(folder)
+
+    folder = tmp_path / "small"
+    yield move
+    os.chdir(tmp_path)
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk(whole, small):
+    small()
+    starts = Starts()
+    process = starts("slow_writes", *PROCESSES)
+    until(lambda: len(done()) > 50, process)
+    filled = subprocess.run(["dd", "if=/dev/zero", "of=ballast"], capture_output=True)
+    assert b"No space left" in filled.stderr
+    err = end(process, 1)
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+    before = done()
+    assert 50 < len(before) < TILES
+    os.remove("ballast")
+    end(starts("none", *PROCESSES))
+    starts.none_again()
+    ended("disk full, then space made", 1, whole)
+
+
+def test_the_input_changes(whole):
+    """Between two starts: refused, until it is again what it was."""
+    source = Path(os.readlink("image.zarr"))
+    os.remove("image.zarr")
+    shutil.copytree(source, "image.zarr")  # with its times
+    starts = Starts()
+    process = starts("none", *THREADS)
+    until(lambda: len(done()) > 100, process)
+    kill(process)
+    before = contents("out.zarr")
+    zarr.open_array("image.zarr", mode="r+")[0, 0] += 1
+    changed = [n for n, data in contents("image.zarr").items() if data != contents(source)[n]]
+    err = end(start("none", *THREADS), 2)
+    assert "another image, region or state of the input's files" in err
+    assert err.count("\n") == 1
+    assert contents("out.zarr") == before
+    (name,) = changed
+    shutil.copy2(source / name, Path("image.zarr", name))
+    end(starts("none", *THREADS))
+    starts.none_again()
+    ended("input changed, and changed back", 1, whole)
 
 
 def test_reads_fail_once(whole):
@@ -481,19 +509,80 @@ def test_training_two_runs_at_one_time(model):
     trained("two runs at one time", 1, model)
 
 
-def test_training_writes_fail(model):
-    for _ in range(20):
-        process = start("failing_writes", "--workers", "2", command=TRAIN)
-        err = process.communicate()[1]
-        if process.returncode == 0:
-            break
-        assert process.returncode == 1, err
-        assert err.endswith(
-            "tiledlaf: error: [Errno 5] Input/output error; "
-            "the same command goes on from the last checkpoint\n"
-        )
-    assert process.returncode == 0
-    trained("writes of checkpoints fail, every other", len(noted("failed")), model)
+def stops(fault, words, *options):
+    """A training that ends with this line and without a model; the last validated step it shows."""
+    process = start(fault, "--workers", "2", *options, command=TRAIN)
+    _, err = process.communicate()
+    assert process.returncode == 1, err
+    (line,) = [x for x in err.splitlines() if not re.match("reading|step|uniform", x)]
+    assert re.fullmatch(f"tiledlaf: error: {words}{ON}", line)
+    assert not list(Path().glob("model*partial"))
+    assert not Path("model").exists()
+    return max(map(int, re.findall(r"^step (\d+)", err, re.MULTILINE)), default=None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("failing_writes", r"\[Errno 5\] Input/output error"),
+        ("short_writes", r"\[Errno 5\] Input/output error"),
+        ("full_disk", r"\[Errno 28\] No space left on device"),
+    ],
+)
+def test_training_writes(model, small, fault, words):
+    """Of the second and third checkpoint and of the model, a start each."""
+    if fault == "full_disk":
+        small()
+    for step in (10, 20, 30):
+        shown = stops(fault, words)
+        assert held() == step
+        assert shown == step
+        Path("ballast").unlink(missing_ok=True)
+    end(start(fault, *THREADS, command=TRAIN))
+    Path("ballast").unlink(missing_ok=True)
+    trained(fault.replace("_", " "), len(noted("failed")) or 3, model)
+
+
+def held():
+    """Steps of the checkpoint."""
+    return json.loads(str(read_arrays("model.checkpoint", "checkpoint")["state"]))["step"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "scheduler"),
+    [("slow_writes", "threads"), ("reads_fail_once", "threads"), ("jumping_clock", "processes")],
+)
+def test_training_goes_on(model, fault, scheduler):
+    """With what passes, in one start; no clock on the wall tells when an hour is over."""
+    options = ["--workers", "2", "--scheduler", scheduler, "--limit", "60"]
+    err = end(start(fault, *options, command=TRAIN))
+    assert "tiledlaf: " not in err
+    assert "time limit" not in err
+    times = len(noted("failed"))
+    assert (times > 30) == (fault == "reads_fail_once")
+    trained(fault.replace("_", " "), times or "all the time", model)
+
+
+def test_training_a_read_fails_always(model):
+    """Before the first checkpoint, and after it."""
+    words = r"\S*/images/3\.tif: pixels cannot be read, OSError: .*Input/output error"
+    stops("reads_of_an_image_fail", words)
+    assert not Path("model.checkpoint").exists()
+    stops("short_writes", r"\[Errno 5\] Input/output error")
+    stops("reads_of_an_image_fail", words, "--scheduler", "processes")
+    assert held() == 10
+    end(start("none", *THREADS, command=TRAIN))
+    trained("reads of one image fail", 2, model)
+
+
+def test_training_a_step_needs_too_much_memory(model, cluster, monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
+    _, _, where = cluster("memory_never_suffices", "--memory-limit", "900MiB")
+    words = rf"scheduler {where[1]}: 2 workers died on one task \(too little memory\?\)"
+    stops("impatient", words, *where)
+    assert held() == 10
+    end(start("none", *THREADS, command=TRAIN))
+    trained("worker out of memory, always in one step", 2, model)
 
 
 def test_training_the_scheduler_is_killed(model, cluster):
@@ -502,8 +591,7 @@ def test_training_the_scheduler_is_killed(model, cluster):
     until(lambda: Path("model.checkpoint").exists(), process)
     scheduler.kill()
     assert end(process, 1).endswith(
-        f"tiledlaf: error: scheduler {where[1]}: the connection broke; "
-        "the same command goes on from the last checkpoint\n"
+        f"tiledlaf: error: scheduler {where[1]}: the connection broke{ON}\n"
     )
     end(start("none", *PROCESSES, command=TRAIN))
     trained("scheduler killed", 1, model)

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import zarr
 from command import contents, run
+from test_faults import FAULTY, PROCESSES, begun, kill_in_turn, row
 from test_resume import arrays
 from zarr.storage import ObjectStore
 
@@ -513,6 +514,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 MANY = ["--classes", "3", "--confidence", "--tile", "32",
         "--integrator", "euler", "--steps", "100"]  # fmt: skip
 HUNDREDS = 380
+FEW = ["--scheduler", "threads", "--tile", "64"]
 
 
 def free_ports(count):
@@ -611,10 +613,11 @@ def s3(server, _many, tmp_path, monkeypatch):
     stores._bucket.cache_clear()
 
 
-def started(source, out, *options, program=("-m", "tiledlaf")):
+def started(source, out, *options, program=("-m", "tiledlaf"), fault=""):
     return subprocess.Popen(
         [sys.executable, *program, "label", source, out, *MANY, *options],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"FAULT": fault}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
     )  # fmt: skip
 
 
@@ -624,15 +627,16 @@ def finished(process):
     return out, err
 
 
-def ended(fault, times, out, expected):
+def ended(fault, times, out, expected, tiles=HUNDREDS):
     """Compare what is on the server with a run on a file system and print a row."""
     found = arrays(ObjectStore(obstore.store.from_url(out, client_options={"allow_http": True})))
     assert found.keys() == expected.keys()
     different = sum(int((found[path] != array).sum()) for path, array in expected.items())
     known = records.lines(Output(out, "tiledlaf").records)
     done = [tuple(r["tile"]) for r in known if r["state"] == "done"]
-    lost, again = HUNDREDS - len(set(done)), len(done) - len(set(done))
-    print(f"\n{fault} | {times} | lost {lost} | redone {again} | different pixels {different}")
+    lost, again = tiles - len(set(done)), len(done) - len(set(done))
+    # where tiles begin is noted, else what was recorded twice
+    row(fault, times, lost, max(again, len(begun()) - tiles), f"{different} pixels")
     assert (different, lost) == (0, 0)
     return again
 
@@ -651,18 +655,14 @@ def secrets_in(out, *texts):
 @pytest.mark.timeout(240)
 def test_server_processes(s3):
     source, out, expected = s3
-    texts = finished(started(source, out, "--scheduler", "processes", "--workers", "2"))
+    texts = finished(started(source, out, *PROCESSES))
     assert ended("none, S3", 0, out, expected) == 0
     assert secrets_in(out, *texts) == []
 
 
 def hasty(source, out, *options):
-    """A run that writes batches of records all the time."""
-    code = (
-        "import sys; from tiledlaf import records, cli; records.SECONDS = 0.5; "
-        "sys.argv[0] = 'tiledlaf'; cli.main()"
-    )
-    return started(source, out, *options, program=("-c", code))
+    """A run that writes batches of records all the time, and notes where tiles begin."""
+    return started(source, out, *options, program=[FAULTY], fault="hasty")
 
 
 @pytest.mark.faults
@@ -693,7 +693,7 @@ def test_server_run_is_killed(s3, monkeypatch):
 def test_server_run_is_stopped(s3, how):
     """The last batch is written on the way out."""
     source, out, expected = s3
-    process = hasty(source, out, "--scheduler", "processes", "--workers", "2")
+    process = hasty(source, out, *PROCESSES)
     end = time.monotonic() + 60
     while not records.lines(f"{out}/{RECORDS}"):
         assert process.poll() is None
@@ -703,7 +703,7 @@ def test_server_run_is_stopped(s3, how):
     _, err = process.communicate()
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[how], err
     assert 0 < len(records.lines(f"{out}/{RECORDS}")) < HUNDREDS
-    finished(started(source, out, "--scheduler", "threads"))
+    finished(hasty(source, out, "--scheduler", "threads"))
     assert ended(f"{how.name}, S3", 1, out, expected) == 0
 
 
@@ -719,45 +719,69 @@ def test_server_two_runs_at_one_time(s3):
 
 @pytest.mark.faults
 @pytest.mark.timeout(240)
-def test_server_that_fails_now_and_then(s3, server, monkeypatch):
-    """One in 20 PUTs is answered by 503."""
+def test_server_workers_are_killed(s3):
     source, out, expected = s3
+    process = hasty(source, out, *PROCESSES)
+    killed = kill_in_turn(process, 2.0, lambda: len(records.lines(f"{out}/{RECORDS}")))
+    finished(process)
+    assert killed > 1
+    assert ended("worker killed, every 2 s, S3", killed, out, expected) == 0
+    assert 0 < len(begun()) - HUNDREDS <= 2 * killed * HUNDREDS // 16  # tiles of two tasks
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("how", "options", "tiles"),
+    [("are 503", PROCESSES, HUNDREDS), ("are slow", FEW, 100), ("are cut in the middle", FEW, 100)],
+)
+def test_server_that_fails_now_and_then(s3, server, monkeypatch, how, options, tiles):
+    """At one in 20 PUTs."""
+    source, out, expected = s3
+    _Unsteady.how, _Unsteady.random = how, random.Random(0)
     _Unsteady.port, _Unsteady.failed, _Unsteady.asked = server, 0, 0
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Unsteady) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
-        finished(started(source, out, "--scheduler", "processes", "--workers", "2"))
+        finished(started(source, out, *options))
         proxy.shutdown()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server}")
     stores._bucket.cache_clear()
     assert _Unsteady.failed > 0.02 * _Unsteady.asked
-    what = f"{_Unsteady.failed} of {_Unsteady.asked} PUTs are 503, S3"
-    assert ended(what, _Unsteady.failed, out, expected) == 0
+    what = f"{_Unsteady.failed} of {_Unsteady.asked} PUTs {how}, S3"
+    assert ended(what, _Unsteady.failed, out, expected, tiles) == 0
 
 
 class _Unsteady(http.server.BaseHTTPRequestHandler):
     """Passes requests on to the server behind it, and fails at random."""
 
     protocol_version = "HTTP/1.1"
-    random, lock = random.Random(0), threading.Lock()
+    lock = threading.Lock()
 
     def _pass(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        put = self.command == "PUT"
+        put, length = self.command == "PUT", int(self.headers.get("Content-Length", 0))
         with self.lock:
             fails = put and self.random.random() < 0.05
             type(self).asked += put
             type(self).failed += fails
-        if fails:
+        cut = fails and self.how == "are cut in the middle"
+        body = self.rfile.read(length // 2 if cut else length)
+        if fails and self.how == "are 503":
             self.send_response(503)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if fails and self.how == "are slow":
+            time.sleep(0.3)
         behind = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             behind.putheader(name, value)
         behind.endheaders(body)
+        if cut:  # to both sides
+            behind.close()
+            self.close_connection = True
+            return
         answer = behind.getresponse()
         data = answer.read()
         self.send_response_only(answer.status, answer.reason)
