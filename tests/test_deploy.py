@@ -109,7 +109,7 @@ def left(folder):
 
 
 def tiles():
-    return RECORDS.read_text().count("\n") if RECORDS.exists() else 0
+    return RECORDS.read_text().count('"tile": ') if RECORDS.exists() else 0
 
 
 def held():
