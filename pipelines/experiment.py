@@ -191,16 +191,18 @@ def picture(axis: Any, pixels: Any, title: str = "", **more: Any) -> Any:
 
 
 def save(figure: Any, path: Path) -> None:
-    """A PNG of at most `LARGEST` bytes: noise is large, and is drawn with fewer dots."""
+    """A PNG of at most `LARGEST` bytes: noise is large, and is drawn with fewer colors and dots."""
     import PIL.Image
 
     for dpi in (160, 140, 120, 100, 85, 70):
         figure.savefig(path, dpi=dpi, facecolor="white")
-        with PIL.Image.open(path) as full:
-            palette = full.convert("RGB").quantize(
-                256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE
+        with PIL.Image.open(path) as drawn:
+            full = drawn.convert("RGB")
+        full.save(path, optimize=True)
+        if path.stat().st_size > LARGEST:
+            full.quantize(256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE).save(
+                path, optimize=True
             )
-        palette.save(path, optimize=True)
         if path.stat().st_size <= LARGEST:
             break
     pyplot().close(figure)

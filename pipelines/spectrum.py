@@ -230,7 +230,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         found = sorted((r["T"], r["value"]) for r in pick(rows, **wanted))
         axes[1, 2].plot(*zip(*found, strict=True), style, color=color, label=label)
     axes[1, 2].set(xlabel="T")
-    axes[1, 2].legend(loc="center left")
+    axes[1, 2].legend(loc="lower right")
     for axis in axes[1]:
         axis.set_title("wrong pixels after 20 steps")
         axis.set_yscale("symlog", linthresh=0.01, linscale=0.4)
