@@ -191,18 +191,16 @@ def picture(axis: Any, pixels: Any, title: str = "", **more: Any) -> Any:
 
 
 def save(figure: Any, path: Path) -> None:
-    """A PNG of at most `LARGEST` bytes: noise is large, and is drawn with fewer colors and dots."""
+    """A PNG of at most `LARGEST` bytes: noise is large, and is drawn with fewer dots or colors."""
     import PIL.Image
 
-    for dpi in (160, 140, 120, 100, 85, 70):
+    for dpi, few in ((160, 0), (140, 0), (120, 0), (160, 256), (120, 256), (100, 256), (85, 256)):
         figure.savefig(path, dpi=dpi, facecolor="white")
         with PIL.Image.open(path) as drawn:
             full = drawn.convert("RGB")
+        if few:
+            full = full.quantize(few, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
         full.save(path, optimize=True)
-        if path.stat().st_size > LARGEST:
-            full.quantize(256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE).save(
-                path, optimize=True
-            )
         if path.stat().st_size <= LARGEST:
             break
     pyplot().close(figure)
