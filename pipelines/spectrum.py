@@ -182,7 +182,7 @@ LONG = (
     "whose loss stays higher."
 )
 RANK = (
-    "With T the second term grows: at T = 20 rank 1 leaves some percent of the gradient out, which "
+    "With T the second term grows: at T = 20 rank 1 leaves a tenth of the gradient out, which "
     "`rank_tol` of `Spaces` and `Polynomials` notices."
 )
 

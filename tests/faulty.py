@@ -197,8 +197,13 @@ def jumping_clock():
 
 
 def impatient():
-    cluster.COMING, cluster.LOOK, cluster.DEATHS = 3, 0.5, 1
+    cluster.COMING, cluster.LOOK = 3, 0.5
     slow_writes()
+
+
+def few_deaths():
+    """Of workers on one task, which then ends the training."""
+    cluster.DEATHS = 1
 
 
 def hasty():

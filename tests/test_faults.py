@@ -579,7 +579,7 @@ def test_training_a_step_needs_too_much_memory(model, cluster, monkeypatch):
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
     _, _, where = cluster("memory_never_suffices", "--memory-limit", "900MiB")
     words = rf"scheduler {where[1]}: 2 workers died on one task \(too little memory\?\)"
-    stops("impatient", words, *where)
+    stops("few_deaths", words, *where)
     assert held() == 10
     end(start("none", *THREADS, command=TRAIN))
     trained("worker out of memory, always in one step", 2, model)

@@ -231,6 +231,7 @@ def test_remarks_on_memory(folder):
 
 
 def test_all_in_one_command(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("matplotlib", reason="matplotlib draws the figures")
     import experiment
     import paper
 

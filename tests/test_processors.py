@@ -112,6 +112,7 @@ def avx2(cache, model):
     return compute("AVX2", cache, model, **FEW)
 
 
+@pytest.mark.slow
 @KINDS
 def test_all_bits_are_the_same(kind, avx2, cache, model):
     assert len(avx2) > 50

@@ -319,6 +319,22 @@ def test_another_run_comes_while_old_labels_are_deleted(whole, monkeypatch, opti
         assert done.out.splitlines()[0] == found[0].out.splitlines()[0]
 
 
+def test_the_same_run_with_overwrite_works_already(whole, monkeypatch):
+    """Begun after this one was planned, when its lock could not be tried."""
+    assert run(*COMMAND, *FEW).code == 0
+    before = contents("out.zarr")
+    with RECORDS.open("a") as file:
+
+        def lock():
+            fcntl.flock(file, fcntl.LOCK_SH)
+
+        between(monkeypatch, Output, "start", lock)
+        found = run(*COMMAND, *FEW, "--overwrite")
+        assert found.code == 2
+        assert "another run has just begun labels/tiledlaf" in found.err
+    assert contents("out.zarr") == before
+
+
 def test_another_run_of_other_settings_comes_while_arrays_are_made(whole, monkeypatch):
     other = ["label", "image.zarr", "out.zarr", "--classes", "2", *FEW, "--confidence"]
     found = []

@@ -341,7 +341,7 @@ def test_batches_of_records_come_late(monkeypatch, tile, hours):
         written.extend(json.loads(line) for line in batch.splitlines())
 
     monkeypatch.setattr(records, "clock", clock)
-    log = records.Batches(SimpleNamespace(write=write))
+    log = records.Batches(SimpleNamespace(write=write, entries=lambda: []))
     log.mark(records.BEGUN)
     silent = 0.0
     while clock.now < hours * 3600:
@@ -356,11 +356,12 @@ def test_batches_of_records_come_late(monkeypatch, tile, hours):
     assert not status._going(None, written, 1.02 * silent + max(60, 4 * tile), True)
 
 
-def test_a_run_that_is_complete_is_not_at_work():
+def test_a_run_that_has_come_to_its_end_is_not_at_work():
     """Where no lock is seen, either."""
     run = [{"stage": "begun", "after": 0.0}, {"tile": [0], "after": 1.0}]
     assert status._going(None, run, 0.0, True)
-    assert not status._going(None, [*run, {"stage": "complete", "after": 2.0}], 0.0, True)
+    for stage in ("complete", "ended"):
+        assert not status._going(None, [*run, {"stage": stage, "after": 2.0}], 0.0, True)
 
 
 def test_two_runs_hold_their_records_together(half):

@@ -271,6 +271,25 @@ def test_overwrite(cloud, local, monkeypatch):
     same(arrays(cloud / "out.zarr"), local[0])
 
 
+def test_records_are_in_order_though_the_clock_is_set_back(cloud, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(records.clock, "time", lambda: 2e9)
+        assert label().code == 0
+    with records.appending(f"{OUT}/{RECORDS}") as log:
+        log.mark("last")
+    found = records.journal(f"{OUT}/{RECORDS}")
+    assert [line.get("stage") for line in found][-2:] == ["complete", "last"]
+
+
+def test_a_removal_that_is_cut_leaves_the_notes_of_a_group(cloud, monkeypatch):
+    assert label().code == 0
+    deleted, delete = [], stores.Bucket.delete
+    monkeypatch.setattr(stores.Bucket, "delete", lambda s, k: (deleted.append(k), delete(s, k))[1])
+    stores.at(OUT).remove("confidence")
+    assert deleted[-1] == "confidence/zarr.json"
+    assert deleted[-2].count("/") == 2
+
+
 def test_overwrite_clears_what_is_masked_out(cloud):
     assert label().code == 0
     mask = np.ones((300, 250), bool)

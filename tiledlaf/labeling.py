@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cluster, dataterm, images, levels, output, records
+from . import cluster, dataterm, images, levels, output, records, stores
 from .cluster import UNWATCHED, Pool, Watch
 from .examples import color
 from .flow import Integrator
@@ -230,9 +230,8 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
                         tell(records.LEVELS)
         out.finish(fingerprint, job.grid.tile, job.picture, job.confidence is not None)
         complete = all(map(finished, job.grid))
-        if complete:
-            tell(records.COMPLETE)
-    if complete:
+        tell(records.COMPLETE if complete else records.ENDED)
+    if complete and not stores.is_url(out.store):
         since = records.journal(out.records)[len(old) :]
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))
     return summarize(plan, known, clock.perf_counter() - started, before)

@@ -66,14 +66,14 @@ def is_store(path: str) -> bool:
 
 
 class _Objects(ObjectStore):
-    """Zarr's store of objects, with writes and errors as those of a bucket."""
+    """Zarr's store of objects to read, with errors as those of a bucket."""
 
-    def __init__(self, bucket: Bucket, *, read_only: bool = False) -> None:
-        super().__init__(bucket.objects, read_only=read_only)
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__(bucket.objects, read_only=True)
         self.bucket = bucket
 
-    def with_read_only(self, read_only: bool = False) -> _Objects:
-        return _Objects(self.bucket, read_only=read_only)
+    def with_read_only(self, read_only: bool = True) -> _Objects:
+        return _Objects(self.bucket)
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
         with self.bucket.told(key):
@@ -86,18 +86,6 @@ class _Objects(ObjectStore):
     async def exists(self, key: str) -> bool:
         with self.bucket.told(key):
             return await super().exists(key)
-
-    async def set(self, key: str, value: Any) -> None:
-        self._check_writable()
-        self.bucket.write(key, value.as_buffer_like())
-
-    async def delete(self, key: str) -> None:
-        with self.bucket.told(key):
-            await super().delete(key)
-
-    async def delete_dir(self, prefix: str) -> None:
-        with self.bucket.told(prefix):
-            await super().delete_dir(prefix)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         with self.bucket.told(prefix):
@@ -587,7 +575,9 @@ def _index(store: str, group: str) -> None:
             found = place.read(f"{node}/{name}")
             if found is not None:
                 entries[node if three else f"{node}/{name}"] = json.loads(found)
-    place.write(file, json.dumps(content, indent=2).encode())
+    data = json.dumps(content, indent=2).encode()
+    if place.read(file) != data:
+        place.write(file, data)
 
 
 def _group(store: str, path: str) -> zarr.Group | None:

@@ -173,6 +173,8 @@ class Output:
         if _same(now, notes) and (not now.get("ready") or now != before):
             return replace(self, begun=now.get("start", "")), now
         if now:
+            if records.held(self.records):  # by the same command, begun after this one was planned
+                raise ValueError(f"{self.store}: another run has just begun labels/{self.name}")
             now = {**now, "ready": False}
             ngff.write_notes(self.store, self.group, now)
         removed = 0
@@ -212,19 +214,22 @@ class Output:
             ngff.write_group(self.store, "", self.version, self.zarr_format, entries)
 
     def remove_parts(self, alone: bool) -> None:
-        """Remove parts of files that kills left, once all tiles are done.
+        """Remove parts of files that kills left, once all tiles are done; objects have none.
 
         Where another run has added records meanwhile it may be writing still, so only parts that
         nobody has touched for an hour are removed. A run that loses one all the same, of which the
         records do not know yet, writes its tile again.
         """
-        if stores.is_url(self.store):
-            return  # an object is there whole or not at all
         old = clock.time() - 3600
         before = math.inf if alone else old
         for group in (self.group, "confidence", *([] if self.into_input else [""])):
             ngff.remove_parts(self.store, group, before)
         ngff.remove_parts(self.store, "labels", old)  # a run of other labels may write there
+        place = stores.at(self.store)
+        moved = [
+            n for n in place.names() if n.startswith("confidence.") and n.endswith(stores.PART)
+        ]
+        place.remove(*moved)  # all that is ours at the root of an input
 
     def describe(self, notes: Mapping[str, Any], names: Mapping[int, str], labels: Pyramid) -> None:
         """List the labels in the store, with notes, colors and names."""

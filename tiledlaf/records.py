@@ -8,7 +8,8 @@ On a file system they are lines of one file. On an object store, where nothing c
 each batch of lines that a run adds is an object of its own.
 
 Lines with a `stage` in place of a tile say how far a run is: that it has BEGUN, now and then that
-it makes lower LEVELS, and that it is COMPLETE, with all tiles and levels.
+it makes lower LEVELS, and that it is COMPLETE, with all tiles and levels, or has ENDED with some
+of them missing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .stores import Bucket
 
 NAME, ENDING = "tiledlaf.jsonl", ".jsonl"
 FINISHED = ("done", "skipped")
-BEGUN, LEVELS, COMPLETE = "begun", "levels", "complete"
+BEGUN, LEVELS, COMPLETE, ENDED = "begun", "levels", "complete", "ended"
 # seconds between two batches, or this share of the run where that is longer: a kill costs little
 # of the work, and a long run does not make thousands of objects
 SECONDS, SHARE = 5.0, 0.01
@@ -179,8 +180,8 @@ class Appender:
 class Batches(Appender):
     """Adds records in batches, each an object: a record counts once that is there.
 
-    Names begin with the time, so they list in order. What a kill loses are those of the last
-    batch, whose tiles are then labeled again.
+    Names begin with the time, or the next number where a clock was set back, so they list in
+    order. What a kill loses are those of the last batch, whose tiles are then labeled again.
     """
 
     def __init__(self, place: Bucket) -> None:
@@ -188,6 +189,8 @@ class Batches(Appender):
         self._place = place
         self._held: list[bytes] = []
         self._count = 0
+        numbers = [key.rpartition("/")[2].partition("-")[0] for key, _, _ in place.entries()]
+        self._number = max((int(n) for n in numbers if n.isdigit()), default=0)
 
     def _write(self, line: bytes) -> None:
         self._held.append(line)
@@ -200,7 +203,8 @@ class Batches(Appender):
         if batch:
             self._count += 1
             run = self.run.replace(":", "-")
-            name = f"{round(clock.time() * 1000):013d}-{run}-{self._count}{ENDING}"
+            self._number = max(self._number + 1, round(clock.time() * 1000))
+            name = f"{self._number:013d}-{run}-{self._count}{ENDING}"
             self._place.write(name, batch)
         self._held = []
         self._last = clock.monotonic()

@@ -149,7 +149,8 @@ def _labels(found: Labels) -> list[str]:
     more = {
         "cut": ("" if tiles["left"] else "; all tiles are done, but lower levels may be missing")
         + "; the same command completes it", "failed": "; the same command tries them again",
-        "going": "" if tiles["left"] else "; lower levels are made", "complete": "",
+        "going": "" if tiles["left"] or tiles["failed"] else "; lower levels are made",
+        "complete": "",
     }  # fmt: skip
     lines = [
         f"labels/{found.name}: {found.state}{more[found.state]}",

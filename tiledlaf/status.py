@@ -251,7 +251,7 @@ def _pixels(tile: Tile) -> int:
 
 def _going(held: bool | None, run: Sequence[Record], quiet: float | None, objects: bool) -> bool:
     """Whether a run is at work, by its lock or, from where that is not seen, by its last record."""
-    if held or quiet is None or run[-1].get("stage") == records.COMPLETE:
+    if held or quiet is None or run[-1].get("stage") in (records.COMPLETE, records.ENDED):
         return bool(held)
     host = str(run[-1].get("run", "")).rpartition(":")[0]
     if held is False and host == platform.node():

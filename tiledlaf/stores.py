@@ -250,11 +250,12 @@ class Bucket:
         return 0
 
     def remove(self, *prefixes: str) -> int:
-        """Remove all objects below, metadata last; how many."""
+        """Remove all objects below, metadata last, those of a group after its arrays'; how many."""
         keys = [key for prefix in prefixes for key, _, _ in self.entries(prefix)]
         last = {key for key in keys if key.rsplit("/", 1)[-1] in METADATA}
         _each(self.delete, [key for key in keys if key not in last])
-        _each(self.delete, last)
+        for depth in sorted({key.count("/") for key in last}, reverse=True):
+            _each(self.delete, [key for key in last if key.count("/") == depth])
         return len(keys)
 
     def names(self, prefix: str = "") -> list[str]:
