@@ -97,6 +97,11 @@ def lines(store):
     return [record for record in found if "tile" in record]
 
 
+def recorded(place):
+    """Records of tiles, as a run reads them."""
+    return [line for line in records.journal(place) if "tile" in line]
+
+
 def same(found, expected):
     assert found.keys() == expected.keys()
     for path, array in expected.items():
@@ -196,7 +201,7 @@ def test_records_that_the_store_does_not_take_at_once(cloud, local, monkeypatch)
         monkeypatch.setattr(obstore, "put", busy)
         cluster.retried(Appender.mark, log, records.COMPLETE)
     assert len(refused) == 2
-    assert records.lines(f"{OUT}/{RECORDS}")[0]["tile"] == [0]
+    assert recorded(f"{OUT}/{RECORDS}")[0]["tile"] == [0]
 
 
 def test_dry_run_writes_nothing(cloud):
@@ -260,7 +265,7 @@ def test_overwrite(cloud, local, monkeypatch):
     mask[:64, :64] = False
     np.save("mask.npy", mask)
     assert label("--mask", "mask.npy").code == 0
-    old = records.lines(Output(OUT, "tiledlaf").records)
+    old = recorded(Output(OUT, "tiledlaf").records)
     assert "choose another --name or add --overwrite" in label().err
     cut_after(monkeypatch, 5, "--overwrite")
     with records.appending(f"{OUT}/{RECORDS}") as log:  # by the run before, which still ran
@@ -651,7 +656,7 @@ def ended(fault, times, out, expected, tiles=HUNDREDS):
     found = arrays(ObjectStore(obstore.store.from_url(out, client_options={"allow_http": True})))
     assert found.keys() == expected.keys()
     different = sum(int((found[path] != array).sum()) for path, array in expected.items())
-    known = records.lines(Output(out, "tiledlaf").records)
+    known = recorded(Output(out, "tiledlaf").records)
     done = [tuple(r["tile"]) for r in known if r["state"] == "done"]
     lost, again = tiles - len(set(done)), len(done) - len(set(done))
     # where tiles begin is noted, else what was recorded twice
@@ -695,7 +700,7 @@ def test_server_run_is_killed(s3, monkeypatch):
         process = hasty(source, out, "--scheduler", "threads")
         while target and process.poll() is None:
             time.sleep(0.1)
-            if len(records.lines(f"{out}/{RECORDS}")) >= target:
+            if len(recorded(f"{out}/{RECORDS}")) >= target:
                 process.send_signal(signal.SIGKILL)
                 killed += 1
                 break
@@ -714,14 +719,14 @@ def test_server_run_is_stopped(s3, how):
     source, out, expected = s3
     process = hasty(source, out, *PROCESSES)
     end = time.monotonic() + 60
-    while not records.lines(f"{out}/{RECORDS}"):
+    while not recorded(f"{out}/{RECORDS}"):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.1)
     process.send_signal(how)
     _, err = process.communicate()
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[how], err
-    assert 0 < len(records.lines(f"{out}/{RECORDS}")) < HUNDREDS
+    assert 0 < len(recorded(f"{out}/{RECORDS}")) < HUNDREDS
     finished(hasty(source, out, "--scheduler", "threads"))
     assert ended(f"{how.name}, S3", 1, out, expected) == 0
 
@@ -741,7 +746,7 @@ def test_server_two_runs_at_one_time(s3):
 def test_server_workers_are_killed(s3):
     source, out, expected = s3
     process = hasty(source, out, *PROCESSES)
-    killed = kill_in_turn(process, 2.0, lambda: len(records.lines(f"{out}/{RECORDS}")))
+    killed = kill_in_turn(process, 2.0, lambda: len(recorded(f"{out}/{RECORDS}")))
     finished(process)
     assert killed > 1
     assert ended("worker killed, every 2 s, S3", killed, out, expected) == 0

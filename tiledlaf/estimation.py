@@ -166,7 +166,7 @@ def estimate(
             "classes": entries(classes), "input": example.image.fingerprint(),
         }  # fmt: skip
         ngff.remove_parts(partial[0], "", math.inf)
-        ngff.write_notes(partial[0], "", {"weights": notes})
+        ngff.write_group(partial[0], "", "0.5", 3, {}, {"weights": notes})
         os.rename(partial[0], store)
     finally:
         for left in partial:

@@ -170,20 +170,14 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             notes["colors"] = [list(one.color or color(v)) for v, one in enumerate(plan.classes, 1)]
         if isinstance(job.term, dataterm.Prototypes):
             notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
-        now = out.notes() or {}
-        if now == (plan.before or {}) or not now.get("ready"):
-            out = out.start(
-                notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names,
-                plan.before,
-            )  # fmt: skip
-        elif any(now.get(key) != notes[key] for key in ("fingerprint", "tile")):
-            raise ValueError(f"{out.store}: another run has just begun labels/{out.name}")
-        else:
-            out = dataclasses.replace(out, begun=now.get("start", ""))
+        out = out.start(
+            notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names,
+            plan.before,
+        )  # fmt: skip
     elif plan.held.get("names") != list(plan.names.values()):
         out.describe(plan.held, plan.names, job.labels)
     old = records.journal(out.records)
-    known = records.latest(line for line in old if "tile" in line)
+    known = records.latest(old)
     if known:
         whole = checker(job)
         known = {

@@ -382,16 +382,12 @@ class Pyramid:
             return tuple(min(CHUNK, n) for n in self.shapes[level])
         return tuple(edge // f for edge, f in zip(self.tile, factor, strict=True))
 
-    def create(
-        self, store: str, version: str, zarr_format: int, notes: Mapping[str, Any] | None = None
-    ) -> None:
-        """Make the group's metadata, with this program's notes if there are any, and its arrays.
+    def create(self, store: str, version: str, zarr_format: int) -> None:
+        """Make the group's arrays, then its metadata.
 
         Arrays that are there already, as they are to be, stay with their pixels: another start of
         the same run may be at work on them.
         """
-        if notes is not None:  # first, so that the arrays are never those of somebody unknown
-            write_group(store, self.group, version, zarr_format, self.entries(version), notes)
         made = MemoryStore()
         front = (self.channels,) if self.channels else ()
         names = (["c"] if self.channels else []) + list(self.axes)
@@ -420,8 +416,7 @@ class Pyramid:
             )  # fmt: skip
         for level in range(len(self.shapes)):
             _bring(made, stores.at(store), f"{self.group}/{level}".lstrip("/"))
-        if notes is None:
-            write_group(store, self.group, version, zarr_format, self.entries(version))
+        write_group(store, self.group, version, zarr_format, self.entries(version))
         if self.group:
             _index(store, self.group)
 
@@ -471,7 +466,8 @@ def _bring(made: MemoryStore, place: Folder | Bucket, name: str) -> None:
     if any(there[key] not in (None, data) for key, data in found.items()):
         place.remove(name)
     if there != found:
-        place.update(found)
+        for key, data in found.items():
+            place.write(key, data)
 
 
 def _metadata_of(made: MemoryStore, name: str) -> dict[str, bytes]:
@@ -489,7 +485,7 @@ def write_group(
     They are written at once, as a whole: of two runs of one command that do so at one time none
     takes away what the other has added, since it adds the same.
     """
-    node = _group(store, path)
+    node, place, made = _group(store, path), stores.at(store), MemoryStore()
     attributes: dict[str, Any] = {} if node is None else node.attrs.asdict()
     if version == "0.4":
         attributes |= entries
@@ -497,13 +493,6 @@ def write_group(
         attributes["ome"] = {"version": version, **attributes.get("ome", {}), **entries}
     if notes is not None:
         attributes["tiledlaf"] = dict(notes)
-    _write_attributes(store, path, zarr_format, attributes)
-
-
-def _write_attributes(
-    store: str, path: str, zarr_format: Any, attributes: dict[str, Any]
-) -> None:  # fmt: skip
-    place, made = stores.at(store), MemoryStore()
     zarr.create_group(made, path=path, zarr_format=zarr_format, attributes=attributes)
     for key, data in _metadata_of(made, path).items():
         if place.read(key) != data:
@@ -597,16 +586,6 @@ def read_notes(store: str, group: str) -> dict[str, Any] | None:
     node = _group(store, group)
     notes = node.attrs.get("tiledlaf") if node is not None else None
     return dict(notes) if isinstance(notes, Mapping) else None
-
-
-def write_notes(store: str, group: str, notes: Mapping[str, Any]) -> None:
-    """Keep this program's notes with a group that is there."""
-    node = _group(store, group)
-    if node is not None:  # nobody has removed it meanwhile
-        attributes = node.attrs.asdict() | {"tiledlaf": dict(notes)}
-        _write_attributes(store, group, node.metadata.zarr_format, attributes)
-        if group:
-            _index(store, group)
 
 
 def has_image(store: str, group: str = "") -> bool:

@@ -65,7 +65,10 @@ class Output:
 
     def notes(self) -> dict[str, Any] | None:
         """What an earlier run of the same name wrote about itself."""
-        return ngff.read_notes(self.store, self.group) if ngff.is_store(self.store) else None
+        return self._noted(self.group)
+
+    def _noted(self, group: str) -> dict[str, Any] | None:
+        return ngff.read_notes(self.store, group) if ngff.is_store(self.store) else None
 
     def check(self, image_print: Mapping[str, Any]) -> None:
         """Refuse a store that belongs to something else.
@@ -118,20 +121,25 @@ class Output:
     ) -> Output:  # fmt: skip
         """Make the arrays. The notes say "ready" last, so that a cut start is made again.
 
-        `before` are the notes that are to be replaced. Returns the output with its records.
+        `before` are the notes that are to be replaced; where the same command has done so already,
+        its arrays are taken. Returns the output with its records.
 
         Raises
         ------
         ValueError
             If another run, which is not of the same command, begins at the same time.
         """
+        now, before = self.notes() or {}, before or {}
+        if now.get("ready") and now != before:
+            self._check_same(now, notes)
+            return replace(self, begun=now.get("start", ""))
         if confidence is not None:
             self.check_confidence()
-        out, left = self._cleared(notes, before or {})
+        out, left = self._cleared(notes, before)
         if out.begun:
             notes = {**notes, "start": out.begun}
         if not self.into_input:
-            held = (ngff.read_notes(self.store, "") if ngff.is_store(self.store) else None) or {}
+            held = self._noted("") or {}
             # the write unit of the picture is that of all later labels
             tile = {} if picture is None else {"tile": notes["tile"]}
             if held.get("tile", notes["tile"]) != notes["tile"]:
@@ -149,8 +157,10 @@ class Output:
         if picture is not None and not ngff.has_image(self.store):
             picture.create(self.store, self.version, self.zarr_format)
         if confidence is not None:
-            of = {"labels": self.name}
-            confidence.create(self.store, self.version, self.zarr_format, of)
+            # its notes first, so that its arrays are never those of somebody unknown
+            made = (self.store, "confidence", self.version, self.zarr_format)
+            ngff.write_group(*made, confidence.entries(self.version), {"labels": self.name})
+            confidence.create(self.store, self.version, self.zarr_format)
         labels.create(self.store, self.version, self.zarr_format)
         self._check_same(self.notes() or {}, notes)
         self.describe({**notes, "ready": True}, names, labels)
@@ -176,7 +186,7 @@ class Output:
             if records.held(self.records):  # by the same command, begun after this one was planned
                 raise ValueError(f"{self.store}: another run has just begun labels/{self.name}")
             now = {**now, "ready": False}
-            ngff.write_notes(self.store, self.group, now)
+            ngff.write_group(self.store, self.group, self.version, self.zarr_format, {}, now)
         removed = 0
         if held:  # first the records: none counts of what is removed in part
             removed = place.remove(f"{self.group}/0/{records.NAME}") + place.remove(*held)
@@ -255,9 +265,7 @@ class Output:
 
     def _confidence_of(self) -> str | None:
         """Name of the labels that the store's confidence is of."""
-        there = ngff.is_store(self.store)
-        notes = (ngff.read_notes(self.store, "confidence") if there else None) or {}
-        return notes.get("labels")
+        return (self._noted("confidence") or {}).get("labels")
 
 
 def _same(now: Mapping[str, Any], notes: Mapping[str, Any]) -> bool:

@@ -40,23 +40,20 @@ SECONDS, SHARE = 5.0, 0.01
 
 def read(path: Path | str) -> dict[tuple[int, ...], dict[str, Any]]:
     """The record of each tile that counts; a line cut short by a kill is as not written."""
-    return latest(lines(path))
+    return latest(journal(path))
 
 
-def latest(records: Iterable[dict[str, Any]]) -> dict[tuple[int, ...], dict[str, Any]]:
+def latest(journal: Iterable[dict[str, Any]]) -> dict[tuple[int, ...], dict[str, Any]]:
     """The record of each tile that counts: the last, but none undoes what was done."""
     found: dict[tuple[int, ...], dict[str, Any]] = {}
-    for record in records:
+    for record in journal:
+        if "tile" not in record:
+            continue
         held = found.get(tuple(record["tile"]), {})
         # two runs at one time: what one has written stays, though the other could not read it
         if record.get("state") in FINISHED or held.get("state") not in FINISHED:
             found[tuple(record["tile"])] = record
     return found
-
-
-def lines(path: Path | str) -> list[dict[str, Any]]:
-    """All records of tiles in their order."""
-    return [line for line in journal(path) if "tile" in line]
 
 
 def complete(journal: Sequence[Mapping[str, Any]]) -> bool:
@@ -188,7 +185,6 @@ class Batches(Appender):
         super().__init__()
         self._place = place
         self._held: list[bytes] = []
-        self._count = 0
         numbers = [key.rpartition("/")[2].partition("-")[0] for key, _, _ in place.entries()]
         self._number = max((int(n) for n in numbers if n.isdigit()), default=0)
 
@@ -201,10 +197,8 @@ class Batches(Appender):
         """Write what was added since the last time; what the store does not take waits for more."""
         batch = b"".join(self._held)
         if batch:
-            self._count += 1
             run = self.run.replace(":", "-")
             self._number = max(self._number + 1, round(clock.time() * 1000))
-            name = f"{self._number:013d}-{run}-{self._count}{ENDING}"
-            self._place.write(name, batch)
+            self._place.write(f"{self._number:013d}-{run}{ENDING}", batch)
         self._held = []
         self._last = clock.monotonic()

@@ -262,7 +262,7 @@ def _run(out: Output) -> list[str]:
     if notes is None:
         return ["  not of tiledlaf"]
     journal = records.journal(out.records)
-    states = [r["state"] for r in records.latest(r for r in journal if "tile" in r).values()]
+    states = [r["state"] for r in records.latest(journal).values()]
     done = states.count("done") + states.count("skipped")
     total = notes.get("tiles", 0)
     lines = []

@@ -129,11 +129,6 @@ class Folder:
                 if last:
                     raise
 
-    def update(self, parts: Mapping[str, bytes]) -> None:
-        """Write some files."""
-        for key, data in parts.items():
-            self.write(key, data)
-
     def remove(self, *prefixes: str) -> int:
         """Remove files, and folders with all below; how many.
 
