@@ -46,6 +46,14 @@ if [ -n "${HOSTS:-}" ] || [ "${SLURM_NNODES:-1}" -gt 1 ]; then
 fi
 state=$PWD/.tiledlaf-${SLURM_JOB_ID:-$$} # every host sees this folder, as it sees the image
 rm -rf "$state"                          # of a job that was killed and runs again
+end() {
+    trap '' INT TERM USR1         # who is asked twice leaves no key behind
+    kill "${scheduler:-}" || true # the workers leave with it
+    wait
+    rm -rf "$state"
+} 2>/dev/null
+trap end EXIT
+trap 'exit 143' INT TERM # while there is no command to end
 mkdir -m 700 "$state"
 [ -n "${DASK_CONFIG:-}" ] || certificates "$state/tls" "$state/tls"
 export DASK_CONFIG=${DASK_CONFIG:-$state/tls}
@@ -76,13 +84,6 @@ workers() { # setsid: Ctrl-C in a terminal is for the command alone
     fi
 }
 
-end() {
-    kill "${scheduler:-}" || true # the workers leave with it
-    wait
-    rm -rf "$state"
-} 2>/dev/null
-trap end EXIT
-
 # the scheduler ends when this script is killed, and the rest with it
 setsid setpriv --pdeathsig TERM dask scheduler --scheduler-file "$state/scheduler.json" \
     "${listen[@]}" --port 0 --dashboard-address "127.0.0.1:${DASHBOARD:-8787}" &
@@ -100,8 +101,8 @@ client=$!
     kill "$client" 2>/dev/null && echo "run.sh: no worker is left" >&2
 } &
 # a trap ends the wait, so wait again
-trap 'kill "$client"' INT TERM
-trap 'kill "$client"; again=1' USR1
+trap 'kill "$client" 2>/dev/null || true' INT TERM
+trap 'kill "$client" 2>/dev/null || true; again=1' USR1
 code=0
 wait "$client" || code=$?
 while kill -0 "$client" 2>/dev/null; do code=0 && wait "$client" || code=$?; done

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from processes import interruptible, listening, words
 from test_faults import begun, completed, done, row
 from test_resume import RECORDS, undisturbed
 from test_training import TRAIN, write
@@ -104,8 +105,13 @@ def here(whole, tmp_path, monkeypatch):
 
 def left(folder):
     """Processes of a run: those that work in its folder."""
-    found = [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(folder)]
+    found = [p for p in psutil.process_iter(["cwd", "name"]) if p.info["cwd"] == str(folder)]
     return [p for p in found if p.pid != os.getpid()]
+
+
+def asks():
+    """Whether the command itself goes on."""
+    return any("out.zarr" in line and line[1] != RUN for line in map(words, left(Path.cwd())))
 
 
 def tiles():
@@ -130,7 +136,13 @@ def check(whole, fault, before):
 
 def start(*command):
     STARTED.append(
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=interruptible,
+        )
     )
     return STARTED[-1]
 
@@ -145,8 +157,7 @@ def finish(process, code=0):
 def cut(process, how, code=143):
     """End a run that is held; what it printed."""
     process.send_signal(how)
-    until(lambda: not any("out.zarr" in p.cmdline()[1:] for p in left(Path.cwd())
-                          if p.cmdline()[1:2] != [RUN]), 30, "end of the command")  # fmt: skip
+    until(lambda: not asks(), 30, "end of the command")
     Path("hold").unlink()  # workers wait for what they compute
     return finish(process, code)
 
@@ -160,9 +171,9 @@ def resume(whole, fault, before):
 
 def addresses(folder):
     """Where the processes of a run listen."""
-    ours = [p for p in left(folder) if p.name() not in ("srun", "slurmstepd")]  # SLURM's own
-    found = [c for p in ours for c in p.net_connections()]
-    return {c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}
+    slurm = ("srun", "slurmstepd")
+    ours = [p for p in left(folder) if p.info["name"] not in slurm]
+    return {address.ip for address in listening(ours)}
 
 
 def test_one_machine_cut_and_resumed(here, whole):
@@ -201,6 +212,35 @@ def test_a_killed_script_leaves_nothing_behind(here):
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("again", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_twice(here, whole, again):
+    """While the script waits for its workers, which compute."""
+    process = start(RUN, *COMMAND)
+    before = held()
+    process.send_signal(again)
+    until(lambda: not asks(), 30, "end of the command")
+    for _ in range(3):
+        time.sleep(0.5)
+        process.send_signal(again)
+    time.sleep(1)
+    Path("hold").unlink()
+    finish(process, 143)
+    assert not left(here)
+    assert not list(here.glob(".tiledlaf-*"))  # no key stays behind
+    resume(whole, f"{again.name} to run.sh, four times", before)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_command_starts(here, how):
+    process = start(RUN, *COMMAND)
+    until(lambda: any(here.glob(".tiledlaf-*")), 10, "a start")
+    process.send_signal(how)
+    process.send_signal(how)
+    finish(process, 143)
+    assert not left(here)
+    assert not Path("out.zarr").exists()
+
+
 def test_no_worker_ends_the_run(here, monkeypatch):
     monkeypatch.setenv("MEMORY", "nonsense")
     assert "no worker is left" in finish(start(RUN, *COMMAND), 143)
@@ -214,14 +254,14 @@ def test_without_the_certificate_a_client_is_refused(here, monkeypatch, whole):
     address = json.loads((state / "scheduler.json").read_text())["address"]
     assert address.startswith("tls://127.0.0.1:")
     subprocess.run([RUN, "certificates", "other"], check=True)
-    for folder, url, words in [
+    for folder, url, says in [
         (here / "other", address, "TLS certificate does not match"),
         (here, address, "check your TLS configuration"),
         (here, address.replace("tls", "tcp"), "no answer"),
     ]:
         monkeypatch.setenv("DASK_CONFIG", str(folder))
         another = ["tiledlaf", *LABEL[:2], "another.zarr", "--classes=3", f"--scheduler={url}"]
-        assert re.fullmatch(f"tiledlaf: error: .*{words}.*\\n", finish(start(*another), 2))
+        assert re.fullmatch(f"tiledlaf: error: .*{says}.*\\n", finish(start(*another), 2))
     monkeypatch.setenv("DASK_CONFIG", str(here / "other"))  # of one's own, for all parts
     cut(process, signal.SIGTERM)
     resume(whole, "SIGTERM to run.sh, with certificates of one's own", before)

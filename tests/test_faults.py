@@ -25,6 +25,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import processes
 import psutil
 import pytest
 import test_training
@@ -129,15 +130,9 @@ class Starts:
             assert not known.intersection(lines[since:])
 
 
-def workers(process):
-    """Worker processes of a command."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [p for p in children if any("spawn_main" in word for word in p.cmdline())]
-
-
 def kill(process):
     """Kill it, and see that none of its workers goes on alone."""
-    children = psutil.Process(process.pid).children(recursive=True)
+    children = processes.below(process.pid)
     process.kill()
     process.communicate()
     assert not psutil.wait_procs(children, timeout=60)[1]
@@ -174,13 +169,8 @@ def kill_in_turn(process, period, progress, least=1):
         time.sleep(0.05)
         if time.monotonic() < last + period or progress() < before + least:
             continue
-        try:
-            found = workers(process)
-        except psutil.NoSuchProcess:
-            break
-        for worker in found[killed % 2 : killed % 2 + 1]:
-            worker.send_signal(signal.SIGKILL)
-            killed += 1
+        for worker in processes.workers(process.pid)[killed % 2 : killed % 2 + 1]:
+            killed += processes.kill(worker)
         last, before = time.monotonic(), progress()
     return killed
 
@@ -259,10 +249,9 @@ def cluster():
         return scheduler, worker, ["--scheduler", address]
 
     yield open_
-    left = [p for one in started if one.poll() is None
-            for p in (*psutil.Process(one.pid).children(recursive=True), one)]  # fmt: skip
+    left = [p for one in started if one.poll() is None for p in (*processes.below(one.pid), one)]
     for process in left:
-        process.kill()
+        processes.kill(process)
     for one in started:
         one.wait()
 

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import zarr
 from command import contents, run
+from processes import below, interruptible
 
 from tiledlaf import dataterm, label, levels, ngff, stores
 from tiledlaf.output import Output
@@ -122,13 +123,12 @@ def test_signals(whole, how, code, scheduler):
         [sys.executable, "-m", "tiledlaf", *COMMAND, *MANY, "--workers", "2",
          "--scheduler", scheduler],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        # whoever runs the tests in the background ignores it, and so would the process
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=interruptible,
     )  # fmt: skip
     try:
         while len(records()) < 5 and process.poll() is None:
             time.sleep(0.005)
-        workers = psutil.Process(process.pid).children(recursive=True)
+        workers = below(process.pid)
         assert (len(workers) >= 2) == (scheduler == "processes")
         # the terminal sends Ctrl-C to all processes, kill to one
         (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)

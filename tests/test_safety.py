@@ -12,6 +12,7 @@ import psutil
 import pytest
 import zarr
 from command import contents, run
+from processes import below, listening
 
 from tiledlaf import cluster, evaluate, job, label, model, ngff, train
 from tiledlaf.redaction import check, redacted
@@ -46,28 +47,26 @@ def refused(arguments, words):
 # Sockets
 
 
-def listening():
-    """Addresses on which this process and those that it started accept connections."""
-    own = psutil.Process()
-    connections = [c for p in (own, *own.children(recursive=True)) for c in p.net_connections()]
-    return {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+def addresses():
+    """Where this process and those that it started accept connections."""
+    return {address.ip for address in listening((psutil.Process(), *below()))}
 
 
 def test_a_cluster_is_on_loopback_only():
-    before = listening()
+    before = addresses()
     assert before <= {"127.0.0.1", "::1"}
     with cluster.dask(2) as pool:
         outcomes = list(pool.run(max, 0, [1, 2]))
-        found = listening()
+        found = addresses()
     assert [outcome[1] for outcome in outcomes]
     assert found
     assert found <= {"127.0.0.1", "::1"}
 
 
 def test_threads_listen_nowhere():
-    before = listening()
+    before = addresses()
     with cluster.threads(2):
-        assert listening() == before
+        assert addresses() == before
 
 
 # Pickles

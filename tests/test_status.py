@@ -21,6 +21,7 @@ import pytest
 import zarr
 from command import contents, run
 from distributed import LocalCluster
+from processes import below, listening
 
 from tiledlaf import cluster, levels, model, picture, records, status
 
@@ -607,11 +608,9 @@ def test_dashboard_on_loopback(image):
     page = urllib.request.urlopen(link[1], timeout=30).read().decode()
     assert "bokeh" in page
     assert "needs bokeh" not in page
-    of_run = [psutil.Process(process.pid)]
-    of_run += of_run[0].children(recursive=True)
-    listening = [c.laddr for p in of_run for c in p.net_connections() if c.status == "LISTEN"]
-    assert int(link[2]) in {a.port for a in listening}
-    assert {a.ip for a in listening} == {"127.0.0.1"}
+    addresses = listening((psutil.Process(process.pid), *below(process.pid)))
+    assert int(link[2]) in {address.port for address in addresses}
+    assert {address.ip for address in addresses} == {"127.0.0.1"}
     process.terminate()
     assert process.communicate(timeout=60)[0] == ""
     assert process.returncode == 143

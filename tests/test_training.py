@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import tifffile
 import zarr
 from command import contents, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from processes import workers
 from voronoi import lines
 
 from tiledlaf import (
@@ -142,9 +142,9 @@ def test_unseen_lines(here):
 # The same model, bit for bit
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
-def test_any_number_of_workers(whole, workers):
-    trained("--workers", workers)
+@pytest.mark.parametrize("number", ["1", "3"])
+def test_any_number_of_workers(whole, number):
+    trained("--workers", number)
     same("model", whole)
 
 
@@ -154,22 +154,17 @@ def test_processes(whole):
     recipe = training.Recipe(prototypes=5, steps=30)
     killed = []
     with cluster.dask(2) as pool:
-        workers = [p for p in psutil.Process().children(recursive=True) if _works(p)]
+        worker = workers()[0]
 
         def kill(record):
             if record.get("step") == 12:
-                killed.append(workers[0].pid)
-                workers[0].kill()
+                killed.append(worker.pid)
+                worker.kill()
 
         training.train(data, recipe, pool, "model", progress=kill)
-        assert not workers[0].is_running()
+        assert not worker.is_running()
     assert len(killed) == 1
     same("model", whole)
-
-
-def _works(process):
-    """Whether a child process is a worker: the others watch over resources."""
-    return any("spawn_main" in word for word in process.cmdline())
 
 
 def test_the_command_with_processes(whole):
