@@ -1,10 +1,14 @@
 """What tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from threadpoolctl import threadpool_limits
+
+# what a shell starts in the background ignores Ctrl-C, and so would the commands of tests
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

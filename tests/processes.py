@@ -1,13 +1,6 @@
 """Processes that a test started: each may end between two looks at it."""
 
-import signal
-
 import psutil
-
-
-def interruptible():
-    """In a process that starts: in the background tests ignore Ctrl-C, and so would it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def words(process):

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from processes import interruptible, listening, words
+from processes import listening, words
 from test_faults import begun, completed, done, row
 from test_resume import RECORDS, undisturbed
 from test_training import TRAIN, write
@@ -136,13 +136,7 @@ def check(whole, fault, before):
 
 def start(*command):
     STARTED.append(
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=interruptible,
-        )
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     )
     return STARTED[-1]
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import zarr
 from command import contents, run
-from processes import below, interruptible
+from processes import below
 
 from tiledlaf import dataterm, label, levels, ngff, stores
 from tiledlaf.output import Output
@@ -123,7 +123,6 @@ def test_signals(whole, how, code, scheduler):
         [sys.executable, "-m", "tiledlaf", *COMMAND, *MANY, "--workers", "2",
          "--scheduler", scheduler],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=interruptible,
     )  # fmt: skip
     try:
         while len(records()) < 5 and process.poll() is None:

@@ -23,7 +23,6 @@ import numpy as np
 import pytest
 import zarr
 from command import contents, run
-from processes import interruptible
 from test_faults import FAULTY, PROCESSES, begun, kill_in_turn, row
 from test_resume import arrays
 from zarr.storage import ObjectStore
@@ -642,7 +641,7 @@ def started(source, out, *options, program=("-m", "tiledlaf"), fault=""):
     return subprocess.Popen(
         [sys.executable, *program, "label", source, out, *MANY, *options],
         env=os.environ | {"FAULT": fault}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True, preexec_fn=interruptible,
+        text=True, start_new_session=True,
     )  # fmt: skip
 
 
