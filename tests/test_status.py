@@ -310,16 +310,42 @@ def test_runs_of_other_hosts_are_judged_by_their_silence(half, host, age, longes
     assert read(code=0 if state == "going" else 1)["state"] == state
 
 
-def test_a_file_system_without_locks(half, monkeypatch):
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system that has none."""
+
     def flock(*_):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(records.fcntl, "flock", flock)
+
+
+def test_a_file_system_without_locks(half, no_locks):
     for record in half:
         record["time"] = time.time()
     write(half)
     with records.appending(RECORDS):
         assert read()["state"] == "going"
+
+
+def fail_after(error, *stages):
+    with records.appending(RECORDS) as log:
+        for stage in stages:
+            log.mark(stage)
+            assert read()["state"] == "going"
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_run_that_ends_early_says_so(half, no_locks, error):
+    write(half)
+    with pytest.raises(error):
+        fail_after(error, records.BEGUN)
+    assert read(code=1)["state"] == "cut"
+    before = RECORDS.read_bytes()
+    with pytest.raises(error):
+        fail_after(error)
+    assert RECORDS.read_bytes() == before  # nor was anything begun
 
 
 class Clock:

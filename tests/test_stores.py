@@ -726,6 +726,7 @@ def test_server_run_is_stopped(s3, how):
     process.send_signal(how)
     _, err = process.communicate()
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[how], err
+    assert status.read(out).labels[0].state == status.CUT  # seen at once
     assert 0 < len(recorded(f"{out}/{RECORDS}")) < HUNDREDS
     finished(hasty(source, out, "--scheduler", "threads"))
     assert ended(f"{how.name}, S3", 1, out, expected) == 0

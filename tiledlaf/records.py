@@ -97,11 +97,8 @@ def appending(path: Path | str) -> Iterator[Appender]:
     if isinstance(path, str):
         place = stores.at(path)
         assert isinstance(place, Bucket)
-        batches = Batches(place)
-        try:
-            yield batches
-        finally:
-            batches.flush()
+        with _ending(Batches(place)) as log:
+            yield log
         return
     cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
     # unbuffered, a record is one write at the file's end: two runs at one time tear no line. Over
@@ -109,7 +106,21 @@ def appending(path: Path | str) -> Iterator[Appender]:
     with path.open("a+b", buffering=0) as file:
         with contextlib.suppress(OSError):  # not every file system has locks
             fcntl.flock(file, fcntl.LOCK_SH)
-        yield Appender(file.fileno(), cut)
+        with _ending(Appender(file.fileno(), cut)) as log:
+            yield log
+
+
+@contextmanager
+def _ending(log: Appender) -> Iterator[Appender]:
+    """Have a run that an error or a signal ends say so: who looks from elsewhere sees no lock."""
+    try:
+        yield log
+    except BaseException:
+        with contextlib.suppress(OSError):  # what ended the run says more
+            if log.begun:
+                log.mark(ENDED)
+        raise
+    log.flush()
 
 
 def held(path: Path | str) -> bool | None:
@@ -135,10 +146,15 @@ class Appender:
     Each gets `run`, HOST:WORD, the same for all of this run; `time`, in seconds since 1970 by the
     clock on the wall; and `after`, in seconds since the run began, which no change of that clock
     reaches.
+
+    Attributes
+    ----------
+    begun : whether anything was added
     """
 
     def __init__(self, file: int = -1, cut: bool = False) -> None:
         self.run = f"{platform.node()}:{uuid.uuid4().hex[:8]}"
+        self.begun = False
         self._file, self._cut = file, cut
         self._began = self._last = clock.monotonic()
 
@@ -165,6 +181,7 @@ class Appender:
             "time": round(clock.time(), 3),
             "after": round(clock.monotonic() - self._began, 3),
         }
+        self.begun = True
         self._write((json.dumps({**record, **stamp}) + "\n").encode())
 
     def _write(self, line: bytes) -> None:
