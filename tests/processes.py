@@ -11,12 +11,18 @@ def words(process):
         return []
 
 
-def below(pid=None):
-    """All that a process started, this one if none is named; none where it has ended."""
+def tree(pid=None):
+    """A process, this one if none is named, and all that it started; none where it has ended."""
     try:
-        return psutil.Process(pid).children(recursive=True)
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def below(pid=None):
+    """All that a process started, this one if none is named."""
+    return tree(pid)[1:]
 
 
 def workers(pid=None):

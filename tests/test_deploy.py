@@ -148,12 +148,17 @@ def finish(process, code=0):
     return out
 
 
-def cut(process, how, code=143):
-    """End a run that is held; what it printed."""
+def cut(process, how, more=0):
+    """End a run that is held, with more signals while workers compute; what it printed."""
     process.send_signal(how)
     until(lambda: not asks(), 30, "end of the command")
+    for _ in range(more):
+        time.sleep(0.5)
+        process.send_signal(how)
+    if more:
+        time.sleep(1)  # for what the last would end
     Path("hold").unlink()  # workers wait for what they compute
-    return finish(process, code)
+    return finish(process, 143)
 
 
 def resume(whole, fault, before):
@@ -206,22 +211,15 @@ def test_a_killed_script_leaves_nothing_behind(here):
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("again", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_comes_twice(here, whole, again):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_again(here, whole, how):
     """While the script waits for its workers, which compute."""
     process = start(RUN, *COMMAND)
     before = held()
-    process.send_signal(again)
-    until(lambda: not asks(), 30, "end of the command")
-    for _ in range(3):
-        time.sleep(0.5)
-        process.send_signal(again)
-    time.sleep(1)
-    Path("hold").unlink()
-    finish(process, 143)
+    cut(process, how, more=3)
     assert not left(here)
     assert not list(here.glob(".tiledlaf-*"))  # no key stays behind
-    resume(whole, f"{again.name} to run.sh, four times", before)
+    resume(whole, f"{how.name} to run.sh, four times", before)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

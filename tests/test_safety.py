@@ -8,11 +8,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import zarr
 from command import contents, run
-from processes import below, listening
+from processes import listening, tree
 
 from tiledlaf import cluster, evaluate, job, label, model, ngff, train
 from tiledlaf.redaction import check, redacted
@@ -49,7 +48,7 @@ def refused(arguments, words):
 
 def addresses():
     """Where this process and those that it started accept connections."""
-    return {address.ip for address in listening((psutil.Process(), *below()))}
+    return {address.ip for address in listening(tree())}
 
 
 def test_a_cluster_is_on_loopback_only():

@@ -16,12 +16,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
-import psutil
 import pytest
 import zarr
 from command import contents, run
 from distributed import LocalCluster
-from processes import below, listening
+from processes import listening, tree
 
 from tiledlaf import cluster, levels, model, picture, records, status
 
@@ -634,7 +633,7 @@ def test_dashboard_on_loopback(image):
     page = urllib.request.urlopen(link[1], timeout=30).read().decode()
     assert "bokeh" in page
     assert "needs bokeh" not in page
-    addresses = listening((psutil.Process(process.pid), *below(process.pid)))
+    addresses = listening(tree(process.pid))
     assert int(link[2]) in {address.port for address in addresses}
     assert {address.ip for address in addresses} == {"127.0.0.1"}
     process.terminate()
