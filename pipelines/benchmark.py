@@ -173,14 +173,20 @@ def machine() -> dict[str, Any]:
     model = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines()
-                 if line.startswith("model name")]  # fmt: skip
+        names = [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return {
-        "processor": model, "cores": os.cpu_count(), "system": platform.platform(),
-        "python": platform.python_version(), "numpy": np.__version__,
+        "processor": model,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
         "tiledlaf": tiledlaf.__version__,
-    }  # fmt: skip
+    }
 
 
 # pairs
@@ -233,8 +239,10 @@ def kernels(effort: Effort, found: dict[str, float]) -> Iterator[Row]:
     """Shares of the machine's bounds."""
     rings = stencil.parse("rings:3,7", 2)
     for name, offsets, labels in (
-        *(("3x3", BOX, n) for n in FAST), ("rings", rings, 2), ("rings", rings, 8),
-    ):  # fmt: skip
+        *(("3x3", BOX, n) for n in FAST),
+        ("rings", rings, 2),
+        ("rings", rings, 8),
+    ):
         given = problem(labels, effort.edge, offsets)
         small = problem(labels, effort.edge // 4, offsets)
         for one in (given, small):
@@ -243,12 +251,24 @@ def kernels(effort: Effort, found: dict[str, float]) -> Iterator[Row]:
         seconds = best(partial(classify, *given, offsets), effort.rounds)
         rate, bound = pixels / seconds, bound_of_flow(labels, len(offsets), found)
         goal = 0.4 if name == "3x3" else None
-        yield Row(f"forward, {text}: share of L1's bound", "Mpx/s", rate / 1e6, bound / 1e6,
-                  rate / bound, goal)  # fmt: skip
+        yield Row(
+            f"forward, {text}: share of L1's bound",
+            "Mpx/s",
+            rate / 1e6,
+            bound / 1e6,
+            rate / bound,
+            goal,
+        )
         little = best(partial(classify, *small, offsets), 4 * effort.rounds)
         other = pixels / 16 / little
-        yield Row(f"forward, {text}: {effort.edge} against {effort.edge // 4} pixels wide", "Mpx/s",
-                  rate / 1e6, other / 1e6, rate / other, 0.5)  # fmt: skip
+        yield Row(
+            f"forward, {text}: {effort.edge} against {effort.edge // 4} pixels wide",
+            "Mpx/s",
+            rate / 1e6,
+            other / 1e6,
+            rate / other,
+            0.5,
+        )
     given = problem(8, effort.edge)
 
     def both() -> None:
@@ -301,12 +321,23 @@ def prediction(effort: Effort, found: dict[str, float]) -> Iterator[Row]:
     seconds, theirs, ratio = alternate(ours, other, effort.rounds)
     pixels = edge**2 / 1e6
     name = "predictor and flow, 25 neighbors, 50 features"
-    yield Row(f"{name}: NumPy with BLAS for the weights", "s/Mpx", seconds / pixels,
-              theirs / pixels, ratio)  # fmt: skip
+    yield Row(
+        f"{name}: NumPy with BLAS for the weights",
+        "s/Mpx",
+        seconds / pixels,
+        theirs / pixels,
+        ratio,
+    )
     vectors = 100 * 50 + 100 * 25
     bound = vectors / 16 * edge**2 / found["multiply-add, Gvector/s"] / 1e9
-    yield Row(f"{name}: share of the multiply-adds' bound", "s/Mpx", seconds / pixels,
-              bound / pixels, bound / seconds, 0.5)  # fmt: skip
+    yield Row(
+        f"{name}: share of the multiply-adds' bound",
+        "s/Mpx",
+        seconds / pixels,
+        bound / pixels,
+        bound / seconds,
+        0.5,
+    )
 
 
 # peers
@@ -378,8 +409,14 @@ def gradient(effort: Effort) -> Iterator[Row]:
         yield Row(f"gradient, J = 10: PyTorch, {text}", "ms", 1e3 * ours, 1e3 * other, ratio, goal)
     times = min(effort.rounds, 3)
     mine, theirs = (memory(who, effort.gradient, times) for who in ("ours", "pytorch"))
-    yield Row("gradient, J = 10: peak memory, PyTorch, Krylov", "MiB", mine, theirs,
-              theirs / max(mine, 1), 20)  # fmt: skip
+    yield Row(
+        "gradient, J = 10: peak memory, PyTorch, Krylov",
+        "MiB",
+        mine,
+        theirs,
+        theirs / max(mine, 1),
+        20,
+    )
 
 
 def memory(who: str, edge: int, times: int) -> float:
@@ -454,9 +491,13 @@ def slide(path: Path, edge: int) -> None:
     noisy = 128 + 40 * smooth / smooth.std() + rng.normal(0, 12, smooth.shape)
     block = np.clip(noisy, 0, 255).astype(np.uint8)
     array = zarr.create_array(
-        path, shape=(edge, edge), shards=(block_edge,) * 2, chunks=(min(edge, 512),) * 2,
-        dtype="uint8", dimension_names=("y", "x"),
-    )  # fmt: skip
+        path,
+        shape=(edge, edge),
+        shards=(block_edge,) * 2,
+        chunks=(min(edge, 512),) * 2,
+        dtype="uint8",
+        dimension_names=("y", "x"),
+    )
     for y in range(0, edge, block_edge):
         for x in range(0, edge, block_edge):
             array[y : y + block_edge, x : x + block_edge] = block[
@@ -494,15 +535,24 @@ class Labeling:
 
 
 def labeled(
-    source: Path, output: Path, classes: int, workers: int, tile: int | None = None,
+    source: Path,
+    output: Path,
+    classes: int,
+    workers: int,
+    tile: int | None = None,
     copy_image: bool = True,
-) -> Labeling:  # fmt: skip
+) -> Labeling:
     """Label a slide."""
-    plan = labeling.settle(make_plan(
-        images.open_image(str(source)), str(output), term=dataterm.Clusters(classes),
-        settings=options.make_settings("3x3", 2, 1.0, TIME, None, "cpu"), tile=tile,
-        copy_image=copy_image,
-    ))  # fmt: skip
+    plan = labeling.settle(
+        make_plan(
+            images.open_image(str(source)),
+            str(output),
+            term=dataterm.Clusters(classes),
+            settings=options.make_settings("3x3", 2, 1.0, TIME, None, "cpu"),
+            tile=tile,
+            copy_image=copy_image,
+        )
+    )
     tiles = [t.index for t in plan.job.grid]
     some = tiles[:: max(1, len(tiles) // 6)][:6]
     alone: list[float] = []
@@ -534,8 +584,14 @@ def whole(effort: Effort) -> Iterator[Row]:
             ):
                 yield Row(f"{what} {text}", "s", two.run, bound / 2, bound / 2 / two.run, goal)
         one = labeled(source, folder / "one.zarr", 8, 1)
-        yield Row(f"labeling {effort.slide}², J = 8: two workers against one", "s", two.run,
-                  one.run, one.run / two.run, 1.9)  # fmt: skip
+        yield Row(
+            f"labeling {effort.slide}², J = 8: two workers against one",
+            "s",
+            two.run,
+            one.run,
+            one.run / two.run,
+            1.9,
+        )
         small = folder / "small.zarr"
         slide(small, effort.tiles)
         yield tiles(small, folder, effort)
@@ -571,16 +627,33 @@ def tiles(source: Path, folder: Path, effort: Effort) -> Row:
         found.to_zarr(str(folder / "dask.zarr"), overwrite=True)
         theirs = clock.perf_counter() - start
     mine, other = ((t - ours.kernels) / ours.tiles for t in (ours.run, theirs))
-    return Row("a tile beside its kernels: dask's map_overlap", "ms", 1e3 * mine, 1e3 * other,
-               other / mine, 5)  # fmt: skip
+    return Row(
+        "a tile beside its kernels: dask's map_overlap",
+        "ms",
+        1e3 * mine,
+        1e3 * other,
+        other / mine,
+        5,
+    )
 
 
 def started() -> Row:
     """Until a warm command line has labeled a small image."""
     with tempfile.TemporaryDirectory() as name:
         np.save(Path(name) / "image.npy", np.arange(4096, dtype=np.uint8).reshape(64, 64))
-        command = [sys.executable, "-m", "tiledlaf", "label", "image.npy", "out.zarr",
-                   "--classes", "2", "--workers", "1", "--overwrite"]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "tiledlaf",
+            "label",
+            "image.npy",
+            "out.zarr",
+            "--classes",
+            "2",
+            "--workers",
+            "1",
+            "--overwrite",
+        ]
 
         def call() -> None:
             subprocess.run(command, cwd=name, check=True, capture_output=True)
@@ -599,8 +672,11 @@ def learning(effort: Effort) -> Iterator[Row]:
         for n in range(4):
             truth = (rng.random((edge, edge)) < 0.3).astype(np.uint8)
             p = np.clip(truth + rng.normal(0, 0.4, truth.shape), 0.02, 0.98).astype(np.float32)
-            stored = {"image": (255 * p).astype(np.uint8), "labels": truth,
-                      "p": np.stack([1 - p, p])}  # fmt: skip
+            stored = {
+                "image": (255 * p).astype(np.uint8),
+                "labels": truth,
+                "p": np.stack([1 - p, p]),
+            }
             for key, value in stored.items():
                 paths[key].append(f"{name}/{key}{n}.npy")
                 np.save(paths[key][-1], value)

@@ -78,14 +78,20 @@ def compare(
             if against == "extrapolated":
                 cosines[name] = cosine
             sigma = found.singular_values
-            rows.append({
-                "T": time, "way": name, "rank": found.rank, "reference": against,
-                ">= 0.9 %": float(100 * (cosine >= 0.9).mean()),
-                ">= 0.999 %": float(100 * (cosine >= 0.999).mean()),
-                "least": float(cosine.min()), "relative error": ways.distance(found.tangent, other),
-                "second singular value": float(sigma[1] / sigma[0]),
-                **where(picture, cosine, norms),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "T": time,
+                    "way": name,
+                    "rank": found.rank,
+                    "reference": against,
+                    ">= 0.9 %": float(100 * (cosine >= 0.9).mean()),
+                    ">= 0.999 %": float(100 * (cosine >= 0.999).mean()),
+                    "least": float(cosine.min()),
+                    "relative error": ways.distance(found.tangent, other),
+                    "second singular value": float(sigma[1] / sigma[0]),
+                    **where(picture, cosine, norms),
+                }
+            )
     return Directions(picture, cosines, norms), rows
 
 
@@ -138,53 +144,87 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
     """Shares over all images of a scenario."""
 
     def share(scenario: str, time: float, way: str, column: str, reference: str) -> float:
-        return float(np.mean([
-            r[column] for r in rows if (r["scenario"], r["T"], r["way"], r["reference"])
-            == (scenario, time, way, reference)
-        ]))  # fmt: skip
+        return float(
+            np.mean(
+                [
+                    r[column]
+                    for r in rows
+                    if (r["scenario"], r["T"], r["way"], r["reference"])
+                    == (scenario, time, way, reference)
+                ]
+            )
+        )
 
     found = []
     for scenario in ("lines", "cells"):
         for time in (5.0, 10.0):
             for way, column, least in (
-                (PAPER, ">= 0.9 %", 99.0), ("fixed coefficients, rank 1", ">= 0.9 %", 99.0),
+                (PAPER, ">= 0.9 %", 99.0),
+                ("fixed coefficients, rank 1", ">= 0.9 %", 99.0),
                 ("two spaces, m = 10, rank chosen", ">= 0.999 %", 100.0),
                 (OURS, ">= 0.999 %", 100.0),
-            ):  # fmt: skip
+            ):
                 here = share(scenario, time, way, column, "extrapolated")
-                ranks = sorted({r["rank"] for r in rows if (r["scenario"], r["T"], r["way"])
-                                == (scenario, time, way)})  # fmt: skip
+                ranks = sorted(
+                    {
+                        r["rank"]
+                        for r in rows
+                        if (r["scenario"], r["T"], r["way"]) == (scenario, time, way)
+                    }
+                )
                 is_paper = column == ">= 0.9 %"
-                found.append(Claim(
-                    f"{scenario}, T = {time:g}, {way.replace('chosen', f'chosen ({ranks[-1]})')}: "
-                    f"pixels with a cosine {column.removesuffix(' %')}",
-                    "more than 99 %" if is_paper else "(our aim: every pixel)" if time == 5 else "",
-                    f"{here:.3f} %",
-                    bool(here > least) if is_paper else bool(here >= least) if time == 5 else None,
-                    LONG if is_paper and here <= least else "",
-                ))  # fmt: skip
-        below = [r for r in rows if (r["scenario"], r["way"], r["reference"])
-                 == (scenario, PAPER, "extrapolated")]  # fmt: skip
+                found.append(
+                    Claim(
+                        f"{scenario}, T = {time:g}, "
+                        f"{way.replace('chosen', f'chosen ({ranks[-1]})')}: "
+                        f"pixels with a cosine {column.removesuffix(' %')}",
+                        "more than 99 %"
+                        if is_paper
+                        else "(our aim: every pixel)"
+                        if time == 5
+                        else "",
+                        f"{here:.3f} %",
+                        bool(here > least)
+                        if is_paper
+                        else bool(here >= least)
+                        if time == 5
+                        else None,
+                        LONG if is_paper and here <= least else "",
+                    )
+                )
+        below = [
+            r
+            for r in rows
+            if (r["scenario"], r["way"], r["reference"]) == (scenario, PAPER, "extrapolated")
+        ]
         for time in (5.0, 10.0):
             energy = np.mean([r["energy < 0.9 %"] for r in below if r["T"] == time])
             norms = [r["norm < 0.9, of the median"] for r in below if r["T"] == time]
             away = [r["pixels from an edge < 0.9"] for r in below if r["T"] == time]
             left = [(n, a) for n, a in zip(norms, away, strict=True) if n != ""]
             small, far = np.median(left, axis=0) if left else (0, 0)
-            found.append(Claim(
-                f"{scenario}, T = {time:g}, rank 1: what the pixels under 0.9 carry of the squared "
-                "gradient; their norm, of the median; pixels from an edge of the truth", "",
-                f"{energy:.2g} %; " + (f"{small:.2g}; {far:.1f}" if left else "there are none"),
-                None,
-            ))  # fmt: skip
+            found.append(
+                Claim(
+                    f"{scenario}, T = {time:g}, rank 1: what the pixels under 0.9 carry of the "
+                    "squared gradient; their norm, of the median; pixels from an edge of the truth",
+                    "",
+                    f"{energy:.2g} %; " + (f"{small:.2g}; {far:.1f}" if left else "there are none"),
+                    None,
+                )
+            )
         for way, name in ((OURS, "the gradient of chosen rank"), (EXACT, "the exact gradient")):
             plain = share(scenario, 5.0, way, ">= 0.999 %", "plain")
             true = share(scenario, 5.0, way, ">= 0.999 %", "extrapolated")
-            found.append(Claim(
-                f"{scenario}, T = 5: pixels where {name} has a cosine >= 0.999 with the plain fine "
-                "Euler scheme, and with the extrapolated one", "",
-                f"{plain:.2f} % and {true:.2f} %", None, REFERENCE if plain < 99.995 else "",
-            ))  # fmt: skip
+            found.append(
+                Claim(
+                    f"{scenario}, T = 5: pixels where {name} has a cosine >= 0.999 with the plain "
+                    "fine Euler scheme, and with the extrapolated one",
+                    "",
+                    f"{plain:.2f} % and {true:.2f} %",
+                    None,
+                    REFERENCE if plain < 99.995 else "",
+                )
+            )
     return found
 
 
@@ -203,24 +243,35 @@ def draw(shown: dict[float, Directions], path: Path) -> None:
     figure, axes = experiment.panels(
         len(shown), 5, 1.75, 1.9, gridspec_kw={"width_ratios": (1, 1.2, 1, 1.2, 1.3)}
     )
-    lines = dict(zip(WAYS, (
-        ("#d55e00", "-", 2.4), ("#e69f00", "-", 3.6), ("#0072b2", "-", 1.2),
-        ("#56b4e9", "-", 1.8), ("black", ":", 1),
-    ), strict=True))  # fmt: skip
+    lines = dict(
+        zip(
+            WAYS,
+            (
+                ("#d55e00", "-", 2.4),
+                ("#e69f00", "-", 3.6),
+                ("#0072b2", "-", 1.2),
+                ("#56b4e9", "-", 1.8),
+                ("black", ":", 1),
+            ),
+            strict=True,
+        )
+    )
     for line, (time, found) in zip(axes, shown.items(), strict=True):
         experiment.picture(line[0], found.picture.shown(), "input")
         line[0].set_ylabel(f"T = {time:g}")
         norms = np.log10(np.maximum(found.norms, 1e-12) / found.norms.max())
-        bar = experiment.picture(line[1], norms, "norm of the gradient", cmap="magma",
-                                 vmin=-3, vmax=0)  # fmt: skip
+        bar = experiment.picture(
+            line[1], norms, "norm of the gradient", cmap="magma", vmin=-3, vmax=0
+        )
         figure.colorbar(bar, ax=line[1], fraction=0.046, label="log10, of the largest")
         for axis, name, title in (
             (line[2], PAPER, "two spaces, rank 1\n(red: under 0.9)"),
             (line[3], OURS, "fixed coefficients,\nrank chosen"),
         ):
             cosine = found.cosines[name]
-            bar = experiment.picture(axis, np.log10(np.maximum(1 - cosine, 1e-9)), title,
-                                     cmap="viridis", vmin=-9, vmax=0)  # fmt: skip
+            bar = experiment.picture(
+                axis, np.log10(np.maximum(1 - cosine, 1e-9)), title, cmap="viridis", vmin=-9, vmax=0
+            )
             far = np.zeros((*cosine.shape, 4))
             far[cosine < 0.9] = (1, 0.2, 0.2, 1)
             axis.imshow(far)
@@ -231,8 +282,13 @@ def draw(shown: dict[float, Directions], path: Path) -> None:
             line[4].plot(values, share, style, color=color, linewidth=width, label=name)
         for bound in (0.1, 0.001):
             line[4].axvline(bound, color="#999999", linewidth=0.7, linestyle="--")
-        line[4].set(xscale="log", yscale="log", xlim=(1e-9, 2), ylim=(0.004, 130),
-                    title="% of pixels with more")  # fmt: skip
+        line[4].set(
+            xscale="log",
+            yscale="log",
+            xlim=(1e-9, 2),
+            ylim=(0.004, 130),
+            title="% of pixels with more",
+        )
         line[4].set_xticks([1e-9, 1e-6, 1e-3, 1e-1])
     axes[-1, 4].set_xlabel("1 - cosine")
     figure.legend(*axes[0, 4].get_legend_handles_labels(), loc="outside lower center", ncols=5)

@@ -76,10 +76,13 @@ def command(
         for table, rows in outcome.tables.items():
             write(rows, args.output / f"{table}.csv")
         record = {
-            "title": title, "text": text, "small": args.small,
+            "title": title,
+            "text": text,
+            "small": args.small,
             "seconds": round(clock.perf_counter() - started),
-            "tables": list(outcome.tables), "claims": [asdict(c) for c in outcome.claims],
-        }  # fmt: skip
+            "tables": list(outcome.tables),
+            "claims": [asdict(c) for c in outcome.claims],
+        }
         (args.output / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
         write_page(args.output)
         for claim in outcome.claims:
@@ -131,11 +134,17 @@ def section(name: str, record: Mapping[str, Any]) -> str:
     small = " --small" if record["small"] else ""
     tables = ", ".join(f"[{t}.csv]({t}.csv)" for t in record["tables"])
     lines = [
-        f"## {record['title'].rstrip('.')}", "", record["text"].strip(), "",
-        f"`python pipelines/{name}.py{small} --output DIR` ({record['seconds']} s; {tables})", "",
-        f"![{record['title'].rstrip('.')}]({name}.png)", "",
-        "| | paper | here | as stated |", "| --- | --- | --- | --- |",
-    ]  # fmt: skip
+        f"## {record['title'].rstrip('.')}",
+        "",
+        record["text"].strip(),
+        "",
+        f"`python pipelines/{name}.py{small} --output DIR` ({record['seconds']} s; {tables})",
+        "",
+        f"![{record['title'].rstrip('.')}]({name}.png)",
+        "",
+        "| | paper | here | as stated |",
+        "| --- | --- | --- | --- |",
+    ]
     notes: list[str] = []
     for claim in record["claims"]:
         mark = {None: "", True: "yes", False: "**no**"}[claim["holds"]]
@@ -164,21 +173,36 @@ def pyplot() -> Any:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    pyplot.rcParams.update({
-        "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
-        "xtick.labelsize": 7, "ytick.labelsize": 7, "lines.linewidth": 1.3, "lines.markersize": 4,
-        "axes.grid": False, "axes.spines.top": False, "axes.spines.right": False,
-        "legend.frameon": False, "image.interpolation": "nearest",
-    })  # fmt: skip
+    pyplot.rcParams.update(
+        {
+            "font.size": 8,
+            "axes.titlesize": 8,
+            "axes.labelsize": 8,
+            "legend.fontsize": 7,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "lines.linewidth": 1.3,
+            "lines.markersize": 4,
+            "axes.grid": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "image.interpolation": "nearest",
+        }
+    )
     return pyplot
 
 
 def panels(rows: int, columns: int, width: float, height: float, **more: Any) -> tuple[Any, Any]:
     """A figure and its axes, (rows, columns), with the size of each in inches."""
     return pyplot().subplots(
-        rows, columns, figsize=(columns * width, rows * height), layout="constrained",
-        squeeze=False, **more,
-    )  # fmt: skip
+        rows,
+        columns,
+        figsize=(columns * width, rows * height),
+        layout="constrained",
+        squeeze=False,
+        **more,
+    )
 
 
 def picture(axis: Any, pixels: Any, title: str = "", **more: Any) -> Any:

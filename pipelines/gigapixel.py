@@ -136,9 +136,16 @@ class Mosaic:
             shapes.append(ngff.halved(shapes[-1], "yx"))
         tile = (self.effort.tile,) * 2
         return Pyramid(
-            group, "yx", channels, tuple(shapes), tile, (1.0, 1.0), (0.0, 0.0), (None, None),
+            group,
+            "yx",
+            channels,
+            tuple(shapes),
+            tile,
+            (1.0, 1.0),
+            (0.0, 0.0),
+            (None, None),
             "uint8",
-        )  # fmt: skip
+        )
 
     def photograph(self, index: Sequence[int]) -> int:
         """Number of the one in a cell."""
@@ -206,9 +213,11 @@ def write(mosaic: Mosaic) -> dict[str, Any]:
     pixels = mosaic.grid.size[0] * mosaic.grid.size[1]
     stored = sum(size for _, size, _ in ngff.chunk_state(mosaic.store))
     return {
-        "pixels": pixels, "vessels": vessels / pixels, "bytes": stored,
+        "pixels": pixels,
+        "vessels": vessels / pixels,
+        "bytes": stored,
         "seconds": clock.perf_counter() - started,
-    }  # fmt: skip
+    }
 
 
 def opened(mosaic: Mosaic) -> tuple[images.Image, images.Image]:
@@ -223,9 +232,12 @@ def opened(mosaic: Mosaic) -> tuple[images.Image, images.Image]:
 
 
 def windows(
-    mosaic: Mosaic, wanted: Callable[[int], bool], each: int, edge: int,
+    mosaic: Mosaic,
+    wanted: Callable[[int], bool],
+    each: int,
+    edge: int,
     accepted: Callable[[Box], bool],
-) -> Iterator[tuple[int, Box]]:  # fmt: skip
+) -> Iterator[tuple[int, Box]]:
     """Windows that are accepted in the cells of photographs that are wanted, drawn by chance.
 
     The first cell of each photograph is used, `each` windows in it.
@@ -268,11 +280,12 @@ def learn(mosaic: Mosaic, path: Path) -> dict[str, Any]:
     kinds = (vessels(mosaic, 0.05), effort.regions), (borders(mosaic), 1)
     regions = sorted(
         (
-            found for accepted, each in kinds
+            found
+            for accepted, each in kinds
             for found in windows(mosaic, lambda n: n < LEARNED, each, effort.region, accepted)
         ),
         key=lambda found: found[0],  # by photograph, the last of which validates
-    )  # fmt: skip
+    )
     numbers = [n for n, _ in regions]
     pixels = [source.read(box)[0] for _, box in regions]
     targets = [truth.read(box)[0] for _, box in regions]
@@ -292,9 +305,12 @@ def learn(mosaic: Mosaic, path: Path) -> dict[str, Any]:
     last = numbers.index(numbers[-1])
     data = Data(given[:last], given[last:], "probabilities", {str(v): n for v, n in NAMES.items()})
     recipe = Recipe(
-        neighborhood="3x3", time=0.5, features=CONTEXT, steps=effort.steps,
+        neighborhood="3x3",
+        time=0.5,
+        features=CONTEXT,
+        steps=effort.steps,
         prototypes=effort.prototypes,
-    )  # fmt: skip
+    )
     with cluster.open_pool(WORKERS, None, None) as pool:
         found = train(data, recipe, pool)
     model = dataclasses.replace(found, term=Classified(LIGHT, fitted(None)))
@@ -304,9 +320,11 @@ def learn(mosaic: Mosaic, path: Path) -> dict[str, Any]:
     bias, _ = fit_bias(scores, np.concatenate([t.ravel() for t in targets]).astype(np.int64) - 1)
     return {
         "regions": [[n, *([s.start, s.stop] for s in box)] for n, box in regions],
-        "labeled": sum(t.size for t in targets), "bias": bias.tolist(),
-        "validation": found.trained["error"], "seconds": clock.perf_counter() - started,
-    }  # fmt: skip
+        "labeled": sum(t.size for t in targets),
+        "bias": bias.tolist(),
+        "validation": found.trained["error"],
+        "seconds": clock.perf_counter() - started,
+    }
 
 
 # labeling
@@ -321,10 +339,13 @@ def workers(memory: str) -> Iterator[tuple[str, list[int]]]:
     with (
         dask.config.set({"distributed.worker.profile.enabled": False}),
         LocalCluster(
-            WORKERS, threads_per_worker=1, memory_limit=memory, host="127.0.0.1",
+            WORKERS,
+            threads_per_worker=1,
+            memory_limit=memory,
+            host="127.0.0.1",
             dashboard_address=None,
         ) as servers,
-    ):  # fmt: skip
+    ):
         yield servers.scheduler_address, [nanny.pid for nanny in servers.workers.values()]
 
 
@@ -349,9 +370,13 @@ def label(mosaic: Mosaic, model: Path, output: Path) -> dict[str, Any]:
     source, _ = opened(mosaic)
     learned = load(model)
     job = make_plan(
-        source, None, term=learned.term, settings=learned.settings(), model=learned,
+        source,
+        None,
+        term=learned.term,
+        settings=learned.settings(),
+        model=learned,
         tile=effort.tile,
-    ).job  # fmt: skip
+    ).job
     every = [tile.index for tile in job.grid]
     some = every[:: max(1, len(every) // 8)][:8]
     with workers(effort.memory) as (address, pids):
@@ -368,9 +393,21 @@ def label(mosaic: Mosaic, model: Path, output: Path) -> dict[str, Any]:
         times = kernels(some)
         started, used = clock.perf_counter(), spent(pids)
         command = [
-            sys.executable, "-m", "tiledlaf", "label", mosaic.store, output, "--model", model,
-            "--channels", GREEN, "--tile", effort.tile, "--scheduler", address,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "tiledlaf",
+            "label",
+            mosaic.store,
+            output,
+            "--model",
+            model,
+            "--channels",
+            GREEN,
+            "--tile",
+            effort.tile,
+            "--scheduler",
+            address,
+        ]
         found = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         seconds, used = clock.perf_counter() - started, spent(pids) - used
         if found.returncode:
@@ -383,14 +420,21 @@ def label(mosaic: Mosaic, model: Path, output: Path) -> dict[str, Any]:
     bound = WORKERS * pixels / len(kept) / elapsed / 1e6
     parts = np.sum([r["seconds"] for r in kept], axis=0) / pixels * float(rate) * 1e6 / WORKERS
     return {
-        "command": " ".join(Path(str(c)).name for c in command[2:]), "summary": found.stdout,
-        "tiles": len(kept), "pixels": pixels, "seconds": seconds,
-        "megapixels a second": float(rate), "kernels alone": bound, "share": float(rate) / bound,
-        "processor seconds": used, "of them kernels": len(kept) * busy / used,
+        "command": " ".join(Path(str(c)).name for c in command[2:]),
+        "summary": found.stdout,
+        "tiles": len(kept),
+        "pixels": pixels,
+        "seconds": seconds,
+        "megapixels a second": float(rate),
+        "kernels alone": bound,
+        "share": float(rate) / bound,
+        "processor seconds": used,
+        "of them kernels": len(kept) * busy / used,
         "time": dict(zip(("reading", "computing", "writing"), parts.tolist(), strict=True)),
-        "memory limit": effort.memory, "peak MiB": max(r["peak_mib"] for r in kept),
+        "memory limit": effort.memory,
+        "peak MiB": max(r["peak_mib"] for r in kept),
         "bytes": sum(size for _, size, _ in ngff.chunk_state(str(output))),
-    }  # fmt: skip
+    }
 
 
 # judging
@@ -423,8 +467,16 @@ def judge(mosaic: Mosaic, model: Path, output: Path, notes: dict[str, Any]) -> d
     """All pixels; those of photographs that nothing was learned from; the data term alone."""
     started, table = clock.perf_counter(), output.with_name("evaluation.json")
     source, truth = opened(mosaic)
-    command = [sys.executable, "-m", "tiledlaf", "evaluate", output, f"{mosaic.store}/labels/truth",
-               "--json", table]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "tiledlaf",
+        "evaluate",
+        output,
+        f"{mosaic.store}/labels/truth",
+        "--json",
+        table,
+    ]
     found = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if found.returncode:
         raise SystemExit(found.stderr)
@@ -439,27 +491,35 @@ def judge(mosaic: Mosaic, model: Path, output: Path, notes: dict[str, Any]) -> d
                 raise error_
             unseen += cell
     learned, tables = load(model), {}
-    boxes = list(windows(
-        mosaic, lambda n: n >= LEARNED, 1, mosaic.effort.window, vessels(mosaic, 0.02)
-    ))  # fmt: skip
+    boxes = list(
+        windows(mosaic, lambda n: n >= LEARNED, 1, mosaic.effort.window, vessels(mosaic, 0.02))
+    )
     for _, box in boxes[: mosaic.effort.windows]:
         wanted = truth.read(box)
         q = learned.term.potential(source.read(box), None, 1.0)
         biased = q + np.asarray(notes["bias"], np.float32)[:, None, None]
         for name, values in (
-            ("labels", labels.read(box)), ("data term alone", q.argmax(axis=0) + 1),
+            ("labels", labels.read(box)),
+            ("data term alone", q.argmax(axis=0) + 1),
             ("data term and bias", biased.argmax(axis=0) + 1),
             ("all background", np.ones_like(wanted)),
-        ):  # fmt: skip
+        ):
             tables[name] = tables.get(name, 0) + confusion(values, wanted)
     return {
-        "all": {"error": about["pixel_error"], "f1": about["classes"][1]["f1"],
-                "pixels": about["pixels"], "confusion": about["confusion"]},
-        "unseen photographs": {"error": error(unseen), "f1": f1(unseen),
-                               "all background": float(unseen[1].sum() / unseen.sum())},
+        "all": {
+            "error": about["pixel_error"],
+            "f1": about["classes"][1]["f1"],
+            "pixels": about["pixels"],
+            "confusion": about["confusion"],
+        },
+        "unseen photographs": {
+            "error": error(unseen),
+            "f1": f1(unseen),
+            "all background": float(unseen[1].sum() / unseen.sum()),
+        },
         "windows": {name: {"error": error(t), "f1": f1(t)} for name, t in tables.items()},
         "seconds": clock.perf_counter() - started,
-    }  # fmt: skip
+    }
 
 
 def shown(image: images.Image, box: Box) -> np.ndarray:
@@ -482,8 +542,11 @@ def draw(mosaic: Mosaic, output: Path, about: dict[str, Any], path: Path) -> Non
     level = max(0, steps - 2)
     chosen = windows(mosaic, lambda n: n >= LEARNED, 1, mosaic.effort.region, vessels(mosaic, 0.05))
     parts = ((level, None), (0, next(chosen)[1]))
-    sources = (("image", mosaic.store), ("truth", f"{mosaic.store}/labels/truth"),
-               ("labels", f"{output}/labels/tiledlaf"))  # fmt: skip
+    sources = (
+        ("image", mosaic.store),
+        ("truth", f"{mosaic.store}/labels/truth"),
+        ("labels", f"{output}/labels/tiledlaf"),
+    )
     figure, axes = pyplot.subplots(2, 3, figsize=(12, 8.4), layout="constrained")
     for row, (at, box) in zip(axes, parts, strict=True):
         for panel, (name, source) in zip(row, sources, strict=True):
@@ -491,8 +554,9 @@ def draw(mosaic: Mosaic, output: Path, about: dict[str, Any], path: Path) -> Non
             part = box or tuple(slice(0, n) for n in image.grid)
             panel.imshow(shown(image, part), interpolation="nearest" if at == 0 else "antialiased")
             size = "x".join(str(s.stop - s.start) for s in part)
-            panel.set_title(f"{name}, {size} pixels" + ("" if box else f" of level {at}"),
-                            fontsize=10)  # fmt: skip
+            panel.set_title(
+                f"{name}, {size} pixels" + ("" if box else f" of level {at}"), fontsize=10
+            )
             panel.axis("off")
     run, found = about["labels"], about["judged"]
     figure.suptitle(
@@ -522,18 +586,25 @@ def lines(about: dict[str, Any]) -> list[tuple[str, str]]:
         ("kernels alone, Mpx/s", f"{run['kernels alone']:.3g}"),
         ("share of the kernels alone, %", f"{100 * run['share']:.1f}"),
         ("of the workers' processor time kernels, %", f"{100 * run['of them kernels']:.1f}"),
-        *((f"of the workers' time {what}, %", f"{100 * share:.1f}")
-          for what, share in run["time"].items()),
+        *(
+            (f"of the workers' time {what}, %", f"{100 * share:.1f}")
+            for what, share in run["time"].items()
+        ),
         ("memory limit of a worker", run["memory limit"]),
         ("most memory of a worker, MiB", str(run["peak MiB"])),
         ("wrong, %", f"{100 * found['all']['error']:.3f}"),
         ("F1 of vessels", f"{found['all']['f1']:.4f}"),
         ("wrong in unseen photographs, %", f"{100 * found['unseen photographs']['error']:.3f}"),
         ("F1 in unseen photographs", f"{found['unseen photographs']['f1']:.4f}"),
-        *((f"windows of unseen photographs, {name}: wrong %, F1",
-           f"{100 * one['error']:.3f}, {one['f1']:.4f}") for name, one in found["windows"].items()),
+        *(
+            (
+                f"windows of unseen photographs, {name}: wrong %, F1",
+                f"{100 * one['error']:.3f}, {one['f1']:.4f}",
+            )
+            for name, one in found["windows"].items()
+        ),
         ("judging, seconds", f"{found['seconds']:.0f}"),
-    ]  # fmt: skip
+    ]
     return rows
 
 

@@ -104,11 +104,16 @@ def large(edge: int) -> list[dict[str, Any]]:
         picture = scenario.picture(edge, 0)
         start = clock.process_time()
         _, curve = descend(picture, 50, ENOUGH)
-        rows.append({
-            "scenario": scenario.name, "edge": edge, "steps": len(curve) - 1,
-            "seconds": clock.process_time() - start,
-            "wrong before %": curve[0][1], "wrong after %": curve[-1][1],
-        })  # fmt: skip
+        rows.append(
+            {
+                "scenario": scenario.name,
+                "edge": edge,
+                "steps": len(curve) - 1,
+                "seconds": clock.process_time() - start,
+                "wrong before %": curve[0][1],
+                "wrong after %": curve[-1][1],
+            }
+        )
     return rows
 
 
@@ -121,25 +126,41 @@ def run(effort: Effort, figure: Path) -> Outcome:
         for noise in (scenario.noise, 0.0):
             pictures = scenario.pictures(effort.edge, voronoi.TRAINING[: effort.images], noise)
             for name in [*names, RIEMANNIAN]:
-                found = np.mean([
-                    descend(p, effort.steps)[1] if name == RIEMANNIAN
-                    else learn(p, ways.method(name), effort.steps)
-                    for p in pictures
-                ], axis=0)  # fmt: skip
+                found = np.mean(
+                    [
+                        descend(p, effort.steps)[1]
+                        if name == RIEMANNIAN
+                        else learn(p, ways.method(name), effort.steps)
+                        for p in pictures
+                    ],
+                    axis=0,
+                )
                 curves.setdefault((scenario.name, noise), {})[name] = found
                 experiment.say(f"{scenario.name}, noise {noise:.2f}, {name}: {found[-1, 1]:.3f} %")
                 rows += [
-                    {"scenario": scenario.name, "noise": round(noise, 4), "method": name,
-                     "step": step, "loss": float(loss), "wrong %": float(wrong)}
+                    {
+                        "scenario": scenario.name,
+                        "noise": round(noise, 4),
+                        "method": name,
+                        "step": step,
+                        "loss": float(loss),
+                        "wrong %": float(wrong),
+                    }
                     for step, (loss, wrong) in enumerate(found)
-                ]  # fmt: skip
+                ]
     costs = {name: ways.cost(name, effort.cost, 8, rounds=effort.rounds) for name in names}
     table = [
-        {"method": name, "edge": effort.cost, "labels": 8, "seconds": cost.seconds,
-         "MiB": cost.memory, "times ours": cost.seconds / costs[ways.OURS].seconds,
-         "memory times ours": cost.memory / costs[ways.OURS].memory}
+        {
+            "method": name,
+            "edge": effort.cost,
+            "labels": 8,
+            "seconds": cost.seconds,
+            "MiB": cost.memory,
+            "times ours": cost.seconds / costs[ways.OURS].seconds,
+            "memory times ours": cost.memory / costs[ways.OURS].memory,
+        }
         for name, cost in costs.items()
-    ]  # fmt: skip
+    ]
     whole = large(effort.large)
     draw(curves, costs, figure)
     return Outcome(
@@ -163,53 +184,75 @@ def claims(
         alike = {name: curve for name, curve in by_name.items() if name != RIEMANNIAN}
         ends = [curve[-1, 1] for curve in alike.values()]
         start = by_name[ways.PAPER][0, 1]
-        found.append(Claim(
-            f"{scenario}, {'noisy' if noise else 'noiseless'}: wrong pixels before, and after "
-            f"{len(by_name[ways.PAPER]) - 1} steps with each of {len(alike)} gradients",
-            "the closed form learns as well as automatic differentiation",
-            f"{start:.2f} %; {min(ends):.3f} to {max(ends):.3f} %",
-            bool(max(ends) <= 0.1 * start and max(ends) - min(ends) < 0.02)
-            if ways.AD_KRYLOV in alike else None,
-        ))  # fmt: skip
-    for name, other in ((ways.PAPER, ways.AD_KRYLOV), (ways.OURS, ways.AD_KRYLOV),
-                        (ways.AD_EULER, ways.AD_KRYLOV)):  # fmt: skip
+        found.append(
+            Claim(
+                f"{scenario}, {'noisy' if noise else 'noiseless'}: wrong pixels before, and after "
+                f"{len(by_name[ways.PAPER]) - 1} steps with each of {len(alike)} gradients",
+                "the closed form learns as well as automatic differentiation",
+                f"{start:.2f} %; {min(ends):.3f} to {max(ends):.3f} %",
+                bool(max(ends) <= 0.1 * start and max(ends) - min(ends) < 0.02)
+                if ways.AD_KRYLOV in alike
+                else None,
+            )
+        )
+    for name, other in (
+        (ways.PAPER, ways.AD_KRYLOV),
+        (ways.OURS, ways.AD_KRYLOV),
+        (ways.AD_EULER, ways.AD_KRYLOV),
+    ):
         pairs = [(c[name], c[other]) for c in curves.values() if name in c and other in c]
         if pairs:
             apart = max(float(abs(a[:, 1] - b[:, 1]).max()) for a, b in pairs)
-            found.append(Claim(
-                f"wrong pixels, {name} and {other}: largest distance at any step", "",
-                f"{apart:.2f} points", None, EULER if name == ways.AD_EULER else "",
-            ))  # fmt: skip
+            found.append(
+                Claim(
+                    f"wrong pixels, {name} and {other}: largest distance at any step",
+                    "",
+                    f"{apart:.2f} points",
+                    None,
+                    EULER if name == ways.AD_EULER else "",
+                )
+            )
     noisy = [by_name for (_, noise), by_name in curves.items() if noise]
     steps = [
         [until(by_name[name], ENOUGH) for by_name in noisy] for name in (RIEMANNIAN, ways.PAPER)
     ]
-    found.append(Claim(
-        f"steps until {ENOUGH} % are wrong (lines and cells, noisy): Riemannian descent with line "
-        "search, and AdaMax", "", " and ".join(f"{a}, {b}" for a, b in steps), None,
-        "A step of the line search costs one or more further flows, without their gradients.",
-    ))  # fmt: skip
+    found.append(
+        Claim(
+            f"steps until {ENOUGH} % are wrong (lines and cells, noisy): Riemannian descent with "
+            "line search, and AdaMax",
+            "",
+            " and ".join(f"{a}, {b}" for a, b in steps),
+            None,
+            "A step of the line search costs one or more further flows, without their gradients.",
+        )
+    )
     for row in costs:
         times = f" ({row['times ours']:.0f} and {row['memory times ours']:.1f} times ours)"
-        found.append(Claim(
-            f"time and memory of one gradient: {row['method']}", "",
-            f"{1000 * row['seconds']:.1f} ms, {row['MiB']:.1f} MiB"
-            + times * (row["method"] != ways.OURS),
-            None, ORTHOGONAL if row["method"] == ways.PAPER else "",
-        ))  # fmt: skip
+        found.append(
+            Claim(
+                f"time and memory of one gradient: {row['method']}",
+                "",
+                f"{1000 * row['seconds']:.1f} ms, {row['MiB']:.1f} MiB"
+                + times * (row["method"] != ways.OURS),
+                None,
+                ORTHOGONAL if row["method"] == ways.PAPER else "",
+            )
+        )
     return found
 
 
 def claims_large(rows: list[dict[str, Any]]) -> list[Claim]:
     """Seconds, against those of the conference paper (SSVM 2021)."""
     return [
-        Claim(f"{r['scenario']}, {r['edge']} x {r['edge']}: Riemannian descent until {ENOUGH} % of "
-              "the pixels are wrong",
-              "less than 10 s for 512 x 512 (the same authors, SSVM 2021)",
-              f"{r['seconds']:.1f} s, {r['steps']} steps from {r['wrong before %']:.2f} %",
-              bool(r["seconds"] < 10 and r["wrong after %"] <= ENOUGH))
+        Claim(
+            f"{r['scenario']}, {r['edge']} x {r['edge']}: Riemannian descent until {ENOUGH} % of "
+            "the pixels are wrong",
+            "less than 10 s for 512 x 512 (the same authors, SSVM 2021)",
+            f"{r['seconds']:.1f} s, {r['steps']} steps from {r['wrong before %']:.2f} %",
+            bool(r["seconds"] < 10 and r["wrong after %"] <= ENOUGH),
+        )
         for r in rows
-    ]  # fmt: skip
+    ]
 
 
 ORTHOGONAL = (
@@ -228,17 +271,29 @@ def draw(
 ) -> None:
     """Four panels of curves, two of costs."""
     figure, axes = experiment.panels(2, 3, 2.5, 2.1)
-    styles = dict(zip(
-        [ways.AD_EULER, ways.AD_KRYLOV, ways.PAPER, ways.OURS, RIEMANNIAN],
-        [("#e69f00", "-", 5), ("#009e73", "-", 3.2), ("#d55e00", "-", 1.6), ("black", "--", 1),
-         ("#0072b2", "-", 1.3)], strict=True,
-    ))  # fmt: skip
+    styles = dict(
+        zip(
+            [ways.AD_EULER, ways.AD_KRYLOV, ways.PAPER, ways.OURS, RIEMANNIAN],
+            [
+                ("#e69f00", "-", 5),
+                ("#009e73", "-", 3.2),
+                ("#d55e00", "-", 1.6),
+                ("black", "--", 1),
+                ("#0072b2", "-", 1.3),
+            ],
+            strict=True,
+        )
+    )
     for axis, ((scenario, noise), by_name) in zip(axes[:, :2].ravel(), curves.items(), strict=True):
         for name, (color, style, width) in styles.items():
             if name in by_name:
                 axis.plot(by_name[name][:, 1], style, color=color, linewidth=width, label=name)
-        axis.set(title=f"{scenario}, {f'noise {noise:.2f}' if noise else 'noiseless'}",
-                 yscale="symlog", ylim=(0, None), xlim=(0, None))  # fmt: skip
+        axis.set(
+            title=f"{scenario}, {f'noise {noise:.2f}' if noise else 'noiseless'}",
+            yscale="symlog",
+            ylim=(0, None),
+            xlim=(0, None),
+        )
         axis.set_yscale("symlog", linthresh=0.01, linscale=0.4)
         axis.set_ylim(-0.002, 2 * max(c[0, 1] for c in by_name.values()))
         axis.set_yticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
@@ -256,8 +311,7 @@ def draw(
         axis.barh(places, values, color=[styles[name][0] for name in costs], height=0.6)
         for place, value in zip(places, values, strict=True):
             axis.text(value, place, f" {experiment.short(value)}", va="center", fontsize=7)
-        axis.set(yticks=places, xscale="log", title=title,
-                 xlim=(min(values) / 3, 6 * max(values)))  # fmt: skip
+        axis.set(yticks=places, xscale="log", title=title, xlim=(min(values) / 3, 6 * max(values)))
         axis.set_yticklabels([n.replace(": ", ":\n") for n in costs])
     experiment.save(figure, path)
 

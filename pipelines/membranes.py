@@ -197,9 +197,13 @@ def sample(
 
 
 def probabilities(
-    planes: list[np.ndarray], truths: list[np.ndarray], training: int, count: int, effort: Effort,
+    planes: list[np.ndarray],
+    truths: list[np.ndarray],
+    training: int,
+    count: int,
+    effort: Effort,
     kept: Path,
-) -> list[np.ndarray]:  # fmt: skip
+) -> list[np.ndarray]:
     """Of a classifier fitted to the other blocks of training sections; of all for the others."""
     file = kept / "probabilities.npz"
     if not file.exists():
@@ -346,8 +350,9 @@ def finished(function: Scores, judges: Sections, chosen: dict[str, Any]) -> Tune
     bias, error = fit_bias(*scored(function, judges, chosen))
     return Tuned(
         lambda p, image: biased(function(p, image, **chosen), bias),
-        chosen | {"bias": bias.round(4).tolist()}, error,
-    )  # fmt: skip
+        chosen | {"bias": bias.round(4).tolist()},
+        error,
+    )
 
 
 # graph cuts: 8 neighbors, plain or cheaper where the image changes
@@ -387,8 +392,10 @@ def expand(
     for (dy, dx), cost in costs:
         other = np.roll(now, (-dy, -dx), (0, 1))
         apart, first, second = (
-            cost * (now != other), cost * (now != label), cost * (other != label)
-        )  # fmt: skip
+            cost * (now != other),
+            cost * (now != label),
+            cost * (other != label),
+        )
         # keep/keep costs `apart`, keep/take `first`, take/keep `second`, take/take nothing
         take += second - apart
         keep += np.roll(second, (dy, dx), (0, 1))
@@ -453,8 +460,9 @@ def tune_cut(name: str, sections: list[Sections], effort: Effort) -> Tuned:
             (dict(smooth=s, contrast=c, bias=start) for s in smooth for c in contrasts), key=error
         )
         for factor in (2.0, 1.3) if effort.fine else ():
-            one = min((one | {"smooth": one["smooth"] * f} for f in (1 / factor, 1, factor)),
-                      key=error)  # fmt: skip
+            one = min(
+                (one | {"smooth": one["smooth"] * f} for f in (1 / factor, 1, factor)), key=error
+            )
             for j in range(1 if two else 0, len(start)):
                 step = 0.25 * (factor - 1)
                 one = min(
@@ -583,9 +591,16 @@ def labeled(p: np.ndarray, image: np.ndarray, model: Model) -> np.ndarray:
 
 
 ORDER = (
-    "none", "Gaussian", "median", "graph cut", "LAF uniform", "LAF learned 3x3",
-    "LAF learned rings", "second classifier", "second, then LAF",
-)  # fmt: skip
+    "none",
+    "Gaussian",
+    "median",
+    "graph cut",
+    "LAF uniform",
+    "LAF learned 3x3",
+    "LAF learned rings",
+    "second classifier",
+    "second, then LAF",
+)
 OURS, BOTH = "LAF learned rings", "second, then LAF"
 SEEDED = ORDER[5:]
 
@@ -599,10 +614,14 @@ def judge(tuned: Tuned, one: Set, judged: Sections) -> tuple[list[dict[str, Any]
         about = evaluation.evaluate(
             labels, truth, names=names, values={i: (i,) for i in names}, boundary=names[1]
         )
-        rows.append({
-            "section": number, "error": about.error, "confusion": about.confusion.tolist(),
-            "rand": about.rand,
-        })  # fmt: skip
+        rows.append(
+            {
+                "section": number,
+                "error": about.error,
+                "confusion": about.confusion.tolist(),
+                "rand": about.rand,
+            }
+        )
     return rows, found
 
 
@@ -652,13 +671,14 @@ def run(key: str, args: argparse.Namespace, effort: Effort) -> dict[str, list[di
                 took = clock.perf_counter() - started
                 rows, labels = judge(tuned, one, sections[2])
                 record = {
-                    "method": name, "seed": seed, "validation": tuned.validation,
-                    "chosen": tuned.chosen, "tuning": took,
-                    "seconds": seconds(
-                        tuned, sections[2].probabilities[0], sections[2].images[0]
-                    ),
+                    "method": name,
+                    "seed": seed,
+                    "validation": tuned.validation,
+                    "chosen": tuned.chosen,
+                    "tuning": took,
+                    "seconds": seconds(tuned, sections[2].probabilities[0], sections[2].images[0]),
                     "sections": rows,
-                }  # fmt: skip
+                }
                 PIL.Image.fromarray(labels[0]).save(kept / f"{stem}.png")
                 file.write_text(json.dumps(record, indent=1) + "\n")
                 say(
@@ -718,13 +738,21 @@ def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> list[list[str]]:
         for name, results in methods.items():
             about = summary(SETS[key], results)
             many = "alpha-expansion" if len(about["f1"]) > 2 else name
-            rows.append([
-                key, many if name == "graph cut" else name, str(len(results)),
-                f"{about['error']:.2f}", f"{about['spread']:.2f}",
-                *(f"{about['f1'][c]:.3f}" if c in about["f1"] else "" for c in classes),
-                f"{np.mean(list(about['f1'].values())):.3f}", f"{about['iou']:.3f}",
-                f"{about['rand']:.3f}", f"{about['seconds']:.2f}", f"{about['validation']:.2f}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    key,
+                    many if name == "graph cut" else name,
+                    str(len(results)),
+                    f"{about['error']:.2f}",
+                    f"{about['spread']:.2f}",
+                    *(f"{about['f1'][c]:.3f}" if c in about["f1"] else "" for c in classes),
+                    f"{np.mean(list(about['f1'].values())):.3f}",
+                    f"{about['iou']:.3f}",
+                    f"{about['rand']:.3f}",
+                    f"{about['seconds']:.2f}",
+                    f"{about['validation']:.2f}",
+                ]
+            )
     return rows
 
 
@@ -770,8 +798,10 @@ def draw(
     y, x, edge = (n // (used[0].step or 1) for n in one.shown)
     part = (slice(y, y + edge), slice(x, x + edge))
     gray, wanted = pixels[part], truth[part]
-    colors = np.array([(0, 0, 0), (230, 230, 230), (213, 94, 0), (0, 114, 178), (240, 228, 66),
-                       (45, 45, 45)], np.uint8)  # fmt: skip
+    colors = np.array(
+        [(0, 0, 0), (230, 230, 230), (213, 94, 0), (0, 114, 178), (240, 228, 66), (45, 45, 45)],
+        np.uint8,
+    )
     if len(one.classes) == 2:
         colors = colors[[0, 1, 5]]
     shown = [("image", np.repeat(gray[..., None], 3, 2)), ("truth", colors[wanted])]

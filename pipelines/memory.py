@@ -57,14 +57,20 @@ def measure(name: str, varied: str, edge: int, labels: int, dim: int, rank: int 
     size = 8 if name == ways.KRONECKER else 4
     expected = formula(name, edge**2, labels, dim, rank)
     row = {
-        "varied": varied, "method": name, "edge": edge, "J": labels, "m": dim,
-        "r": rank or "", "MiB": found.memory,
+        "varied": varied,
+        "method": name,
+        "edge": edge,
+        "J": labels,
+        "m": dim,
+        "r": rank or "",
+        "MiB": found.memory,
         "numbers per pixel": found.memory * 2**20 / size / edge**2,
         "formula MiB": expected * size / 2**20 if expected else "",
         "formula, numbers per pixel": expected / edge**2 if expected else "",
-    }  # fmt: skip
-    experiment.say(f"{name}, {varied}: {edge}, J = {labels}, m = {dim}, r = {rank}: "
-                   f"{found.memory:.1f} MiB")  # fmt: skip
+    }
+    experiment.say(
+        f"{name}, {varied}: {edge}, J = {labels}, m = {dim}, r = {rank}: {found.memory:.1f} MiB"
+    )
     return row
 
 
@@ -102,38 +108,56 @@ def claims(rows: list[dict[str, Any]], effort: Effort) -> list[Claim]:
         by_formula = (
             f"{row['formula MiB']:.0f} MiB ({expected:.0f} numbers a pixel)" if expected else ""
         )
-        found.append(Claim(
-            f"{effort.whole} x {effort.whole}, 10 labels, {name}",
-            by_formula if name == ways.PAPER else by_formula and f"{by_formula}, our formula",
-            f"{row['MiB']:.0f} MiB ({row['numbers per pixel']:.0f})",
-            bool(row["numbers per pixel"] < 1.25 * expected) if expected else None,
-            TEMPORARY if name == ways.PAPER else "",
-        ))  # fmt: skip
+        found.append(
+            Claim(
+                f"{effort.whole} x {effort.whole}, 10 labels, {name}",
+                by_formula if name == ways.PAPER else by_formula and f"{by_formula}, our formula",
+                f"{row['MiB']:.0f} MiB ({row['numbers per pixel']:.0f})",
+                bool(row["numbers per pixel"] < 1.25 * expected) if expected else None,
+                TEMPORARY if name == ways.PAPER else "",
+            )
+        )
     total = ways.DIM * (effort.whole**2 * 10 + 1) ** 2 * 4 / 2**40
-    found.append(Claim(
-        f"{effort.whole} x {effort.whole}, 10 labels, {ways.KRONECKER}, m = {ways.DIM}",
-        f"{total:.0f} TiB (m (n J + 1)^2 numbers)", "not stored", None,
-    ))  # fmt: skip
+    found.append(
+        Claim(
+            f"{effort.whole} x {effort.whole}, 10 labels, {ways.KRONECKER}, m = {ways.DIM}",
+            f"{total:.0f} TiB (m (n J + 1)^2 numbers)",
+            "not stored",
+            None,
+        )
+    )
     for varied, name in (("size", ways.PAPER), ("size", ways.OURS), ("size", ways.KRONECKER)):
         power = growth(rows, varied, name)
         wanted = 2.0 if name == ways.KRONECKER else 1.0
-        found.append(Claim(
-            f"{name}: memory grows with the number of pixels to the power",
-            f"{wanted:.0f}", f"{power:.2f}", bool(abs(power - wanted) < 0.2),
-        ))  # fmt: skip
+        found.append(
+            Claim(
+                f"{name}: memory grows with the number of pixels to the power",
+                f"{wanted:.0f}",
+                f"{power:.2f}",
+                bool(abs(power - wanted) < 0.2),
+            )
+        )
     for varied, name, per in (
-        ("m", ways.PAPER, 2.0 * 10), ("J", ways.PAPER, 2.0 * ways.DIM), ("r", ways.PAPER, 0.0),
+        ("m", ways.PAPER, 2.0 * 10),
+        ("J", ways.PAPER, 2.0 * ways.DIM),
+        ("r", ways.PAPER, 0.0),
         ("r", ways.OURS, 10.0),
         ("J", ways.OURS, CHOSEN + 4.0),
-    ):  # fmt: skip
+    ):
         slope = line(rows, varied, name)
-        found.append(Claim(
-            f"{name}: numbers a pixel that one more {varied} costs",
-            f"{per:.0f}" + ("" if name == ways.PAPER else ", our formula"), f"{slope:.1f}",
-            bool(abs(slope - per) < 0.25 * per),
-            RANK if varied == "r" and name == ways.PAPER else
-            TEMPORARY if slope > 1.25 * per else "",
-        ))  # fmt: skip
+        found.append(
+            Claim(
+                f"{name}: numbers a pixel that one more {varied} costs",
+                f"{per:.0f}" + ("" if name == ways.PAPER else ", our formula"),
+                f"{slope:.1f}",
+                bool(abs(slope - per) < 0.25 * per),
+                RANK
+                if varied == "r" and name == ways.PAPER
+                else TEMPORARY
+                if slope > 1.25 * per
+                else "",
+            )
+        )
     return found
 
 
@@ -173,9 +197,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Growth with size, J, m and r; formulas dotted."""
     figure, axes = experiment.panels(1, 4, 2.3, 2.5)
     named = {ways.PAPER: "low rank: m = 10, r = 1, or as varied"}
-    colors = dict(zip([ways.AD_EULER, ways.AD_KRYLOV, ways.PAPER, ways.OURS, ways.KRONECKER],
-                      ("#e69f00", "#009e73", "#d55e00", "black", "#0072b2"),
-                      strict=True))  # fmt: skip
+    colors = dict(
+        zip(
+            [ways.AD_EULER, ways.AD_KRYLOV, ways.PAPER, ways.OURS, ways.KRONECKER],
+            ("#e69f00", "#009e73", "#d55e00", "black", "#0072b2"),
+            strict=True,
+        )
+    )
     for axis, varied in zip(axes[0], ("size", "J", "m", "r"), strict=True):
         column = "MiB" if varied == "size" else "numbers per pixel"
         other = "formula MiB" if varied == "size" else "formula, numbers per pixel"
@@ -184,14 +212,19 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             if not part:
                 continue
             places = [r["edge"] ** 2 if varied == "size" else r[varied] for r in part]
-            axis.plot(places, [r[column] for r in part], "o-", color=color,
-                      label=named.get(name, name))  # fmt: skip
+            axis.plot(
+                places, [r[column] for r in part], "o-", color=color, label=named.get(name, name)
+            )
             if part[0][other] != "":
                 axis.plot(places, [r[other] for r in part], ":", color=color)
-        axis.set(yscale="log", xscale="log" if varied == "size" else "linear",
-                 xlabel={"size": "pixels", "J": "labels J", "m": "Krylov dimension m",
-                         "r": "rank r"}[varied],
-                 title="peak memory, MiB" if varied == "size" else "numbers a pixel")  # fmt: skip
+        axis.set(
+            yscale="log",
+            xscale="log" if varied == "size" else "linear",
+            xlabel={"size": "pixels", "J": "labels J", "m": "Krylov dimension m", "r": "rank r"}[
+                varied
+            ],
+            title="peak memory, MiB" if varied == "size" else "numbers a pixel",
+        )
         if varied != "size":
             axis.set_ylim(15, 1e4)
     axes[0, 3].plot([], [], ":", color="#555555", label="formula")
@@ -205,9 +238,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 main = experiment.command(
-    "memory", __doc__, run, Effort(),
+    "memory",
+    __doc__,
+    run,
+    Effort(),
     Effort((128, 192), 128, 192, (2, 10), (5, 10), (1, 4), (8, 12)),
-)  # fmt: skip
+)
 
 if __name__ == "__main__":
     main()

@@ -86,17 +86,21 @@ def train(
     rows = [features.PATCH.compute(p.image) for p in training]
     for step in range(effort.steps + 1):
         if step % max(1, effort.steps // 20) == 0 or step == effort.steps:
-            curve.append({
-                "step": step, "training %": wrong(model, training),
-                "validation %": wrong(model, validation),
-            })  # fmt: skip
+            curve.append(
+                {
+                    "step": step,
+                    "training %": wrong(model, training),
+                    "validation %": wrong(model, validation),
+                }
+            )
         if step == effort.steps:
             break
         flows = [
-            linearize(weights_of(model, p), p.distances, ways.BOX, time=ways.TIME,
-                      way=Polynomials(rank=1))
+            linearize(
+                weights_of(model, p), p.distances, ways.BOX, time=ways.TIME, way=Polynomials(rank=1)
+            )
             for p in training
-        ]  # fmt: skip
+        ]
         sums = np.sum([loss.sums(f.z, p.target) for f, p in zip(flows, training, strict=True)], 0)
         parts = [
             model.gradient(row, flow.gradient(loss.gradient(flow.z, p.target, sums)).tangent)
@@ -109,14 +113,22 @@ def train(
 
 
 def own(
-    training: Sequence[voronoi.Picture], validation: Sequence[voronoi.Picture], prototypes: int,
-    steps: int, wide: bool,
-) -> float:  # fmt: skip
+    training: Sequence[voronoi.Picture],
+    validation: Sequence[voronoi.Picture],
+    prototypes: int,
+    steps: int,
+    wide: bool,
+) -> float:
     """Percentage of wrong pixels in unseen images after this program's training."""
     flow = AssignmentFlow(
-        training[0].prototypes, neighborhood="3x3", time=ways.TIME, prototypes=prototypes,
-        steps=steps, features=WIDE if wide else features.PATCH, patience=steps,
-    ).fit([p.image for p in training], [p.target for p in training])  # fmt: skip
+        training[0].prototypes,
+        neighborhood="3x3",
+        time=ways.TIME,
+        prototypes=prototypes,
+        steps=steps,
+        features=WIDE if wide else features.PATCH,
+        patience=steps,
+    ).fit([p.image for p in training], [p.target for p in training])
     right = flow.score([p.image for p in validation], [p.target for p in validation])
     return float(100 * (1 - right))
 
@@ -143,9 +155,9 @@ def learn(scenario: voronoi.Scenario, effort: Effort) -> Trained:
     model, curve = train(training, validation, effort)
     local = float(np.mean([p.locally_wrong for p in validation]))
     grid = validation[0].target.shape
-    uniform = float(np.mean([
-        p.wrong(gradients.flow(p, stencil.uniform(ways.BOX, grid))) for p in validation
-    ]))  # fmt: skip
+    uniform = float(
+        np.mean([p.wrong(gradients.flow(p, stencil.uniform(ways.BOX, grid))) for p in validation])
+    )
     same = own(training, validation, effort.prototypes, effort.steps, False)
     more = own(training, validation, *effort.more, True)
     return Trained(scenario, validation, model, curve, local, uniform, same, more)
@@ -159,11 +171,16 @@ def run(effort: Effort, figure: Path) -> Outcome:
         experiment.say(f"{scenario.name}: done")
     rows = [{"scenario": t.scenario.name, **row} for t in found for row in t.curve]
     last = [
-        {"scenario": t.scenario.name, "local %": t.local, "uniform %": t.uniform,
-         "predicted %": t.curve[-1]["validation %"], "AssignmentFlow %": t.own,
-         "AssignmentFlow, larger %": t.more}
+        {
+            "scenario": t.scenario.name,
+            "local %": t.local,
+            "uniform %": t.uniform,
+            "predicted %": t.curve[-1]["validation %"],
+            "AssignmentFlow %": t.own,
+            "AssignmentFlow, larger %": t.more,
+        }
         for t in found
-    ]  # fmt: skip
+    ]
     draw(found, figure)
     return Outcome({"prediction": rows, "prediction-unseen": last}, claims(last, found, effort))
 
@@ -173,28 +190,42 @@ def claims(last: list[dict[str, Any]], found: list[Trained], effort: Effort) -> 
     out = []
     for row, trained in zip(last, found, strict=True):
         name, end = row["scenario"], trained.curve[-1]
-        out.append(Claim(
-            f"{name}: wrong pixels of unseen images, local, uniform weights, predicted weights",
-            "predicted weights label unseen images well",
-            f"{row['local %']:.2f}, {row['uniform %']:.2f}, {row['predicted %']:.2f} %",
-            bool(row["predicted %"] < 0.9 * min(row["local %"], row["uniform %"])),
-            CELLS if name == "cells" else "",
-        ))  # fmt: skip
+        out.append(
+            Claim(
+                f"{name}: wrong pixels of unseen images, local, uniform weights, predicted weights",
+                "predicted weights label unseen images well",
+                f"{row['local %']:.2f}, {row['uniform %']:.2f}, {row['predicted %']:.2f} %",
+                bool(row["predicted %"] < 0.9 * min(row["local %"], row["uniform %"])),
+                CELLS if name == "cells" else "",
+            )
+        )
         best = min(trained.curve, key=lambda r: r["validation %"])
-        out.append(Claim(
-            f"{name}: the same before training, at its best step ({best['step']}) and at the last",
-            "", ", ".join(f"{r['validation %']:.2f}" for r in (trained.curve[0], best, end)) + " %",
-            None,
-        ))  # fmt: skip
-        out.append(Claim(
-            f"{name}: the same with AssignmentFlow, like it (3 x 3, N = {effort.prototypes}, "
-            f"{effort.steps} steps) and larger (5 x 5, {effort.more[0]}, {effort.more[1]})",
-            "", f"{row['AssignmentFlow %']:.2f}, {row['AssignmentFlow, larger %']:.2f} %", None,
-        ))  # fmt: skip
-        out.append(Claim(
-            f"{name}: wrong pixels of the training images after {effort.steps} steps", "",
-            f"{end['training %']:.2f} %", None,
-        ))  # fmt: skip
+        out.append(
+            Claim(
+                f"{name}: the same before training, at its best step ({best['step']}) "
+                "and at the last",
+                "",
+                ", ".join(f"{r['validation %']:.2f}" for r in (trained.curve[0], best, end)) + " %",
+                None,
+            )
+        )
+        out.append(
+            Claim(
+                f"{name}: the same with AssignmentFlow, like it (3 x 3, N = {effort.prototypes}, "
+                f"{effort.steps} steps) and larger (5 x 5, {effort.more[0]}, {effort.more[1]})",
+                "",
+                f"{row['AssignmentFlow %']:.2f}, {row['AssignmentFlow, larger %']:.2f} %",
+                None,
+            )
+        )
+        out.append(
+            Claim(
+                f"{name}: wrong pixels of the training images after {effort.steps} steps",
+                "",
+                f"{end['training %']:.2f} %",
+                None,
+            )
+        )
     return out
 
 
@@ -229,16 +260,25 @@ def draw(found: list[Trained], path: Path) -> None:
     for axis, trained in zip(above.subplots(1, 2), found, strict=True):
         steps = [row["step"] for row in trained.curve]
         for part, color in (("training", "#0072b2"), ("validation", "#d55e00")):
-            axis.plot(steps, [row[f"{part} %"] for row in trained.curve], "o-", color=color,
-                      label=f"{part}, predicted weights")  # fmt: skip
+            axis.plot(
+                steps,
+                [row[f"{part} %"] for row in trained.curve],
+                "o-",
+                color=color,
+                label=f"{part}, predicted weights",
+            )
         for value, style, label in (
             (trained.uniform, "--", "validation, uniform weights"),
             (trained.own, "-.", "validation, AssignmentFlow"),
             (trained.more, ":", "validation, AssignmentFlow, larger"),
         ):
             axis.axhline(value, linestyle=style, color="black", linewidth=1, label=label)
-        axis.set(title=trained.scenario.name, xlabel="training step", ylabel="wrong pixels, %",
-                 yscale="log")  # fmt: skip
+        axis.set(
+            title=trained.scenario.name,
+            xlabel="training step",
+            ylabel="wrong pixels, %",
+            yscale="log",
+        )
         low, high = axis.get_ylim()
         wide = high > 3 * low
         ticks = [t for t in ((0.3, 0.5, 1, 2, 4) if wide else (3, 3.5, 4, 5)) if low <= t <= high]
@@ -250,9 +290,10 @@ def draw(found: list[Trained], path: Path) -> None:
         uniform = stencil.uniform(ways.BOX, picture.target.shape)
         shown = [("input, unseen", picture.shown()), ("truth", picture.shown(picture.target))]
         for title, scores in (
-            ("local", -picture.distances), ("uniform", gradients.flow(picture, uniform)),
+            ("local", -picture.distances),
+            ("uniform", gradients.flow(picture, uniform)),
             ("predicted", gradients.flow(picture, weights_of(trained.model, picture))),
-        ):  # fmt: skip
+        ):
             labels = picture.shown(scores.argmax(axis=0) + 1)
             shown.append((f"{title}: {picture.wrong(scores):.2f} %", labels))
         for axis, (title, pixels) in zip(line, shown, strict=True):
@@ -269,8 +310,14 @@ def draw(found: list[Trained], path: Path) -> None:
             experiment.picture(axis, pixels[part], f"{('truth', 'input')[row]} at {y}, {x}")
             axis.plot([2.5, 5.5, 5.5, 2.5, 2.5], [2.5, 2.5, 5.5, 5.5, 2.5], color="#d55e00")
         for row, (name, weights) in enumerate((("estimated", estimated), ("predicted", predicted))):
-            bar = experiment.picture(axes[row, 2 * pair + 1], weights[:, y, x].reshape(3, 3), name,
-                                     cmap="Blues", vmin=0, vmax=0.5)  # fmt: skip
+            bar = experiment.picture(
+                axes[row, 2 * pair + 1],
+                weights[:, y, x].reshape(3, 3),
+                name,
+                cmap="Blues",
+                vmin=0,
+                vmax=0.5,
+            )
     below.colorbar(bar, ax=axes[:, -1], fraction=0.08, label="weight", extend="max")
     experiment.save(figure, path)
 

@@ -41,12 +41,18 @@ def run(effort: Effort, figure: Path) -> Outcome:
                 picture = scenario.picture(effort.edge, seed)
                 uniform = gradients.flow(picture, stencil.uniform(ways.BOX, picture.target.shape))
                 learned = gradients.flow(picture, gradients.descend(picture, effort.steps)[0])
-                rows.append({
-                    "scenario": scenario.name, "part": part, "seed": seed, "edge": effort.edge,
-                    "local %": picture.locally_wrong, "uniform %": picture.wrong(uniform),
-                    "learned %": picture.wrong(learned),
-                    **missed(scenario, picture, uniform),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "scenario": scenario.name,
+                        "part": part,
+                        "seed": seed,
+                        "edge": effort.edge,
+                        "local %": picture.locally_wrong,
+                        "uniform %": picture.wrong(uniform),
+                        "learned %": picture.wrong(learned),
+                        **missed(scenario, picture, uniform),
+                    }
+                )
                 if (part, seed) == ("training", seeds[0]):
                     shown.append((scenario.name, picture, uniform, learned))
     draw(shown, figure)
@@ -60,9 +66,10 @@ def missed(
     own = picture.target == 2
     return {
         f"lines missed, {name} %": float(100 * (scores.argmax(axis=0) != 1)[own].mean())
-        if scenario is voronoi.LINES else ""
+        if scenario is voronoi.LINES
+        else ""
         for name, scores in (("local", -picture.distances), ("uniform", z))
-    }  # fmt: skip
+    }
 
 
 def claims(rows: list[dict[str, Any]]) -> list[Claim]:
@@ -76,19 +83,28 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
         local, uniform, learned = (
             mean(scenario, f"{c} %") for c in ("local", "uniform", "learned")
         )
-        found.append(Claim(
-            f"{scenario.name}: wrong pixels, local rounding and uniform weights",
-            "uniform weights leave errors", f"{local:.2f} % and {uniform:.2f} %",
-            bool(uniform > 0),
-        ))  # fmt: skip
-        found.append(Claim(
-            f"{scenario.name}: wrong pixels with learned weights", "", f"{learned:.3f} %", None
-        ))  # fmt: skip
+        found.append(
+            Claim(
+                f"{scenario.name}: wrong pixels, local rounding and uniform weights",
+                "uniform weights leave errors",
+                f"{local:.2f} % and {uniform:.2f} %",
+                bool(uniform > 0),
+            )
+        )
+        found.append(
+            Claim(
+                f"{scenario.name}: wrong pixels with learned weights", "", f"{learned:.3f} %", None
+            )
+        )
     local, uniform = (mean(voronoi.LINES, f"lines missed, {c} %") for c in ("local", "uniform"))
-    found.append(Claim(
-        "lines: pixels on lines that are missed, local rounding and uniform weights",
-        "", f"{local:.1f} % and {uniform:.1f} %", None,
-    ))  # fmt: skip
+    found.append(
+        Claim(
+            "lines: pixels on lines that are missed, local rounding and uniform weights",
+            "",
+            f"{local:.1f} % and {uniform:.1f} %",
+            None,
+        )
+    )
     return found
 
 
@@ -100,9 +116,10 @@ def draw(shown: list[tuple[str, voronoi.Picture, np.ndarray, np.ndarray]], path:
         line[0].set_ylabel(name)
         experiment.picture(line[1], picture.shown(picture.target), "truth")
         for axis, title, scores in (
-            (line[2], "local rounding", -picture.distances), (line[3], "uniform weights", uniform),
+            (line[2], "local rounding", -picture.distances),
+            (line[3], "uniform weights", uniform),
             (line[4], "learned weights", learned),
-        ):  # fmt: skip
+        ):
             labels = picture.shown(scores.argmax(axis=0) + 1)
             experiment.picture(axis, labels, f"{title}: {picture.wrong(scores):.2f} %")
     experiment.save(figure, path)

@@ -66,10 +66,14 @@ def empty(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
     """The record that a labeled tile would have."""
     pixels = math.prod(c.stop - c.start for c in job.grid.tile_at(index).core)
     return {
-        "tile": list(index), "state": "done", "pixels": pixels,
-        "counts": [0, pixels, *([0] * (CLASSES - 1))], "proven": pixels,
-        "seconds": [0.0, 0.0, 0.0], "peak_mib": 0,
-    }  # fmt: skip
+        "tile": list(index),
+        "state": "done",
+        "pixels": pixels,
+        "counts": [0, pixels, *([0] * (CLASSES - 1))],
+        "proven": pixels,
+        "seconds": [0.0, 0.0, 0.0],
+        "peak_mib": 0,
+    }
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,20 @@ def virtual(folder: Path, tiles: int) -> Plan:
     rows = max(n for n in range(1, math.isqrt(tiles) + 1) if tiles % n == 0)
     source = folder / "image.zarr"
     zarr.create_array(
-        source, shape=(rows * EDGE, tiles // rows * EDGE), shards=(EDGE,) * 2, chunks=(256,) * 2,
-        dtype="uint8", dimension_names=("y", "x"),
-    )  # fmt: skip
+        source,
+        shape=(rows * EDGE, tiles // rows * EDGE),
+        shards=(EDGE,) * 2,
+        chunks=(256,) * 2,
+        dtype="uint8",
+        dimension_names=("y", "x"),
+    )
     return make_plan(
-        images.open_image(str(source)), str(folder / "out.zarr"),
+        images.open_image(str(source)),
+        str(folder / "out.zarr"),
         term=options.data_term(None, [[50.0 * n] for n in range(1, CLASSES + 1)], None, 0),
-        settings=options.make_settings("3x3", 2, 1.0, 5.0, None, "cpu"), tile=EDGE,
-    )  # fmt: skip
+        settings=options.make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
+        tile=EDGE,
+    )
 
 
 def instead(pool: Pool, function: Callable[..., Any]) -> Pool:
@@ -117,9 +127,11 @@ def instead(pool: Pool, function: Callable[..., Any]) -> Pool:
 def started(*arguments: Any) -> Iterator[subprocess.Popen[str]]:
     """A process of Python, which ends with the block."""
     process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
-    )  # fmt: skip
+    )
     try:
         yield process
     finally:
@@ -197,15 +209,29 @@ def measure(
 def alone(workers: int, tiles: int, sleep: float, apart: bool, before: int) -> dict[str, Any]:
     """Measure in fresh processes: scheduler, workers and client, or as ``tiledlaf label`` does."""
     asked: dict[str, Any] = {
-        "workers": workers, "tiles": tiles, "sleep": sleep, "scheduler": None, "others": {},
+        "workers": workers,
+        "tiles": tiles,
+        "sleep": sleep,
+        "scheduler": None,
+        "others": {},
         "before": before,
-    }  # fmt: skip
+    }
     if not apart:
         return answer(asked)
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "scheduler.json"
-        with started("-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", "0",
-                     "--no-dashboard", "--scheduler-file", file) as scheduler:  # fmt: skip
+        with started(
+            "-m",
+            "dask",
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--scheduler-file",
+            file,
+        ) as scheduler:
             while not file.exists():
                 assert scheduler.poll() is None, "the scheduler ended"
                 clock.sleep(0.1)
@@ -234,9 +260,10 @@ def costs(effort: Effort) -> Iterator[dict[str, Any]]:
         for tiles in effort.tiles:
             found = alone(2, tiles, 0, apart, effort.before)
             row: dict[str, Any] = {
-                "processes": "apart" if apart else "together", "tiles": tiles,
+                "processes": "apart" if apart else "together",
+                "tiles": tiles,
                 "ms a tile": 1e3 * found["seconds"] / tiles,
-            }  # fmt: skip
+            }
             for who in ("client", "scheduler"):
                 if f"{who} seconds" in found:
                     row |= {
@@ -253,11 +280,15 @@ def scaling(effort: Effort) -> Iterator[dict[str, Any]]:
         found = alone(workers, effort.each * workers, effort.sleep, True, 4 * workers)
         rate = found["tiles"] / found["seconds"]
         yield {
-            "workers": workers, "tiles": found["tiles"], "tiles a second": rate,
+            "workers": workers,
+            "tiles": found["tiles"],
+            "tiles a second": rate,
             "share of all": rate * effort.sleep / workers,
-            **{f"{who} busy": found[f"{who} seconds"] / found["seconds"]
-               for who in ("client", "scheduler", "workers")},
-        }  # fmt: skip
+            **{
+                f"{who} busy": found[f"{who} seconds"] / found["seconds"]
+                for who in ("client", "scheduler", "workers")
+            },
+        }
 
 
 def say(row: dict[str, Any]) -> None:
@@ -281,9 +312,10 @@ def draw(
     )
     for axes, unit in ((time, "ms a tile"), (memory, "KiB a tile")):
         for rows, key, name in (
-            (apart, f"client {unit}", "client"), (apart, f"scheduler {unit}", "scheduler"),
+            (apart, f"client {unit}", "client"),
+            (apart, f"scheduler {unit}", "scheduler"),
             (together, f"client {unit}", "both in one process"),
-        ):  # fmt: skip
+        ):
             axes.plot([r["tiles"] for r in rows], [r[key] for r in rows], "o-", label=name)
         axes.set(xscale="log", xlabel="tiles", ylabel=unit)
     time.plot([r["tiles"] for r in apart], [r["ms a tile"] for r in apart], "k:", label="elapsed")
@@ -293,9 +325,12 @@ def draw(
     rate.plot(workers, [r["tiles a second"] for r in scaling], "o-", label="reached")
     rate.plot(workers, [n / sleep for n in workers], "k:", label="workers never wait")
     rate.set(
-        xscale="log", yscale="log", xlabel="simulated workers", ylabel="tiles a second",
+        xscale="log",
+        yscale="log",
+        xlabel="simulated workers",
+        ylabel="tiles a second",
         title=f"tiles that sleep {1e3 * sleep:g} ms",
-    )  # fmt: skip
+    )
     for axes in (time, memory, rate):
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)

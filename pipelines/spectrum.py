@@ -65,8 +65,9 @@ def errors(picture: voronoi.Picture, effort: Effort) -> list[dict[str, Any]]:
             note("gradient error", SPACES, dim, dim, error)
         for rank in RANKS:
             for name, way, dim in (
-                (SPACES, Spaces(20, rank=rank), 20), (FIXED, Polynomials(FINE, rank=rank), ""),
-            ):  # fmt: skip
+                (SPACES, Spaces(20, rank=rank), 20),
+                (FIXED, Polynomials(FINE, rank=rank), ""),
+            ):
                 error = ways.distance(at(way).tangent, exact.tangent)
                 note("gradient error", name, dim, rank, error)
         for name, found in ((SPACES, exact), (FIXED, at(Polynomials(FINE)))):
@@ -85,19 +86,25 @@ def learned(pictures: Sequence[voronoi.Picture], effort: Effort) -> list[dict[st
     ]
     rows = []
     for name, way, dim, rank, time in cases:
-        curves = np.mean([
-            gradients.learn(p, partial(ways.closed, way), effort.steps, time) for p in pictures
-        ], axis=0)  # fmt: skip
+        curves = np.mean(
+            [gradients.learn(p, partial(ways.closed, way), effort.steps, time) for p in pictures],
+            axis=0,
+        )
         for what, value in (("wrong before %", curves[0, 1]), ("wrong after %", curves[-1, 1])):
             rows.append(
                 {"what": what, "way": name, "T": time, "m": dim, "r": rank, "value": float(value)}
             )
     # whether that is a matter of steps
     for dim, rank in ((2, 1), (20, 1), (20, 4)):
-        end = np.mean([
-            gradients.learn(p, partial(ways.closed, Spaces(dim, rank=rank)), effort.long, 20.0)[-1]
-            for p in pictures
-        ], axis=0)  # fmt: skip
+        end = np.mean(
+            [
+                gradients.learn(p, partial(ways.closed, Spaces(dim, rank=rank)), effort.long, 20.0)[
+                    -1
+                ]
+                for p in pictures
+            ],
+            axis=0,
+        )
         for what, value in zip(("long: loss", "long: wrong %"), end, strict=True):
             rows.append(
                 {"what": what, "way": SPACES, "T": 20.0, "m": dim, "r": rank, "value": float(value)}
@@ -130,44 +137,72 @@ def claims(rows: list[dict[str, Any]], effort: Effort) -> list[Claim]:
     after = partial(one, rows, what="wrong after %")
     small, large = error(way=SPACES, T=5.0, m=5), error(way=SPACES, T=5.0, m=10)
     found = [
-        Claim("error of the gradient at T = 5 with m = 5 and m = 10, all ranks",
-              "m of 5 to 10 is enough", f"{small:.1e} and {large:.1e}",
-              bool(small < 0.01 and large < 1e-5)),
-        Claim("wrong pixels after learning with m = 2, 3, 5 and 10 (r = 1, T = 5)",
-              "m of 5 to 10 is enough",
-              listed(after(way=SPACES, T=5.0, m=m, r=1) for m in (2, 3, 5, 10)),
-              bool(abs(after(way=SPACES, T=5.0, m=5, r=1) - after(way=SPACES, T=5.0, m=10, r=1))
-                   < 0.1)),
-        Claim("wrong pixels after learning with r = 1, 2, 3 and 4 (m = 10, T = 5)",
-              "r = 1 is enough",
-              listed(after(way=SPACES, T=5.0, m=10, r=r) for r in (1, 2, 3, 4)),
-              bool(abs(after(way=SPACES, T=5.0, m=10, r=1) - after(way=SPACES, T=5.0, m=10, r=4))
-                   < 0.1)),
-    ]  # fmt: skip
+        Claim(
+            "error of the gradient at T = 5 with m = 5 and m = 10, all ranks",
+            "m of 5 to 10 is enough",
+            f"{small:.1e} and {large:.1e}",
+            bool(small < 0.01 and large < 1e-5),
+        ),
+        Claim(
+            "wrong pixels after learning with m = 2, 3, 5 and 10 (r = 1, T = 5)",
+            "m of 5 to 10 is enough",
+            listed(after(way=SPACES, T=5.0, m=m, r=1) for m in (2, 3, 5, 10)),
+            bool(
+                abs(after(way=SPACES, T=5.0, m=5, r=1) - after(way=SPACES, T=5.0, m=10, r=1)) < 0.1
+            ),
+        ),
+        Claim(
+            "wrong pixels after learning with r = 1, 2, 3 and 4 (m = 10, T = 5)",
+            "r = 1 is enough",
+            listed(after(way=SPACES, T=5.0, m=10, r=r) for r in (1, 2, 3, 4)),
+            bool(
+                abs(after(way=SPACES, T=5.0, m=10, r=1) - after(way=SPACES, T=5.0, m=10, r=4)) < 0.1
+            ),
+        ),
+    ]
     found += [
-        Claim("the same at T = 20 with m = 2, 3, 5, 10 and 20 (r = 1)", "",
-              listed(after(way=SPACES, T=20.0, m=m, r=1) for m in (2, 3, 5, 10, 20)), None, LONG),
-        Claim("the same at T = 20 with r = 1, 2, 3 and 4 (m = 20)", "",
-              listed(after(way=SPACES, T=20.0, m=20, r=r) for r in (1, 2, 3, 4)), None, LONG),
-    ]  # fmt: skip
+        Claim(
+            "the same at T = 20 with m = 2, 3, 5, 10 and 20 (r = 1)",
+            "",
+            listed(after(way=SPACES, T=20.0, m=m, r=1) for m in (2, 3, 5, 10, 20)),
+            None,
+            LONG,
+        ),
+        Claim(
+            "the same at T = 20 with r = 1, 2, 3 and 4 (m = 20)",
+            "",
+            listed(after(way=SPACES, T=20.0, m=20, r=r) for r in (1, 2, 3, 4)),
+            None,
+            LONG,
+        ),
+    ]
     wrong, loss = (
         [one(rows, what=f"long: {what}", m=m, r=r) for m, r in ((2, 1), (20, 1), (20, 4))]
         for what in ("wrong %", "loss")
     )
-    found.append(Claim(
-        f"the same at T = 20 after {effort.long} steps with m = 2, r = 1; m = 20, r = 1; "
-        "m = 20, r = 4; and the losses", "",
-        f"{listed(wrong)}; " + ", ".join(f"{x:.4f}" for x in loss), None, LONG,
-    ))  # fmt: skip
+    found.append(
+        Claim(
+            f"the same at T = 20 after {effort.long} steps with m = 2, r = 1; m = 20, r = 1; "
+            "m = 20, r = 4; and the losses",
+            "",
+            f"{listed(wrong)}; " + ", ".join(f"{x:.4f}" for x in loss),
+            None,
+            LONG,
+        )
+    )
     for time in TIMES:
         sigma = one(rows, what="singular value", way=SPACES, T=time, r=2)
         first, second, third = (error(way=SPACES, T=time, m=20, r=r) for r in (1, 2, 3))
-        found.append(Claim(
-            f"T = {time:g}: second singular value of the first; error of the gradient with r = 1, "
-            "2, 3",
-            "singular values decay fast", f"{sigma:.1e}; {first:.1e}, {second:.1e}, {third:.1e}",
-            bool(sigma < 0.1), RANK if time == 20 else "",
-        ))  # fmt: skip
+        found.append(
+            Claim(
+                f"T = {time:g}: second singular value of the first; error of the gradient with "
+                "r = 1, 2, 3",
+                "singular values decay fast",
+                f"{sigma:.1e}; {first:.1e}, {second:.1e}, {third:.1e}",
+                bool(sigma < 0.1),
+                RANK if time == 20 else "",
+            )
+        )
     return found
 
 
@@ -192,15 +227,19 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure, axes = experiment.panels(2, 3, 2.5, 2.1)
     for time, color in zip(TIMES, experiment.COLORS, strict=False):
         label = f"T = {time:g}"
-        found = [(r["m"], r["value"]) for r in pick(rows, what="gradient error", T=time)
-                 if r["m"] == r["r"] and r["way"] == SPACES]  # fmt: skip
+        found = [
+            (r["m"], r["value"])
+            for r in pick(rows, what="gradient error", T=time)
+            if r["m"] == r["r"] and r["way"] == SPACES
+        ]
         axes[0, 0].plot(*zip(*found, strict=True), "o-", color=color, label=label)
         for way, style in ((SPACES, "o-"), (FIXED, "s:")):
             part = pick(rows, what="gradient error", T=time, way=way)
             found = [(r["r"], r["value"]) for r in part if r["m"] in (20, "") and r["r"] in RANKS]
             axes[0, 1].plot(*zip(*found, strict=True), style, color=color)
-            found = [(r["r"], r["value"])
-                     for r in pick(rows, what="singular value", T=time, way=way)]  # fmt: skip
+            found = [
+                (r["r"], r["value"]) for r in pick(rows, what="singular value", T=time, way=way)
+            ]
             axes[0, 2].plot(*zip(*found, strict=True), style, color=color)
     axes[0, 0].set(title="error of the gradient", xlabel="Krylov dimension m (all ranks)")
     axes[0, 1].set(title="error of the gradient", xlabel="rank r")
@@ -223,10 +262,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes[1, 1].set(xlabel="rank r")
     for wanted, style, color, label in (
         ({"what": "wrong before %", "way": FIXED}, "^--", "#999999", "uniform weights"),
-        ({"what": "wrong after %", "way": SPACES, "m": 10, "r": 1}, "o-", "#d55e00",
-         "learned: two spaces, r = 1"),
+        (
+            {"what": "wrong after %", "way": SPACES, "m": 10, "r": 1},
+            "o-",
+            "#d55e00",
+            "learned: two spaces, r = 1",
+        ),
         ({"what": "wrong after %", "way": FIXED}, "s:", "black", "learned: fixed coefficients"),
-    ):  # fmt: skip
+    ):
         found = sorted((r["T"], r["value"]) for r in pick(rows, **wanted))
         axes[1, 2].plot(*zip(*found, strict=True), style, color=color, label=label)
     axes[1, 2].set(xlabel="T")

@@ -39,9 +39,12 @@ def _nearest(
 
 
 def lines(
-    shape: Sequence[int] = (EDGE, EDGE), noise: float = 0.3, cells: int = 25, width: float = 1.5,
+    shape: Sequence[int] = (EDGE, EDGE),
+    noise: float = 0.3,
+    cells: int = 25,
+    width: float = 1.5,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """Noisy image (y, x) float32, 1 on the lines between cells, and its labels (1 on lines)."""
     rng = np.random.default_rng(seed)
     first, second, _ = _nearest(shape, cells, rng)
@@ -50,9 +53,12 @@ def lines(
 
 
 def colors(
-    shape: Sequence[int] = (EDGE, EDGE), noise: float = 0.6, cells: int = 40, classes: int = 8,
+    shape: Sequence[int] = (EDGE, EDGE),
+    noise: float = 0.6,
+    cells: int = 40,
+    classes: int = 8,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """Noisy image (3, y, x) float32 of cells in the corners of the color cube, and its labels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(classes, size=cells)[_nearest(shape, cells, rng)[2]].astype(np.uint8)
@@ -148,22 +154,37 @@ def run(effort: Effort, figure: Path) -> Outcome:
             pictures = scenario.pictures(effort.edge, seeds)
             shown[scenario.name, part] = pictures
             for seed, picture in zip(seeds, pictures, strict=True):
-                rows.append({
-                    "scenario": scenario.name, "part": part, "seed": seed, "edge": effort.edge,
-                    "labels": len(picture.prototypes), "present": len(np.unique(picture.target)),
-                    "noise": round(scenario.noise, 4), "locally wrong %": picture.locally_wrong,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "scenario": scenario.name,
+                        "part": part,
+                        "seed": seed,
+                        "edge": effort.edge,
+                        "labels": len(picture.prototypes),
+                        "present": len(np.unique(picture.target)),
+                        "noise": round(scenario.noise, 4),
+                        "locally wrong %": picture.locally_wrong,
+                    }
+                )
     draw(shown, figure)
-    wrong = {s.name: [r["locally wrong %"] for r in rows if r["scenario"] == s.name]
-             for s in SCENARIOS}  # fmt: skip
+    wrong = {
+        s.name: [r["locally wrong %"] for r in rows if r["scenario"] == s.name] for s in SCENARIOS
+    }
     low, high = min(wrong["cells"]), max(wrong["cells"])
-    return Outcome({"voronoi": rows}, [
-        Claim("cells: pixels that are wrong locally", "about 50 %",
-              f"{np.mean(wrong['cells']):.1f} % ({low:.1f} to {high:.1f})",
-              bool(low > 45 and high < 55)),
-        Claim("lines: pixels that are wrong locally", "",
-              f"{np.mean(wrong['lines']):.1f} %", None),
-    ])  # fmt: skip
+    return Outcome(
+        {"voronoi": rows},
+        [
+            Claim(
+                "cells: pixels that are wrong locally",
+                "about 50 %",
+                f"{np.mean(wrong['cells']):.1f} % ({low:.1f} to {high:.1f})",
+                bool(low > 45 and high < 55),
+            ),
+            Claim(
+                "lines: pixels that are wrong locally", "", f"{np.mean(wrong['lines']):.1f} %", None
+            ),
+        ],
+    )
 
 
 def draw(shown: dict[tuple[str, str], list[Picture]], path: Path) -> None:

@@ -67,9 +67,12 @@ def closed(
 
 
 def automatic(
-    flow: Callable[..., Any], weights: np.ndarray, distances: np.ndarray, target: np.ndarray,
+    flow: Callable[..., Any],
+    weights: np.ndarray,
+    distances: np.ndarray,
+    target: np.ndarray,
     time: float,
-) -> Found:  # fmt: skip
+) -> Found:
     """By PyTorch's automatic differentiation of a scheme of `peers`."""
     z, loss, euclidean = peers.differentiate(
         weights, distances, target.astype(np.int64) - 1, partial(flow, time=time)
@@ -136,12 +139,24 @@ class Cost:
 
 @functools.cache
 def cost(
-    name: str, edge: int, labels: int, dim: int = DIM, rank: int | None = None,
-    steps: int = STEPS, rounds: int = 3,
-) -> Cost:  # fmt: skip
+    name: str,
+    edge: int,
+    labels: int,
+    dim: int = DIM,
+    rank: int | None = None,
+    steps: int = STEPS,
+    rounds: int = 3,
+) -> Cost:
     """Measured in a process of its own, on one thread; Linux alone tells a peak."""
-    given = {"name": name, "edge": edge, "labels": labels, "dim": dim, "rank": rank,
-             "steps": steps, "rounds": rounds}  # fmt: skip
+    given = {
+        "name": name,
+        "edge": edge,
+        "labels": labels,
+        "dim": dim,
+        "rank": rank,
+        "steps": steps,
+        "rounds": rounds,
+    }
     command = [sys.executable, __file__, json.dumps(given)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:

@@ -54,13 +54,26 @@ def _inputs(tmp_path_factory):
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     texts = {
-        "text.tif": "hello", "text.png": "hello", "text.npy": "hello", "a.txt": "hello",
-        "empty.tif": "", "empty.csv": "", "header.csv": "red\n1\n2\n", "ragged.csv": "1,2\n3\n",
-        "one.csv": "3\n", "two_columns.csv": "1,2\n3,4\n", "equal.csv": "3\n3\n",
-        "nan.csv": "nan\n3\n", "three.txt": "a\nb\nc\n", "broken.json": '["a"',
-        "from0.json": '{"0": "a", "1": "b"}', "letters.hood": "0 a\n", "no_self.hood": "0 1\n",
-        "folder/notes.txt": "mine", "broken.zarr/zarr.json": "{",
-    }  # fmt: skip
+        "text.tif": "hello",
+        "text.png": "hello",
+        "text.npy": "hello",
+        "a.txt": "hello",
+        "empty.tif": "",
+        "empty.csv": "",
+        "header.csv": "red\n1\n2\n",
+        "ragged.csv": "1,2\n3\n",
+        "one.csv": "3\n",
+        "two_columns.csv": "1,2\n3,4\n",
+        "equal.csv": "3\n3\n",
+        "nan.csv": "nan\n3\n",
+        "three.txt": "a\nb\nc\n",
+        "broken.json": '["a"',
+        "from0.json": '{"0": "a", "1": "b"}',
+        "letters.hood": "0 a\n",
+        "no_self.hood": "0 1\n",
+        "folder/notes.txt": "mine",
+        "broken.zarr/zarr.json": "{",
+    }
     for name, text in texts.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
@@ -142,7 +155,10 @@ def test_info(inputs, path):
         ("--classes two", "'two' is not a valid integer"),
         ("--prototypes none.csv", "none.csv: No such file"),
         ("--prototypes binary.csv", "binary.csv: expected a text file"),
-        ("--prototypes header.csv", "header.csv: expected rows of numbers", ),
+        (
+            "--prototypes header.csv",
+            "header.csv: expected rows of numbers",
+        ),
         ("--prototypes ragged.csv", "ragged.csv: expected rows of the same length, got 2"),
         ("--prototypes empty.csv", "two or more prototypes"),
         ("--prototypes one.csv", "two or more prototypes"),
@@ -159,7 +175,7 @@ def test_info(inputs, path):
         ("--probabilities p_signed.npy", "float or unsigned integer, got int32"),
         ("--probabilities p_one.npy", "probabilities of two or more classes"),
     ],
-)  # fmt: skip
+)
 def test_data_term(inputs, options, words):
     refused(["label", "a.tif", "out.zarr", *options.split()], words)
 
@@ -299,20 +315,34 @@ def other(_inputs, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--classes 3 --confidence", ["labels/tiledlaf belongs to another run",
-                                      "it has classes 2; this run has classes 3", "--overwrite"]),
-        ("--classes 2 --confidence --time 6 --rho 2", ["it has rho 1.0, time 5.0",
-                                                       "this run has rho 2.0, time 6.0"]),
+        (
+            "--classes 3 --confidence",
+            [
+                "labels/tiledlaf belongs to another run",
+                "it has classes 2; this run has classes 3",
+                "--overwrite",
+            ],
+        ),
+        (
+            "--classes 2 --confidence --time 6 --rho 2",
+            ["it has rho 1.0, time 5.0", "this run has rho 2.0, time 6.0"],
+        ),
         ("--classes 2 --confidence --seed 1", ["it has seed 0; this run has seed 1"]),
         ("--classes 2 --confidence --integrator euler", ['["Taylor"', '["Euler"']),
         ("--classes 2 --confidence --neighborhood 5x5", ["it has neighborhood"]),
         ("--classes 2 --confidence --mask a.tif", ["it has mask null; this run has mask "]),
         ("--classes 2", ["it has confidence true; this run has confidence false"]),
         ("--classes 2 --confidence --name b", ["that of labels/tiledlaf; use another OUTPUT"]),
-        ("--classes 2 --region 0:9,0:9", ["done.zarr belongs to another image, region or state",
-                                          "[0, 0], [40, 50]", "[0, 0], [9, 9]"]),
+        (
+            "--classes 2 --region 0:9,0:9",
+            [
+                "done.zarr belongs to another image, region or state",
+                "[0, 0], [40, 50]",
+                "[0, 0], [9, 9]",
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_output_of_another_run(other, options, words):
     refused(["label", "a.tif", "done.zarr", *options.split()], *words)
 
@@ -324,8 +354,13 @@ def test_output_of_another_image(other):
     tifffile.imwrite("a.tif", image)
     command = ["label", "a.tif", "done.zarr", "--classes", "2", "--confidence"]
     for overwrite in ([], ["--overwrite"]):  # which replaces labels, but not the image beside them
-        refused([*command, *overwrite], "another image, region or state of the input's files",
-                "it has input ", "this run has input ", "choose another OUTPUT")  # fmt: skip
+        refused(
+            [*command, *overwrite],
+            "another image, region or state of the input's files",
+            "it has input ",
+            "this run has input ",
+            "choose another OUTPUT",
+        )
 
 
 def test_labels_of_someone_else(other):

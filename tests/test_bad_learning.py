@@ -27,13 +27,22 @@ def _inputs(tmp_path_factory):
         tifffile.imwrite(folder / f"{name}.tif", array)
 
     for name, array in {
-        "image": image, "labels": labels, "images/a": image, "images/b": image,
-        "labels2/a": labels, "labels2/b": labels, "short": labels[:-1], "one": 0 * labels + 3,
-        "lower": (np.indices(SHAPE)[0] > 36).astype(np.uint8), "flat": 0 * image,
-        "float": labels.astype(np.float32), "rgb": np.stack([labels] * 3, -1),
-        "thin": image[:15], "thin_labels": labels[:15],
+        "image": image,
+        "labels": labels,
+        "images/a": image,
+        "images/b": image,
+        "labels2/a": labels,
+        "labels2/b": labels,
+        "short": labels[:-1],
+        "one": 0 * labels + 3,
+        "lower": (np.indices(SHAPE)[0] > 36).astype(np.uint8),
+        "flat": 0 * image,
+        "float": labels.astype(np.float32),
+        "rgb": np.stack([labels] * 3, -1),
+        "thin": image[:15],
+        "thin_labels": labels[:15],
         "large": np.where(labels, 70000, 5).astype(np.uint32),
-    }.items():  # fmt: skip
+    }.items():
         tiff(name, array)
     for name, place in (("nan", (5, 7)), ("nan_below", (38, 7))):
         bad = image.copy()
@@ -51,13 +60,23 @@ def _inputs(tmp_path_factory):
     (folder / "image.zarr/c/0/0").write_bytes(b"garbage!" * 20)
     PIL.Image.fromarray(np.stack([labels] * 3, -1)).save(folder / "labels.png")
     texts = {
-        "missing.json": '{"0": "a", "1": "b", "7": "c"}', "same.json": '{"0": "a", "1": "a"}',
-        "list.json": '["a", "b"]', "broken.json": '{"0"', "letters.json": '{"x": "a"}',
-        "numbers.json": '{"0": 5}', "twice.json": '{"0": "a", "00": "b"}',
-        "empty.json": "{}", "three.csv": "0\n1\n2\n", "one.csv": "0\n",
-        "columns.csv": "0,1\n1,2\n", "nan.csv": "0\nnan\n", "equal.csv": "1\n1\n",
-        "words.csv": "a\nb\n", "text.model": "hello", "notes/a.txt": "mine",
-    }  # fmt: skip
+        "missing.json": '{"0": "a", "1": "b", "7": "c"}',
+        "same.json": '{"0": "a", "1": "a"}',
+        "list.json": '["a", "b"]',
+        "broken.json": '{"0"',
+        "letters.json": '{"x": "a"}',
+        "numbers.json": '{"0": 5}',
+        "twice.json": '{"0": "a", "00": "b"}',
+        "empty.json": "{}",
+        "three.csv": "0\n1\n2\n",
+        "one.csv": "0\n",
+        "columns.csv": "0,1\n1,2\n",
+        "nan.csv": "0\nnan\n",
+        "equal.csv": "1\n1\n",
+        "words.csv": "a\nb\n",
+        "text.model": "hello",
+        "notes/a.txt": "mine",
+    }
     for name, text in texts.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
@@ -107,11 +126,19 @@ PAIRS = [
     ("image.zarr", "labels.tif", "image.zarr: pixels cannot be read"),
     ("image.tif", "half_labels.tif", "half_labels.tif: pixels cannot be read"),
     ("flat.tif", "labels.tif", "expected different prototypes, got two equal rows"),
-    ("nan.tif", "labels.tif", "nan.tif: image: expected finite values, got 1 NaN or inf, the first "
-     "at channel 0, pixel (5, 7)"),
-    ("nan_below.tif", "labels.tif", "nan_below.tif: image: expected finite values, got 1 NaN or "
-     "inf, the first at channel 0, pixel (38, 7)"),
-]  # fmt: skip
+    (
+        "nan.tif",
+        "labels.tif",
+        "nan.tif: image: expected finite values, got 1 NaN or inf, the first "
+        "at channel 0, pixel (5, 7)",
+    ),
+    (
+        "nan_below.tif",
+        "labels.tif",
+        "nan_below.tif: image: expected finite values, got 1 NaN or "
+        "inf, the first at channel 0, pixel (38, 7)",
+    ),
+]
 
 
 @pytest.mark.parametrize(("image", "labels", "words"), PAIRS)
@@ -163,7 +190,7 @@ BOTH = [
     ("--axes zyx", "image.tif: expected axes for the 2 dimensions"),
     ("--scheduler-file none.json", "none.json: no such file"),
     ("--sheduler threads", "No such option '--sheduler'"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("options", "words"), BOTH)
@@ -183,14 +210,20 @@ TRAIN = [
     ("--validation-mask labels.tif", "--validation-mask belongs to --validation-images"),
     ("--validation-probabilities p3.npy", "--validation-probabilities belongs to --validation-"),
     ("--validation-images images --validation-labels labels.tif", "labels for 2 images, got 1"),
-    ("--validation-images image.tif --validation-labels one.tif",
-     "expected labeled pixels in the validation images, got none"),
+    (
+        "--validation-images image.tif --validation-labels one.tif",
+        "expected labeled pixels in the validation images, got none",
+    ),
     ("--validation-images image.tif --validation-labels short.tif", "short.tif: expected labels"),
-    ("--validation-images rgb_image.npy --validation-labels labels.tif",
-     "expected images with one number of axes and channels, got [2] axes and [1, 3] channels"),
-    ("--validation-images nan.tif --validation-labels labels.tif",
-     "nan.tif: image: expected finite values"),
-]  # fmt: skip
+    (
+        "--validation-images rgb_image.npy --validation-labels labels.tif",
+        "expected images with one number of axes and channels, got [2] axes and [1, 3] channels",
+    ),
+    (
+        "--validation-images nan.tif --validation-labels labels.tif",
+        "nan.tif: image: expected finite values",
+    ),
+]
 
 
 @pytest.mark.parametrize(("options", "words"), TRAIN)
@@ -204,24 +237,36 @@ def test_no_labeled_pixel(inputs):
 
 
 def test_one_tile(inputs):
-    refused(train("thin.tif", "thin_labels.tif"), "expected labels in two tiles or more, to set "
-            "one aside, got 1; name validation images")  # fmt: skip
+    refused(
+        train("thin.tif", "thin_labels.tif"),
+        "expected labels in two tiles or more, to set one aside, got 1; name validation images",
+    )
 
 
 @pytest.mark.parametrize("term", [[], ["--classifier"]])
 def test_a_class_only_in_what_is_set_aside(inputs, term):
-    refused([*train(labels="lower.tif"), *term], "expected labeled pixels of each class outside "
-            "the block that is set aside, got none of 1; name validation images")  # fmt: skip
+    refused(
+        [*train(labels="lower.tif"), *term],
+        "expected labeled pixels of each class outside "
+        "the block that is set aside, got none of 1; name validation images",
+    )
 
 
 def test_probabilities_of_training_alone(inputs):
     p = np.load("p3.npy")[:2]
     np.save("p2.npy", p / p.sum(axis=0))
     refused(
-        [*train(), "--probabilities", "p2.npy", "--validation-images", "image.tif",
-         "--validation-labels", "labels.tif"],
+        [
+            *train(),
+            "--probabilities",
+            "p2.npy",
+            "--validation-images",
+            "image.tif",
+            "--validation-labels",
+            "labels.tif",
+        ],
         "image.tif: expected probabilities of it, got none",
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

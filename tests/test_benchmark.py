@@ -10,15 +10,25 @@ import PIL.Image
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ["kernels", "prediction", "forward", "gradient", "exponential", "discrete", "whole",
-         "learning"]  # fmt: skip
+PARTS = [
+    "kernels",
+    "prediction",
+    "forward",
+    "gradient",
+    "exponential",
+    "discrete",
+    "whole",
+    "learning",
+]
 
 
 def start(*arguments):
     return subprocess.run(
         [sys.executable, "pipelines/benchmark.py", "--small", *arguments],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +47,16 @@ def test_the_table_is_complete(table):
     rows = stored["rows"]
     names = [row["name"] for row in rows]
     assert len(names) == len(set(names)) > 25
-    for word in ("PyTorch", "expm_multiply", "graph cut", "alpha-expansion", "map_overlap",
-                 "two workers", "bound", "start"):  # fmt: skip
+    for word in (
+        "PyTorch",
+        "expm_multiply",
+        "graph cut",
+        "alpha-expansion",
+        "map_overlap",
+        "two workers",
+        "bound",
+        "start",
+    ):
         assert any(word in name for name in names), word
     for row in rows:
         assert row["ours"] > 0

@@ -26,9 +26,13 @@ def sample(classes, n=3000, seed=0):
 
 def model(classes, **options):
     given = {
-        "max_iter": 20, "early_stopping": False, "random_state": 0, "min_samples_leaf": 50,
-        "l2_regularization": 5.0, **options,
-    }  # fmt: skip
+        "max_iter": 20,
+        "early_stopping": False,
+        "random_state": 0,
+        "min_samples_leaf": 50,
+        "l2_regularization": 5.0,
+        **options,
+    }
     with threadpool_limits(1):
         return HistGradientBoostingClassifier(**given).fit(*sample(classes))
 
@@ -133,10 +137,14 @@ def test_any_tree_ends_at_the_leaf_of_its_branches(nodes, seed):
     feature, threshold, mask = zip(*rows, strict=True) if rows else ((), (), ())
     order = rng.permutation(nodes)
     trees = Trees(
-        3, np.zeros(1, np.float32), np.array([0, nodes]), np.array(feature, np.int64)[order],
-        np.array(threshold, np.float32)[order], np.array(mask, np.uint32)[order],
+        3,
+        np.zeros(1, np.float32),
+        np.array([0, nodes]),
+        np.array(feature, np.int64)[order],
+        np.array(threshold, np.float32)[order],
+        np.array(mask, np.uint32)[order],
         np.arange(32, dtype=np.float32)[None],
-    )  # fmt: skip
+    )
     x = rng.integers(0, 5, (3, 70)).astype(np.float32)
     expected = [follow(tree, x[:, i]) for i in range(70)]
     for kernel in ("numba", "numpy"):

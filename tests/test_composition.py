@@ -35,11 +35,14 @@ def problem(name, parallel, seed=0):
     rng = np.random.default_rng(seed)
     layers = [
         Layer(
-            oracle.random_weights(offsets, grid, rng), 2 * rng.random((labels, *grid)), offsets,
-            2.5 if parallel else 1.0 + rng.random(), 0.5 + rng.random(),
+            oracle.random_weights(offsets, grid, rng),
+            2 * rng.random((labels, *grid)),
+            offsets,
+            2.5 if parallel else 1.0 + rng.random(),
+            0.5 + rng.random(),
         )
         for labels, offsets in kinds
-    ]  # fmt: skip
+    ]
     counts = [labels for labels, _ in kinds]
     couplings = [rng.normal(size=(b, a)) for a, b in itertools.pairwise(counts)]
     return layers, couplings, rng.normal(size=(counts[-1], *grid))

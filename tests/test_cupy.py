@@ -184,9 +184,9 @@ def test_learning_equals_the_reference(grid: Any, offsets: Any, dtype: Any) -> N
     patches = rng.normal(size=(7, len(offsets)))
     moved = [cupy.asarray(a) for a in (features, normal, prototypes, patches)]
     _assert_close(
-        gpu.predict(*moved, 0.7, w), reference.predict(features, normal, prototypes, patches, 0.7,
-        weights),
-    )  # fmt: skip
+        gpu.predict(*moved, 0.7, w),
+        reference.predict(features, normal, prototypes, patches, 0.7, weights),
+    )
     pairs = zip(
         gpu.predict_adjoint(*moved, 0.7, w),
         reference.predict_adjoint(features, normal, prototypes, patches, 0.7, weights),

@@ -392,13 +392,20 @@ def _slurm(tmp_path_factory):
         daemons = [
             subprocess.Popen(command, cwd="/", stdout=log, stderr=log)
             for command in (
-                [munged, "-F", "-f", f"--key-file={folder}/munge.key",
-                 f"--socket={folder}/munge.socket", f"--pid-file={folder}/munge.pid",
-                 f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed"],
+                [
+                    munged,
+                    "-F",
+                    "-f",
+                    f"--key-file={folder}/munge.key",
+                    f"--socket={folder}/munge.socket",
+                    f"--pid-file={folder}/munge.pid",
+                    f"--log-file={folder}/munge.log",
+                    f"--seed-file={folder}/munge.seed",
+                ],
                 [slurmctld, "-D", "-c"],
                 *([slurmd, "-D", "-N", f"n{i}"] for i in (1, 2, 3)),
             )
-        ]  # fmt: skip
+        ]
         try:
             until(lambda: sinfo() == {"idle"} or any(d.poll() for d in daemons), 60, "idle nodes")
             assert sinfo() == {"idle"}, (folder / "log").read_text()
@@ -425,8 +432,12 @@ def slurm(_slurm, here, monkeypatch):
 
 def sbatch():
     options = ["--cpus-per-task=2", "--mem-per-cpu=1G", "--output=job.log"]
-    found = subprocess.run(["sbatch", "--parsable", *options, RUN, *COMMAND],
-                           check=True, capture_output=True, text=True)  # fmt: skip
+    found = subprocess.run(
+        ["sbatch", "--parsable", *options, RUN, *COMMAND],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return found.stdout.strip()
 
 
@@ -439,8 +450,9 @@ def job(number):
 def becomes(number, state, restarts, seconds=120):
     until(
         lambda: (job(number)["JobState"], job(number)["Restarts"]) == (state, str(restarts)),
-        seconds, f"{state}: {job(number)} {Path('job.log').read_text()}",
-    )  # fmt: skip
+        seconds,
+        f"{state}: {job(number)} {Path('job.log').read_text()}",
+    )
 
 
 def test_slurm_time_limit(slurm, here, whole):
@@ -535,8 +547,9 @@ def valid(document):
 def manifests(folder):
     """Documents of a folder by their kind, as kubectl puts them together."""
     (kubectl,) = needs("kubectl")
-    shown = subprocess.run([kubectl, "kustomize", ROOT / "deploy" / folder],
-                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    shown = subprocess.run(
+        [kubectl, "kustomize", ROOT / "deploy" / folder], capture_output=True, text=True, check=True
+    ).stdout
     return {document["kind"]: document for document in yaml.safe_load_all(shown)}
 
 

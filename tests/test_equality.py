@@ -108,10 +108,14 @@ def labels_with_halo(
 
     source, given = images.from_array(image), images.from_array(probabilities, "cyx")
     plan = make_plan(
-        source, None, term=data_term(None, None, given, 0), probabilities=given,
-        mask=None if mask is None else images.from_array(mask), tile=edge,
+        source,
+        None,
+        term=data_term(None, None, given, 0),
+        probabilities=given,
+        mask=None if mask is None else images.from_array(mask),
+        tile=edge,
         settings=make_settings(neighborhood, 2, 1.0, time, None, "cpu"),
-    )  # fmt: skip
+    )
     job = dataclasses.replace(plan.job, grid=dataclasses.replace(plan.job.grid, halo=(halo, halo)))
     labels = np.zeros(image.shape, np.uint8)
     for tile in job.grid:
@@ -232,13 +236,21 @@ def test_an_outside_scheduler(tmp_path):
     source = tmp_path / "image.npy"
     np.save(source, image)
     with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
-        host="127.0.0.1", protocol="tcp",
-    ) as running:  # fmt: skip
+        n_workers=1,
+        threads_per_worker=2,
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1",
+        protocol="tcp",
+    ) as running:
         label(
-            source, tmp_path / "out.zarr", classes=2, tile=32, confidence=True,
+            source,
+            tmp_path / "out.zarr",
+            classes=2,
+            tile=32,
+            confidence=True,
             scheduler=running.scheduler_address,
-        )  # fmt: skip
+        )
     same(stored(str(tmp_path / "out.zarr")), whole(image, classes=2))
 
 
@@ -276,8 +288,13 @@ def test_a_device_that_workers_alone_have(tmp_path):
         ) as running,
         Client(running) as client,
     ):
-        given = {"classes": 2, "tile": 64, "confidence": True, "device": "cuda",
-                 "scheduler": running.scheduler_address}  # fmt: skip
+        given = {
+            "classes": 2,
+            "tile": 64,
+            "confidence": True,
+            "device": "cuda",
+            "scheduler": running.scheduler_address,
+        }
         with pytest.raises(ValueError, match="device cuda needs CuPy"):
             label(source, tmp_path / "out.zarr", **given)
         assert not (tmp_path / "out.zarr").exists()
@@ -302,9 +319,11 @@ def test_dask_arrays_are_lazy_and_equal(chunks, masked):
 
     with dask.config.set(scheduler=refuse):
         lazy = label(
-            da.from_array(image, chunks), classes=3, confidence=True,
+            da.from_array(image, chunks),
+            classes=3,
+            confidence=True,
             mask=None if mask is None else da.from_array(mask, 50),
-        )  # fmt: skip
+        )
     assert lazy[0].shape == (90, 110)
     assert lazy[0].dtype == np.uint8
     same(dask.compute(*lazy, scheduler="threads"), whole(image, classes=3, mask=mask))
@@ -331,9 +350,11 @@ def test_planning_computes_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(images.Image, "read", refuse)
     make_plan(
-        images.open_image(path), str(tmp_path / "out.zarr"), term=data_term(2, None, None, 0),
+        images.open_image(path),
+        str(tmp_path / "out.zarr"),
+        term=data_term(2, None, None, 0),
         settings=make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
-    )  # fmt: skip
+    )
     assert not (tmp_path / "out.zarr").exists()
 
 
@@ -418,10 +439,12 @@ def test_a_read_that_fails_once_costs_nothing(tmp_path, monkeypatch):
     image = np.random.default_rng(13).integers(0, 255, (64, 64)).astype(np.uint8)
     np.save(tmp_path / "image.npy", image)
     plan = make_plan(
-        images.open_image(tmp_path / "image.npy"), str(tmp_path / "out.zarr"), tile=32,
+        images.open_image(tmp_path / "image.npy"),
+        str(tmp_path / "out.zarr"),
+        tile=32,
         term=data_term(None, [[50.0], [200.0]], None, 0),
         settings=make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
-    )  # fmt: skip
+    )
     read, failed = images.Image.read, []
 
     def flaky(self, window, channels=None):

@@ -41,9 +41,14 @@ def estimated(image, labels, path="weights.zarr", *, term="means", workers=2, ig
     shown = []
     with cluster.threads(workers) as pool:
         found = estimation.estimate(
-            example, term, path, Estimation(**({"steps": 8} | how)), pool, ignore=ignore,
+            example,
+            term,
+            path,
+            Estimation(**({"steps": 8} | how)),
+            pool,
+            ignore=ignore,
             progress=shown.append,
-        )  # fmt: skip
+        )
     assert [record["step"] for record in shown[1:]] == list(range(1, len(shown)))
     return found, zarr.open_array(f"{path}/0", mode="r")[:]
 
@@ -69,8 +74,9 @@ def test_nearly_nothing_is_wrong(files):
     weights = zarr.open_array("weights.zarr/0", mode="r")
     assert (weights.shape, weights.dtype) == ((9, *SHAPE), np.float32)
     check_weights(weights[:])
-    assert run("label", "image.tif", "out.zarr", "--weights", "weights.zarr", "--tile", "40").code \
-        == 0  # fmt: skip
+    assert (
+        run("label", "image.tif", "out.zarr", "--weights", "weights.zarr", "--tile", "40").code == 0
+    )
     assert run("evaluate", "out.zarr", "labels.tif", "--json", "e.json").code == 0
     error = json.loads(Path("e.json").read_text())["pixel_error"]
     assert error < 0.002
@@ -131,20 +137,35 @@ def test_contradictions(files):
     for options, words in CONTRADICTIONS:
         refused(words, *command, *options.split())
     tifffile.imwrite("other.tif", files[0][:-1])
-    refused("expected weights of the image's size (95, 112), got (96, 112)",
-            "label", "other.tif", "out.zarr", "--weights", "weights.zarr")  # fmt: skip
+    refused(
+        "expected weights of the image's size (95, 112), got (96, 112)",
+        "label",
+        "other.tif",
+        "out.zarr",
+        "--weights",
+        "weights.zarr",
+    )
     for path in ("none.zarr", "image.tif", "."):
         refused(f"{path}: expected weights of 'tiledlaf estimate'", *command[:-1], path)
     zarr.save_array("array.zarr", np.zeros((9, *SHAPE)))
-    refused("array.zarr: expected weights of 'tiledlaf estimate', got something else",
-            *command[:-1], "array.zarr")  # fmt: skip
+    refused(
+        "array.zarr: expected weights of 'tiledlaf estimate', got something else",
+        *command[:-1],
+        "array.zarr",
+    )
 
 
 def test_weights_of_another_image(files):
     estimated("image.tif", "labels.tif", steps=1)
     tifffile.imwrite("other.tif", files[0] + 1)
-    refused("weights.zarr: expected weights of other.tif, got those of another image",
-            "label", "other.tif", "out.zarr", "--weights", "weights.zarr")  # fmt: skip
+    refused(
+        "weights.zarr: expected weights of other.tif, got those of another image",
+        "label",
+        "other.tif",
+        "out.zarr",
+        "--weights",
+        "weights.zarr",
+    )
     assert run("label", "image.tif", "out.zarr", "--weights", "weights.zarr").code == 0
 
 
@@ -152,8 +173,9 @@ def test_probabilities(files):
     image, _ = files
     p = 1 / (1 + np.exp(-4 * (image - 0.5)))
     np.save("p.npy", np.stack([1 - p, p]).astype(np.float32))
-    found = run("estimate", "image.tif", "labels.tif", "w.zarr", "--probabilities", "p.npy",
-                "--steps", "8")  # fmt: skip
+    found = run(
+        "estimate", "image.tif", "labels.tif", "w.zarr", "--probabilities", "p.npy", "--steps", "8"
+    )
     assert found.code == 0, found
     command = ["label", "image.tif", "out.zarr", "--weights", "w.zarr"]
     refused("--weights were estimated with --probabilities: give them", *command)
@@ -166,8 +188,18 @@ def test_probabilities(files):
 def test_prototypes_and_names(files):
     Path("p.csv").write_text("1\n0\n")
     Path("names.json").write_text('{"1": "line", "0": "cell"}')
-    found = run("estimate", "image.tif", "labels.tif", "w.zarr", "--prototypes", "p.csv",
-                "--steps", "8", "--names", "names.json")  # fmt: skip
+    found = run(
+        "estimate",
+        "image.tif",
+        "labels.tif",
+        "w.zarr",
+        "--prototypes",
+        "p.csv",
+        "--steps",
+        "8",
+        "--names",
+        "names.json",
+    )
     assert found.code == 0, found
     command = ["label", "image.tif", "out.zarr", "--weights", "w.zarr"]
     assert run(*command, "--prototypes", "p.csv").code == 0
@@ -278,9 +310,12 @@ def test_the_steps_of_a_sequence_are_those_of_the_whole_array(files):
     moved = [Descent().move(w, t, h) for w, t in zip(weights, tangents, strict=True)]
     np.testing.assert_allclose(found, np.concatenate(moved), atol=2e-5)
     z = solve(
-        np.stack(moved), distances, stencil.box(3, 3), time=2.0,
+        np.stack(moved),
+        distances,
+        stencil.box(3, 3),
+        time=2.0,
         integrator=LinearizedSequence(2, 1e-3),
-    ).z  # fmt: skip
+    ).z
     assert reached.losses[1] == pytest.approx(loss.value(loss.sums(z, target)), rel=1e-4)
 
 
@@ -345,9 +380,12 @@ def test_three_axes(here):
     (example,) = examples.pair("image.npy", "labels.npy", axes="zyx")
     with cluster.threads(2) as pool:
         found = estimation.estimate(
-            example, Prototypes(((0.0,), (1.0,))), "w.zarr",
-            Estimation("3x3x3", time=1, steps=8, tile=16), pool,
-        )  # fmt: skip
+            example,
+            Prototypes(((0.0,), (1.0,))),
+            "w.zarr",
+            Estimation("3x3x3", time=1, steps=8, tile=16),
+            pool,
+        )
     assert found.wrong[1] < found.wrong[0]
     labeled = label(image, weights="w.zarr", axes="zyx") - 1
     assert (labeled != labels).mean() == pytest.approx(found.wrong[1], abs=2e-4)
@@ -364,8 +402,13 @@ def test_a_term_of_other_classes(here):
 
 def test_an_existing_path_is_refused(files):
     Path("weights.zarr").mkdir()
-    refused("weights.zarr: expected a new path for the weights, but it exists",
-            "estimate", "image.tif", "labels.tif", "weights.zarr")  # fmt: skip
+    refused(
+        "weights.zarr: expected a new path for the weights, but it exists",
+        "estimate",
+        "image.tif",
+        "labels.tif",
+        "weights.zarr",
+    )
     refused("image.tif: expected a new path", "estimate", "image.tif", "labels.tif", "image.tif")
 
 

@@ -235,8 +235,13 @@ def test_rand_error_is_that_of_all_pairs(data):
     labels, truth = (data.draw(arrays(np.uint8, shape, elements=st.integers(0, 3))) for _ in "ab")
     truth[0, 0], labels[-1, -1] = 1, 2  # boundary and another class are there
     truth[-1, -1] = max(truth[-1, -1], 1)
-    found = evaluate(labels, truth, boundary="1", values={v: [v] for v in (1, 2, 3)},
-                     names={v: str(v) for v in (1, 2, 3)})  # fmt: skip
+    found = evaluate(
+        labels,
+        truth,
+        boundary="1",
+        values={v: [v] for v in (1, 2, 3)},
+        names={v: str(v) for v in (1, 2, 3)},
+    )
     labels, truth = (flooded(np.where(a == 1, 0, a)) for a in (labels, truth))
     expected = rand_of_pairs(labels, truth)
     assert found.rand == (None if expected is None else pytest.approx(expected, abs=1e-9))

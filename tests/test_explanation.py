@@ -40,11 +40,25 @@ def made(tmp_path_factory):
             tifffile.imwrite(f"images/{number}.tif", image)
             tifffile.imwrite(f"labels/{number}.tif", labels)
         Path("names.json").write_text('{"0": "cell <1>", "1": "line"}')
-        train = ["train", "--images", "images/*.tif", "--labels", "labels/*.tif", "--size", "8",
-                 "--steps", "10", "--names", "names.json", "--workers", "2"]  # fmt: skip
+        train = [
+            "train",
+            "--images",
+            "images/*.tif",
+            "--labels",
+            "labels/*.tif",
+            "--size",
+            "8",
+            "--steps",
+            "10",
+            "--names",
+            "names.json",
+            "--workers",
+            "2",
+        ]
         for name, options in {
-            "patch.model": [], "rings.model": ["--neighborhood", "rings:3", "--features", "context"]
-        }.items():  # fmt: skip
+            "patch.model": [],
+            "rings.model": ["--neighborhood", "rings:3", "--features", "context"],
+        }.items():
             found = run(*train[:1], name, *train[1:], *options)
             assert found.code == 0, found
         image, labels = lines((72, 80), cells=8, seed=9)
@@ -122,9 +136,13 @@ def test_how_prototypes_are_used(monkeypatch):
     rng = np.random.default_rng(1)
     grid, count = (11, 13), 4
     predictor = Predictor(
-        tiledlaf.features.PATCH, rng.normal(size=2), rng.uniform(0.5, 2, 2),
-        rng.normal(size=(count, 2)), rng.normal(size=(count, 9)), 1.3,
-    )  # fmt: skip
+        tiledlaf.features.PATCH,
+        rng.normal(size=2),
+        rng.uniform(0.5, 2, 2),
+        rng.normal(size=(count, 2)),
+        rng.normal(size=(count, 9)),
+        1.3,
+    )
     features, image = rng.normal(size=(2, *grid)), rng.normal(size=(1, *grid))
     valid = rng.random(grid) > 0.3
     shares = np.zeros((count, *grid))
@@ -190,9 +208,13 @@ def test_weight_patches_are_drawn_at_their_offsets(name):
 
 @pytest.mark.parametrize(
     ("vector", "axes", "step"),
-    [((0, 1), False, (0, 1)), ((-1, 0), False, (-1, 0)), ((0, -1), True, (1, 0)),
-     ((1, 0), True, (1, 1))],
-)  # fmt: skip
+    [
+        ((0, 1), False, (0, 1)),
+        ((-1, 0), False, (-1, 0)),
+        ((0, -1), True, (1, 0)),
+        ((1, 0), True, (1, 1)),
+    ],
+)
 def test_arrows_point_along_their_vectors(vector, axes, step):
     """(sin, cos) of an angle; twice the angle of an axis."""
     vectors = np.broadcast_to(np.array(vector, float)[:, None, None], (2, 12, 12))
@@ -326,8 +348,17 @@ def test_masked_pixels():
     image[15, 30] = np.nan
     tifffile.imwrite("nan.tif", image)
     tifffile.imwrite("mask.tif", mask)
-    found = run("explain", "patch.model", "nan.tif", "--mask", "mask.tif", "-o", "out",
-                "--truth", "truth.tif")  # fmt: skip
+    found = run(
+        "explain",
+        "patch.model",
+        "nan.tif",
+        "--mask",
+        "mask.tif",
+        "-o",
+        "out",
+        "--truth",
+        "truth.tif",
+    )
     assert found.code == 0, found
     pictures("out", TAUGHT)
 
@@ -340,9 +371,21 @@ def test_a_volume(neighborhood):
     tifffile.imwrite("volume.tif", image)
     tifffile.imwrite("volume_labels.tif", labels)
     options = ["--axes", "zyx"]
-    found = run("train", "volume.model", "--images", "volume.tif", "--labels", "volume_labels.tif",
-                "--size", "5", "--steps", "5", "--neighborhood", neighborhood,
-                *options)  # fmt: skip
+    found = run(
+        "train",
+        "volume.model",
+        "--images",
+        "volume.tif",
+        "--labels",
+        "volume_labels.tif",
+        "--size",
+        "5",
+        "--steps",
+        "5",
+        "--neighborhood",
+        neighborhood,
+        *options,
+    )
     assert found.code == 0, found
     found = run("explain", "volume.model", "volume.tif", "--truth", "volume_labels.tif", *options)
     assert found.code == 0, found
@@ -354,21 +397,45 @@ def test_colors_and_several_classes():
     image, labels = colors((64, 72), cells=12, classes=4, seed=1)
     tifffile.imwrite("color.tif", image, photometric="minisblack", planarconfig="separate")
     tifffile.imwrite("color_labels.tif", labels)
-    found = run("train", "color.model", "--images", "color.tif", "--labels", "color_labels.tif",
-                "--axes", "cyx", "--size", "6", "--steps", "4", "--features",
-                "context")  # fmt: skip
+    found = run(
+        "train",
+        "color.model",
+        "--images",
+        "color.tif",
+        "--labels",
+        "color_labels.tif",
+        "--axes",
+        "cyx",
+        "--size",
+        "6",
+        "--steps",
+        "4",
+        "--features",
+        "context",
+    )
     assert found.code == 0, found
-    found = run("explain", "color.model", "color.tif", "--axes", "cyx", "--truth",
-                "color_labels.tif", "-o", "out")  # fmt: skip
+    found = run(
+        "explain",
+        "color.model",
+        "color.tif",
+        "--axes",
+        "cyx",
+        "--truth",
+        "color_labels.tif",
+        "-o",
+        "out",
+    )
     assert found.code == 0, found
     pictures("out", TAUGHT)
 
 
 def test_in_python():
     index = tiledlaf.explain(
-        model.load("patch.model"), "out", tifffile.imread("unseen.tif"),
+        model.load("patch.model"),
+        "out",
+        tifffile.imread("unseen.tif"),
         truth=tifffile.imread("truth.tif"),
-    )  # fmt: skip
+    )
     assert index == Path("out/index.html")
     pictures("out", TAUGHT)
 
@@ -378,12 +445,29 @@ def test_membranes(data_folder):
     if not folder.is_dir():
         pytest.skip(f"no membranes: {folder} is missing")
     found = run(
-        "train", "membranes.model", "--images", folder / "image" / "0.png", "--labels",
-        folder / "label" / "0.png", "--size", "10", "--steps", "10", "--neighborhood", "rings:3",
-    )  # fmt: skip
+        "train",
+        "membranes.model",
+        "--images",
+        folder / "image" / "0.png",
+        "--labels",
+        folder / "label" / "0.png",
+        "--size",
+        "10",
+        "--steps",
+        "10",
+        "--neighborhood",
+        "rings:3",
+    )
     assert found.code == 0, found
-    found = run("explain", "membranes.model", folder / "image" / "12.png", "--truth",
-                folder / "label" / "12.png", "--region", "100:260,100:260")  # fmt: skip
+    found = run(
+        "explain",
+        "membranes.model",
+        folder / "image" / "12.png",
+        "--truth",
+        folder / "label" / "12.png",
+        "--region",
+        "100:260,100:260",
+    )
     assert found.code == 0, found
     assert "a part of 12.png, y 100:260, x 100:260" in pictures("membranes-explained", TAUGHT)[1]
 

@@ -76,9 +76,12 @@ def files(store):
 
 def start(fault, *options, command=COMMAND):
     return subprocess.Popen(
-        [sys.executable, FAULTY, *command, *options], env=os.environ | {"FAULT": fault},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, FAULTY, *command, *options],
+        env=os.environ | {"FAULT": fault},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def end(process, code=0):
@@ -231,19 +234,33 @@ def cluster():
 
     def program(*arguments, **environment):
         with Path(f"dask{len(started)}.log").open("w") as log:
-            started.append(subprocess.Popen(
-                [sys.executable, "-m", "dask", *arguments, "--no-dashboard"],
-                env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT,
-            ))  # fmt: skip
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "dask", *arguments, "--no-dashboard"],
+                    env=os.environ | environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
         return started[-1]
 
     def open_(fault="none", *options):
         port = address.rsplit(":", 1)[1]
         scheduler = program("scheduler", "--host", "127.0.0.1", "--port", port)
         worker = program(
-            "worker", address, "--host", "127.0.0.1", "--nworkers", "2", "--nthreads", "1",
-            "--preload", str(FAULTY), *options, FAULT=fault,
-        )  # fmt: skip
+            "worker",
+            address,
+            "--host",
+            "127.0.0.1",
+            "--nworkers",
+            "2",
+            "--nthreads",
+            "1",
+            "--preload",
+            str(FAULTY),
+            *options,
+            FAULT=fault,
+        )
         with Client(address, timeout=60) as client:
             client.wait_for_workers(2, timeout=120)
         return scheduler, worker, ["--scheduler", address]
@@ -401,8 +418,9 @@ def test_a_read_fails_always(whole):
     err = end(starts("reads_of_a_tile_fail", *PROCESSES), 1)
     assert re.fullmatch(
         r"tiledlaf: tile \(5, 7\) \(y 160:192, x 224:256\): OSError: \S*image.zarr: "
-        r"pixels cannot be read, .*Input/output error\n", err
-    )  # fmt: skip
+        r"pixels cannot be read, .*Input/output error\n",
+        err,
+    )
     assert len(done()) == TILES - 1
     end(starts("none", *PROCESSES))
     starts.none_again()

@@ -68,9 +68,15 @@ def test_integrators_match_the_dense_exponential(name, kernel, general):
     w = oracle.lift(w0, oracle.flow_v(weights, distances, offsets, 5.0, rho=0.7, w0=w0, mask=mask))
     for integrator in (Taylor(1e-12), Krylov(40)):
         found = solve(
-            weights, distances, offsets, time=5.0, rho=0.7, w0=w0,
-            integrator=integrator, kernel=kernel,
-        )  # fmt: skip
+            weights,
+            distances,
+            offsets,
+            time=5.0,
+            rho=0.7,
+            w0=w0,
+            integrator=integrator,
+            kernel=kernel,
+        )
         np.testing.assert_allclose(found.z[valid], z[valid], atol=1e-9)
         np.testing.assert_allclose(assignment(found.z, w0)[valid], w[valid], atol=1e-9)
     found = solve(

@@ -200,9 +200,12 @@ def test_single_precision(name, kernel):
         exact = linearize(weights, distances, offsets, time=time, way=EXACT)
         way = Polynomials(rank_tol=1e-7)
         found = linearize(
-            *(x.astype(np.float32) for x in (weights, distances)), offsets, time=time, way=way,
+            *(x.astype(np.float32) for x in (weights, distances)),
+            offsets,
+            time=time,
+            way=way,
             kernel=kernel,
-        )  # fmt: skip
+        )
         tangent = found.gradient(g.astype(np.float32)).tangent
         assert found.z.dtype == tangent.dtype == np.float32
         assert relative(found.z, exact.z) < 1e-4

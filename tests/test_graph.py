@@ -85,8 +85,13 @@ def test_flow_and_gradient_match_the_oracle(n, labels, share, general):
         for integrator, true in ((Taylor(1e-14), z), (Krylov(30), z), (Euler(50), euler)):
             found = solve(weights, distances, g, time=time, rho=0.7, w0=w0, integrator=integrator)
             assert relative(found.z, true) < 1e-10
-        for way, tol in ((EXACT, 1e-12), (Spaces(32), 1e-11), (Dense(), 1e-12),
-                         (Kronecker(40), 1e-8), (Polynomials(), 3e-4)):  # fmt: skip
+        for way, tol in (
+            (EXACT, 1e-12),
+            (Spaces(32), 1e-11),
+            (Dense(), 1e-12),
+            (Kronecker(40), 1e-8),
+            (Polynomials(), 3e-4),
+        ):
             if isinstance(way, Kronecker) and (n > 9 or n == 1):
                 continue
             lin = linearize(weights, distances, g, time=time, rho=0.7, w0=w0, way=way)
@@ -218,8 +223,13 @@ def test_of_matrix():
 
 
 @settings(max_examples=30, deadline=None)
-@given(n=st.integers(2, 30), d=st.integers(1, 3), k=st.integers(1, 5), same=st.booleans(),
-       seed=st.integers(0, 99))  # fmt: skip
+@given(
+    n=st.integers(2, 30),
+    d=st.integers(1, 3),
+    k=st.integers(1, 5),
+    same=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_of_points(n, d, k, same, seed):
     rng = np.random.default_rng(seed)
     k = min(k, n - 1)
@@ -234,8 +244,11 @@ def test_of_points(n, d, k, same, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(shape=st.sampled_from([(1, 1), (6, 7), (1, 9), (3, 4, 5)]), n=st.integers(1, 6),
-       seed=st.integers(0, 99))  # fmt: skip
+@given(
+    shape=st.sampled_from([(1, 1), (6, 7), (1, 9), (3, 4, 5)]),
+    n=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
 def test_of_regions(shape, n, seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, n + 1, shape)

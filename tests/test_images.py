@@ -105,13 +105,19 @@ def test_tiff_volume_with_and_without_axes(tmp_path):
 def test_ome_tiff_pixel_sizes_in_their_units(tmp_path):
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(
-        path, np.stack([VOLUME, 255 - VOLUME], axis=1), photometric="minisblack",
+        path,
+        np.stack([VOLUME, 255 - VOLUME], axis=1),
+        photometric="minisblack",
         metadata={
-            "axes": "ZCYX", "PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm",
-            "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm",
-            "PhysicalSizeZ": 0.002, "PhysicalSizeZUnit": "mm",
+            "axes": "ZCYX",
+            "PhysicalSizeX": 250.0,
+            "PhysicalSizeXUnit": "nm",
+            "PhysicalSizeY": 0.5,
+            "PhysicalSizeYUnit": "µm",
+            "PhysicalSizeZ": 0.002,
+            "PhysicalSizeZUnit": "mm",
         },
-    )  # fmt: skip
+    )
     image = images.open_image(path)
     assert (image.axes, image.units) == ("zcyx", ("micrometer",) * 3)
     assert image.scale == pytest.approx((2.0, 0.5, 0.25))
@@ -121,9 +127,12 @@ def test_ome_tiff_pixel_sizes_in_their_units(tmp_path):
 def test_imagej_tiff_pixel_sizes(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(
-        path, VOLUME, imagej=True, resolution=(4, 2),
+        path,
+        VOLUME,
+        imagej=True,
+        resolution=(4, 2),
         metadata={"axes": "ZYX", "spacing": 3.0, "unit": "um"},
-    )  # fmt: skip
+    )
     image = images.open_image(path)
     assert (image.scale, image.units) == ((3.0, 0.5, 0.25), ("micrometer",) * 3)
     check(image, VOLUME[None])
@@ -157,12 +166,14 @@ def test_ome_zarr_py(tmp_path, version):
 
     levels = pyramid(PLANES[None, :, None, :, :85])  # t c z y x
     write_multiscale(
-        levels, zarr.open_group(tmp_path / "a", zarr_format=2 if version == "0.4" else 3),
+        levels,
+        zarr.open_group(tmp_path / "a", zarr_format=2 if version == "0.4" else 3),
         fmt=FormatV04() if version == "0.4" else FormatV05(),
-        axes="tczyx", scale={"t": 1.0, "c": 1.0, "z": 2.0, "y": 0.5, "x": 0.25},
+        axes="tczyx",
+        scale={"t": 1.0, "c": 1.0, "z": 2.0, "y": 0.5, "x": 0.25},
         axes_units=dict.fromkeys("zyx", "micrometer"),
         storage_options={"chunks": (1, 1, 1, 32, 32)},
-    )  # fmt: skip
+    )
     for number, pixels in enumerate(levels):
         image = images.open_image(tmp_path / "a", level=number)
         assert (image.axes, image.spatial_axes) == ("tczyx", "zyx")
@@ -182,10 +193,12 @@ def test_ngff_zarr(tmp_path, version):
     import ngff_zarr
 
     image = ngff_zarr.to_ngff_image(
-        VOLUME, dims=("z", "y", "x"), scale={"z": 2.0, "y": 0.5, "x": 0.25},
+        VOLUME,
+        dims=("z", "y", "x"),
+        scale={"z": 2.0, "y": 0.5, "x": 0.25},
         translation={"z": 0.0, "y": 10.0, "x": 20.0},
         axes_units={a: "nanometer" for a in "zyx"},
-    )  # fmt: skip
+    )
     scales = ngff_zarr.to_multiscales(image, [{"z": 1, "y": 2, "x": 2}], chunks=16)
     path = str(tmp_path / "a.zarr")
     ngff_zarr.to_ngff_zarr(path, scales, version=version)
@@ -204,10 +217,14 @@ def test_transformations_of_the_whole_image_come_last(tmp_path):
     group.create_array("0", shape=(4, 5), dtype="u1", chunks=(4, 5))
     moves = [{"type": "scale", "scale": [2, 3]}, {"type": "translation", "translation": [1, 1]}]
     last = [{"type": "scale", "scale": [10, 10]}]
-    group.attrs["multiscales"] = [{
-        "version": "0.4", "axes": [{"name": "y"}, {"name": "x"}], "coordinateTransformations": last,
-        "datasets": [{"path": "0", "coordinateTransformations": moves}],
-    }]  # fmt: skip
+    group.attrs["multiscales"] = [
+        {
+            "version": "0.4",
+            "axes": [{"name": "y"}, {"name": "x"}],
+            "coordinateTransformations": last,
+            "datasets": [{"path": "0", "coordinateTransformations": moves}],
+        }
+    ]
     image = images.open_image(tmp_path / "a")
     assert (image.scale, image.translation) == ((20.0, 30.0), (10.0, 10.0))
 
@@ -336,10 +353,14 @@ def test_npy(tmp_path, dtype):
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [
-        ((30, 40), "yx"), ((1, 30, 40), "cyx"), ((4, 30, 40), "cyx"), ((30, 40, 3), "yxc"),
-        ((30, 40, 4), "yxc"), ((4, 30, 3), "cyx"),
+        ((30, 40), "yx"),
+        ((1, 30, 40), "cyx"),
+        ((4, 30, 40), "cyx"),
+        ((30, 40, 3), "yxc"),
+        ((30, 40, 4), "yxc"),
+        ((4, 30, 3), "cyx"),
     ],
-)  # fmt: skip
+)
 def test_axes_are_told_by_the_shape(shape, axes):
     image = images.from_array(np.zeros(shape))
     assert image.axes == axes

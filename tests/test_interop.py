@@ -150,12 +150,14 @@ def write_ome_zarr_py(path, version, pixels=SMALL):
 
     levels = [pixels[None, :, None, ::f, ::f].copy() for f in (1, 2, 4)]
     write_multiscale(
-        levels, zarr.open_group(path, zarr_format=2 if version == "0.4" else 3),
-        fmt=FormatV04() if version == "0.4" else FormatV05(), axes="tczyx",
+        levels,
+        zarr.open_group(path, zarr_format=2 if version == "0.4" else 3),
+        fmt=FormatV04() if version == "0.4" else FormatV05(),
+        axes="tczyx",
         scale={"t": 1.0, "c": 1.0, "z": 2.0, "y": 0.5, "x": 0.25},
         axes_units=dict.fromkeys("zyx", "micrometer"),
         storage_options={"chunks": (1, 1, 1, 64, 64)},
-    )  # fmt: skip
+    )
     return [level.shape[2:] for level in levels], (2.0, 0.5, 0.25)
 
 
@@ -163,9 +165,12 @@ def write_ngff_zarr(path, version):
     import ngff_zarr
 
     image = ngff_zarr.to_ngff_image(
-        SMALL, dims=("c", "y", "x"), scale={"y": 0.5, "x": 0.25}, translation={"y": 5.0, "x": 6.0},
+        SMALL,
+        dims=("c", "y", "x"),
+        scale={"y": 0.5, "x": 0.25},
+        translation={"y": 5.0, "x": 6.0},
         axes_units={"y": "micrometer", "x": "micrometer"},
-    )  # fmt: skip
+    )
     scales = ngff_zarr.to_multiscales(image, [2, 4], chunks=64)
     ngff_zarr.to_ngff_zarr(path, scales, version=version)
     return [level.data.shape[1:] for level in scales.images], (0.5, 0.25)

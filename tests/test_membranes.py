@@ -12,17 +12,26 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 METHODS = [
-    "none", "Gaussian", "median", "graph cut", "LAF uniform", "LAF learned 3x3",
-    "LAF learned rings", "second classifier",
-]  # fmt: skip
+    "none",
+    "Gaussian",
+    "median",
+    "graph cut",
+    "LAF uniform",
+    "LAF learned 3x3",
+    "LAF learned rings",
+    "second classifier",
+]
 
 
 def start(data, folder, *more):
     command = [sys.executable, "pipelines/membranes.py", "--small", "--sets", "isbi"]
     return subprocess.run(
         [*command, "--data", data, "--output", folder, *more],
-        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
 
 
 @pytest.fixture(scope="module")

@@ -52,10 +52,13 @@ def test_peak_is_under_the_prediction(tmp_path, classes, probabilities, neighbor
         p = rng.integers(1, 255, (probabilities, 1100, 1100)).astype(np.uint8)
         np.save(tmp_path / "p.npy", p)
     case = {
-        "image": str(tmp_path / "image.npy"), "output": str(tmp_path / "out.zarr"),
-        "probabilities": probabilities and str(tmp_path / "p.npy"), "classes": classes,
-        "neighborhood": neighborhood, "integrator": integrator,
-    }  # fmt: skip
+        "image": str(tmp_path / "image.npy"),
+        "output": str(tmp_path / "out.zarr"),
+        "probabilities": probabilities and str(tmp_path / "p.npy"),
+        "classes": classes,
+        "neighborhood": neighborhood,
+        "integrator": integrator,
+    }
     found = subprocess.run(
         [sys.executable, "-c", CODE, json.dumps(case)], capture_output=True, text=True, check=True
     )
@@ -69,9 +72,18 @@ def test_a_worker_does_not_grow(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (edge, edge)).astype(np.uint8)
     zarr.save_array(tmp_path / "image.zarr", image)
     found = run(
-        "label", tmp_path / "image.zarr", tmp_path / "out.zarr", "--classes", "3", "--tile", "32",
-        "--scheduler", "processes", "--workers", "1",
-    )  # fmt: skip
+        "label",
+        tmp_path / "image.zarr",
+        tmp_path / "out.zarr",
+        "--classes",
+        "3",
+        "--tile",
+        "32",
+        "--scheduler",
+        "processes",
+        "--workers",
+        "1",
+    )
     assert found.code == 0, found
     kept = tmp_path / "out.zarr" / "labels" / "tiledlaf" / "0" / records.NAME
     peaks = [r["peak_mib"] for r in records.read(kept).values()]

@@ -33,9 +33,13 @@ def predictor(features, neighbors, seed=1):
     count = features.count(1, 1)
     patches = rng.normal(size=(6, neighbors))
     return Predictor(
-        features, rng.normal(0.4, 0.1, count), rng.uniform(0.5, 1, count),
-        rng.normal(size=(6, count)), patches - patches.mean(axis=1, keepdims=True), 0.7,
-    )  # fmt: skip
+        features,
+        rng.normal(0.4, 0.1, count),
+        rng.uniform(0.5, 1, count),
+        rng.normal(size=(6, count)),
+        patches - patches.mean(axis=1, keepdims=True),
+        0.7,
+    )
 
 
 def trees(features=MULTISCALE):
@@ -248,11 +252,13 @@ def refused(words, *arguments, code=2):
     [
         (kind, *row)
         for kind, rows in (
-            ("prototypes", PROTOTYPES), ("classifier", CLASSIFIER), ("probabilities", PROBABILITIES)
+            ("prototypes", PROTOTYPES),
+            ("classifier", CLASSIFIER),
+            ("probabilities", PROBABILITIES),
         )
         for row in rows
     ],
-)  # fmt: skip
+)
 def test_damage_is_one_clear_line(here, kind, damage, words):
     tifffile.imwrite("image.tif", np.zeros((20, 30), np.float32))
     model.write_arrays("a.model", damage(_arrays(kind)))
@@ -306,7 +312,7 @@ FILES = {
     "a byte": (flipped, "expected a tiledlaf model, "),
     "pickle": (pickled, "expected a tiledlaf model, ValueError: Object arrays cannot be loaded"),
     "archive": (other_archive, "expected a"),
-}  # fmt: skip
+}
 
 
 def _npy():
@@ -404,9 +410,7 @@ def test_lazily(each):
     options = given(each, image)
     expected = whole(image, model=each, **options)
     lazy = {k: da.from_array(v, chunks=(2, 75, 60)) for k, v in options.items()}
-    found = label(
-        da.from_array(image, chunks=(60, 50)), model=each, confidence=True, **lazy
-    )  # fmt: skip
+    found = label(da.from_array(image, chunks=(60, 50)), model=each, confidence=True, **lazy)
     same(tuple(np.asarray(plane) for plane in found), expected)
 
 
@@ -417,9 +421,15 @@ def test_a_smaller_halo_changes_bits(each):
     p = None if p is None else images.from_array(p, "cyx")
     chosen = choose(source, model=each, probabilities=p)
     plan = make_plan(
-        source, None, term=chosen.term, settings=chosen.settings, model=each, probabilities=p,
-        tile=32, confidence=True,
-    )  # fmt: skip
+        source,
+        None,
+        term=chosen.term,
+        settings=chosen.settings,
+        model=each,
+        probabilities=p,
+        tile=32,
+        confidence=True,
+    )
     expected = whole(image, model=each, **given(each, image))[1]
     for less in (0, 1):
         # of what the flow reaches, without which features do not matter
@@ -470,15 +480,20 @@ def files(here):
     ],
 )
 def test_contradictions(files, options, words):
-    refused(words, "label", "image.tif", "out.zarr", "--model", "prototypes.model",
-            *options.split())  # fmt: skip
+    refused(
+        words, "label", "image.tif", "out.zarr", "--model", "prototypes.model", *options.split()
+    )
 
 
 def test_probabilities_are_demanded(files):
     command = ["label", "image.tif", "out.zarr", "--model", "probabilities.model"]
     refused("the model expects --probabilities", *command)
-    refused("p3.npy: the model expects probabilities of 2 classes, got 3", *command,
-            "--probabilities", "p3.npy")  # fmt: skip
+    refused(
+        "p3.npy: the model expects probabilities of 2 classes, got 3",
+        *command,
+        "--probabilities",
+        "p3.npy",
+    )
     assert run(*command, "--probabilities", "p.npy").code == 0
 
 
@@ -486,8 +501,12 @@ def test_other_images(files):
     np.save("rgb.npy", np.zeros((3, 40, 50), np.float32))
     np.save("volume.npy", np.zeros((8, 40, 50), np.float32))
     command = ["out.zarr", "--model", "prototypes.model"]
-    refused("rgb.npy: the model expects images of 1 channel(s), got 3 (--channels chooses)",
-            "label", "rgb.npy", *command)  # fmt: skip
+    refused(
+        "rgb.npy: the model expects images of 1 channel(s), got 3 (--channels chooses)",
+        "label",
+        "rgb.npy",
+        *command,
+    )
     assert run("label", "rgb.npy", *command, "--channels", "1").code == 0
     refused("2 spatial axes, got 3", "label", "volume.npy", "v.zarr", *command[1:], "--axes", "zyx")
     with pytest.raises(ValueError, match="2 spatial axes, got 3"):

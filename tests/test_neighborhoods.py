@@ -77,9 +77,25 @@ def test_train_and_label(name):
         tifffile.imwrite(f"images/{number}.tif", image)
         tifffile.imwrite(f"labels/{number}.tif", labels)
     found = run(
-        "train", "model", "--images", "images/*.tif", "--labels", "labels/*.tif", "--axes", axes,
-        "--neighborhood", text, "--time", "1.5", "--size", "6", "--steps", "30", "--workers", "2",
-    )  # fmt: skip
+        "train",
+        "model",
+        "--images",
+        "images/*.tif",
+        "--labels",
+        "labels/*.tif",
+        "--axes",
+        axes,
+        "--neighborhood",
+        text,
+        "--time",
+        "1.5",
+        "--size",
+        "6",
+        "--steps",
+        "30",
+        "--workers",
+        "2",
+    )
     assert found.code == 0, found
     held = model.load("model")
     assert held.offsets == offsets
@@ -106,14 +122,21 @@ def gradients(offsets, shape, edges, halo=None):
     labels[..., 30:34] = 9  # not labeled
     (example,) = examples.pair(image, labels, axes="zyx"[-len(shape) :])
     course = lessons.Course(
-        (Class("0", (0,)), Class("1", (1,))), offsets, 1.0, 1.5, Polynomials(1e-2),
+        (Class("0", (0,)), Class("1", (1,))),
+        offsets,
+        1.0,
+        1.5,
+        Polynomials(1e-2),
         losses.make("cross-entropy"),
-    )  # fmt: skip
+    )
     rng = np.random.default_rng(1)
     weights = Predictor(
-        features.PATCH, np.full(9, 0.4), np.full(9, 0.6), rng.normal(size=(6, 9)),
+        features.PATCH,
+        np.full(9, 0.4),
+        np.full(9, 0.6),
+        rng.normal(size=(6, 9)),
         rng.normal(size=(6, len(offsets))) * 0.5,
-    )  # fmt: skip
+    )
     reach = (
         course.halo
         if halo is None
@@ -147,9 +170,13 @@ def test_flow_and_gradient_match_the_oracle(name, masked):
         g[:, ~mask] = 0
     options = {"time": 3.0, "rho": 0.7}
     found = linearize(
-        weights, distances, offsets, way=Polynomials(1e-14, rank_tol=1e-16), kernel="numpy",
+        weights,
+        distances,
+        offsets,
+        way=Polynomials(1e-14, rank_tol=1e-16),
+        kernel="numpy",
         **options,
-    )  # fmt: skip
+    )
     z = oracle.flow_z(weights, distances, offsets, mask=mask, **options)
     expected = learning_oracle.gradient(weights, distances, offsets, g, mask=mask, **options)
     valid = np.s_[:] if mask is None else np.s_[:, mask]
@@ -190,9 +217,19 @@ def test_estimated_weights(name):
     tifffile.imwrite("image.tif", image)
     tifffile.imwrite("labels.tif", labels)
     found = run(
-        "estimate", "image.tif", "labels.tif", "weights.zarr", "--axes", axes,
-        "--neighborhood", text, "--time", "1", "--steps", "8",
-    )  # fmt: skip
+        "estimate",
+        "image.tif",
+        "labels.tif",
+        "weights.zarr",
+        "--axes",
+        axes,
+        "--neighborhood",
+        text,
+        "--time",
+        "1",
+        "--steps",
+        "8",
+    )
     assert found.code == 0, found
     before, after = (float(v) for v in re.findall(r"([\d.]+) %", found.out))
     assert after < 0.2 * before

@@ -376,9 +376,14 @@ def test_chunks_that_fit_the_tiles_are_copied(tmp_path, shards):
     image = np.random.default_rng(0).integers(1, 255, (3, 200, 150)).astype(np.uint8)
     image[:, 64:128, 64:128] = 0  # a chunk without a file
     source = zarr.create_array(
-        tmp_path / "in.zarr", shape=image.shape, dtype="u1", chunks=(3, 32, 32), shards=shards,
-        compressors=zarr.codecs.GzipCodec(level=1), dimension_names=("c", "y", "x"),
-    )  # fmt: skip
+        tmp_path / "in.zarr",
+        shape=image.shape,
+        dtype="u1",
+        chunks=(3, 32, 32),
+        shards=shards,
+        compressors=zarr.codecs.GzipCodec(level=1),
+        dimension_names=("c", "y", "x"),
+    )
     source[:] = image
     label(tmp_path / "in.zarr", tmp_path / "out.zarr", classes=2, tile=64)
     picture = zarr.open_array(tmp_path / "out.zarr" / "0", mode="r")
@@ -397,8 +402,9 @@ def test_chunks_that_fit_the_tiles_are_copied(tmp_path, shards):
 def test_chunks_are_not_copied_to_an_array_of_another_encoding(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
     for name, codec in (("in", zarr.codecs.GzipCodec()), ("out", zarr.codecs.ZstdCodec())):
-        zarr.create_array(tmp_path / name, shape=(64, 64), dtype="u1", chunks=(32, 32),
-                          compressors=codec)  # fmt: skip
+        zarr.create_array(
+            tmp_path / name, shape=(64, 64), dtype="u1", chunks=(32, 32), compressors=codec
+        )
     zarr.open_array(tmp_path / "in", mode="r+")[:] = image
     box = (slice(0, 64), slice(0, 64))
     ngff.write(str(tmp_path), "out", box, image, (str(tmp_path), "in"))

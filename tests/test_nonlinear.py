@@ -264,9 +264,11 @@ def test_tiles(scheme, neighborhood, tile, masked):
     rng = np.random.default_rng(1)
     image = rng.integers(0, 255, (3, 66, 75)).astype(np.uint8)
     options = {
-        "classes": 3, "neighborhood": neighborhood, "integrator": SCHEMES[scheme],
+        "classes": 3,
+        "neighborhood": neighborhood,
+        "integrator": SCHEMES[scheme],
         "mask": rng.random((66, 75)) > 0.3 if masked else None,
-    }  # fmt: skip
+    }
     same(label(image, tile=tile, workers=2, confidence=True, **options), whole(image, **options))
 
 
@@ -288,8 +290,12 @@ def test_volumes_and_regions():
     image = np.random.default_rng(2).integers(0, 999, (12, 30, 35)).astype(np.uint16)
     for scheme in SCHEMES.values():
         options = {
-            "classes": 2, "neighborhood": "3x3x3", "axes": "zyx", "time": 1.0, "integrator": scheme
-        }  # fmt: skip
+            "classes": 2,
+            "neighborhood": "3x3x3",
+            "axes": "zyx",
+            "time": 1.0,
+            "integrator": scheme,
+        }
         expected = whole(image, **options)
         same(label(image, tile=16, confidence=True, **options), expected)
         crop = (slice(3, 9), slice(11, 30), slice(0, 20))
@@ -309,9 +315,14 @@ def test_halo_is_as_large_as_needed_and_no_larger(scheme):
     same(label(image, tile=edge, confidence=True, **options), expected)
     given = images.from_array(p, "cyx")
     plan = make_plan(
-        images.from_array(image), None, term=data_term(None, None, given, 0), probabilities=given,
-        tile=edge, settings=settings, confidence=True,
-    )  # fmt: skip
+        images.from_array(image),
+        None,
+        term=data_term(None, None, given, 0),
+        probabilities=given,
+        tile=edge,
+        settings=settings,
+        confidence=True,
+    )
     grid = dataclasses.replace(plan.job.grid, halo=(reach - 1,) * 2)
     job = dataclasses.replace(plan.job, grid=grid)
     short = [label_tile(job, tile).confidence for tile in grid]
@@ -331,11 +342,17 @@ def test_lazy_arrays():
 def test_whole_image_methods_are_refused_for_tiles():
     image = np.zeros((20, 20), np.uint8)
     for scheme, words in (
-        (AdaptiveRKMK(), "AdaptiveRKMK chooses its steps by the whole image, which tiles do not "
-         "have: use it with tiledlaf.solve, or take RKMK4 or GeometricEuler"),
-        (RKMK4(entropy=1e-3), "RKMK4 stops by the entropy of the whole image, which tiles do not "
-         "have: use it with tiledlaf.solve, or leave out its entropy"),
-    ):  # fmt: skip
+        (
+            AdaptiveRKMK(),
+            "AdaptiveRKMK chooses its steps by the whole image, which tiles do not "
+            "have: use it with tiledlaf.solve, or take RKMK4 or GeometricEuler",
+        ),
+        (
+            RKMK4(entropy=1e-3),
+            "RKMK4 stops by the entropy of the whole image, which tiles do not "
+            "have: use it with tiledlaf.solve, or leave out its entropy",
+        ),
+    ):
         with pytest.raises(ValueError, match=words):
             label(image, classes=2, integrator=scheme)
 
@@ -355,9 +372,18 @@ def test_command_line(tmp_path, given, scheme):
     image = np.random.default_rng(4).integers(0, 255, (70, 80)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", image)
     command = (
-        "label", tmp_path / "image.tif", tmp_path / "out.zarr", "--classes", "3", "--time", "3",
-        "--tile", "32", "--integrator", *given,
-    )  # fmt: skip
+        "label",
+        tmp_path / "image.tif",
+        tmp_path / "out.zarr",
+        "--classes",
+        "3",
+        "--time",
+        "3",
+        "--tile",
+        "32",
+        "--integrator",
+        *given,
+    )
     planned = run(*command, "--dry-run")
     assert planned.code == 0, planned
     reach = scheme.reach(3.0)

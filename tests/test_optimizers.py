@@ -56,8 +56,9 @@ def test_steps_are_those_of_torch(ours, name, options):
     theirs = {k: torch.tensor(v.copy(), requires_grad=True) for k, v in found.items()}
     reference = getattr(torch.optim, name)(
         [{"params": [theirs[k]], "lr": rate} for k, rate in rates.items()],
-        betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.epsilon,
-    )  # fmt: skip
+        betas=(optimizer.beta1, optimizer.beta2),
+        eps=optimizer.epsilon,
+    )
     for step in range(20):
         given = slopes(found, step)
         found, state = optimizer.update(given, state, found)

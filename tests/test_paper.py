@@ -31,8 +31,10 @@ def start(name, folder):
     """One small run: its tables, with numbers as such, and its record."""
     found = subprocess.run(
         [sys.executable, f"pipelines/{name}.py", "--small", "--output", folder],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert found.returncode == 0, found.stderr
     record = json.loads((folder / f"{name}.json").read_text())
     assert record["small"] is True
@@ -137,15 +139,26 @@ def test_figure_3(folder):
     (every,) = start("cosine", folder)
     for way in ("exact (m = 30)", "fixed coefficients, rank chosen"):
         for row in pick(every, reference="plain", way=way):
-            (better,) = pick(every, **{**{k: row[k] for k in ("scenario", "seed", "T", "way")},
-                                       "reference": "extrapolated"})  # fmt: skip
+            (better,) = pick(
+                every,
+                **{
+                    **{k: row[k] for k in ("scenario", "seed", "T", "way")},
+                    "reference": "extrapolated",
+                },
+            )
             assert better["relative error"] < row["relative error"] / 3
     for row in pick(every, reference="extrapolated", T=10):
         if "chosen" in row["way"]:
             assert row[">= 0.999 %"] > 99
         elif "rank 1" in row["way"]:
-            (short,) = pick(every, **{**{k: row[k] for k in ("scenario", "seed", "way")}, "T": 5,
-                                      "reference": "extrapolated"})  # fmt: skip
+            (short,) = pick(
+                every,
+                **{
+                    **{k: row[k] for k in ("scenario", "seed", "way")},
+                    "T": 5,
+                    "reference": "extrapolated",
+                },
+            )
             assert row["relative error"] > 2 * short["relative error"]
     rows = pick(every, reference="extrapolated", T=5)
     assert len(rows) == 10
@@ -177,8 +190,10 @@ def test_figure_4(folder):
     assert by_dim[0] > 0.05
     assert by_dim[1] < 5e-3
     assert by_dim[2] < 1e-7
-    second = [pick(rows, what="singular value", way="two spaces", T=t, r=2)[0]["value"]
-              for t in (1, 5, 10, 20)]  # fmt: skip
+    second = [
+        pick(rows, what="singular value", way="two spaces", T=t, r=2)[0]["value"]
+        for t in (1, 5, 10, 20)
+    ]
     assert all(np.diff(second) > 0)
     for row in pick(rows, what="wrong after %", T=5, way="two spaces"):
         if row["m"] >= 5:
@@ -201,8 +216,11 @@ def test_figure_5(folder):
         assert steps[-1][part] < 0.6 * steps[0][part]
     (cells,) = pick(unseen, scenario="cells")
     assert cells["predicted %"] < 0.2 * cells["local %"]
-    said = [c["holds"] for c in json.loads((folder / "prediction.json").read_text())["claims"]
-            if c["paper"]]  # fmt: skip
+    said = [
+        c["holds"]
+        for c in json.loads((folder / "prediction.json").read_text())["claims"]
+        if c["paper"]
+    ]
     assert said == [r["predicted %"] < 0.9 * min(r["local %"], r["uniform %"]) for r in unseen]
 
 
@@ -254,15 +272,25 @@ def test_the_page_is_in_order(tmp_path):
         experiment.Claim("three", "3", "3", True, why),
     ]
     for name in reversed(experiment.NAMES):
-        record = {"title": f"Of {name}.", "text": "Text.", "small": False, "seconds": 3,
-                  "tables": [name], "claims": [asdict(c) for c in claims]}  # fmt: skip
+        record = {
+            "title": f"Of {name}.",
+            "text": "Text.",
+            "small": False,
+            "seconds": 3,
+            "tables": [name],
+            "claims": [asdict(c) for c in claims],
+        }
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     experiment.write_page(tmp_path)
     page = (tmp_path / "README.md").read_text()
     places = [page.index(f"## Of {name}\n") for name in experiment.NAMES]
     assert places == sorted(places)
-    for row in ("| one | large | small | **no** (1) |", "| two |  | 2 |  |", f"1. {why}",
-                "| three | 3 | 3 | yes (1) |"):  # fmt: skip
+    for row in (
+        "| one | large | small | **no** (1) |",
+        "| two |  | 2 |  |",
+        f"1. {why}",
+        "| three | 3 | 3 | yes (1) |",
+    ):
         assert page.count(row) == len(experiment.NAMES)
 
 

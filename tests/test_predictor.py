@@ -177,9 +177,10 @@ def test_pixels_without_a_gradient_add_nothing(kernel):
     given = (normal, prototypes, patches, sigma)
     kernels = select(features, kernel)
     whole = kernels.predict_adjoint(features, *given, gu)
-    parts = [kernels.predict_adjoint(f, *given, g) for f, g in (
-        (features[:, :5], gu[:, :5]), (features[:, 5:], gu[:, 5:])
-    )]  # fmt: skip
+    parts = [
+        kernels.predict_adjoint(f, *given, g)
+        for f, g in ((features[:, :5], gu[:, :5]), (features[:, 5:], gu[:, 5:]))
+    ]
     for total, *each in zip(whole, *parts, strict=True):
         close(sum(each), total, 1e-13)
     still = kernels.predict_adjoint(features, *given, 0 * gu)
@@ -194,9 +195,13 @@ def make(offsets, many, count, seed=0):
     patches = rng.normal(size=(count, len(offsets)))
     patches -= patches.mean(axis=1, keepdims=True)
     return Predictor(
-        PATCH, rng.normal(size=many), rng.uniform(0.5, 2, many),
-        rng.normal(size=(count, many)), patches, 0.8,
-    )  # fmt: skip
+        PATCH,
+        rng.normal(size=many),
+        rng.uniform(0.5, 2, many),
+        rng.normal(size=(count, many)),
+        patches,
+        0.8,
+    )
 
 
 @pytest.mark.parametrize("part", ["prototypes", "patches", "sigma", "all"])

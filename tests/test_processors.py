@@ -17,16 +17,27 @@ from voronoi import lines
 from tiledlaf import ngff
 
 # NumPy's names of what each kind lacks; BLAS, whose sums k-means' distances are
-OLDER = ("X86_V4", "AVX512_ICL", "AVX512_SPR", "AVX512F", "AVX512CD", "AVX512_SKX", "AVX512_CLX",
-         "AVX512_CNL")  # fmt: skip
+OLDER = (
+    "X86_V4",
+    "AVX512_ICL",
+    "AVX512_SPR",
+    "AVX512F",
+    "AVX512CD",
+    "AVX512_SKX",
+    "AVX512_CLX",
+    "AVX512_CNL",
+)
 WITHOUT_FMA = (*OLDER, "X86_V3", "AVX2", "FMA3")
 PROCESSORS = {
     "AVX-512": ("skylake-avx512", (), "SkylakeX", "zmm"),
     "AVX2": ("haswell", OLDER, "Haswell", "ymm"),
     "x86-64-v2": ("x86-64-v2", WITHOUT_FMA, "Nehalem", "xmm"),
 }
-NEEDS = {"AVX-512": ("avx512f", "avx512dq", "avx512vl", "avx512bw", "avx512cd"),
-         "AVX2": ("avx2", "fma", "bmi2"), "x86-64-v2": ("sse4.2",)}  # fmt: skip
+NEEDS = {
+    "AVX-512": ("avx512f", "avx512dq", "avx512vl", "avx512bw", "avx512cd"),
+    "AVX2": ("avx2", "fma", "bmi2"),
+    "x86-64-v2": ("sse4.2",),
+}
 FEW = {"kernels": ["numba"], "types": ["float32"], "labels": [3], "learned": ["2-D"]}
 # each number of labels is compiled for each kind and type
 MORE = {
@@ -61,10 +72,13 @@ def environment(kind, cache):
 
     known = [feature for feature in without if feature in __cpu_dispatch__]
     return os.environ | {
-        "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(cache / name),
-        "NPY_DISABLE_CPU_FEATURES": " ".join(known), "OPENBLAS_CORETYPE": blas,
+        "NUMBA_CPU_NAME": name,
+        "NUMBA_CPU_FEATURES": "",
+        "NUMBA_CACHE_DIR": str(cache / name),
+        "NPY_DISABLE_CPU_FEATURES": " ".join(known),
+        "OPENBLAS_CORETYPE": blas,
         "PYTHONWARNINGS": "ignore",  # NumPy's on features that this processor lacks as well
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +102,9 @@ def compute(kind, cache, model="", **options):
     script = Path(__file__).with_name("processors.py")
     subprocess.run(
         [sys.executable, script, str(model), str(found), json.dumps(options)],
-        env=environment(kind, cache), check=True,
-    )  # fmt: skip
+        env=environment(kind, cache),
+        check=True,
+    )
     with np.load(found) as file:
         arrays = {name: file[name] for name in file.files}
     assert list(arrays.pop("instructions"))[:1] == [PROCESSORS[kind][-1]]
@@ -150,10 +165,26 @@ def test_a_run_of_the_command(kind, cache, model):
             pytest.skip(f"this processor lacks {', '.join(lacking(each))}")
         stores.append(str(cache / f"{kind}, {each}.zarr"))
         subprocess.run(
-            [sys.executable, "-m", "tiledlaf", "label", "image.tif", stores[-1], "--model", model,
-             "--confidence", "--workers", "2", "--tile", "64"],
-            env=environment(each, cache), cwd=cache, check=True, capture_output=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "tiledlaf",
+                "label",
+                "image.tif",
+                stores[-1],
+                "--model",
+                model,
+                "--confidence",
+                "--workers",
+                "2",
+                "--tile",
+                "64",
+            ],
+            env=environment(each, cache),
+            cwd=cache,
+            check=True,
+            capture_output=True,
+        )
     arrays = []
     for store in stores:
         arrays.append({})

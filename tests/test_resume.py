@@ -120,10 +120,22 @@ def cut_after(monkeypatch, count, *places, options=FEW):
 )
 def test_signals(whole, how, code, scheduler):
     process = subprocess.Popen(
-        [sys.executable, "-m", "tiledlaf", *COMMAND, *MANY, "--workers", "2",
-         "--scheduler", scheduler],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "tiledlaf",
+            *COMMAND,
+            *MANY,
+            "--workers",
+            "2",
+            "--scheduler",
+            scheduler,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         while len(records()) < 5 and process.poll() is None:
             time.sleep(0.005)
@@ -302,8 +314,12 @@ def between(monkeypatch, owner, name, action):
 @pytest.mark.parametrize("options", [["--classes", "3"], ["--classes", "2"]])
 def test_another_run_comes_while_old_labels_are_deleted(whole, monkeypatch, options):
     """Which may take long: the same run, or one of other settings."""
-    assert run("label", "image.zarr", "out.zarr", "--classes", "2", "--time", "1", *FEW,
-               "--confidence").code == 0  # fmt: skip
+    assert (
+        run(
+            "label", "image.zarr", "out.zarr", "--classes", "2", "--time", "1", *FEW, "--confidence"
+        ).code
+        == 0
+    )
     command = ["label", "image.zarr", "out.zarr", *options, "--confidence", *FEW, "--overwrite"]
     found = []
     between(monkeypatch, stores.shutil, "rmtree", lambda: found.append(run(*command)))

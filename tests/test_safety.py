@@ -124,9 +124,15 @@ def v2(path, canary, dtype, filters, compressor=None):
     """An array in Zarr v2 whose chunk is a pickle."""
     Path(path).mkdir()
     metadata = {
-        "zarr_format": 2, "shape": SHAPE, "chunks": SHAPE, "dtype": dtype, "order": "C",
-        "fill_value": None if dtype == "|O" else 0, "filters": filters, "compressor": compressor,
-    }  # fmt: skip
+        "zarr_format": 2,
+        "shape": SHAPE,
+        "chunks": SHAPE,
+        "dtype": dtype,
+        "order": "C",
+        "fill_value": None if dtype == "|O" else 0,
+        "filters": filters,
+        "compressor": compressor,
+    }
     Path(path, ".zarray").write_text(json.dumps(metadata))
     Path(path, "0.0").write_bytes(pickle.dumps(canary))
 
@@ -136,11 +142,16 @@ def v3(path, canary, codec):
     folder = Path(path, "c", "0")
     folder.mkdir(parents=True)
     metadata = {
-        "zarr_format": 3, "node_type": "array", "shape": SHAPE, "data_type": "uint8",
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": SHAPE,
+        "data_type": "uint8",
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": SHAPE}},
-        "chunk_key_encoding": {"name": "default"}, "fill_value": 0, "attributes": {},
+        "chunk_key_encoding": {"name": "default"},
+        "fill_value": 0,
+        "attributes": {},
         "codecs": [{"name": "bytes"}, {"name": codec, "configuration": {}}],
-    }  # fmt: skip
+    }
     Path(path, "zarr.json").write_text(json.dumps(metadata))
     (folder / "0").write_bytes(pickle.dumps(canary))
 
@@ -200,11 +211,16 @@ def test_secrets_are_redacted(url, around):
 @pytest.mark.parametrize(
     "text",
     [
-        "a.tif: no such file", "scheduler tls://head.local:8786: no answer", "what?", "me@home",
-        "s3://bucket/a@b.zarr: no such file", "http://127.0.0.1:9000/bucket/a@b.zarr, got",
-        "tile (0, 1) (y 0:64, x 64:128): damaged", "C:/images/a?b",
+        "a.tif: no such file",
+        "scheduler tls://head.local:8786: no answer",
+        "what?",
+        "me@home",
+        "s3://bucket/a@b.zarr: no such file",
+        "http://127.0.0.1:9000/bucket/a@b.zarr, got",
+        "tile (0, 1) (y 0:64, x 64:128): damaged",
+        "C:/images/a?b",
     ],
-)  # fmt: skip
+)
 def test_other_texts_stay_as_they_are(text):
     assert redacted(text) == text
 
@@ -227,18 +243,29 @@ def test_secrets_with_spaces_are_refused_and_paths_of_files_are_not():
 @pytest.mark.parametrize(
     "command",
     [
-        "label URL out.zarr --classes 2", "label a.npy URL --classes 2",
-        "label a.npy out.zarr --probabilities URL", "label a.npy out.zarr --model URL",
-        "label a.npy out.zarr --weights URL", "label a.npy out.zarr --classes 2 --mask URL",
-        "label a.npy out.zarr --prototypes URL", "label a.npy out.zarr --classes 2 --export URL",
-        "label a.npy out.zarr --classes 2 --scheduler URL", "label URL --into-input --classes 2",
-        "label a.npy out.zarr --classes 2 --name URL", "info URL",
-        "train URL --images a.npy --labels a.npy", "train a.model --images URL --labels a.npy",
-        "train a.model --images a.npy --labels URL", "estimate URL a.npy w.zarr",
-        "estimate a.npy URL w.zarr", "estimate a.npy a.npy URL", "evaluate URL a.npy",
-        "evaluate a.npy URL", "evaluate a.npy a.npy --picture URL",
+        "label URL out.zarr --classes 2",
+        "label a.npy URL --classes 2",
+        "label a.npy out.zarr --probabilities URL",
+        "label a.npy out.zarr --model URL",
+        "label a.npy out.zarr --weights URL",
+        "label a.npy out.zarr --classes 2 --mask URL",
+        "label a.npy out.zarr --prototypes URL",
+        "label a.npy out.zarr --classes 2 --export URL",
+        "label a.npy out.zarr --classes 2 --scheduler URL",
+        "label URL --into-input --classes 2",
+        "label a.npy out.zarr --classes 2 --name URL",
+        "info URL",
+        "train URL --images a.npy --labels a.npy",
+        "train a.model --images URL --labels a.npy",
+        "train a.model --images a.npy --labels URL",
+        "estimate URL a.npy w.zarr",
+        "estimate a.npy URL w.zarr",
+        "estimate a.npy a.npy URL",
+        "evaluate URL a.npy",
+        "evaluate a.npy URL",
+        "evaluate a.npy a.npy --picture URL",
     ],
-)  # fmt: skip
+)
 def test_the_command_keeps_secrets(here, image, url, command):
     np.save("a.npy", image // 128 + 1)
     err = refused([url if word == "URL" else word for word in command.split()], "")
@@ -249,13 +276,18 @@ def test_the_command_keeps_secrets(here, image, url, command):
 @pytest.mark.parametrize("url", URLS)
 def test_functions_keep_secrets(here, image, url):
     for call in (
-        lambda: label(url, classes=2), lambda: label(image, url, classes=2),
-        lambda: label(image, probabilities=url), lambda: label(image, model=url),
-        lambda: label(image, classes=2, mask=url), lambda: label(image, weights=url),
-        lambda: label(image, classes=2, scheduler=url), lambda: model.load(url),
-        lambda: model.load(Path(url)), lambda: train([image], [image], output=url),
+        lambda: label(url, classes=2),
+        lambda: label(image, url, classes=2),
+        lambda: label(image, probabilities=url),
+        lambda: label(image, model=url),
+        lambda: label(image, classes=2, mask=url),
+        lambda: label(image, weights=url),
+        lambda: label(image, classes=2, scheduler=url),
+        lambda: model.load(url),
+        lambda: model.load(Path(url)),
+        lambda: train([image], [image], output=url),
         lambda: evaluate(url, image),
-    ):  # fmt: skip
+    ):
         with pytest.raises((ValueError, OSError, TypeError)) as caught:
             call()
         assert SECRET not in str(caught.value)
@@ -293,9 +325,19 @@ def test_environment_stays_out_of_the_output(here, image, monkeypatch):
 # Paths
 
 OUT = [
-    "../b.zarr/0", "..", "/etc", "/0", "0/../../b.zarr/0", "..\\b.zarr", "C:\\0", ".", "", "a//b",
-    7, None,
-]  # fmt: skip
+    "../b.zarr/0",
+    "..",
+    "/etc",
+    "/0",
+    "0/../../b.zarr/0",
+    "..\\b.zarr",
+    "C:\\0",
+    ".",
+    "",
+    "a//b",
+    7,
+    None,
+]
 
 
 def multiscale(path, name, image, version="0.5"):
@@ -336,9 +378,10 @@ def test_labels_lie_in_their_store(here, image, listed):
     before = contents("a.zarr")
     name = listed[0] if isinstance(listed, list) else "tiledlaf"
     for command in (
-        ["info", "a.zarr"], ["evaluate", "a.zarr", "b.zarr", "--name", name],
+        ["info", "a.zarr"],
+        ["evaluate", "a.zarr", "b.zarr", "--name", name],
         ["label", "a.zarr", "--into-input", "--classes", "2"],
-    ):  # fmt: skip
+    ):
         refused(command, "a.zarr/labels: expected ")
     assert contents("a.zarr") == before
     assert sorted(os.listdir()) == ["a.zarr", "b.zarr"]
@@ -354,9 +397,15 @@ def test_names_of_labels(here, image, name):
 
 
 @pytest.mark.parametrize(
-    "place", ["labels", "labels/tiledlaf", "labels/tiledlaf/0", "confidence",
-              "labels/tiledlaf/0/tiledlaf.jsonl"],
-)  # fmt: skip
+    "place",
+    [
+        "labels",
+        "labels/tiledlaf",
+        "labels/tiledlaf/0",
+        "confidence",
+        "labels/tiledlaf/0/tiledlaf.jsonl",
+    ],
+)
 def test_nothing_is_written_through_links_out_of_a_store(here, image, place):
     multiscale("a.zarr", "0", image)
     command = ["label", "a.zarr", "--into-input", "--classes", "2", "--workers", "1"]

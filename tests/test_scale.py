@@ -18,8 +18,10 @@ ROOT = Path(__file__).parents[1]
 def start(name, *arguments):
     return subprocess.run(
         [sys.executable, f"pipelines/{name}.py", "--small", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +120,11 @@ def test_costs_of_empty_tiles(simulated):
     folder, about = simulated
     rows = about["costs"]
     assert [(r["processes"], r["tiles"]) for r in rows] == [
-        ("apart", 10), ("apart", 40), ("together", 10), ("together", 40),
-    ]  # fmt: skip
+        ("apart", 10),
+        ("apart", 40),
+        ("together", 10),
+        ("together", 40),
+    ]
     for row in rows:
         assert row["ms a tile"] > 0
         for who in ("client", "scheduler") if row["processes"] == "apart" else ("client",):

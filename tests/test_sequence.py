@@ -94,14 +94,17 @@ def test_many_steps_approach_the_nonlinear_flow():
         np.linalg.norm(
             assignment(
                 solve(
-                    weights[0], distances, offsets, time=3.0,
+                    weights[0],
+                    distances,
+                    offsets,
+                    time=3.0,
                     integrator=LinearizedSequence(steps, 1e-12),
                 ).z
             )
             - w
         )
         for steps in (8, 16, 32)
-    ]  # fmt: skip
+    ]
     np.testing.assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), 2, atol=0.2)
 
 
@@ -259,9 +262,13 @@ def test_single_precision():
     exact = linearize_sequence(weights, distances, offsets, time=TIMES, w0=w0, way=EXACT)
     small = [w.astype(np.float32) for w in weights]
     found = linearize_sequence(
-        small, distances.astype(np.float32), offsets, time=TIMES, w0=w0.astype(np.float32),
+        small,
+        distances.astype(np.float32),
+        offsets,
+        time=TIMES,
+        w0=w0.astype(np.float32),
         way=Polynomials(1e-6, rank_tol=1e-7),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(found.z, exact.z, atol=2e-5)
     gradients = zip(found.gradient(g.astype(np.float32)), exact.gradient(g), strict=True)
     for one, expected in gradients:

@@ -144,8 +144,10 @@ def test_failed_tiles(image):
 def start():
     return subprocess.Popen(
         [sys.executable, "-m", "tiledlaf", *LONG, "--scheduler", "threads"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def first(process):
@@ -419,11 +421,24 @@ def test_many_workers_are_shown_by_host(half):
     write(made[:32])  # the tiles of 16 are of other workers now
     assert len(read()["workers"]) == 16
     write([r | {"tile": [i, 0]} for i, r in enumerate(made)])
-    found = status.Labels("a", "cut", {"all": 99, "done": 40, "skipped": 0, "failed": 30,
-                                       "left": 29}, (1, 2), None, None, 3.0, 0,
-                          [status.Worker(f"n{i % 2}:{i}", 2, {"read": 1.0, "compute": 2.0,
-                                                              "write": 3.0}, i, 5.0 + i)
-                           for i in range(40)], [], ["bad"] * 30)  # fmt: skip
+    found = status.Labels(
+        "a",
+        "cut",
+        {"all": 99, "done": 40, "skipped": 0, "failed": 30, "left": 29},
+        (1, 2),
+        None,
+        None,
+        3.0,
+        0,
+        [
+            status.Worker(
+                f"n{i % 2}:{i}", 2, {"read": 1.0, "compute": 2.0, "write": 3.0}, i, 5.0 + i
+            )
+            for i in range(40)
+        ],
+        [],
+        ["bad"] * 30,
+    )
     from tiledlaf import report
 
     text = "\n".join(report.status(status.Status("out.zarr", [found])))
@@ -438,8 +453,9 @@ def test_labels_by_name(image):
     assert run(*LABEL, "--name", "b", "--time", "1").code == 0
     assert [one["name"] for one in json.loads(shown("--json"))["labels"]] == ["tiledlaf", "b"]
     assert re.findall("^labels/.*", shown(), re.MULTILINE) == [
-        "labels/tiledlaf: complete", "labels/b: complete",
-    ]  # fmt: skip
+        "labels/tiledlaf: complete",
+        "labels/b: complete",
+    ]
     assert read("--name", "b")["name"] == "b"
     found = run("status", "out.zarr", "--picture", "map.png")
     assert (found.code, found.out) == (2, "")
@@ -514,8 +530,12 @@ def test_training(tmp_path, monkeypatch):
     assert (found.code, found.err) == (0, "")
     assert 0 <= quiet < 60
     assert json.loads(found.out)["training"] == {
-        "state": "going", "step": 20, "steps": 30, "error": 0.125, "quiet": quiet,
-    }  # fmt: skip
+        "state": "going",
+        "step": 20,
+        "steps": 30,
+        "error": 0.125,
+        "quiet": quiet,
+    }
     for ago, code in ((70, 0), (90, 1)):  # a checkpoint every 20 s: four of them, or a minute
         os.utime("a.checkpoint", (time.time() - ago,) * 2)
         found = run("status", "a")
@@ -587,8 +607,15 @@ def test_performance_report_of_processes(image):
 @needs_bokeh
 def test_performance_report_of_a_cluster(image):
     with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as there:
-        found = run(*LABEL, "--tile", "32", "--scheduler", there.scheduler_address,
-                    "--performance-report", "a.html")  # fmt: skip
+        found = run(
+            *LABEL,
+            "--tile",
+            "32",
+            "--scheduler",
+            there.scheduler_address,
+            "--performance-report",
+            "a.html",
+        )
     assert found.code == 0, found
     report_of("a.html")
 
@@ -597,8 +624,10 @@ def test_performance_report_of_a_cluster(image):
 def test_a_run_that_is_cut_leaves_its_report(image):
     process = subprocess.Popen(
         [sys.executable, "-m", "tiledlaf", *LONG, "--performance-report", "a.html"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     first(process)
     process.terminate()
     out, err = process.communicate(timeout=60)
@@ -625,8 +654,10 @@ def test_a_report_that_cannot_be_written(image, monkeypatch):
 def test_dashboard_on_loopback(image):
     process = subprocess.Popen(
         [sys.executable, "-m", "tiledlaf", *LONG, "--dashboard", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     line = process.stderr.readline()
     link = re.fullmatch(r"dashboard: (http://127\.0\.0\.1:(\d+)/status)\n", line)
     assert link, (line, process.communicate())

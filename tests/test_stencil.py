@@ -46,9 +46,14 @@ def test_refusals(text, ndim, message):
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [("1 0\n0 1\n", "offset 0"), ("0 0\n0 0\n", "no offset twice"), ("0 0\n1\n", "all have"),
-     ("0 a\n", "integer offsets"), ("", "all have")],
-)  # fmt: skip
+    [
+        ("1 0\n0 1\n", "offset 0"),
+        ("0 0\n0 0\n", "no offset twice"),
+        ("0 0\n1\n", "all have"),
+        ("0 a\n", "integer offsets"),
+        ("", "all have"),
+    ],
+)
 def test_files_refused(tmp_path, rows, message):
     file = tmp_path / "offsets.txt"
     file.write_text(rows)

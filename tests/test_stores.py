@@ -318,9 +318,17 @@ def test_overwrite_clears_what_is_masked_out(cloud):
 
 
 @pytest.mark.parametrize("out", [OUT, "cloud/bucket/out.zarr"])
-@pytest.mark.parametrize("place", [(Output, "start"), (Output, "_cleared"), (ngff, "write_group"),
-                                   (ngff, "add_label"), (ngff.Pyramid, "create"),
-                                   (ngff, "_bring")])  # fmt: skip
+@pytest.mark.parametrize(
+    "place",
+    [
+        (Output, "start"),
+        (Output, "_cleared"),
+        (ngff, "write_group"),
+        (ngff, "add_label"),
+        (ngff.Pyramid, "create"),
+        (ngff, "_bring"),
+    ],
+)
 def test_another_run_comes_in_between(cloud, local, monkeypatch, place, out):
     """While a run makes its arrays another one goes through from begin to end."""
     owner, name = place
@@ -393,9 +401,17 @@ def refused(arguments, *words, without=()):
         assert word not in found.err
 
 
-@pytest.mark.parametrize("command", ["label INPUT out.zarr", f"label {IMAGE} INPUT", "info INPUT",
-                                     f"label {IMAGE} out.zarr --mask INPUT",
-                                     "evaluate INPUT truth.npy", "status INPUT"])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        "label INPUT out.zarr",
+        f"label {IMAGE} INPUT",
+        "info INPUT",
+        f"label {IMAGE} out.zarr --mask INPUT",
+        "evaluate INPUT truth.npy",
+        "status INPUT",
+    ],
+)
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -471,7 +487,7 @@ def test_keys_do_not_escape(cloud):
         ("GenericError", f"HTTP error: error sending request {SECRET}", "cannot be reached"),
         ("GenericError", f"{KEY} {SECRET}", "the object store failed (GenericError)"),
     ],
-)  # fmt: skip
+)
 def test_errors_are_in_our_own_words(cloud, monkeypatch, kind, text, words):
     def fail(*args, **kwargs):
         raise getattr(obstore.exceptions, kind)(text)
@@ -545,8 +561,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 # from here on a real server, of SeaweedFS: pytest -m faults
 
-MANY = ["--classes", "3", "--confidence", "--tile", "32",
-        "--integrator", "euler", "--steps", "100"]  # fmt: skip
+MANY = ["--classes", "3", "--confidence", "--tile", "32", "--integrator", "euler", "--steps", "100"]
 HUNDREDS = 380
 FEW = ["--scheduler", "threads", "--tile", "64"]
 
@@ -581,12 +596,26 @@ def server(tmp_path_factory):
     options += [f"-{k}.port.grpc={p}" for k, p in zip(kinds, ports[4:], strict=True)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [weed, "-logtostderr", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
-             f"-dir={folder / 'data'}", f"-s3.config={folder / 's3.json'}", *options,
-             "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
-             "-master.volumeSizeLimitMB=64", "-volume.max=20"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
+            [
+                weed,
+                "-logtostderr",
+                "server",
+                "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1",
+                "-filer",
+                "-s3",
+                f"-dir={folder / 'data'}",
+                f"-s3.config={folder / 's3.json'}",
+                *options,
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
+                "-master.telemetry=false",
+                "-master.volumeSizeLimitMB=64",
+                "-volume.max=20",
+            ],
+            stdout=log,
+            stderr=log,
+        )
     try:
         end = time.monotonic() + 60
         while not _made(ports[2]) or not _answers(ports[3]):
@@ -650,9 +679,12 @@ def s3(server, _many, tmp_path, monkeypatch):
 def started(source, out, *options, program=("-m", "tiledlaf"), fault=""):
     return subprocess.Popen(
         [sys.executable, *program, "label", source, out, *MANY, *options],
-        env=os.environ | {"FAULT": fault}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+        env=os.environ | {"FAULT": fault},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finished(process):

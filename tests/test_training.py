@@ -347,8 +347,12 @@ def test_limit_after_a_cut(whole, monkeypatch):
     assert model.load("model").trained["steps"] == 10
 
 
-RUNAWAY = [{"patches": 1e6, "prototypes": 1e6, "sigma": 1e3}, {"sigma": 1e4}, {"patches": 1e40},
-           {"prototypes": 1e30}]  # fmt: skip
+RUNAWAY = [
+    {"patches": 1e6, "prototypes": 1e6, "sigma": 1e3},
+    {"sigma": 1e4},
+    {"patches": 1e40},
+    {"prototypes": 1e30},
+]
 
 
 @pytest.mark.parametrize("rates", RUNAWAY)
@@ -481,8 +485,7 @@ def test_masked_pixels(whole):
                 image = np.where(inner, rng.normal(size=image.shape), image).astype(np.float32)
             for name, array in (("images", image), ("labels", labels), ("masks", valid)):
                 tifffile.imwrite(f"{name}{turn}/{seed}.tif", array)
-        trained("--images", f"images{turn}", "--labels", f"labels{turn}",
-                "--mask", f"masks{turn}")  # fmt: skip
+        trained("--images", f"images{turn}", "--labels", f"labels{turn}", "--mask", f"masks{turn}")
         found.append(learned())
         os.remove("model")
     equal(*found)
@@ -546,9 +549,16 @@ def test_zarr_gives_the_same_model(whole, how):
 
 def ome(path, array):
     pyramid = ngff.Pyramid(
-        "", "yx", 0, (array.shape,), (32, 32), (1.0, 1.0), (0.0, 0.0), (None, None),
+        "",
+        "yx",
+        0,
+        (array.shape,),
+        (32, 32),
+        (1.0, 1.0),
+        (0.0, 0.0),
+        (None, None),
         array.dtype.name,
-    )  # fmt: skip
+    )
     pyramid.create(str(path), "0.5", 3)
     zarr.open_array(f"{path}/0", mode="r+")[:] = array
 
@@ -585,9 +595,14 @@ def test_pairs_are_sorted_by_number(here):
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 11])
 @pytest.mark.parametrize(
     ("shape", "neighborhood"),
-    [((64, 80), "3x3"), ((700, 1100), "3x3"), ((33, 40), "rings:3"), ((9, 20, 30), "3x3"),
-     ((40, 64, 30), "3x3x3")],
-)  # fmt: skip
+    [
+        ((64, 80), "3x3"),
+        ((700, 1100), "3x3"),
+        ((33, 40), "rings:3"),
+        ((9, 20, 30), "3x3"),
+        ((40, 64, 30), "3x3x3"),
+    ],
+)
 def test_a_block_is_set_aside(count, shape, neighborhood):
     """Every pixel is in one tile alone; the last ones are for validation."""
     labels = (np.indices(shape).sum(axis=0) % 2).astype(np.uint8)
@@ -634,9 +649,12 @@ def test_validation_images(whole):
             os.symlink(Path(name).resolve() / f"{seed}.tif", f"five_{name}/{seed}.tif")
     command = [*TRAIN[:2], "--images", "five_images", "--labels", "five_labels", *SMALL]
     trained(
-        "--validation-images", "images/5.tif", "--validation-labels", "labels/5.tif",
+        "--validation-images",
+        "images/5.tif",
+        "--validation-labels",
+        "labels/5.tif",
         command=command,
-    )  # fmt: skip
+    )
     equal(learned(), learned("other"))
 
 
@@ -656,9 +674,10 @@ def test_a_class_missing_in_validation(whole):
 @given(
     values=st.lists(
         st.tuples(st.integers(-20, 20), st.integers(-20, 20), st.integers(0, 1)),
-        min_size=1, max_size=30,
+        min_size=1,
+        max_size=30,
     )
-)  # fmt: skip
+)
 def test_bias_of_two_classes(values):
     """The fewest errors that any bias makes."""
     table = np.array(values)
@@ -674,9 +693,11 @@ def test_bias_of_two_classes(values):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    count=st.integers(3, 5), pixels=st.integers(1, 40), seed=st.integers(0, 999),
+    count=st.integers(3, 5),
+    pixels=st.integers(1, 40),
+    seed=st.integers(0, 999),
     rounded=st.booleans(),
-)  # fmt: skip
+)
 @example(count=3, pixels=3, seed=38, rounded=False)  # moves without a gain went round in a circle
 def test_bias_of_more_classes(count, pixels, seed, rounded):
     """No more errors than without, and none that one bias alone could spare, but for ties."""
@@ -730,15 +751,22 @@ def gradients(edges, loss, *, halo=None, features=features.PATCH, time=3.0, tol=
     labels[:, 70:80] = 9  # not labeled
     (example,) = examples.pair(image, labels)
     course = lessons.Course(
-        (Class("cell", (0,)), Class("line", (1,))), parse("3x3", 2), 1.0, time, Polynomials(tol),
+        (Class("cell", (0,)), Class("line", (1,))),
+        parse("3x3", 2),
+        1.0,
+        time,
+        Polynomials(tol),
         losses.make(loss),
-    )  # fmt: skip
+    )
     rng = np.random.default_rng(1)
     count = features.count(1, 1)
     weights = Predictor(
-        features, np.full(count, 0.4), np.full(count, 0.6), rng.normal(size=(6, count)),
+        features,
+        np.full(count, 0.4),
+        np.full(count, 0.6),
+        rng.normal(size=(6, count)),
         rng.normal(size=(6, 9)) * 0.5,
-    )  # fmt: skip
+    )
     reach = course.halo if halo is None else (halo,) * 2
     lots = [lessons.Lot(0, t) for t in Grid(shape, (0, 0), shape, edges, reach)]
     term = Prototypes(((0.0,), (1.0,)), 1.0)  # so undecided that far pixels matter

@@ -171,35 +171,52 @@ class Checkpoint:
 
         def known(name: str) -> Predictor:
             base = Predictor(
-                features, held["mean"], held["scale"], group(name)["prototypes"],
+                features,
+                held["mean"],
+                held["scale"],
+                group(name)["prototypes"],
                 group(name)["patches"],
-            )  # fmt: skip
+            )
             return dataclasses.replace(base, sigma=about[name])
 
         with self._complete():
             return State(
-                about["step"], known("now"),
-                Moments(about["step"], group("first"), group("second")), known("best"),
-                held["bias"], about["error"], about["stale"], about["seconds"], about["history"],
-            )  # fmt: skip
+                about["step"],
+                known("now"),
+                Moments(about["step"], group("first"), group("second")),
+                known("best"),
+                held["bias"],
+                about["error"],
+                about["stale"],
+                about["seconds"],
+                about["history"],
+            )
 
     def keep(self, state: State) -> None:
         """Write a checkpoint."""
         if self.path is None:
             return
         about = {
-            "step": state.step, "error": state.error, "stale": state.stale,
-            "seconds": state.seconds, "history": state.history,
-            "now": state.predictor.sigma, "best": state.best.sigma,
-        }  # fmt: skip
+            "step": state.step,
+            "error": state.error,
+            "stale": state.stale,
+            "seconds": state.seconds,
+            "history": state.history,
+            "now": state.predictor.sigma,
+            "best": state.best.sigma,
+        }
         found = self._entries() | {
-            "state": np.array(json.dumps(about)), "bias": state.bias,
-            "mean": state.predictor.mean, "scale": state.predictor.scale,
-        }  # fmt: skip
+            "state": np.array(json.dumps(about)),
+            "bias": state.bias,
+            "mean": state.predictor.mean,
+            "scale": state.predictor.scale,
+        }
         for name, arrays in (
-            ("now", state.predictor.parameters), ("best", state.best.parameters),
-            ("first", state.moments.first), ("second", state.moments.second),
-        ):  # fmt: skip
+            ("now", state.predictor.parameters),
+            ("best", state.best.parameters),
+            ("first", state.moments.first),
+            ("second", state.moments.second),
+        ):
             found |= {f"{name}/{k}": v for k, v in arrays.items()}
         model.write_arrays(self.file, found)
 

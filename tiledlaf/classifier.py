@@ -128,8 +128,9 @@ class Trees:
         given = {name: np.asarray(arrays[name]) for name in TYPES}
         count = given.pop("features")
         if count.shape or count.dtype != np.int64:
-            raise ValueError(f"trees: expected features as one int64, got {count.dtype} of shape "
-                             f"{count.shape}")  # fmt: skip
+            raise ValueError(
+                f"trees: expected features as one int64, got {count.dtype} of shape {count.shape}"
+            )
         return cls(int(count), **{name: np.ascontiguousarray(a) for name, a in given.items()})
 
     def probabilities(self, features: Array, kernel: str | None = None) -> Array:
@@ -209,9 +210,14 @@ def fit(
         raise ValueError(f"expected 2 to {LEAVES} leaves, got {leaves}")
     _check_sample(samples, labels, classes)
     model = HistGradientBoostingClassifier(
-        max_iter=iterations, learning_rate=rate, max_leaf_nodes=leaves, min_samples_leaf=least,
-        l2_regularization=penalty, early_stopping=False, random_state=seed,
-    )  # fmt: skip
+        max_iter=iterations,
+        learning_rate=rate,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=least,
+        l2_regularization=penalty,
+        early_stopping=False,
+        random_state=seed,
+    )
     with threadpool_limits(threads):
         model.fit(samples, labels)
     return _trees(model)

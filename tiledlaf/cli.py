@@ -268,25 +268,52 @@ def label(**given: Any) -> int:
             raise ValueError(f"--{key} fixes --{', --'.join(named)}: drop one or the other")
     if named:
         scheme = options.integrator(
-            given["integrator"] or "taylor", 1e-4 if given["tol"] is None else given["tol"],
-            given["dim"], given["steps"],
-        )  # fmt: skip
+            given["integrator"] or "taylor",
+            1e-4 if given["tol"] is None else given["tol"],
+            given["dim"],
+            given["steps"],
+        )
     chosen = options.choose(
-        source, prototypes=prototypes, probabilities=probabilities, integrator=scheme,
-        **{key: given[key] for key in (
-            "classes", "model", "weights", "neighborhood", "rho", "time", "device", "seed"
-        )},
-    )  # fmt: skip
+        source,
+        prototypes=prototypes,
+        probabilities=probabilities,
+        integrator=scheme,
+        **{
+            key: given[key]
+            for key in (
+                "classes",
+                "model",
+                "weights",
+                "neighborhood",
+                "rho",
+                "time",
+                "device",
+                "seed",
+            )
+        },
+    )
     if given["names"] is not None and chosen.classes:
         raise ValueError("--names: the classes have names from their training")
     plan = make_plan(
-        source, given["output"] or given["input"], term=chosen.term, settings=chosen.settings,
-        model=chosen.model, weights=chosen.weights, classes=chosen.classes,
-        probabilities=probabilities, mask=mask, region=given["region"], tile=given["tile"],
-        name=given["name"], names=None if given["names"] is None else _read_names(given["names"]),
-        confidence=given["confidence"], copy_image=not given["no_image"],
-        into_input=given["into_input"], overwrite=given["overwrite"], seed=given["seed"],
-    )  # fmt: skip
+        source,
+        given["output"] or given["input"],
+        term=chosen.term,
+        settings=chosen.settings,
+        model=chosen.model,
+        weights=chosen.weights,
+        classes=chosen.classes,
+        probabilities=probabilities,
+        mask=mask,
+        region=given["region"],
+        tile=given["tile"],
+        name=given["name"],
+        names=None if given["names"] is None else _read_names(given["names"]),
+        confidence=given["confidence"],
+        copy_image=not given["no_image"],
+        into_input=given["into_input"],
+        overwrite=given["overwrite"],
+        seed=given["seed"],
+    )
     if given["export"] is not None:
         picture.check_export(given["export"], plan.job.grid.size, chosen.term.classes)
         for key in ("input", "probabilities", "mask", "model", "weights"):
@@ -386,7 +413,7 @@ def _where(command: Callable[..., int]) -> Callable[..., int]:
 @click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after this time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of samples and batches.")
 @_where
-def train(**given: Any) -> int:  # fmt: skip
+def train(**given: Any) -> int:
     """Learn from images and their labels how to label others; writes the file MODEL.
 
     Labels may be sparse: --ignore names the value of pixels without one. A training that was cut
@@ -394,9 +421,7 @@ def train(**given: Any) -> int:  # fmt: skip
     """
     from . import examples, report, training
 
-    if given["classifier"] + sum(
-        given[k] is not None for k in ("probabilities", "prototypes")
-    ) > 1:  # fmt: skip
+    if given["classifier"] + sum(given[k] is not None for k in ("probabilities", "prototypes")) > 1:
         raise ValueError("expected at most one of --probabilities, --classifier and --prototypes")
     opened = {"axes": given["axes"], "channels": given["channels"]}
     learned = examples.pair(
@@ -410,9 +435,12 @@ def train(**given: Any) -> int:  # fmt: skip
             raise ValueError(f"--{key.replace('_', '-')} belongs to --validation-images")
     if given["validation_images"] is not None:
         judged = examples.pair(
-            given["validation_images"], given["validation_labels"],
-            given["validation_probabilities"], given["validation_mask"], **opened,
-        )  # fmt: skip
+            given["validation_images"],
+            given["validation_labels"],
+            given["validation_probabilities"],
+            given["validation_mask"],
+            **opened,
+        )
     term: Any = "classifier" if given["classifier"] else "means"
     if given["probabilities"] is not None:
         term = "probabilities"
@@ -423,14 +451,17 @@ def train(**given: Any) -> int:  # fmt: skip
     recipe = training.Recipe(
         prototypes=given["size"],
         features=None if given["features"] is None else _read_features(given["features"]),
-        **{key: given[key] for key in (
-            "neighborhood", "time", "rho", "tol", "loss", "steps", "seed", "device"
-        )},
-    )  # fmt: skip
+        **{
+            key: given[key]
+            for key in ("neighborhood", "time", "rho", "tol", "loss", "steps", "seed", "device")
+        },
+    )
     with (
-        _under_way(), _opened(given) as pool, _warnings(),
+        _under_way(),
+        _opened(given) as pool,
+        _warnings(),
         _training_progress(given["steps"]) as show,
-    ):  # fmt: skip
+    ):
         _say_where(pool)
         found = training.train(
             data, recipe, pool, given["model"], limit=given["limit"], progress=show
@@ -483,9 +514,13 @@ def estimate(**given: Any) -> int:
     if given["probabilities"] is not None and given["prototypes"] is not None:
         raise ValueError("expected at most one of --probabilities and --prototypes")
     pairs = examples.pair(
-        given["image"], given["labels"], given["probabilities"], given["mask"],
-        axes=given["axes"], channels=given["channels"],
-    )  # fmt: skip
+        given["image"],
+        given["labels"],
+        given["probabilities"],
+        given["mask"],
+        axes=given["axes"],
+        channels=given["channels"],
+    )
     if len(pairs) != 1:
         raise ValueError(f"expected one IMAGE, got {len(pairs)}")
     term: Any = "means"
@@ -495,20 +530,40 @@ def estimate(**given: Any) -> int:
         rows = _read_csv(given["prototypes"])
         term = dataterm.Prototypes(tuple(map(tuple, rows)))
     how = estimation.Estimation(
-        **{key: given[key] for key in (
-            "neighborhood", "time", "rho", "tol", "loss", "tau", "steps", "sequence", "device"
-        )},
-    )  # fmt: skip
+        **{
+            key: given[key]
+            for key in (
+                "neighborhood",
+                "time",
+                "rho",
+                "tol",
+                "loss",
+                "tau",
+                "steps",
+                "sequence",
+                "device",
+            )
+        },
+    )
     names = None if given["names"] is None else examples.read_names(given["names"])
     with (
-        _under_way(), _opened(given) as pool, _warnings(),
+        _under_way(),
+        _opened(given) as pool,
+        _warnings(),
         _training_progress(given["steps"]) as show,
-    ):  # fmt: skip
+    ):
         _say_where(pool)
         found = estimation.estimate(
-            pairs[0], term, given["weights"], how, pool, names=names, ignore=given["ignore"],
-            seed=given["seed"], progress=show,
-        )  # fmt: skip
+            pairs[0],
+            term,
+            given["weights"],
+            how,
+            pool,
+            names=names,
+            ignore=given["ignore"],
+            seed=given["seed"],
+            progress=show,
+        )
     click.echo(
         f"loss: {found.losses[0]:.4g} with uniform weights, {found.losses[-1]:.4g} after "
         f"{len(found.losses) - 1} steps\n"
@@ -719,9 +774,14 @@ def status(output: str, name: str | None, as_json: bool, picture_file: str | Non
     "--picture", "picture_file", metavar="FILE.png", help="Also show where the errors are."
 )
 def evaluate(
-    labels: str, truth: str, boundary: str | None, name: str, ignore: int | None,
-    json_file: str | None, picture_file: str | None,
-) -> None:  # fmt: skip
+    labels: str,
+    truth: str,
+    boundary: str | None,
+    name: str,
+    ignore: int | None,
+    json_file: str | None,
+    picture_file: str | None,
+) -> None:
     """Compare LABELS with TRUTH: confusion matrix, pixel error, F1, IoU, adapted Rand error.
 
     LABELS are an output of tiledlaf or a label image of one channel, TRUTH is a label image of the

@@ -156,9 +156,11 @@ def _task(function: Function, job: Any, item: Any) -> Any:
 
 @contextmanager
 def dask(
-    workers: int | None = None, scheduler: str | None = None, scheduler_file: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    scheduler_file: str | None = None,
     watch: Watch = UNWATCHED,
-) -> Iterator[Pool]:  # fmt: skip
+) -> Iterator[Pool]:
     """A Dask cluster: one of processes on this machine, or the one behind a scheduler.
 
     Raises
@@ -204,12 +206,15 @@ def dask(
             warnings.filterwarnings("ignore", "Port .* is already in use")
             try:
                 cluster = LocalCluster(
-                    n_workers=count, threads_per_worker=1, host="127.0.0.1",
+                    n_workers=count,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
                     # without a dashboard Dask still warns unless it finds its port free: take any
                     dashboard_address=served or "127.0.0.1:0",
                     scheduler_kwargs={"dashboard": bool(served)},
-                    silence_logs=logging.ERROR, preload=[__name__],
-                )  # fmt: skip
+                    silence_logs=logging.ERROR,
+                    preload=[__name__],
+                )
             except RuntimeError as error:
                 raise ChildProcessError(f"processes: workers did not start, {error}") from None
         stack.enter_context(cluster)

@@ -158,8 +158,9 @@ def check_finite(pixels: Array, valid: Array, name: str) -> None:
         channel, *place = (axis[0] for axis in bad.nonzero())
         raise BadPixels(
             f"{name}: expected finite values, got {int(bad.sum())} NaN or inf, the first at "
-            f"channel {channel}", place,
-        )  # fmt: skip
+            f"channel {channel}",
+            place,
+        )
 
 
 def usable(pixels: Array, valid: Array, name: str) -> Array:

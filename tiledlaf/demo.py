@@ -28,9 +28,15 @@ def demo(
     source = Path(skimage.__file__).parent / "data" / "ihc.png"
     store = str(Path(folder) / "tiledlaf-demo.zarr")
     summary = label(
-        str(source), store, classes=3, neighborhood="5x5", confidence=True, tile=256, names=NAMES,
+        str(source),
+        store,
+        classes=3,
+        neighborhood="5x5",
+        confidence=True,
+        tile=256,
+        names=NAMES,
         progress=progress,
-    )  # fmt: skip
+    )
     image = images.open_image(source)
     whole = tuple(slice(0, n) for n in image.grid)
     labels = np.asarray(ngff.open_array(store, "labels/tiledlaf/0")[:])

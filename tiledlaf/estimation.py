@@ -114,10 +114,17 @@ class _Work:
 
 
 def estimate(
-    example: Example, term: Pending | str, path: str | os.PathLike[str], how: Estimation,
-    pool: Pool, *, names: Mapping[str, str] | None = None, ignore: int | None = None,
-    seed: int = 0, progress: Progress | None = None,
-) -> Estimated:  # fmt: skip
+    example: Example,
+    term: Pending | str,
+    path: str | os.PathLike[str],
+    how: Estimation,
+    pool: Pool,
+    *,
+    names: Mapping[str, str] | None = None,
+    ignore: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Estimated:
     """Estimate weights and write them as Zarr, (K, *grid) float32.
 
     Parameters
@@ -161,10 +168,15 @@ def estimate(
     try:
         result = _descend(pool, how, course, items, partial, example.image, tiles, say)
         notes = {
-            "offsets": [list(o) for o in offsets], "rho": how.rho, "time": how.time,
-            "tol": how.tol, "sequence": how.sequence, "term": dataterm.describe(found),
-            "classes": entries(classes), "input": example.image.fingerprint(),
-        }  # fmt: skip
+            "offsets": [list(o) for o in offsets],
+            "rho": how.rho,
+            "time": how.time,
+            "tol": how.tol,
+            "sequence": how.sequence,
+            "term": dataterm.describe(found),
+            "classes": entries(classes),
+            "input": example.image.fingerprint(),
+        }
         ngff.remove_parts(partial[0], "", math.inf)
         ngff.write_group(partial[0], "", "0.5", 3, {}, {"weights": notes})
         os.rename(partial[0], store)
@@ -181,9 +193,13 @@ def _tiles(grid: tuple[int, ...], halo: tuple[int, ...], tile: int) -> Grid:
 
 
 def _term(
-    term: Pending | str, pool: Pool, example: Example, classes: tuple[Class, ...],
-    lots: list[Lot], seed: int,
-) -> DataTerm:  # fmt: skip
+    term: Pending | str,
+    pool: Pool,
+    example: Example,
+    classes: tuple[Class, ...],
+    lots: list[Lot],
+    seed: int,
+) -> DataTerm:
     source = fitting.Source((example,), classes)
     if term == "means":
         return fitting.class_means(pool, source, lots, seed)
@@ -197,9 +213,15 @@ def _term(
 
 
 def _descend(
-    pool: Pool, how: Estimation, course: Course, items: list[Any], partial: list[str],
-    image: Image, tiles: Grid, say: Progress,
-) -> Estimated:  # fmt: skip
+    pool: Pool,
+    how: Estimation,
+    course: Course,
+    items: list[Any],
+    partial: list[str],
+    image: Image,
+    tiles: Grid,
+    say: Progress,
+) -> Estimated:
     """Double-buffered descent: a step reads one store and writes the other."""
     descent = Descent(how.step, how.rate)
     channels = how.sequence * len(course.offsets)
@@ -240,9 +262,16 @@ def _descend(
 def _buffer(path: str, image: Image, tiles: Grid, neighbors: int) -> Image:
     """A store for weights, (K, *grid)."""
     pyramid = Pyramid(
-        "", image.spatial_axes, neighbors, (image.grid,), tiles.tile, image.scale,
-        image.translation, image.units, "float32",
-    )  # fmt: skip
+        "",
+        image.spatial_axes,
+        neighbors,
+        (image.grid,),
+        tiles.tile,
+        image.scale,
+        image.translation,
+        image.units,
+        "float32",
+    )
     pyramid.create(path, "0.5", 3)
     return images.open_image(path)
 
@@ -269,9 +298,13 @@ def _near(work: _Work, item: tuple[Lesson, Lot]) -> tuple[Lesson, Any]:
 def _linearize(work: _Work, lesson: Lesson, weights: Any) -> LinearizedSteps:
     course, count = work.course, work.sequence
     return sequence.integrate(
-        weights.swapaxes(0, 1), lesson.q, course.offsets, (course.time / count,) * count,
-        course.way, course.kernel,
-    )  # fmt: skip
+        weights.swapaxes(0, 1),
+        lesson.q,
+        course.offsets,
+        (course.time / count,) * count,
+        course.way,
+        course.kernel,
+    )
 
 
 def _sums(work: _Work, item: tuple[Lesson, Lot]) -> np.ndarray:

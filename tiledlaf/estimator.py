@@ -37,12 +37,25 @@ class AssignmentFlow(BaseEstimator):
     """
 
     def __init__(
-        self, term: Any = "means", *, neighborhood: Any = None, time: float | None = None,
-        rho: float = 1.0, tol: float = 1e-3, loss: str = "cosine", features: Any = None,
-        prototypes: int = 100, steps: int = 300, patience: int = 10, seed: int = 0,
-        names: Any = None, ignore: int | None = None, channels: Any = None,
-        axes: str | None = None, workers: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        term: Any = "means",
+        *,
+        neighborhood: Any = None,
+        time: float | None = None,
+        rho: float = 1.0,
+        tol: float = 1e-3,
+        loss: str = "cosine",
+        features: Any = None,
+        prototypes: int = 100,
+        steps: int = 300,
+        patience: int = 10,
+        seed: int = 0,
+        names: Any = None,
+        ignore: int | None = None,
+        channels: Any = None,
+        axes: str | None = None,
+        workers: int | None = None,
+    ) -> None:
         self.term = term
         self.neighborhood = neighborhood
         self.time = time
@@ -79,9 +92,17 @@ class AssignmentFlow(BaseEstimator):
         judged = [] if validation is None else self._pairs(*validation)
         data = training.Data(learned, judged, self.term, self.names, self.ignore)
         recipe = training.Recipe(
-            self.neighborhood, self.time, self.rho, self.tol, self.loss, features=self.features,
-            prototypes=self.prototypes, steps=self.steps, patience=self.patience, seed=self.seed,
-        )  # fmt: skip
+            self.neighborhood,
+            self.time,
+            self.rho,
+            self.tol,
+            self.loss,
+            features=self.features,
+            prototypes=self.prototypes,
+            steps=self.steps,
+            patience=self.patience,
+            seed=self.seed,
+        )
         with cluster.open_pool(self.workers, None, None) as pool:
             self.model_ = training.train(data, recipe, pool)
         self.classes_ = np.array([one.values[0] for one in self.model_.classes], np.int64)
@@ -99,9 +120,14 @@ class AssignmentFlow(BaseEstimator):
                 self.predict(x, probabilities=p, mask=m) for x, p, m in zip(X, *others, strict=True)
             ]
         labels = label(
-            X, model=self.model_, probabilities=probabilities, mask=mask, axes=self.axes,
-            channels=self.channels, workers=self.workers,
-        )  # fmt: skip
+            X,
+            model=self.model_,
+            probabilities=probabilities,
+            mask=mask,
+            axes=self.axes,
+            channels=self.channels,
+            workers=self.workers,
+        )
         return np.concatenate([[0], self.classes_])[labels]
 
     def score(self, X: Any, y: Any, *, probabilities: Any = None) -> float:

@@ -95,8 +95,11 @@ class Evaluation:
         return {
             "classes": [
                 {
-                    "name": name, "label_value": label, "truth_values": list(values),
-                    "f1": _number(f1), "iou": _number(iou),
+                    "name": name,
+                    "label_value": label,
+                    "truth_values": list(values),
+                    "f1": _number(f1),
+                    "iou": _number(iou),
                 }
                 for name, label, values, f1, iou in rows
             ],
@@ -109,7 +112,7 @@ class Evaluation:
             "mean_iou": self.mean_iou,
             "boundary": self.boundary,
             "adapted_rand_error": self.rand,
-        }  # fmt: skip
+        }
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

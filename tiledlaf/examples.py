@@ -22,9 +22,15 @@ from .tiles import Box
 
 # colors that stay apart for most color-blind people (Okabe and Ito), then lighter ones of them
 COLORS = (
-    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167),
-    (86, 180, 233), (213, 94, 0), (240, 228, 66), (110, 110, 110),
-)  # fmt: skip
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (110, 110, 110),
+)
 
 
 def color(value: int) -> tuple[int, int, int, int]:
@@ -52,10 +58,11 @@ class Example:
     def anywhere(self) -> Example:
         """The same for workers that do not run in this folder."""
         return Example(
-            self.image.anywhere(), self.labels.anywhere(),
+            self.image.anywhere(),
+            self.labels.anywhere(),
             self.probabilities and self.probabilities.anywhere(),
             self.mask and self.mask.anywhere(),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -97,9 +104,14 @@ def _natural(path: str) -> list[Any]:
 
 
 def pair(
-    image: Any, labels: Any, probabilities: Any = None, mask: Any = None, *,
-    axes: str | None = None, channels: Sequence[int] | None = None,
-) -> list[Example]:  # fmt: skip
+    image: Any,
+    labels: Any,
+    probabilities: Any = None,
+    mask: Any = None,
+    *,
+    axes: str | None = None,
+    channels: Sequence[int] | None = None,
+) -> list[Example]:
     """Open images and their labels, pair by pair.
 
     Parameters
@@ -149,9 +161,13 @@ def _open_like(source: Image, given: Any) -> Image:
 
 
 def _example(
-    image: Any, labels: Any, probabilities: Any, mask: Any, axes: str | None,
+    image: Any,
+    labels: Any,
+    probabilities: Any,
+    mask: Any,
+    axes: str | None,
     channels: Sequence[int] | None,
-) -> Example:  # fmt: skip
+) -> Example:
     source = _open(image, axes, channels)
     truth = _open_like(source, labels)
     given = None if probabilities is None else _open(probabilities, "c" + source.spatial_axes)

@@ -137,11 +137,18 @@ def usage(
 
 
 def explain(
-    model: Any, folder: str | os.PathLike[str], image: Any = None, *, truth: Any = None,
-    probabilities: Any = None, mask: Any = None, axes: str | None = None,
-    channels: Sequence[int] | None = None, region: Sequence[tuple[int, int]] | None = None,
+    model: Any,
+    folder: str | os.PathLike[str],
+    image: Any = None,
+    *,
+    truth: Any = None,
+    probabilities: Any = None,
+    mask: Any = None,
+    axes: str | None = None,
+    channels: Sequence[int] | None = None,
+    region: Sequence[tuple[int, int]] | None = None,
     device: str = "cpu",
-) -> Path:  # fmt: skip
+) -> Path:
     """Draw what a model has learned, and what it does on an image, into a new folder.
 
     Weights depend on pixels at full size, so a large image is not shrunk: a part of it of at most
@@ -199,9 +206,13 @@ def explain(
 
 
 def _example(
-    image: Any, truth: Any, probabilities: Any, mask: Any, axes: str | None,
+    image: Any,
+    truth: Any,
+    probabilities: Any,
+    mask: Any,
+    axes: str | None,
     channels: Sequence[int] | None,
-) -> Example:  # fmt: skip
+) -> Example:
     if truth is None:  # none is labeled, and nothing is held
         path = isinstance(image, str | os.PathLike)
         source = images.open_image(image, axes=axes) if path else images.from_array(image, axes)
@@ -255,16 +266,25 @@ class View:
 
 
 def _look(
-    found: Model, predictor: Predictor, example: Example,
-    region: Sequence[tuple[int, int]] | None, device: str,
-) -> View:  # fmt: skip
+    found: Model,
+    predictor: Predictor,
+    example: Example,
+    region: Sequence[tuple[int, int]] | None,
+    device: str,
+) -> View:
     source = example.image
     choice = options.choose(source, model=found, probabilities=example.probabilities, device=device)
     make_plan(  # which refuses what does not fit
-        source, None, term=choice.term, settings=choice.settings, model=found,
-        classes=found.classes, probabilities=example.probabilities, mask=example.mask,
+        source,
+        None,
+        term=choice.term,
+        settings=choice.settings,
+        model=found,
+        classes=found.classes,
+        probabilities=example.probabilities,
+        mask=example.mask,
         region=region,
-    )  # fmt: skip
+    )
     way, offsets = Polynomials(found.tol), choice.settings.offsets
     course = Course(found.classes, offsets, found.rho, found.time, way, losses.Cosine(), device)
     spans = _part(source.grid, region)
@@ -291,11 +311,18 @@ def _look(
     if not valid.any():
         raise ValueError(f"expected pixels in {about}, got masked ones alone: --region chooses")
     return View(
-        about, image, core(lessons.linearize(course, lesson, omega).z) + bias, valid,
+        about,
+        image,
+        core(lessons.linearize(course, lesson, omega).z) + bias,
+        valid,
         np.all(there, axis=0),
-        describe(core(omega), offsets), usage(predictor, core(lesson.features), image, valid),
-        course, lesson, omega, core,
-    )  # fmt: skip
+        describe(core(omega), offsets),
+        usage(predictor, core(lesson.features), image, valid),
+        course,
+        lesson,
+        omega,
+        core,
+    )
 
 
 # pictures
@@ -318,13 +345,16 @@ def _prototypes(found: Model, predictor: Predictor, view: View | None) -> Page:
     if used is not None:
         looks = _gray(used.looks[order])
     rows = [
-        _squares(found, spec, places, values) for spec, places in
-        predictor.features.parts(found.channels, odds) if spec[1] == "patch"
-    ]  # fmt: skip
+        _squares(found, spec, places, values)
+        for spec, places in predictor.features.parts(found.channels, odds)
+        if spec[1] == "patch"
+    ]
     rest = [
-        place for spec, places in predictor.features.parts(found.channels, odds)
-        if spec[1] != "patch" for place in places
-    ]  # fmt: skip
+        place
+        for spec, places in predictor.features.parts(found.channels, odds)
+        if spec[1] != "patch"
+        for place in places
+    ]
     shown = [text for text, _ in rows]
     if rest:
         shown.append("other features (blue below, red above the mean)")
@@ -531,7 +561,8 @@ def _gradient(found: Model, view: View) -> list[Page]:
     foot = figures.names(found.names, "brighter: larger; dark: nothing")
     decay = ", ".join(f"{s:.3g}" for s in full.singular_values[:8])
     vectors = Page(
-        "gradient.png", "Leading singular vectors of the gradient",
+        "gradient.png",
+        "Leading singular vectors of the gradient",
         "The gradient of the cosine loss in all weights at once is the sum of sigma_r u_r (x) z_r "
         "(and a term of the similarity): the weight of neighbor k at pixel i should grow where -u "
         "at i and z at k agree. Each map shows the class that leads and by how much, each share is "
@@ -541,7 +572,7 @@ def _gradient(found: Model, view: View) -> list[Page]:
         f"pair alone {100 * close:.2f} % of the pixels' gradients have a cosine of 0.9 or more "
         "with the full one.",
         figures.sheet(parts, 2, foot),
-    )  # fmt: skip
+    )
     largest = float(np.quantile(size, 0.99)) or 1.0
     target = core(lesson.target[None])[0]
     maps = [
@@ -549,11 +580,12 @@ def _gradient(found: Model, view: View) -> list[Page]:
         ("size of the gradient", figures.enlarged(figures.ramp(size / largest, figures.HEAT))),
     ]
     sizes = Page(
-        "sensitivity.png", "Where weights matter",
+        "sensitivity.png",
+        "Where weights matter",
         "Norm of each pixel's gradient, R_Omega dL/dOmega: bright where other weights would change "
         "the loss most, at errors and along borders.",
         figures.sheet(maps, 2, figures.scale(figures.HEAT, "0", f"{largest:.3g} and more")),
-    )  # fmt: skip
+    )
     return [vectors, sizes]
 
 

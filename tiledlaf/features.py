@@ -216,8 +216,9 @@ def _planes(name: str, given: Array | None) -> Array:
     if given is None:
         raise ValueError(f"expected {name} as the features need it, got None")
     if given.ndim not in (3, 4) or 0 in given.shape:
-        raise ValueError(f"expected {name} as (planes, y, x) or (planes, z, y, x), got shape "
-                         f"{given.shape}")  # fmt: skip
+        raise ValueError(
+            f"expected {name} as (planes, y, x) or (planes, z, y, x), got shape {given.shape}"
+        )
     return np.ascontiguousarray(given, np.float32)
 
 

@@ -171,8 +171,12 @@ def patch(values: np.ndarray, offsets: Offsets, edge: int) -> PIL.Image.Image:
             draw.rectangle((left - 4, 0, left - 1, edge), fill=BACK)
         for (y, x), h, color, plane in zip(flat, half, values, planes, strict=True):
             if plane == section:
-                box = [(x + reach - h) * unit, (y + reach - h) * unit,
-                       (x + reach + h) * unit, (y + reach + h) * unit]  # fmt: skip
+                box = [
+                    (x + reach - h) * unit,
+                    (y + reach - h) * unit,
+                    (x + reach + h) * unit,
+                    (y + reach + h) * unit,
+                ]
                 a, b, c, d = (round(v) for v in box)
                 draw.rectangle((left + a, b, left + c - 1, d - 1), fill=tuple(color.tolist()))
         # where the pixel itself is

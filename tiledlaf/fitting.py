@@ -124,10 +124,12 @@ def _features(
     chosen = drawn(np.flatnonzero(target), count, (seed, number))
     reach = source.features.radius
     outer = tuple(
-        slice(max(0, b.start - reach * (axis >= len(box) - 2)),
-              min(n, b.stop + reach * (axis >= len(box) - 2)))
+        slice(
+            max(0, b.start - reach * (axis >= len(box) - 2)),
+            min(n, b.stop + reach * (axis >= len(box) - 2)),
+        )
         for axis, (b, n) in enumerate(zip(box, example.image.grid, strict=True))
-    )  # fmt: skip
+    )
     image, valid = examples.read(example.image, outer), None
     if example.mask is not None:
         valid = examples.read(example.mask, outer)[0] != 0
@@ -139,9 +141,13 @@ def _features(
 
 
 def out_of_fold(
-    pool: Pool, source: Source, lots: Sequence[Lot], folds: Sequence[int], seed: int,
+    pool: Pool,
+    source: Source,
+    lots: Sequence[Lot],
+    folds: Sequence[int],
+    seed: int,
     progress: Callable[[str], None],
-) -> list[Classified]:  # fmt: skip
+) -> list[Classified]:
     """Classifiers: for each fold one that was fitted to the others, and last one fitted to all.
 
     Parameters

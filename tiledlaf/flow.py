@@ -64,9 +64,14 @@ class Integrator(Protocol):
         ...
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
         log_w0: Array | None = None,
-    ) -> Solution:  # fmt: skip
+    ) -> Solution:
         """Z(T) with q = log W0 - D / rho; `log_w0` is for those that look at W."""
         ...
 
@@ -113,9 +118,14 @@ class Fixed:
         raise NotImplementedError
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
         log_w0: Array | None = None,
-    ) -> Solution:  # fmt: skip
+    ) -> Solution:
         """Z(T)."""
         p = self.polynomial(time)
         z = kernels.flow(weights, q, offsets, p.coefficients, p.keep, p.scale)
@@ -229,15 +239,22 @@ class Krylov:
         return self.dim + 8
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
         log_w0: Array | None = None,
-    ) -> Solution:  # fmt: skip
+    ) -> Solution:
         """Z(T)."""
         s = kernels.similarity(weights, q, offsets)
         z, error, matvecs = phi_action(
             lambda x: replicator(s, kernels.average(weights, x, offsets)),
-            project(s), time, self.dim,
-        )  # fmt: skip
+            project(s),
+            time,
+            self.dim,
+        )
         return Solution(z, matvecs, error)
 
 
@@ -271,9 +288,14 @@ class LinearizedSequence:
         """None: an error of a step goes into the S of the next."""
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
         log_w0: Array | None = None,
-    ) -> Solution:  # fmt: skip
+    ) -> Solution:
         """Z(T), the sum over all steps."""
         check_time(time)
         inner, each = Taylor(self.tol), time / self.steps

@@ -369,18 +369,27 @@ def linearize(
 
 
 def linearize_at(
-    weights: Array, q: Array, offsets: Neighborhood, time: float, way: Way | None = None,
-    kernel: str | None = None, drive: Array | None = None,
-) -> Linearization:  # fmt: skip
+    weights: Array,
+    q: Array,
+    offsets: Neighborhood,
+    time: float,
+    way: Way | None = None,
+    kernel: str | None = None,
+    drive: Array | None = None,
+) -> Linearization:
     """`linearize` from q = log W0 - D / rho, with a `drive` added to the source."""
     way = way or Polynomials()
     return Linearization(*way.linearize(problem_at(weights, q, offsets, time, kernel, drive)))
 
 
 def problem_at(
-    weights: Array, q: Array, offsets: Neighborhood, time: float, kernel: str | None = None,
+    weights: Array,
+    q: Array,
+    offsets: Neighborhood,
+    time: float,
+    kernel: str | None = None,
     drive: Array | None = None,
-) -> Problem:  # fmt: skip
+) -> Problem:
     """The linearized flow at its weights from q = log W0 - D / rho."""
     kernels = select(q, kernel, offsets)
     s = kernels.similarity(weights, q, offsets)

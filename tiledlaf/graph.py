@@ -27,10 +27,25 @@ from .predictor import Predictor
 from .predictor import initial as initial_predictor
 
 __all__ = [
-    "Estimated", "Example", "Graph", "directions", "estimate", "gradient", "initial", "learn",
-    "majority", "means", "of_grid", "of_matrix", "of_points", "of_regions", "paint", "patch",
-    "predict", "uniform",
-]  # fmt: skip
+    "Estimated",
+    "Example",
+    "Graph",
+    "directions",
+    "estimate",
+    "gradient",
+    "initial",
+    "learn",
+    "majority",
+    "means",
+    "of_grid",
+    "of_matrix",
+    "of_points",
+    "of_regions",
+    "paint",
+    "patch",
+    "predict",
+    "uniform",
+]
 NODE = Features((("image", "patch", 0, 1, 0),))  # the given planes themselves
 
 
@@ -172,10 +187,18 @@ class Estimated:
 
 
 def estimate(
-    graph: Graph, distances: Array, target: Array, *, time: float = 5.0, rho: float = 1.0,
-    loss: Loss | None = None, tau: float = 0.0, step: str = "tangent", steps: int = 40,
+    graph: Graph,
+    distances: Array,
+    target: Array,
+    *,
+    time: float = 5.0,
+    rho: float = 1.0,
+    loss: Loss | None = None,
+    tau: float = 0.0,
+    step: str = "tangent",
+    steps: int = 40,
     way: Way | None = None,
-) -> Estimated:  # fmt: skip
+) -> Estimated:
     """Weights of one graph by Riemannian descent with line search, from uniform ones.
 
     Parameters
@@ -319,9 +342,14 @@ def predict(
 
 
 def gradient(
-    predictor: Predictor, examples: Sequence[Example], loss: Loss, *, time: float = 5.0,
-    rho: float = 1.0, way: Way | None = None,
-) -> tuple[float, dict[str, np.ndarray]]:  # fmt: skip
+    predictor: Predictor,
+    examples: Sequence[Example],
+    loss: Loss,
+    *,
+    time: float = 5.0,
+    rho: float = 1.0,
+    way: Way | None = None,
+) -> tuple[float, dict[str, np.ndarray]]:
     """The loss over all examples, and its gradient in the predictor's parameters."""
     found = []
     for e in examples:
@@ -341,9 +369,15 @@ def gradient(
 
 
 def learn(
-    predictor: Predictor, examples: Sequence[Example], *, time: float = 5.0, rho: float = 1.0,
-    loss: Loss | None = None, steps: int = 100, way: Way | None = None,
-) -> tuple[Predictor, list[float]]:  # fmt: skip
+    predictor: Predictor,
+    examples: Sequence[Example],
+    *,
+    time: float = 5.0,
+    rho: float = 1.0,
+    loss: Loss | None = None,
+    steps: int = 100,
+    way: Way | None = None,
+) -> tuple[Predictor, list[float]]:
     """A predictor by Adam on all of the examples, and the loss before each step."""
     for e in examples:
         _checked(e.graph, e.distances, e.target)

@@ -20,9 +20,17 @@ from .tiles import Box
 
 TIFF = {".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"}
 MICROMETERS = {
-    "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0,
-    "\\u00B5m": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6,
-}  # fmt: skip
+    "nm": 1e-3,
+    "µm": 1.0,
+    "μm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "\\u00B5m": 1.0,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+}
 RASTER = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
@@ -293,10 +301,16 @@ def _bare(path: str, source: str, shape: Sequence[int], dtype: Any, axes: str | 
 
 
 def _make(
-    path: str, source: str, name: str, axes: str, shapes: Sequence[tuple[int, ...]], dtype: Any,
-    scale: Sequence[float] | None = None, translation: Sequence[float] | None = None,
+    path: str,
+    source: str,
+    name: str,
+    axes: str,
+    shapes: Sequence[tuple[int, ...]],
+    dtype: Any,
+    scale: Sequence[float] | None = None,
+    translation: Sequence[float] | None = None,
     units: Sequence[str | None] | None = None,
-) -> Image:  # fmt: skip
+) -> Image:
     shape = shapes[0]
     _check_axes(path, axes, shape)
     keep = [i for i, a in enumerate(axes) if a in ngff.SPATIAL]
@@ -304,10 +318,17 @@ def _make(
     sizes, shifts, names = scale or (1.0,) * n, translation or (0.0,) * n, units or (None,) * n
     levels = tuple(tuple(s[i] for i in keep) for s in shapes)
     return Image(
-        path, source, name, axes, tuple(shape), np.dtype(dtype).name, levels,
-        tuple(sizes[i] for i in keep), tuple(shifts[i] for i in keep),
+        path,
+        source,
+        name,
+        axes,
+        tuple(shape),
+        np.dtype(dtype).name,
+        levels,
+        tuple(sizes[i] for i in keep),
+        tuple(shifts[i] for i in keep),
         tuple(names[i] for i in keep),
-    )  # fmt: skip
+    )
 
 
 def _check_axes(path: str, axes: str, shape: Sequence[int]) -> None:
@@ -360,9 +381,16 @@ def _from_zarr(path: str, level: int, axes: str | None) -> Image:
     array = ngff.open_array(path, name)
     letters = axes or found.axes or guess_axes(array.shape, path)
     return _make(
-        path, "zarr", name, letters, found.shapes[level:], array.dtype,
-        found.scales[level], found.translations[level], found.units,
-    )  # fmt: skip
+        path,
+        "zarr",
+        name,
+        letters,
+        found.shapes[level:],
+        array.dtype,
+        found.scales[level],
+        found.translations[level],
+        found.units,
+    )
 
 
 def _from_tiff(path: str, level: int, axes: str | None) -> Image:

@@ -98,9 +98,12 @@ def check_resources(plan: Plan, pool: Pool) -> None:
 
 
 def open_pool(
-    plan: Plan, workers: int | None, scheduler: str | None, scheduler_file: str | None,
+    plan: Plan,
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
     watch: Watch = UNWATCHED,
-) -> contextlib.AbstractContextManager[Pool]:  # fmt: skip
+) -> contextlib.AbstractContextManager[Pool]:
     """Threads for small images, else processes; or the cluster that was named."""
     small = len(plan.job.grid) == 1 or math.prod(plan.job.grid.size) <= SMALL
     count = workers if workers is not None else os.cpu_count() or 1
@@ -171,9 +174,14 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         if isinstance(job.term, dataterm.Prototypes):
             notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
         out = out.start(
-            notes, plan.image_print, job.labels, job.picture, job.confidence, plan.names,
+            notes,
+            plan.image_print,
+            job.labels,
+            job.picture,
+            job.confidence,
+            plan.names,
             plan.before,
-        )  # fmt: skip
+        )
     elif plan.held.get("names") != list(plan.names.values()):
         out.describe(plan.held, plan.names, job.labels)
     old = records.journal(out.records)
@@ -181,9 +189,10 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     if known:
         whole = checker(job)
         known = {
-            index: record for index, record in known.items()
+            index: record
+            for index, record in known.items()
             if record.get("state") not in records.FINISHED or whole(record)
-        }  # fmt: skip
+        }
 
     def finished(tile: Tile) -> bool:
         return known.get(tile.index, {}).get("state") in records.FINISHED
@@ -213,9 +222,10 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             if progress is not None:
                 progress(record)
         for pyramid, reduce in (
-            (job.picture, levels.mean), (job.labels, levels.nearest),
+            (job.picture, levels.mean),
+            (job.labels, levels.nearest),
             (job.confidence, levels.nearest),
-        ):  # fmt: skip
+        ):
             for work in [] if pyramid is None else levels.coarse(out.store, pyramid, reduce):
                 for _, _, error, _ in pool.run(levels.finish, work, work.units):
                     if error is not None:
@@ -334,23 +344,47 @@ def label(
                 "dask arrays are labeled lazily, without output, region or its options"
             )
         return _lazy(
-            image, probabilities, mask, axes, channels, seed, confidence,
+            image,
+            probabilities,
+            mask,
+            axes,
+            channels,
+            seed,
+            confidence,
             lambda bare, given: choose(
-                bare, classes=classes, prototypes=prototypes, probabilities=given, model=model,
-                weights=weights, neighborhood=neighborhood, rho=rho, time=time,
-                integrator=integrator, device=device, seed=seed,
+                bare,
+                classes=classes,
+                prototypes=prototypes,
+                probabilities=given,
+                model=model,
+                weights=weights,
+                neighborhood=neighborhood,
+                rho=rho,
+                time=time,
+                integrator=integrator,
+                device=device,
+                seed=seed,
             ),
-        )  # fmt: skip
+        )
     source = _open(image, level=level, axes=axes, channels=channels)
     given = None
     if probabilities is not None:
         given = open_probabilities(probabilities, source.spatial_axes)
     masked = None if mask is None else _open(mask, axes=source.spatial_axes)
     chosen = choose(
-        source, classes=classes, prototypes=prototypes, probabilities=given, model=model,
-        weights=weights, neighborhood=neighborhood, rho=rho, time=time, integrator=integrator,
-        device=device, seed=seed,
-    )  # fmt: skip
+        source,
+        classes=classes,
+        prototypes=prototypes,
+        probabilities=given,
+        model=model,
+        weights=weights,
+        neighborhood=neighborhood,
+        rho=rho,
+        time=time,
+        integrator=integrator,
+        device=device,
+        seed=seed,
+    )
     if options.get("into_input"):
         if output is not None and os.fspath(output) != source.path:
             raise ValueError("expected either an output or into_input")
@@ -358,10 +392,19 @@ def label(
     plan = make_plan(
         source,
         None if output is None else os.fspath(output),
-        term=chosen.term, settings=chosen.settings, model=chosen.model, weights=chosen.weights,
-        classes=chosen.classes, probabilities=given, mask=masked, region=region, tile=tile,
-        confidence=confidence, seed=seed, **options,
-    )  # fmt: skip
+        term=chosen.term,
+        settings=chosen.settings,
+        model=chosen.model,
+        weights=chosen.weights,
+        classes=chosen.classes,
+        probabilities=given,
+        mask=masked,
+        region=region,
+        tile=tile,
+        confidence=confidence,
+        seed=seed,
+        **options,
+    )
     with open_pool(plan, workers, scheduler, None) as pool:
         check_resources(plan, pool)
         plan = settle(plan)
@@ -396,9 +439,15 @@ def run_in_memory(
 
 
 def _lazy(
-    image: Any, probabilities: Any, mask: Any, axes: str | None, channels: Sequence[int] | None,
-    seed: int, confidence: bool, choose: Callable[[Image, Image | None], Choice],
-) -> Any:  # fmt: skip
+    image: Any,
+    probabilities: Any,
+    mask: Any,
+    axes: str | None,
+    channels: Sequence[int] | None,
+    seed: int,
+    confidence: bool,
+    choose: Callable[[Image, Image | None], Choice],
+) -> Any:
     """Lazy labels of dask arrays; k-means is a delayed task on a sample."""
     bare = images.describe(image, axes, channels)
     planes = images.channels_first(image, bare)
@@ -419,9 +468,11 @@ def _lazy(
     if given is None and chosen.model is None:
         windows = dataterm.sample_windows(bare.grid, seed)
         term = cluster.delayed(
-            _settle_blocks, term, [planes[:, *w] for w in windows],
+            _settle_blocks,
+            term,
+            [planes[:, *w] for w in windows],
             None if mask is None else [mask[w] for w in windows],
-        )  # fmt: skip
+        )
     if settings.predictor is not None:
         features = settings.predictor.features
     arrays = {"image": planes} if given is None or features is not None else {}

@@ -160,9 +160,11 @@ def read(reading: Reading, lot: Lot) -> Lesson:
         else stencil.uniform(course.offsets, grid, inside, namespace(q))
     )
     return Lesson(
-        np.ascontiguousarray(features[:, *part]), np.ascontiguousarray(q[:, *part]),
-        move(target), uniform,
-    )  # fmt: skip
+        np.ascontiguousarray(features[:, *part]),
+        np.ascontiguousarray(q[:, *part]),
+        move(target),
+        uniform,
+    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -89,10 +89,13 @@ def _name(pyramid: Pyramid, level: int) -> str:
 def _box(pyramid: Pyramid, level: int, factor: Sequence[int], core: Box) -> Box:
     """A tile's part of a level that it writes, with all channels."""
     front = (slice(None),) if pyramid.channels else ()
-    return (*front, *(
-        slice(c.start // f, min(-(-c.stop // f), n))
-        for c, f, n in zip(core, factor, pyramid.shapes[level], strict=True)
-    ))  # fmt: skip
+    return (
+        *front,
+        *(
+            slice(c.start // f, min(-(-c.stop // f), n))
+            for c, f, n in zip(core, factor, pyramid.shapes[level], strict=True)
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -172,8 +172,10 @@ Loss = Cosine | PixelCosine | CrossEntropy
 def make(name: str, **options: Any) -> Loss:
     """Return a loss by name: cosine, pixel-cosine or cross-entropy."""
     known: dict[str, Any] = {
-        "cosine": Cosine, "pixel-cosine": PixelCosine, "cross-entropy": CrossEntropy
-    }  # fmt: skip
+        "cosine": Cosine,
+        "pixel-cosine": PixelCosine,
+        "cross-entropy": CrossEntropy,
+    }
     if name not in known:
         raise ValueError(f"loss must be one of {', '.join(known)}, got {name!r}")
     found: Loss = known[name](**options)

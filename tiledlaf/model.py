@@ -64,9 +64,14 @@ class Model:
     def settings(self, device: str = "cpu") -> Settings:
         """How labels are made with this model."""
         return Settings(
-            self.offsets, self.rho, self.time, Taylor(self.tol), device,
-            predictor=self.predictor, bias=self.bias,
-        )  # fmt: skip
+            self.offsets,
+            self.rho,
+            self.time,
+            Taylor(self.tol),
+            device,
+            predictor=self.predictor,
+            bias=self.bias,
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it as plain arrays, the rest as JSON in "model"."""
@@ -156,9 +161,17 @@ def _model(arrays: dict[str, np.ndarray]) -> Model:
     if about["predictor"] is not None:
         found = _predictor(about, arrays, len(classes), len(offsets))
     return Model(
-        classes, term, offsets, float(about["rho"]), float(about["time"]), float(about["tol"]),
-        channels, found, bias, about["trained"],
-    )  # fmt: skip
+        classes,
+        term,
+        offsets,
+        float(about["rho"]),
+        float(about["time"]),
+        float(about["tol"]),
+        channels,
+        found,
+        bias,
+        about["trained"],
+    )
 
 
 def _check_term(term: DataTerm, channels: int) -> None:

@@ -212,9 +212,15 @@ def _plain(array: zarr.Array) -> Multiscale:
     known = names and all(isinstance(n, str) and len(n) == 1 for n in names)
     n = array.ndim
     return Multiscale(
-        "".join(names).lower() if known else "", (None,) * n, ("",), (array.shape,),
-        ((1.0,) * n,), ((0.0,) * n,), "", array.metadata.zarr_format,
-    )  # fmt: skip
+        "".join(names).lower() if known else "",
+        (None,) * n,
+        ("",),
+        (array.shape,),
+        ((1.0,) * n,),
+        ((0.0,) * n,),
+        "",
+        array.metadata.zarr_format,
+    )
 
 
 def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
@@ -242,8 +248,10 @@ def _fast(array: zarr.Array, place: StorePath) -> zarr.Array:
 
 def _check_data(path: str, array: zarr.Array) -> None:
     """Refuse objects, and what only pickle can read: that would run code out of the store."""
-    codecs = [*(getattr(array.metadata, "filters", None) or ()),
-              getattr(array.metadata, "compressor", None)]  # fmt: skip
+    codecs = [
+        *(getattr(array.metadata, "filters", None) or ()),
+        getattr(array.metadata, "compressor", None),
+    ]
     names = [getattr(codec, "codec_id", "") for codec in codecs]
     if array.dtype.kind in "OT" or "pickle" in names:
         what = "pickled objects" if "pickle" in names else f"the type {array.dtype}"
@@ -395,9 +403,13 @@ class Pyramid:
             name = f"{self.group}/{level}".lstrip("/")
             if level == 0 and self.like:
                 zarr.from_array(
-                    made, data=open_array(*self.like), write_data=False, name=name,
-                    dimension_names=names, attributes={},
-                )  # fmt: skip
+                    made,
+                    data=open_array(*self.like),
+                    write_data=False,
+                    name=name,
+                    dimension_names=names,
+                    attributes={},
+                )
                 continue
             unit = self.unit(level)
             chunks = tuple(inner_chunk(edge) for edge in unit)
@@ -410,10 +422,15 @@ class Pyramid:
             else:
                 options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
             zarr.create_array(
-                made, name=name, shape=(*front, *shape), dtype=self.dtype,
-                chunks=(*(1 for _ in front), *chunks), fill_value=0,
-                zarr_format=zarr_format, **options,
-            )  # fmt: skip
+                made,
+                name=name,
+                shape=(*front, *shape),
+                dtype=self.dtype,
+                chunks=(*(1 for _ in front), *chunks),
+                fill_value=0,
+                zarr_format=zarr_format,
+                **options,
+            )
         for level in range(len(self.shapes)):
             _bring(made, stores.at(store), f"{self.group}/{level}".lstrip("/"))
         write_group(store, self.group, version, zarr_format, self.entries(version))
@@ -477,9 +494,13 @@ def _metadata_of(made: MemoryStore, name: str) -> dict[str, bytes]:
 
 
 def write_group(
-    store: str, path: str, version: str, zarr_format: int, entries: Mapping[str, Any],
+    store: str,
+    path: str,
+    version: str,
+    zarr_format: int,
+    entries: Mapping[str, Any],
     notes: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Make a group or add to its metadata: NGFF's entries and this program's notes.
 
     They are written at once, as a whole: of two runs of one command that do so at one time none
@@ -509,10 +530,15 @@ def _channel(label: str, color: str) -> dict[str, Any]:
 
 
 def add_label(
-    store: str, labels: Pyramid, version: str, zarr_format: int,
-    colors: Mapping[int, Sequence[int]], names: Mapping[int, str],
-    values: Mapping[int, Sequence[int]], notes: Mapping[str, Any],
-) -> None:  # fmt: skip
+    store: str,
+    labels: Pyramid,
+    version: str,
+    zarr_format: int,
+    colors: Mapping[int, Sequence[int]],
+    names: Mapping[int, str],
+    values: Mapping[int, Sequence[int]],
+    notes: Mapping[str, Any],
+) -> None:
     """Register labels/NAME: list it, give its colors and names, and this program's notes.
 
     `values` are those that the truth has for a label value, where it was learned from one.
@@ -796,8 +822,15 @@ def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
 
 def _alike(a: zarr.Array, b: zarr.Array) -> bool:
     """Whether the same pixels are the same files."""
-    parts = ("zarr_format", "shape", "data_type", "chunk_grid", "codecs", "chunk_key_encoding",
-             "fill_value")  # fmt: skip
+    parts = (
+        "zarr_format",
+        "shape",
+        "data_type",
+        "chunk_grid",
+        "codecs",
+        "chunk_key_encoding",
+        "fill_value",
+    )
     return all(getattr(a.metadata, part) == getattr(b.metadata, part) for part in parts)
 
 

@@ -53,8 +53,10 @@ NONE = np.zeros(0)
 EULER = Tableau(np.zeros((1, 1)), np.ones(1), NONE, 1)
 CLASSICAL = Tableau(
     np.array([[0, 0, 0, 0], [0.5, 0, 0, 0], [0, 0.5, 0, 0], [0, 0, 1, 0]]),
-    np.array([1, 2, 2, 1]) / 6, NONE, 4,
-)  # fmt: skip
+    np.array([1, 2, 2, 1]) / 6,
+    NONE,
+    4,
+)
 PAIRS = {3: "RK23", 5: "RK45"}
 
 
@@ -124,9 +126,14 @@ class _Steps:
         """None: nothing is known of its error before the run."""
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
         log_w0: Array | None = None,
-    ) -> NonlinearSolution:  # fmt: skip
+    ) -> NonlinearSolution:
         """Z(T), or Z where the entropy is small enough."""
         check_time(time)
         h, z, done, reason = time / self.steps, 0 * q, 0, "time"
@@ -200,9 +207,14 @@ class AdaptiveRKMK:
         """None: its error is estimated on the way."""
 
     def run(
-        self, kernels: ModuleType, weights: Array, q: Array, offsets: Neighborhood, time: float,
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
         log_w0: Array | None = None,
-    ) -> NonlinearSolution:  # fmt: skip
+    ) -> NonlinearSolution:
         """Z(T), or Z where the entropy is small enough; its error is the sum of the estimates."""
         check_time(time)
         finest = FINEST * float(np.finfo(q.dtype).eps)

@@ -138,9 +138,13 @@ class Descent:
         return e / xp.maximum(row_sum(e, self.graph), xp.finfo(e.dtype).tiny)
 
     def update(
-        self, tangent: Array, state: float | None, weights: Array, loss: float,
+        self,
+        tangent: Array,
+        state: float | None,
+        weights: Array,
+        loss: float,
         evaluate: Callable[[Array], Any],
-    ) -> tuple[Array, float, float]:  # fmt: skip
+    ) -> tuple[Array, float, float]:
         """One step.
 
         Parameters

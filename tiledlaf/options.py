@@ -24,9 +24,11 @@ from .nonlinear import RKMK4, GeometricEuler
 
 # integrators that take a number of steps
 STEPPED: dict[str, Any] = {
-    "euler": Euler, "sequence": LinearizedSequence,
-    "geometric-euler": GeometricEuler, "rkmk4": RKMK4,
-}  # fmt: skip
+    "euler": Euler,
+    "sequence": LinearizedSequence,
+    "geometric-euler": GeometricEuler,
+    "rkmk4": RKMK4,
+}
 
 
 def integrator(
@@ -110,9 +112,13 @@ def _found(device: str, _: None) -> None:
 
 
 def make_settings(
-    neighborhood: str | Sequence[Sequence[int]], ndim: int, rho: float, time: float,
-    integrator: Integrator | None, device: str,
-) -> Settings:  # fmt: skip
+    neighborhood: str | Sequence[Sequence[int]],
+    ndim: int,
+    rho: float,
+    time: float,
+    integrator: Integrator | None,
+    device: str,
+) -> Settings:
     """Check and collect what labels depend on besides the data."""
     offsets = stencil.choose(neighborhood, ndim)
     check_time(time)
@@ -141,11 +147,20 @@ class Choice:
 
 
 def choose(
-    image: Image, *, classes: int | None = None, prototypes: Any = None,
-    probabilities: Image | None = None, model: Any = None, weights: Any = None,
-    neighborhood: Any = None, rho: float | None = None, time: float | None = None,
-    integrator: Integrator | None = None, device: str = "cpu", seed: int = 0,
-) -> Choice:  # fmt: skip
+    image: Image,
+    *,
+    classes: int | None = None,
+    prototypes: Any = None,
+    probabilities: Image | None = None,
+    model: Any = None,
+    weights: Any = None,
+    neighborhood: Any = None,
+    rho: float | None = None,
+    time: float | None = None,
+    integrator: Integrator | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Choice:
     """Put together what labels depend on; None means not given.
 
     Raises
@@ -162,9 +177,13 @@ def choose(
         return _by_model(model, ndim, device)
     if weights is None:
         settings = make_settings(
-            "3x3" if neighborhood is None else neighborhood, ndim, 1.0 if rho is None else rho,
-            5.0 if time is None else time, integrator, device,
-        )  # fmt: skip
+            "3x3" if neighborhood is None else neighborhood,
+            ndim,
+            1.0 if rho is None else rho,
+            5.0 if time is None else time,
+            integrator,
+            device,
+        )
         return Choice(data_term(classes, prototypes, probabilities, seed), settings)
     _refuse("--weights", {"classes": classes, **flow})
     source, notes = open_weights(weights)

@@ -100,8 +100,10 @@ class Output:
             )
         refuse_difference(
             f"{path} belongs to another image, region or state of the input's files",
-            notes.get("image", {}), image_print, "choose another OUTPUT",
-        )  # fmt: skip
+            notes.get("image", {}),
+            image_print,
+            "choose another OUTPUT",
+        )
 
     def _check_folder(self) -> None:
         above = nearest_existing(self.store)
@@ -115,10 +117,15 @@ class Output:
             ngff.check_links(self.store, group)
 
     def start(
-        self, notes: Mapping[str, Any], image_print: Mapping[str, Any],
-        labels: Pyramid, picture: Pyramid | None, confidence: Pyramid | None,
-        names: Mapping[int, str], before: Mapping[str, Any] | None = None,
-    ) -> Output:  # fmt: skip
+        self,
+        notes: Mapping[str, Any],
+        image_print: Mapping[str, Any],
+        labels: Pyramid,
+        picture: Pyramid | None,
+        confidence: Pyramid | None,
+        names: Mapping[int, str],
+        before: Mapping[str, Any] | None = None,
+    ) -> Output:
         """Make the arrays. The notes say "ready" last, so that a cut start is made again.
 
         `before` are the notes that are to be replaced; where the same command has done so already,
@@ -244,10 +251,15 @@ class Output:
     def describe(self, notes: Mapping[str, Any], names: Mapping[int, str], labels: Pyramid) -> None:
         """List the labels in the store, with notes, colors and names."""
         ngff.add_label(
-            self.store, labels, self.version, self.zarr_format,
-            dict(enumerate(notes.get("colors") or map(color, names), 1)), names,
-            dict(enumerate(notes.get("values", ()), 1)), {**notes, "names": list(names.values())},
-        )  # fmt: skip
+            self.store,
+            labels,
+            self.version,
+            self.zarr_format,
+            dict(enumerate(notes.get("colors") or map(color, names), 1)),
+            names,
+            dict(enumerate(notes.get("values", ()), 1)),
+            {**notes, "names": list(names.values())},
+        )
 
     def check_confidence(self) -> None:
         """Refuse to write over the confidence of other labels."""

@@ -199,9 +199,15 @@ def export(store: str, group: str, path: str, classes: int) -> None:
         import tifffile
 
         tifffile.imwrite(
-            path, _blocks(array, array.shape), shape=array.shape, dtype=array.dtype,
-            tile=(256, 256), compression="zlib", bigtiff=True, photometric="minisblack",
-        )  # fmt: skip
+            path,
+            _blocks(array, array.shape),
+            shape=array.shape,
+            dtype=array.dtype,
+            tile=(256, 256),
+            compression="zlib",
+            bigtiff=True,
+            photometric="minisblack",
+        )
 
 
 def check_export(path: str, shape: Sequence[int], classes: int) -> None:

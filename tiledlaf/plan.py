@@ -116,9 +116,7 @@ def make_plan(
     if not 0 <= seed < 2**32:
         raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {seed}")
     grid = image.grid
-    for other, what in (
-        (probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")
-    ):  # fmt: skip
+    for other, what in ((probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")):
         if other is not None and other.grid != grid:
             raise ValueError(
                 f"{other.path}: expected {what} of the image's size {grid}, got {other.grid}"
@@ -171,10 +169,15 @@ def make_plan(
     edges = _tile(tile, held, out, size, halo)
     tiles = Grid(grid, origin, size, edges, halo)
     job = Job(
-        image.anywhere(), term, probabilities and probabilities.anywhere(),
-        mask and mask.anywhere(), settings, tiles, certain=confidence,
+        image.anywhere(),
+        term,
+        probabilities and probabilities.anywhere(),
+        mask and mask.anywhere(),
+        settings,
+        tiles,
+        certain=confidence,
         weights=weights and weights.anywhere(),
-    )  # fmt: skip
+    )
     if out is not None:
         job = _with_arrays(job, out, copy_image and not into_input, confidence)
     return Plan(
@@ -219,9 +222,12 @@ def _region(
 
 
 def _described(
-    term: dataterm.Pending, settings: Settings, image: Image, model: Model | None,
+    term: dataterm.Pending,
+    settings: Settings,
+    image: Image,
+    model: Model | None,
     **others: Image | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The settings that a label depends on, for the fingerprint and for people."""
     state = {
         key: output.fingerprint({"state": other.state(), "axes": other.axes})
@@ -297,16 +303,21 @@ def _held(
         return None
     if notes.get("fingerprint") != output.fingerprint(asked):
         output.refuse_difference(
-            f"{where} belongs to another run", notes.get("settings", {}), asked,
+            f"{where} belongs to another run",
+            notes.get("settings", {}),
+            asked,
             "choose another --name or add --overwrite",
-        )  # fmt: skip
+        )
     return notes
 
 
 def _tile(
-    tile: int | None, held: Mapping[str, Any] | None, out: Output | None,
-    size: Sequence[int], halo: Sequence[int],
-) -> tuple[int, ...]:  # fmt: skip
+    tile: int | None,
+    held: Mapping[str, Any] | None,
+    out: Output | None,
+    size: Sequence[int],
+    halo: Sequence[int],
+) -> tuple[int, ...]:
     """Edges of a tile: the store's own, the user's, or a default by size and halo."""
     if tile is not None and (tile < 16 or (tile > ngff.CHUNK and tile % 16)):
         raise ValueError(f"expected a tile of 16 or more, from 256 on a multiple of 16, got {tile}")
@@ -344,9 +355,16 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
 
     def pyramid(group: str, channels: int, dtype: str) -> Pyramid:
         return Pyramid(
-            group, image.spatial_axes, channels, tuple(shapes), grid.tile,
-            image.scale, shift, image.units, dtype,
-        )  # fmt: skip
+            group,
+            image.spatial_axes,
+            channels,
+            tuple(shapes),
+            grid.tile,
+            image.scale,
+            shift,
+            image.units,
+            dtype,
+        )
 
     channels = image.stored_channels if "c" in image.axes else 0
     picture = pyramid("", channels, image.dtype) if copy_image else None

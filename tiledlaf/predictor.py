@@ -120,9 +120,13 @@ def raw(features: Features, image: Array, q: Array, rho: float) -> Array:
 
 
 def initial(
-    features: Features, samples: np.ndarray, agreement: np.ndarray, known: np.ndarray, count: int,
+    features: Features,
+    samples: np.ndarray,
+    agreement: np.ndarray,
+    known: np.ndarray,
+    count: int,
     seed: int,
-) -> Predictor:  # fmt: skip
+) -> Predictor:
     """Prototypes by k-means, and patches that favor neighbors with the prototype's own label.
 
     Parameters

@@ -148,10 +148,11 @@ def _labels(found: Labels) -> list[str]:
     finished = tiles["done"] + tiles["skipped"]
     more = {
         "cut": ("" if tiles["left"] else "; all tiles are done, but lower levels may be missing")
-        + "; the same command completes it", "failed": "; the same command tries them again",
+        + "; the same command completes it",
+        "failed": "; the same command tries them again",
         "going": "" if tiles["left"] or tiles["failed"] else "; lower levels are made",
         "complete": "",
-    }  # fmt: skip
+    }
     lines = [
         f"labels/{found.name}: {found.state}{more[found.state]}",
         f"tiles: {finished} of {tiles['all']} ({100 * finished / tiles['all']:.1f} %): "
@@ -167,10 +168,15 @@ def _labels(found: Labels) -> list[str]:
         workers, name = _hosts(workers), "host"
     if workers:
         rows = [
-            (w.name, f"{w.tiles}", *(f"{w.seconds[p]:.1f}" for p in PARTS), f"{w.peak_mib}",
-             "" if w.quiet is None else _span(w.quiet))
+            (
+                w.name,
+                f"{w.tiles}",
+                *(f"{w.seconds[p]:.1f}" for p in PARTS),
+                f"{w.peak_mib}",
+                "" if w.quiet is None else _span(w.quiet),
+            )
             for w in workers[:ROWS]
-        ]  # fmt: skip
+        ]
         titles = (name, "tiles", *(f"{part} s" for part in PARTS), "peak MiB", "silent for")
         lines += ["", *_columns(titles, rows)]
         if len(workers) > ROWS:

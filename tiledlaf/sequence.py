@@ -76,9 +76,13 @@ def linearize_sequence(
 
 
 def integrate(
-    weights: Sequence[Array], q: Array, offsets: Neighborhood, times: Sequence[float],
-    way: Way | None, kernel: str | None,
-) -> LinearizedSteps:  # fmt: skip
+    weights: Sequence[Array],
+    q: Array,
+    offsets: Neighborhood,
+    times: Sequence[float],
+    way: Way | None,
+    kernel: str | None,
+) -> LinearizedSteps:
     """`linearize_sequence` from q = log W0 - D / rho, and the time of each step."""
     steps: list[Linearization] = []
     z = 0 * q

@@ -236,13 +236,15 @@ def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
         [workers[name] for name in sorted(workers)],
         [
             Slow(
-                r["tile"], grid.place(grid.tile_at(r["tile"]), axes),
-                dict(zip(PARTS, r["seconds"], strict=True)), r.get("worker", ""),
+                r["tile"],
+                grid.place(grid.tile_at(r["tile"]), axes),
+                dict(zip(PARTS, r["seconds"], strict=True)),
+                r.get("worker", ""),
             )
             for r in slowest
         ],
         [r.get("error", "") for r in known.values() if r["state"] == "failed"],
-    )  # fmt: skip
+    )
 
 
 def _pixels(tile: Tile) -> int:

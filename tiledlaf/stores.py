@@ -33,10 +33,12 @@ AT_ONCE = 16  # requests of a call
 RETRIES = {
     "max_retries": 10,
     "backoff": {
-        "init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 3,
+        "init_backoff": timedelta(seconds=0.1),
+        "max_backoff": timedelta(seconds=10),
+        "base": 3,
     },
     "retry_timeout": timedelta(minutes=3),
-}  # fmt: skip
+}
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:

@@ -150,10 +150,14 @@ def prepare(data: Data, recipe: Recipe, pool: Pool) -> Syllabus:
         pool, fitting.label_values, everything, [(number, tile.core) for number, tile in found]
     )
     values, others = (
-        {v for (n, _), t in zip(found, tables, strict=True) if (n < len(data.training)) is own
-         for v in t}
+        {
+            v
+            for (n, _), t in zip(found, tables, strict=True)
+            if (n < len(data.training)) is own
+            for v in t
+        }
         for own in (True, False)
-    )  # fmt: skip
+    )
     classes = examples.classes(sorted(values), data.names, data.ignore)
     known = {v for one in classes for v in one.values} | {data.ignore}
     if others - known:
@@ -197,9 +201,15 @@ def prepare(data: Data, recipe: Recipe, pool: Pool) -> Syllabus:
     ]
     judges = [dataclasses.replace(lot, fold=last if is_split else 0) for lot in judges]
     return Syllabus(
-        course, features, training, judges, _batches(training), folds, counts,
+        course,
+        features,
+        training,
+        judges,
+        _batches(training),
+        folds,
+        counts,
         _print(data, recipe, course, features),
-    )  # fmt: skip
+    )
 
 
 def _absent(

@@ -81,9 +81,16 @@ def train(
         first = _first(pool, course, ready, handles, recipe)
         loss, error, bias = _validate(pool, course, first, judges, stride)
         state = State(
-            0, first, Adam(RATES).init(first.parameters), first, bias, error, 0, 0.0,
+            0,
+            first,
+            Adam(RATES).init(first.parameters),
+            first,
+            bias,
+            error,
+            0,
+            0.0,
             [{"step": 0, "uniform": uniform[1], "loss": loss, "validation": error}],
-        )  # fmt: skip
+        )
     before, adam = state.seconds, OPTIMIZERS[recipe.optimizer](RATES)
     while state.step < recipe.steps and state.stale < recipe.patience:
         seconds = before + clock.perf_counter() - started
@@ -110,16 +117,20 @@ def train(
         if not finite:
             warnings.warn(
                 f"the loss is no longer finite at step {state.step + 1}: "
-                "the best state before is kept", TrainingWarning, stacklevel=2,
-            )  # fmt: skip
+                "the best state before is kept",
+                TrainingWarning,
+                stacklevel=2,
+            )
             break
         state = dataclasses.replace(
             state, step=state.step + 1, predictor=weights, moments=moments, seconds=seconds
         )
         record: dict[str, Any] = {
-            "step": state.step, "steps": recipe.steps, "loss": loss,
+            "step": state.step,
+            "steps": recipe.steps,
+            "loss": loss,
             "training": float(sums[-2] / sums[-1]),
-        }  # fmt: skip
+        }
         if found is not None:
             state = _judged(state, found, record)
             record["validation"] = state.history[-1]["validation"]
@@ -147,17 +158,23 @@ def _first(
     """The predictor to start from."""
     share = -(-SAMPLES // len(handles))
     parts = pool.each(
-        lessons.sample, (course, share, recipe.seed),
+        lessons.sample,
+        (course, share, recipe.seed),
         [(handle, number) for number, handle in enumerate(handles)],
-    )  # fmt: skip
+    )
     rows, same, known = (np.concatenate(part) for part in zip(*parts, strict=True))
     return predictor.initial(ready.features, rows, same, known, recipe.prototypes, recipe.seed)
 
 
 def _step(
-    pool: Pool, course: Course, weights: Predictor, bias: np.ndarray, chosen: Sequence[int],
-    handles: Sequence[Any], key: Any,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
+    pool: Pool,
+    course: Course,
+    weights: Predictor,
+    bias: np.ndarray,
+    chosen: Sequence[int],
+    handles: Sequence[Any],
+    key: Any,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Sums of a batch's loss, and its gradient; none where the sums are not finite."""
     batch = [handles[i] for i in chosen]
     sums = tree_sum(pool.each(lessons.judge, (course, weights, bias, key), batch))
@@ -265,7 +282,14 @@ def _model(state: State, data: Data, recipe: Recipe, ready: Syllabus, term: Data
         "history": state.history,
     }
     return Model(
-        course.classes, term, course.offsets, course.rho, course.time, recipe.tol,
-        image.used_channels, state.best,
-        tuple(map(float, state.bias)), trained,
-    )  # fmt: skip
+        course.classes,
+        term,
+        course.offsets,
+        course.rho,
+        course.time,
+        recipe.tol,
+        image.used_channels,
+        state.best,
+        tuple(map(float, state.bias)),
+        trained,
+    )

@@ -19,9 +19,15 @@ from .graph import Graph
 from .numpy import Neighborhood, namespace
 
 __all__ = [
-    "KERNELS", "Graph", "Neighborhood", "check_device", "namespace", "on_device", "select",
+    "KERNELS",
+    "Graph",
+    "Neighborhood",
+    "check_device",
+    "namespace",
+    "on_device",
+    "select",
     "to_host",
-]  # fmt: skip
+]
 KERNELS = ("numpy", "numba", "cupy")
 
 

@@ -31,10 +31,24 @@ from .numpy import (
 )
 
 __all__ = [
-    "adjoint", "align", "alignment", "average", "chain", "classify", "decide", "distances",
-    "flow", "logarithm", "predict", "predict_adjoint", "products", "pull", "scores",
-    "similarity", "softmax",
-]  # fmt: skip
+    "adjoint",
+    "align",
+    "alignment",
+    "average",
+    "chain",
+    "classify",
+    "decide",
+    "distances",
+    "flow",
+    "logarithm",
+    "predict",
+    "predict_adjoint",
+    "products",
+    "pull",
+    "scores",
+    "similarity",
+    "softmax",
+]
 
 BLOCK = (32, 8)  # threads: a row of pixels is coalesced, rows of a block share their neighbors
 REGISTERS = 32  # labels held at once; the averages of more labels wait in the output

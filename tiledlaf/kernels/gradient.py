@@ -83,9 +83,17 @@ def _rows(ring, at, given, to, count, y, first, last, end):
     for j in range(count):
         start = j * size + y * to.columns
         _copy(
-            ring, at + j * to.plane, given, start, j * size, (j + 1) * size, first, last, end,
+            ring,
+            at + j * to.plane,
+            given,
+            start,
+            j * size,
+            (j + 1) * size,
+            first,
+            last,
+            end,
             to.columns,
-        )  # fmt: skip
+        )
 
 
 @_row
@@ -125,9 +133,17 @@ def _turned(ring, at, w, to, offsets, y, first, last, end):
             here = at + k * to.plane + line * width
             # a pixel beyond the grid, even one whose weights point into it, has no part
             _copy(
-                ring, here, w, start - offsets[k, 2], start, start + width * inside, a, b, stop,
+                ring,
+                here,
+                w,
+                start - offsets[k, 2],
+                start,
+                start + width * inside,
+                a,
+                b,
+                stop,
                 to.columns,
-            )  # fmt: skip
+            )
 
 
 @_row
@@ -204,8 +220,25 @@ def _centered(row, at, last, plane, fewer, size):
 
 
 @_row
-def _gradient(own, row, kept, similar, p, near, steps, to, terms, e, t, total, fewer, block,
-              neighbors, first, last):  # fmt: skip
+def _gradient(
+    own,
+    row,
+    kept,
+    similar,
+    p,
+    near,
+    steps,
+    to,
+    terms,
+    e,
+    t,
+    total,
+    fewer,
+    block,
+    neighbors,
+    first,
+    last,
+):
     """A row of R_Omega dL/dOmega in place of the weights: of z and q at the neighbors, at `steps`.
 
     `own` has the weights at `row`, `kept` S at `similar`; `p` lbar and p, whose sums are 0; z and
@@ -264,9 +297,27 @@ def _gradient(own, row, kept, similar, p, near, steps, to, terms, e, t, total, f
 
 @_jit
 def sweep(
-    mode, to, w, s, q, source, z, table, out, more, offsets, slots, u, kept, around, found, own,
-    fewer, block, neighbors,
-):  # fmt: skip
+    mode,
+    to,
+    w,
+    s,
+    q,
+    source,
+    z,
+    table,
+    out,
+    more,
+    offsets,
+    slots,
+    u,
+    kept,
+    around,
+    found,
+    own,
+    fewer,
+    block,
+    neighbors,
+):
     """Polynomials in R_S Omega, level after level a row apart, where a level is a power.
 
     CHAIN: of Pi_0 source, the first one to `out`, differences of the others to `more`. PULL: of
@@ -346,9 +397,24 @@ def sweep(
                 slot = (y + offsets[k, 0] + window) % window
                 steps[k] = slot * planes * plane + shift + aside[k]
             _gradient(
-                own, beside, kept, similar, found, around, steps, to, terms, e, t, total, fewer,
-                block, neighbors, core, stop,
-            )  # fmt: skip
+                own,
+                beside,
+                kept,
+                similar,
+                found,
+                around,
+                steps,
+                to,
+                terms,
+                e,
+                t,
+                total,
+                fewer,
+                block,
+                neighbors,
+                core,
+                stop,
+            )
             _written(out, own, 0, to, 0, many, y, core, stop)
 
 

@@ -75,20 +75,46 @@ def _run(
         start, right = min(stop, end - lanes), left + width
         stop = end if right == end else right - halo
         wave.wave(
-            mode, at, shape, radius, (left, right), (start, stop), w, x, b, order, entries, groups,
-            (0,) * count, _block(count), (0,) * fewer, _block(count - 1),
-            np.array(coefficients, dtype), bool(keep), dtype(scale),
-            u, s, planes, label, confidence, gap,
-        )  # fmt: skip
+            mode,
+            at,
+            shape,
+            radius,
+            (left, right),
+            (start, stop),
+            w,
+            x,
+            b,
+            order,
+            entries,
+            groups,
+            (0,) * count,
+            _block(count),
+            (0,) * fewer,
+            _block(count - 1),
+            np.array(coefficients, dtype),
+            bool(keep),
+            dtype(scale),
+            u,
+            s,
+            planes,
+            label,
+            confidence,
+            gap,
+        )
     if mode == CLASSIFY:
         return label.reshape(grid), confidence.reshape(grid), gap.reshape(grid)
     return planes.reshape(q.shape)
 
 
 def _narrow(
-    mode: int, given: Sequence[Array], offsets: Offsets, coefficients: Sequence[float],
-    keep: bool, scale: float, lanes: int,
-) -> Any:  # fmt: skip
+    mode: int,
+    given: Sequence[Array],
+    offsets: Offsets,
+    coefficients: Sequence[float],
+    keep: bool,
+    scale: float,
+    lanes: int,
+) -> Any:
     """A grid narrower than a vector, padded: weights 0 keep what is added away from the rest."""
     nx = given[0].shape[-1]
     weights, q, *base = (np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, lanes - nx)]) for a in given)
@@ -129,9 +155,14 @@ def _padded(labels: int) -> int:
 
 
 def _layout(
-    shape: Sequence[int], radius: Sequence[int], neighbors: int, count: int, fewer: int,
-    levels: int, itemsize: int,
-) -> tuple[Layout, int]:  # fmt: skip
+    shape: Sequence[int],
+    radius: Sequence[int],
+    neighbors: int,
+    count: int,
+    fewer: int,
+    levels: int,
+    itemsize: int,
+) -> tuple[Layout, int]:
     """Rings for strips as wide as the cache allows; for a single one if too much would be halo.
 
     Returns
@@ -159,9 +190,16 @@ def _layout(
     line = plane * deep
     row = line * (shape[1] + 2 * radius[1])
     at = Layout(
-        vectors=vectors, plane=plane, line=line, origin=radius[1] * line + pad * lanes,
-        row=row, slots=slots, level=slots * row, record=lanes * record, kept=kept,
-    )  # fmt: skip
+        vectors=vectors,
+        plane=plane,
+        line=line,
+        origin=radius[1] * line + pad * lanes,
+        row=row,
+        slots=slots,
+        level=slots * row,
+        record=lanes * record,
+        kept=kept,
+    )
     return at, width
 
 
@@ -241,9 +279,11 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
     out = np.empty((len(prototypes), *image.shape[1:]), np.float32)
     flat = np.ascontiguousarray(image).reshape(len(image), -1)
     wave.distances(
-        flat, np.ascontiguousarray(prototypes, np.float32), np.float32(1 / scale),
+        flat,
+        np.ascontiguousarray(prototypes, np.float32),
+        np.float32(1 / scale),
         out.reshape(len(out), -1),
-    )  # fmt: skip
+    )
     return out
 
 
@@ -282,9 +322,17 @@ def _flatten(x: Array, front: int) -> Array:
 
 
 def _sweep(
-    mode: int, weights: Array, s: Array, q: Array, source: Array, z: Array, offsets: Offsets,
-    table: Array, out: Array, more: Array,
-) -> None:  # fmt: skip
+    mode: int,
+    weights: Array,
+    s: Array,
+    q: Array,
+    source: Array,
+    z: Array,
+    offsets: Offsets,
+    table: Array,
+    out: Array,
+    more: Array,
+) -> None:
     """Send all strips of columns through the wave of powers."""
     dtype = _same_float(weights, s, source)
     count, grid = len(s) - 1, s.shape[1:]  # differences to the last label
@@ -302,9 +350,12 @@ def _sweep(
     slots = slots * (mode != compiled.PRODUCTS)
     # planes of the rings: powers; weights and S; z and q; a row of polynomials; a row's weights
     sizes = (
-        int(slots.sum()) * count, (radius * (levels - 1) + 1) * (len(offsets) + count + 1),
-        (mode != compiled.CHAIN) * window * results * count, results * count + 1, len(offsets),
-    )  # fmt: skip
+        int(slots.sum()) * count,
+        (radius * (levels - 1) + 1) * (len(offsets) + count + 1),
+        (mode != compiled.CHAIN) * window * results * count,
+        results * count + 1,
+        len(offsets),
+    )
     halo, guard = (-(-reach * n // lanes) * lanes for n in (max(levels - 1, 1), 1))
     widest = POWERS // (sum(sizes) * s.itemsize) - 2 * halo
     if widest < 16 * halo:
@@ -320,9 +371,19 @@ def _sweep(
         ring[:] = 0  # a weight of 0 must meet numbers
     given = (np.ascontiguousarray(x).ravel() for x in (weights, s, q, source, z))
     compiled.sweep(
-        mode, to, *given, np.ascontiguousarray(table, dtype), out.ravel(), more.ravel(), full,
-        slots, *rings, (0,) * count, _block(count), (0,) * len(offsets),
-    )  # fmt: skip
+        mode,
+        to,
+        *given,
+        np.ascontiguousarray(table, dtype),
+        out.ravel(),
+        more.ravel(),
+        full,
+        slots,
+        *rings,
+        (0,) * count,
+        _block(count),
+        (0,) * len(offsets),
+    )
 
 
 def chain(
@@ -392,9 +453,12 @@ def _parameters(
     turned[:, :count] = np.asarray(prototypes, dtype).T
     pixels = features[0].size
     return (
-        turned.ravel(), np.ascontiguousarray(patches, dtype), (count, many, patches.shape[1]),
-        pixels, -(-pixels // lanes) * lanes,
-    )  # fmt: skip
+        turned.ravel(),
+        np.ascontiguousarray(patches, dtype),
+        (count, many, patches.shape[1]),
+        pixels,
+        -(-pixels // lanes) * lanes,
+    )
 
 
 def _row(numbers: Array, dtype: Any) -> Array:
@@ -414,9 +478,19 @@ def predict(
     x, valid = (_flat(_flatten(a, 1), size) for a in (features, uniform))
     out = np.empty(neighbors * size, dtype)
     predictor.predict(
-        x, _row(normal, dtype), turned, padded.ravel(), dtype(sigma), valid, out, sizes, size,
-        (0,) * predictor.GROUP, part, (0,) * padded.shape[1],
-    )  # fmt: skip
+        x,
+        _row(normal, dtype),
+        turned,
+        padded.ravel(),
+        dtype(sigma),
+        valid,
+        out,
+        sizes,
+        size,
+        (0,) * predictor.GROUP,
+        part,
+        (0,) * padded.shape[1],
+    )
     return out.reshape(-1, size)[:, :pixels].reshape(uniform.shape)
 
 
@@ -432,9 +506,18 @@ def predict_adjoint(
     by_neighbor = np.zeros((count, -(-neighbors // lanes) * lanes))
     x, g = (_flat(_flatten(a, 1), size) for a in (features, gradient))
     mass, change = predictor.predict_adjoint(
-        x, _row(normal, dtype), turned, rows.ravel(), dtype(sigma), g, sizes, size,
-        (0,) * predictor.GROUP, by_feature, by_neighbor,
-    )  # fmt: skip
+        x,
+        _row(normal, dtype),
+        turned,
+        rows.ravel(),
+        dtype(sigma),
+        g,
+        sizes,
+        size,
+        (0,) * predictor.GROUP,
+        by_feature,
+        by_neighbor,
+    )
     d_prototypes = by_feature[:, :many] - np.asarray(prototypes, np.float64) * mass[:, None]
     return d_prototypes, by_neighbor[:, :neighbors], -change
 
@@ -452,9 +535,14 @@ def scores(
     out = np.empty((len(baseline), *features.shape[1:]), np.float32)
     trees.scores(
         np.ascontiguousarray(features, np.float32).reshape(len(features), -1),
-        feature * trees.BLOCK, threshold, mask, first, value[:, trees.leaf_order()].ravel(),
-        baseline, _aligned(len(features) * trees.BLOCK, np.float32),
+        feature * trees.BLOCK,
+        threshold,
+        mask,
+        first,
+        value[:, trees.leaf_order()].ravel(),
+        baseline,
+        _aligned(len(features) * trees.BLOCK, np.float32),
         np.empty(len(baseline) * trees.BLOCK, np.float32),
         out.reshape(len(out), -1),
-    )  # fmt: skip
+    )
     return out

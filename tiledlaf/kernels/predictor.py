@@ -137,9 +137,18 @@ def _correlate(c, x, count, width, columns, group, out):
 
 @_jit
 def predict_adjoint(
-    features, normal, prototypes, patches, sigma, gradient, sizes, size, group,
-    by_feature, by_neighbor,
-):  # fmt: skip
+    features,
+    normal,
+    prototypes,
+    patches,
+    sigma,
+    gradient,
+    sizes,
+    size,
+    group,
+    by_feature,
+    by_neighbor,
+):
     """Sums over pixels: c f (N, padded F), a g (N, padded K), c (N), and r d.
 
     `patches` is (N, K) here.

@@ -20,8 +20,10 @@ from numba.extending import intrinsic, models, overload, register_model
 
 LANES = {types.float32: 16, types.uint32: 16, types.float64: 8}
 ELEMENTS = {
-    types.float32: ir.FloatType(), types.uint32: ir.IntType(32), types.float64: ir.DoubleType(),
-}  # fmt: skip
+    types.float32: ir.FloatType(),
+    types.uint32: ir.IntType(32),
+    types.float64: ir.DoubleType(),
+}
 # ln 2 in two parts: the first has so few bits that a whole number times it is exact
 LN2 = {
     types.float32: (0.693359375, -2.12194440e-4),

@@ -382,10 +382,32 @@ def _decide_row(z, p, plane, planes, count, pixels, scale, base, i, stride, labe
 
 @_jit
 def wave(
-    mode, at, shape, radius, window, core, w, q, base, order, entries, groups,
-    labels, wide, fewer, block, coefficients, keep, scale,
-    u, s, planes, label, confidence, gap,
-):  # fmt: skip
+    mode,
+    at,
+    shape,
+    radius,
+    window,
+    core,
+    w,
+    q,
+    base,
+    order,
+    entries,
+    groups,
+    labels,
+    wide,
+    fewer,
+    block,
+    coefficients,
+    keep,
+    scale,
+    u,
+    s,
+    planes,
+    label,
+    confidence,
+    gap,
+):
     """One strip: columns `window` of the grid go in, columns `core` come out.
 
     Level 0 holds q, level 1 the source B = S - 1/J, level l + 1 the l-th iterate. A level follows
@@ -446,17 +468,60 @@ def wave(
                         s[rows[i] : rows[i] + n1 * at.vectors * at.record] = 0
                 masks = (0 if 0 <= y < n0 else width, 0 if 0 <= y + 1 < n0 else width)
                 _sources(
-                    mode, at, n1, u, source, target, s, rows, mask, masks,
-                    steps, slot * number, groups, labels, len(fewer), wide,
-                    q, w, count, len(order), ahead, stride, nx, level - 1, levels - 1,
-                )  # fmt: skip
+                    mode,
+                    at,
+                    n1,
+                    u,
+                    source,
+                    target,
+                    s,
+                    rows,
+                    mask,
+                    masks,
+                    steps,
+                    slot * number,
+                    groups,
+                    labels,
+                    len(fewer),
+                    wide,
+                    q,
+                    w,
+                    count,
+                    len(order),
+                    ahead,
+                    stride,
+                    nx,
+                    level - 1,
+                    levels - 1,
+                )
             else:
                 before = (target[0] - at.level, target[1] - at.level)
                 _steps(
-                    coefficients[level - 2], keep, at, n1, u, source, before, target, s, rows,
-                    steps, slot * number, groups, fewer, block,
-                    q, w, count, len(order), ahead, stride, nx, level - 1, levels - 1,
-                )  # fmt: skip
+                    coefficients[level - 2],
+                    keep,
+                    at,
+                    n1,
+                    u,
+                    source,
+                    before,
+                    target,
+                    s,
+                    rows,
+                    steps,
+                    slot * number,
+                    groups,
+                    fewer,
+                    block,
+                    q,
+                    w,
+                    count,
+                    len(order),
+                    ahead,
+                    stride,
+                    nx,
+                    level - 1,
+                    levels - 1,
+                )
         # what has come to the last level goes out
         for i in range(2):
             y = front - r0 * (levels - 1) + i
@@ -469,9 +534,20 @@ def wave(
                 size = core[1] - core[0]
                 if mode == CLASSIFY:
                     _decide_row(
-                        u, p, at.plane, count - 1, count, size, scale, base, pixel, stride,
-                        label, confidence, gap,
-                    )  # fmt: skip
+                        u,
+                        p,
+                        at.plane,
+                        count - 1,
+                        count,
+                        size,
+                        scale,
+                        base,
+                        pixel,
+                        stride,
+                        label,
+                        confidence,
+                        gap,
+                    )
                 elif mode == FLOW:
                     _center_row(u, p, at.plane, count, size, scale, planes, pixel, stride)
                 else:
