@@ -32,25 +32,22 @@ from numba import njit
 from scipy.ndimage import gaussian_filter
 
 import tiledlaf
-from tiledlaf import (
-    Taylor,
-    cluster,
-    dataterm,
-    examples,
-    images,
-    labeling,
-    options,
-    records,
-    stencil,
-    training,
-)
-from tiledlaf.features import Features
-from tiledlaf.gradient import linearize
-from tiledlaf.job import Window, compute
+from tiledlaf import Taylor
+from tiledlaf.files import images
+from tiledlaf.flow import stencil
+from tiledlaf.flow.gradient import linearize
+from tiledlaf.flow.losses import Cosine
 from tiledlaf.kernels import select
-from tiledlaf.kernels.vector import fma, lanes_of, load, splat, store, store_each, zeros
-from tiledlaf.losses import Cosine
-from tiledlaf.plan import make_plan
+from tiledlaf.kernels.compiled.vector import fma, lanes_of, load, splat, store, store_each, zeros
+from tiledlaf.labeling import records, resources, sample
+from tiledlaf.labeling import run as labeling_run
+from tiledlaf.labeling.plan import make_plan
+from tiledlaf.labeling.worker import Window, compute
+from tiledlaf.model import settings, terms
+from tiledlaf.model.features import Features
+from tiledlaf.pool import dask as dask_pool
+from tiledlaf.training import examples
+from tiledlaf.training import run as training_run
 
 BOX = stencil.box(3, 3)
 TIME, TOL = 5.0, 1e-4
@@ -543,12 +540,12 @@ def labeled(
     copy_image: bool = True,
 ) -> Labeling:
     """Label a slide."""
-    plan = labeling.settle(
+    plan = sample.settle(
         make_plan(
             images.open_image(str(source)),
             str(output),
-            term=dataterm.Clusters(classes),
-            settings=options.make_settings("3x3", 2, 1.0, TIME, None, "cpu"),
+            term=terms.Clusters(classes),
+            settings=settings.make_settings("3x3", 2, 1.0, TIME, None, "cpu"),
             tile=tile,
             copy_image=copy_image,
         )
@@ -556,10 +553,10 @@ def labeled(
     tiles = [t.index for t in plan.job.grid]
     some = tiles[:: max(1, len(tiles) // 6)][:6]
     alone: list[float] = []
-    with labeling.open_pool(plan, workers, "processes", None) as pool:
+    with resources.open_pool(plan, workers, "processes", None) as pool:
         for part in (some, some):  # the first time loads kernels
             alone = [s for _, s, error, _ in pool.run(repeat, plan.job, part) if not error]
-        found = labeling.run(plan, pool)
+        found = labeling_run.run(plan, pool)
         alone += [s for _, s, error, _ in pool.run(repeat, plan.job, some) if not error]
     assert found.tiles["failed"] == 0
     assert plan.out is not None
@@ -681,7 +678,7 @@ def learning(effort: Effort) -> Iterator[Row]:
                 paths[key].append(f"{name}/{key}{n}.npy")
                 np.save(paths[key][-1], value)
         pairs = examples.pair(paths["image"], paths["labels"], paths["p"])
-        data = training.Data(pairs[:3], pairs[3:], "probabilities")
+        data = training_run.Data(pairs[:3], pairs[3:], "probabilities")
         for workers in (1, 2, 1, 2):
             moments: list[float] = []
 
@@ -689,11 +686,11 @@ def learning(effort: Effort) -> Iterator[Row]:
                 if "step" in record:
                     moments.append(clock.perf_counter())
 
-            recipe = training.Recipe(
+            recipe = training_run.Recipe(
                 steps=effort.steps, features=Features((("odds", "patch", 1, 1, 0),))
             )
-            with cluster.dask(workers) as pool:
-                training.train(data, recipe, pool, progress=note)
+            with dask_pool.dask(workers) as pool:
+                training_run.train(data, recipe, pool, progress=note)
             # the first steps load kernels, the last one validates
             steps = np.diff(moments)[min(2, effort.steps - 3) : -1]
             rates.setdefault(workers, []).append(1 / statistics.median(steps))

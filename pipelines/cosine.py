@@ -24,8 +24,8 @@ import ways
 from experiment import Claim, Outcome
 from scipy.ndimage import distance_transform_edt
 
-from tiledlaf import stencil
-from tiledlaf.gradient import Polynomials, Spaces
+from tiledlaf.flow import stencil
+from tiledlaf.flow.gradient import Polynomials, Spaces
 
 KEPT = 40  # steps of Euler in memory at a time
 WAYS = {

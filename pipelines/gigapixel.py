@@ -32,15 +32,20 @@ import numpy as np
 import PIL.Image
 import psutil
 
-from tiledlaf import classifier, cluster, examples, images, levels, ngff, records
-from tiledlaf.dataterm import Classified
-from tiledlaf.features import Features
-from tiledlaf.job import Job, Window, compute
-from tiledlaf.model import load
-from tiledlaf.ngff import Pyramid
-from tiledlaf.plan import make_plan
+from tiledlaf.files import image as image_files
+from tiledlaf.files import images, levels, ngff, nodes
+from tiledlaf.files.levels import Pyramid
+from tiledlaf.labeling import records
+from tiledlaf.labeling.plan import make_plan
+from tiledlaf.labeling.worker import Job, Window, compute
+from tiledlaf.model import classes, trees
+from tiledlaf.model.features import Features
+from tiledlaf.model.model import load
+from tiledlaf.model.terms import Classified
+from tiledlaf.pool import opening
 from tiledlaf.tiles import Box, Grid
-from tiledlaf.training import Data, Recipe, fit_bias, train
+from tiledlaf.training import examples
+from tiledlaf.training.run import Data, Recipe, fit_bias, train
 
 ROOT = Path(__file__).parents[1]
 NAMES = {1: "background", 2: "vessel"}
@@ -133,7 +138,7 @@ class Mosaic:
     def _pyramid(self, group: str, channels: int) -> Pyramid:
         shapes = [self.grid.size]
         while max(shapes[-1]) > 512:
-            shapes.append(ngff.halved(shapes[-1], "yx"))
+            shapes.append(levels.halved(shapes[-1], "yx"))
         tile = (self.effort.tile,) * 2
         return Pyramid(
             group,
@@ -197,10 +202,10 @@ def write(mosaic: Mosaic) -> dict[str, Any]:
     started = clock.perf_counter()
     for pyramid in (mosaic.picture, mosaic.truth):
         pyramid.create(mosaic.store, "0.5", 3)
-    colors = {value: examples.color(value) for value in NAMES}
+    colors = {value: classes.color(value) for value in NAMES}
     ngff.add_label(mosaic.store, mosaic.truth, "0.5", 3, colors, NAMES, {}, {})
     vessels = 0
-    with cluster.open_pool(WORKERS, None, None) as pool:
+    with opening.open_pool(WORKERS, None, None) as pool:
         for _, count, error, *_ in pool.run(write_cell, mosaic, [t.index for t in mosaic.grid]):
             if error is not None:
                 raise error
@@ -211,7 +216,7 @@ def write(mosaic: Mosaic) -> dict[str, Any]:
                     if error is not None:
                         raise error
     pixels = mosaic.grid.size[0] * mosaic.grid.size[1]
-    stored = sum(size for _, size, _ in ngff.chunk_state(mosaic.store))
+    stored = sum(size for _, size, _ in nodes.chunk_state(mosaic.store))
     return {
         "pixels": pixels,
         "vessels": vessels / pixels,
@@ -220,7 +225,7 @@ def write(mosaic: Mosaic) -> dict[str, Any]:
     }
 
 
-def opened(mosaic: Mosaic) -> tuple[images.Image, images.Image]:
+def opened(mosaic: Mosaic) -> tuple[image_files.Image, image_files.Image]:
     """The mosaic's channel that is used, and its truth."""
     return (
         images.open_image(mosaic.store, channels=(GREEN,)),
@@ -293,10 +298,10 @@ def learn(mosaic: Mosaic, path: Path) -> dict[str, Any]:
     samples = [np.ascontiguousarray(r.reshape(len(r), -1)[:, ::7].T) for r in rows]
     wanted = [t.ravel()[::7].astype(np.int64) - 1 for t in targets]
 
-    def fitted(without: int | None) -> classifier.Trees:
+    def fitted(without: int | None) -> trees.Trees:
         kept = [i for i, n in enumerate(numbers) if n != without]
         x, y = (np.concatenate([part[i] for i in kept]) for part in (samples, wanted))
-        return classifier.fit(x, y, len(NAMES), iterations=effort.trees)
+        return trees.fit(x, y, len(NAMES), iterations=effort.trees)
 
     # each region's probabilities come from trees that have not seen its photograph
     blind = {n: fitted(n) for n in dict.fromkeys(numbers)}
@@ -311,7 +316,7 @@ def learn(mosaic: Mosaic, path: Path) -> dict[str, Any]:
         steps=effort.steps,
         prototypes=effort.prototypes,
     )
-    with cluster.open_pool(WORKERS, None, None) as pool:
+    with opening.open_pool(WORKERS, None, None) as pool:
         found = train(data, recipe, pool)
     model = dataclasses.replace(found, term=Classified(LIGHT, fitted(None)))
     model.save(path)
@@ -382,7 +387,7 @@ def label(mosaic: Mosaic, model: Path, output: Path) -> dict[str, Any]:
     with workers(effort.memory) as (address, pids):
 
         def kernels(tiles: Sequence[Any]) -> list[tuple[float, float]]:
-            with cluster.open_pool(None, address, None) as pool:
+            with opening.open_pool(None, address, None) as pool:
                 found = list(pool.run(alone, job, tiles))
             for _, _, error, *_ in found:
                 if error is not None:
@@ -433,7 +438,7 @@ def label(mosaic: Mosaic, model: Path, output: Path) -> dict[str, Any]:
         "time": dict(zip(("reading", "computing", "writing"), parts.tolist(), strict=True)),
         "memory limit": effort.memory,
         "peak MiB": max(r["peak_mib"] for r in kept),
-        "bytes": sum(size for _, size, _ in ngff.chunk_state(str(output))),
+        "bytes": sum(size for _, size, _ in nodes.chunk_state(str(output))),
     }
 
 
@@ -456,7 +461,9 @@ def confusion(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.bincount(codes, minlength=4).reshape(2, 2)
 
 
-def count(job: tuple[images.Image, images.Image, Grid], index: tuple[int, ...]) -> np.ndarray:
+def count(
+    job: tuple[image_files.Image, image_files.Image, Grid], index: tuple[int, ...]
+) -> np.ndarray:
     """The confusion matrix of a cell."""
     labels, truth, grid = job
     core = grid.tile_at(index).core
@@ -485,7 +492,7 @@ def judge(mosaic: Mosaic, model: Path, output: Path, notes: dict[str, Any]) -> d
     job = (labels, truth, mosaic.grid)
     unseen = np.zeros((2, 2), np.int64)
     fresh = [t.index for t in mosaic.grid if mosaic.photograph(t.index) >= LEARNED]
-    with cluster.open_pool(WORKERS, None, None) as pool:
+    with opening.open_pool(WORKERS, None, None) as pool:
         for _, cell, error_, *_ in pool.run(count, job, fresh):
             if error_ is not None:
                 raise error_
@@ -522,7 +529,7 @@ def judge(mosaic: Mosaic, model: Path, output: Path, notes: dict[str, Any]) -> d
     }
 
 
-def shown(image: images.Image, box: Box) -> np.ndarray:
+def shown(image: image_files.Image, box: Box) -> np.ndarray:
     """Pixels (y, x, 3) of an image, or of labels in their colors."""
     planes = image.read(box)
     if len(planes) == 3:

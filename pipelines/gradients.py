@@ -22,9 +22,10 @@ import voronoi
 import ways
 from experiment import Claim, Outcome
 
-from tiledlaf import solve, stencil
-from tiledlaf.losses import Cosine
-from tiledlaf.optimizers import AdaMax, Descent
+from tiledlaf import solve
+from tiledlaf.flow import stencil
+from tiledlaf.flow.losses import Cosine
+from tiledlaf.flow.optimizers import AdaMax, Descent
 
 RATE = 0.1
 ENOUGH = 0.1  # percent of wrong pixels

@@ -24,12 +24,17 @@ import PIL.Image
 import PIL.ImageDraw
 from scipy import ndimage
 
-from tiledlaf import classifier, evaluation, examples, features, flow, images, stencil
 from tiledlaf import label as tiledlaf_label
-from tiledlaf.cluster import open_pool
-from tiledlaf.dataterm import Probabilities
-from tiledlaf.model import Model
-from tiledlaf.training import Data, Recipe, fit_bias, train
+from tiledlaf.files import images
+from tiledlaf.flow import linear, stencil
+from tiledlaf.model import classes, features
+from tiledlaf.model import trees as classifier
+from tiledlaf.model.model import Model
+from tiledlaf.model.terms import Probabilities
+from tiledlaf.pool.opening import open_pool
+from tiledlaf.reports import evaluation
+from tiledlaf.training import examples
+from tiledlaf.training.run import Data, Recipe, fit_bias, train
 
 FOLDS = 5
 SEARCHED = 800_000  # scores of validation pixels that parameters are searched on
@@ -170,7 +175,7 @@ def load(one: Set, data: Path, effort: Effort, kept: Path) -> list[Sections]:
         pixels = read(data / one.image.format(number))
         values = read(data / one.labels.format(number)).astype(int)
         part = thinned(pixels, effort)
-        found = [examples.Class(name, group) for name, group in one.classes.items()]
+        found = [classes.Class(name, group) for name, group in one.classes.items()]
         planes.append(np.ascontiguousarray(pixels[part]))
         truths.append(examples.targets(values[part], found))
     chances = probabilities(planes, truths, len(groups[0]), len(one.classes), effort, kept)
@@ -277,7 +282,7 @@ def uniform(
     """Z(T) of the linearized assignment flow with equal weights."""
     offsets = stencil.parse(neighborhood, 2)
     weights = stencil.uniform(offsets, p.shape[1:])
-    return flow.solve(weights, -np.log(p), offsets, time=time, rho=rho).z
+    return linear.solve(weights, -np.log(p), offsets, time=time, rho=rho).z
 
 
 FILTERS: dict[str, tuple[Scores, dict[str, Sequence[Any]]]] = {
@@ -791,7 +796,7 @@ def draw(
     number = range(*one.judged)[0]
     pixels, values = (read(data / p.format(number)) for p in (one.image, one.labels))
     truth = examples.targets(
-        values.astype(int), [examples.Class(n, v) for n, v in one.classes.items()]
+        values.astype(int), [classes.Class(n, v) for n, v in one.classes.items()]
     )
     used = thinned(pixels, effort)
     pixels, truth = pixels[used], truth[used]

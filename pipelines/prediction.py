@@ -25,12 +25,14 @@ import voronoi
 import ways
 from experiment import Claim, Outcome
 
-from tiledlaf import AssignmentFlow, features, predictor, stencil
-from tiledlaf.gradient import Polynomials, linearize
+from tiledlaf import AssignmentFlow
+from tiledlaf.flow import stencil
+from tiledlaf.flow.gradient import Polynomials, linearize
+from tiledlaf.flow.losses import Cosine
+from tiledlaf.flow.optimizers import RATES, Adam
 from tiledlaf.kernels.numpy import shifted
-from tiledlaf.losses import Cosine
-from tiledlaf.optimizers import RATES, Adam
-from tiledlaf.predictor import Predictor
+from tiledlaf.model import features, predictor
+from tiledlaf.model.predictor import Predictor
 
 WIDE = features.Features((("image", "patch", 2, 1, 0),))
 

@@ -19,7 +19,7 @@ import voronoi
 import ways
 from experiment import Claim, Outcome
 
-from tiledlaf import stencil
+from tiledlaf.flow import stencil
 
 
 @dataclass(frozen=True)

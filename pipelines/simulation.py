@@ -26,10 +26,14 @@ from typing import Any
 
 import psutil
 
-from tiledlaf import cluster, images, labeling, options
-from tiledlaf.cluster import Pool
-from tiledlaf.job import Job, run_tile
-from tiledlaf.plan import Plan, make_plan
+from tiledlaf.files import images
+from tiledlaf.labeling import choice, sample
+from tiledlaf.labeling import run as labeling_run
+from tiledlaf.labeling.plan import Plan, make_plan
+from tiledlaf.labeling.worker import Job, run_tile
+from tiledlaf.model import settings
+from tiledlaf.pool import opening
+from tiledlaf.pool.tasks import Pool
 
 EDGE = 1024  # of a tile: each is a task
 CLASSES = 4
@@ -105,8 +109,8 @@ def virtual(folder: Path, tiles: int) -> Plan:
     return make_plan(
         images.open_image(str(source)),
         str(folder / "out.zarr"),
-        term=options.data_term(None, [[50.0 * n] for n in range(1, CLASSES + 1)], None, 0),
-        settings=options.make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
+        term=choice.data_term(None, [[50.0 * n] for n in range(1, CLASSES + 1)], None, 0),
+        settings=settings.make_settings("3x3", 2, 1.0, 5.0, None, "cpu"),
         tile=EDGE,
     )
 
@@ -187,16 +191,16 @@ def measure(
     function: Any = Asleep(sleep) if sleep else empty
     with (
         tempfile.TemporaryDirectory() as name,
-        cluster.open_pool(workers, scheduler or "processes", None) as pool,
+        opening.open_pool(workers, scheduler or "processes", None) as pool,
     ):
         # the first tiles load libraries on all sides, and fill the logs of the scheduler, which
         # keep the last thousand of each kind of event
         (Path(name) / "first").mkdir()
-        first = labeling.settle(virtual(Path(name) / "first", before))
-        labeling.run(first, instead(pool, function))
-        plan = labeling.settle(virtual(Path(name), tiles))
+        first = sample.settle(virtual(Path(name) / "first", before))
+        labeling_run.run(first, instead(pool, function))
+        plan = sample.settle(virtual(Path(name), tiles))
         start = {who: (spent(pid), peak(pid)) for who, pid in watched.items()}
-        found = labeling.run(plan, instead(pool, function))
+        found = labeling_run.run(plan, instead(pool, function))
         end = {who: (spent(pid), peak(pid)) for who, pid in watched.items()}
     assert found.tiles == {"done": tiles, "skipped": 0, "failed": 0}
     row: dict[str, Any] = {"tiles": tiles, "workers": pool.workers, "seconds": found.seconds}

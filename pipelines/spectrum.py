@@ -23,8 +23,8 @@ import voronoi
 import ways
 from experiment import Claim, Outcome
 
-from tiledlaf import stencil
-from tiledlaf.gradient import Polynomials, Spaces, Way
+from tiledlaf.flow import stencil
+from tiledlaf.flow.gradient import Polynomials, Spaces, Way
 
 TIMES = (1.0, 5.0, 10.0, 20.0)
 DIMS = (2, 3, 4, 5, 7, 10, 15, 20)

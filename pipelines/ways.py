@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import peers
 
-from tiledlaf import stencil
-from tiledlaf.gradient import Kronecker, Polynomials, Spaces, Way, linearize
-from tiledlaf.losses import Cosine
+from tiledlaf.flow import stencil
+from tiledlaf.flow.gradient import Kronecker, Polynomials, Spaces, Way, linearize
+from tiledlaf.flow.losses import Cosine
 
 BOX = stencil.box(3, 3)
 TIME = 5.0

@@ -1,5 +1,5 @@
 """Let ``python -m tiledlaf`` be the command line."""
 
-from .cli import main
+from .cli.main import main
 
 main()

@@ -8,8 +8,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from . import cluster, examples, training
-from .labeling import label
+from .labeling.label import label
+from .pool import opening
+from .training import examples
+from .training import run as training_run
 
 
 class AssignmentFlow(BaseEstimator):
@@ -90,8 +92,8 @@ class AssignmentFlow(BaseEstimator):
         """
         learned = self._pairs(X, y, probabilities, mask)
         judged = [] if validation is None else self._pairs(*validation)
-        data = training.Data(learned, judged, self.term, self.names, self.ignore)
-        recipe = training.Recipe(
+        data = training_run.Data(learned, judged, self.term, self.names, self.ignore)
+        recipe = training_run.Recipe(
             self.neighborhood,
             self.time,
             self.rho,
@@ -103,8 +105,8 @@ class AssignmentFlow(BaseEstimator):
             patience=self.patience,
             seed=self.seed,
         )
-        with cluster.open_pool(self.workers, None, None) as pool:
-            self.model_ = training.train(data, recipe, pool)
+        with opening.open_pool(self.workers, None, None) as pool:
+            self.model_ = training_run.train(data, recipe, pool)
         self.classes_ = np.array([one.values[0] for one in self.model_.classes], np.int64)
         return self
 

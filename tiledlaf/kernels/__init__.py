@@ -9,14 +9,11 @@ takes a `Graph` in place of offsets as well.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
+from .arrays import Neighborhood, check_device, namespace, on_device, to_host
 from .graph import Graph
-from .numpy import Neighborhood, namespace
 
 __all__ = [
     "KERNELS",
@@ -59,44 +56,3 @@ def select(
     if graph and name != "numpy":
         raise ValueError(f"graphs need the kernel 'numpy' and NumPy arrays, got kernel {name!r}")
     return importlib.import_module(f"{__name__}.{name}")
-
-
-def check_device(device: str) -> None:
-    """Refuse an unknown device; whether it is there is a matter of where it is used.
-
-    Raises
-    ------
-    ValueError
-        If it is neither "cpu" nor "cuda".
-    """
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda, got {device!r}")
-
-
-def on_device(device: str) -> Callable[[np.ndarray], Any]:
-    """Return the function that moves a NumPy array to "cpu" or "cuda".
-
-    Raises
-    ------
-    ValueError
-        If the device is unknown, or cuda is asked for and cannot be had.
-    """
-    check_device(device)
-    if device == "cpu":
-        return lambda array: array
-    try:
-        cupy = importlib.import_module("cupy")
-    except ImportError:
-        raise ValueError(
-            "device cuda needs CuPy, which is not installed: pip install 'tiledlaf[cuda13]' "
-            "(or cuda12)"
-        ) from None
-    if not cupy.cuda.is_available():
-        raise ValueError("device cuda: CuPy finds no usable GPU here")
-    move: Callable[[np.ndarray], Any] = cupy.asarray
-    return move
-
-
-def to_host(array: Any) -> np.ndarray:
-    """Return a NumPy array, from the device where it is on one."""
-    return np.asarray(array if isinstance(array, np.ndarray) else array.get())

@@ -15,9 +15,8 @@ import cupy
 import numpy as np
 
 # learning runs on the readable reference, whose operators work on the device's arrays as well
+from .arrays import Array, Offsets
 from .numpy import (
-    Array,
-    Offsets,
     align,
     alignment,
     chain,

@@ -11,10 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from . import gradient as compiled
-from . import predictor, trees, wave
-from .numpy import Array, Offsets, opposite, transpose
-from .wave import AVERAGE, BLOCK, BOTH, CLASSIFY, FLOW, LINE, LOWER, SIMILARITY, UPPER, Layout
+from .arrays import Array, Offsets
+from .compiled import flow as wave
+from .compiled import gradient as compiled
+from .compiled import predictor, trees
+from .compiled.flow import (
+    AVERAGE,
+    BLOCK,
+    BOTH,
+    CLASSIFY,
+    FLOW,
+    LINE,
+    LOWER,
+    SIMILARITY,
+    UPPER,
+    Layout,
+)
+from .numpy import opposite, transpose
 
 CACHE = 1 << 20  # bytes that the rings of a strip may take of a core's own cache
 POWERS = 3 << 20  # the same for those of all powers: more, since strips compute their halo twice

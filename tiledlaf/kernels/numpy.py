@@ -5,23 +5,13 @@ Neighborhoods are offsets on a grid, or a `Graph`: then weights are (E,) and the
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from .arrays import Array, Neighborhood, namespace
 from .graph import Graph
-
-Array = Any  # numpy.ndarray here, cupy.ndarray in the sibling
-Offsets = tuple[tuple[int, ...], ...]
-Neighborhood = Offsets | Graph
-
-
-def namespace(array: Any) -> ModuleType:
-    """Return numpy or cupy, whichever an array belongs to."""
-    return np if isinstance(array, np.ndarray) else importlib.import_module("cupy")
 
 
 def shifted(offset: Sequence[int], grid: Sequence[int]) -> tuple[tuple[slice, ...], ...]:

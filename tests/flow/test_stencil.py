@@ -1,0 +1,75 @@
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiledlaf.flow import stencil
+
+
+def test_named_neighborhoods():
+    assert stencil.parse("3x3", 2) == stencil.box(3, 3)
+    assert len(stencil.parse("5x5", 2)) == 25
+    assert len(stencil.parse("3x3x3", 3)) == 27
+    rings = stencil.parse("rings:3,7", 2)
+    assert len(rings) == 25
+    assert stencil.radius(rings) == (7, 7)
+    assert {(3, -3), (0, 7), (-7, 0)} < set(rings)
+    assert (3, 1) not in rings
+
+
+def test_planes_of_a_stack_do_not_touch():
+    offsets = stencil.parse("3x3", 3)
+    assert stencil.radius(offsets) == (0, 1, 1)
+
+
+def test_a_file_of_offsets(tmp_path):
+    file = tmp_path / "offsets.txt"
+    file.write_text("# y x\n0 0\n0, 2\n-1 0\n")
+    assert stencil.parse(str(file), 2) == ((0, 0), (0, 2), (-1, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "ndim", "message"),
+    [
+        ("4x3", 2, "odd edges, got 4x3"),
+        ("big", 2, "must be like 3x3"),
+        ("3x3x3", 2, "3-D neighborhood does not fit an image with 2"),
+        ("rings:1", 2, "distances of 2 or more"),
+        ("rings:3,3", 2, "different distances"),
+    ],
+)
+def test_refusals(text, ndim, message):
+    with pytest.raises(ValueError, match=message):
+        stencil.parse(text, ndim)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("1 0\n0 1\n", "offset 0"),
+        ("0 0\n0 0\n", "no offset twice"),
+        ("0 0\n1\n", "all have"),
+        ("0 a\n", "integer offsets"),
+        ("", "all have"),
+    ],
+)
+def test_files_refused(tmp_path, rows, message):
+    file = tmp_path / "offsets.txt"
+    file.write_text(rows)
+    with pytest.raises(ValueError, match=message):
+        stencil.parse(str(file), 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    grid=st.one_of(st.tuples(*[st.integers(1, 6)] * 2), st.tuples(*[st.integers(1, 4)] * 3)),
+    masked=st.booleans(),
+    rings=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_uniform_weights(grid, masked, rings, seed):
+    offsets = stencil.fit(stencil.rings(2, 5) if rings else stencil.box(3, 3), len(grid))
+    mask = np.random.default_rng(seed).random(grid) > 0.4 if masked else None
+    expected = oracle.uniform_weights(offsets, grid, mask)
+    np.testing.assert_allclose(stencil.uniform(offsets, grid, mask), expected, rtol=1e-6)

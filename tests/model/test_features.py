@@ -1,0 +1,216 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from tiledlaf.model import features
+from tiledlaf.model.features import CONTEXT, MULTISCALE, PATCH, Features, log_odds
+
+KINDS = [
+    ("patch", 1, 1, 0),
+    ("patch", 2, 3, 1.3),
+    ("gaussian", 1.2),
+    ("gradient", 1),
+    ("hessian", 0.9),
+    ("eigenvalues", 1.4),
+    ("difference", 0.7, 2),
+]
+
+
+def numbers(*shape, seed=0):
+    """From tiny to huge: what a halo one too small lets in is noticed."""
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 4, shape)).astype(np.float32)
+
+
+def cut(whole, core, radius):
+    """The window of a core with its halo, and the core in the window."""
+    window = [slice(max(c.start - radius, 0), c.stop + radius) for c in core]
+    inner = [slice(c.start - w.start, c.stop - w.start) for c, w in zip(core, window, strict=True)]
+    return whole[..., *window], tuple(inner)
+
+
+@pytest.mark.parametrize("spec", KINDS, ids=str)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_window_has_the_bits_of_the_whole(spec, data):
+    both = Features((("image", *spec), ("odds", *spec)))
+    grid = data.draw(st.tuples(*[st.integers(1, 24)] * 2))
+    depth = data.draw(st.sampled_from([(), (2,)]))
+    core = []
+    for n in grid:
+        start = data.draw(st.integers(0, n - 1))
+        core.append(slice(start, data.draw(st.integers(start + 1, n))))
+    seed = data.draw(st.integers(0, 99))
+    image, odds = (numbers(c, *depth, *grid, seed=seed + c) for c in (2, 1))
+    whole = both.compute(image, odds)
+    part, inner = cut(image, core, both.radius)
+    window = both.compute(part, cut(odds, core, both.radius)[0])
+    np.testing.assert_array_equal(window[..., *inner], whole[..., *core])
+
+
+@pytest.mark.parametrize("spec", KINDS, ids=str)
+def test_the_radius_is_the_least(spec):
+    some = Features((("image", *spec),))
+    image = np.zeros((1, 64, 64), np.float32)
+    image[0, 32, 32] = 1e6
+    y, x = np.nonzero(some.compute(image).any(axis=0))
+    assert y.max() - 32 == 32 - y.min() == x.max() - 32 == 32 - x.min() == some.radius
+
+
+def mirrored(plane, y, x):
+    """The plane's value at any place, the border pixel being its own mirror."""
+    place = []
+    for i, n in zip((y, x), plane.shape, strict=True):
+        while n > 1 and not 0 <= i < n:
+            i = -i if i < 0 else 2 * (n - 1) - i
+        place.append(i if n > 1 else 0)
+    return plane[tuple(place)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    grid=st.tuples(*[st.integers(1, 9)] * 2),
+    radius=st.integers(0, 2),
+    dilation=st.integers(1, 5),
+    seed=st.integers(0, 9),
+)
+def test_patches(grid, radius, dilation, seed):
+    plane = numbers(*grid, seed=seed)
+    patch = Features((("image", "patch", radius, dilation, 0),)).compute(plane[None])
+    steps = [dilation * step for step in range(-radius, radius + 1)]
+    offsets = [(y, x) for y in steps for x in steps]
+    for feature, (dy, dx) in zip(patch, offsets, strict=True):
+        for y, x in np.ndindex(grid):
+            assert feature[y, x] == mirrored(plane, y + dy, x + dx)
+
+
+@pytest.mark.parametrize("grid", [(13, 17), (2, 3), (1, 6), (1, 1)])
+def test_filters_are_those_of_scipy(grid):
+    plane = numbers(*grid)
+    image = plane[None]
+
+    def one(*spec):
+        return Features((("image", *spec),)).compute(image)
+
+    def gauss(sigma):
+        return ndimage.gaussian_filter(
+            plane.astype(float), sigma, mode="mirror", radius=features.blur_radius(sigma)
+        )
+
+    def second(g, *kernel):
+        return ndimage.correlate(g, np.array(kernel), mode="mirror")
+
+    g = gauss(1.5)
+    close = {"rtol": 1e-5, "atol": 1e-3}
+    np.testing.assert_allclose(one("gaussian", 1.5)[0], g, **close)
+    np.testing.assert_allclose(one("difference", 1.5, 3)[0], g - gauss(3), **close)
+    gy, gx = (ndimage.correlate1d(g, [-0.5, 0, 0.5], axis, mode="mirror") for axis in (0, 1))
+    np.testing.assert_allclose(one("gradient", 1.5)[0], np.hypot(gy, gx), **close)
+    xx, yy = (ndimage.correlate1d(g, [1, -2, 1], axis, mode="mirror") for axis in (1, 0))
+    xy = second(g, [0.25, 0, -0.25], [0, 0, 0], [-0.25, 0, 0.25])
+    np.testing.assert_allclose(one("hessian", 1.5), [xx, xy, yy], **close)
+    matrix = np.moveaxis(np.array([[xx, xy], [xy, yy]]), (0, 1), (-2, -1))
+    values = np.moveaxis(np.linalg.eigvalsh(matrix), -1, 0)[::-1]
+    np.testing.assert_allclose(one("eigenvalues", 1.5), values, **close)
+
+
+def test_order_and_count():
+    several = Features(
+        (("odds", "gaussian", 1), ("image", "patch", 1, 1, 0), ("odds", "hessian", 1))
+    )
+    image, odds = numbers(2, 7, 8), numbers(3, 7, 8, seed=1)
+    out = several.compute(image, odds)
+    assert len(out) == several.count(2, 3) == 3 + 18 + 9
+    assert out.dtype == np.float32
+    assert out.flags.c_contiguous
+    np.testing.assert_array_equal(out[3 + 4], image[0])
+    np.testing.assert_array_equal(out[3 + 9 + 4], image[1])
+    alone = Features((("odds", "hessian", 1),)).compute(None, odds[2:])
+    np.testing.assert_array_equal(out[-3:], alone)
+    assert several.needs("image")
+    assert not PATCH.needs("odds")
+
+
+def test_planes_of_a_stack_do_not_touch():
+    stack = numbers(1, 3, 9, 9)
+    out = MULTISCALE.compute(stack)
+    for z in range(3):
+        np.testing.assert_array_equal(out[:, z], MULTISCALE.compute(stack[:, z]))
+
+
+def test_any_type_of_image():
+    image = np.random.default_rng(0).integers(0, 65536, (1, 9, 9)).astype(np.uint16)
+    expected = PATCH.compute(image.astype(np.float32))
+    np.testing.assert_array_equal(PATCH.compute(image), expected)
+    np.testing.assert_array_equal(PATCH.compute(image.astype(float)[:, ::1]), expected)
+
+
+def test_shared_blurs_are_computed_once(monkeypatch):
+    calls = []
+    real = ndimage.correlate1d
+
+    def counted(plane, weights, axis, **options):
+        calls.append((len(weights), axis))
+        return real(plane, weights, axis, **options)
+
+    monkeypatch.setattr(ndimage, "correlate1d", counted)
+    CONTEXT.compute(numbers(1, 8, 8), numbers(1, 8, 8))
+    assert len(calls) == 2 * (3 + 1)
+
+
+@pytest.mark.parametrize("preset", [PATCH, CONTEXT, MULTISCALE])
+def test_a_list_for_json(preset):
+    assert Features.from_list(json.loads(json.dumps(preset.to_list()))) == preset
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "one or more features, got none"),
+        ({}, "expected a list of features"),
+        (["patch"], "expected a feature as"),
+        ([["image"]], "expected a feature as"),
+        ([["depth", "gaussian", 1]], "source must be one of image, odds, got 'depth'"),
+        ([["image", "median", 1]], "must be one of patch, .*, got 'median'"),
+        ([["image", ["gaussian"], 1]], "must be one of patch, "),
+        ([["image", "gaussian"]], r"gaussian needs sigma, got \[\]"),
+        ([["image", "gaussian", 0]], "a sigma above 0 and up to 1024, got 0"),
+        ([["image", "gaussian", float("nan")]], "got nan"),
+        ([["image", "gaussian", 10**400]], "up to 1024, got 1000"),
+        ([["image", "gaussian", True]], "got True"),
+        ([["image", "gaussian", 400]], "may reach 1024 pixels, got 1200"),
+        ([["image", "patch", 1.5, 1, 0]], "an integer radius from 0 up to 1024, got 1.5"),
+        ([["image", "patch", 1, 0, 0]], "an integer dilation from 1"),
+        ([["image", "patch", 1, 1, -1]], "a sigma .*, got -1"),
+    ],
+)
+def test_refusals(rows, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Features.from_list(rows)
+    assert "\n" not in str(error.value)
+
+
+def test_refused_sources():
+    with pytest.raises(ValueError, match="expected odds as the features need it, got None"):
+        CONTEXT.compute(numbers(1, 5, 5))
+    with pytest.raises(ValueError, match="on one grid"):
+        CONTEXT.compute(numbers(1, 5, 5), numbers(1, 5, 6))
+    with pytest.raises(ValueError, match=r"\(planes, y, x\) or .*, got shape \(5, 5\)"):
+        PATCH.compute(numbers(5, 5))
+
+
+@settings(max_examples=20, deadline=None)
+@given(classes=st.integers(2, 20), seed=st.integers(0, 9))
+def test_log_odds(classes, seed):
+    q = numbers(classes, 3, 2, seed=seed)
+    odds = log_odds(q)
+    if classes == 2:
+        np.testing.assert_array_equal(odds, [q[0] - q[1]])
+    else:
+        np.testing.assert_allclose(odds, q - q.astype(float).mean(axis=0), rtol=1e-4, atol=1e-2)
+    # a grid of one pixel must not be added up in another order
+    np.testing.assert_array_equal(log_odds(q[:, 1:2, 1:2]), odds[:, 1:2, 1:2])

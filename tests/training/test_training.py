@@ -1,0 +1,810 @@
+"""Training: what is learned, from which pixels, and the same model however the work is cut."""
+
+import functools
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from command import contents, run
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from processes import workers
+from voronoi import lines
+
+from tiledlaf.files import levels
+from tiledlaf.files.images import from_array
+from tiledlaf.flow import losses
+from tiledlaf.flow.gradient import Polynomials
+from tiledlaf.flow.stencil import parse
+from tiledlaf.model import features
+from tiledlaf.model import model as model_file
+from tiledlaf.model.classes import Class
+from tiledlaf.model.predictor import Predictor
+from tiledlaf.model.terms import Prototypes
+from tiledlaf.pool import dask as dask_pool
+from tiledlaf.pool import tasks
+from tiledlaf.tiles import Grid
+from tiledlaf.training import examples
+from tiledlaf.training import plan as training_plan
+from tiledlaf.training import run as training_run
+from tiledlaf.training import terms as fitting
+from tiledlaf.training import worker as training_worker
+
+SMALL = ["--size", "5", "--steps", "30"]
+TRAIN = ["train", "model", "--images", "images", "--labels", "labels", *SMALL]
+
+
+def write(folder, number, image, labels):
+    for name, array in (("images", image), ("labels", labels)):
+        (folder / name).mkdir(exist_ok=True)
+        tifffile.imwrite(folder / name / f"{number}.tif", array)
+
+
+@pytest.fixture(scope="module")
+def _made(tmp_path_factory):
+    """Six small images with labels, and the model of a training that nothing cut."""
+    folder = tmp_path_factory.mktemp("made")
+    for seed in range(6):
+        write(folder, seed, *lines((64, 64), cells=10, seed=seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        found = run(*TRAIN, "--workers", "2")
+        assert found.code == 0, found
+        whole = Path("model").read_bytes()
+        os.remove("model")
+    return folder, whole, found
+
+
+@pytest.fixture
+def whole(_made, tmp_path, monkeypatch):
+    """Bytes of the model of an uncut training; the current folder holds the images."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "labels"):
+        os.symlink(_made[0] / name, name)
+    return _made[1]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def trained(*arguments, command=TRAIN):
+    """Run a training to its end; what it printed."""
+    found = run(*command, *arguments)
+    assert found.code == 0, found
+    assert not list(Path().glob("model.*"))  # neither checkpoint nor parts
+    return found
+
+
+def same(path, whole):
+    """Byte for byte; where they differ, say what."""
+    if Path(path).read_bytes() != whole:
+        Path("whole").write_bytes(whole)
+        found, expected = (model_file.read_arrays(p, "model") for p in (path, "whole"))
+        for key, value in expected.items():
+            np.testing.assert_array_equal(found[key], value, err_msg=key)
+        raise AssertionError("equal arrays, other bytes")
+
+
+def learned(path="model"):
+    """Arrays of a model, with its JSON but for how it was trained."""
+    found = model_file.load(path).arrays()
+    about = json.loads(str(found["model"]))
+    del about["trained"]
+    return found | {"model": np.array(json.dumps(about))}
+
+
+def equal(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+# What it is for
+
+
+def test_unseen_lines(here):
+    for seed in range(5):
+        write(here, seed, *lines(seed=seed))
+    image, truth = lines(seed=5)
+    tifffile.imwrite("unseen.tif", image)
+    tifffile.imwrite("truth.tif", truth)
+    command = ["train", "lines.model", "--images", "images/*.tif", "--labels", "labels"]
+    found = run(*command, "--size", "50")
+    assert found.code == 0, found
+    shown = [line for line in found.err.splitlines() if line.startswith("step ")]
+    assert shown
+    for line in shown:
+        for part in ("loss 0.", " % in training, ", " % in validation (best ", " s left at most"):
+            assert part in line
+    assert run("label", "unseen.tif", "out.zarr", "--model", "lines.model").code == 0
+    assert run("evaluate", "out.zarr", "truth.tif", "--json", "found.json").code == 0
+    error = json.loads(Path("found.json").read_text())["pixel_error"]
+    uniform = run("label", "unseen.tif", "plain.zarr", "--classes", "2", "--time", "3")
+    assert uniform.code == 0
+    plain = zarr.open_array("plain.zarr/labels/tiledlaf/0", mode="r")[:] - 1
+    assert error < 0.008
+    assert error < 0.5 * (plain != truth).mean()
+
+
+# The same model, bit for bit
+
+
+@pytest.mark.parametrize("number", ["1", "3"])
+def test_any_number_of_workers(whole, number):
+    trained("--workers", number)
+    same("model", whole)
+
+
+def test_processes(whole):
+    """A worker dies on the way: what it held is made again, and no bit changes."""
+    data = training_run.Data(examples.pair("images", "labels"))
+    recipe = training_run.Recipe(prototypes=5, steps=30)
+    killed = []
+    with dask_pool.dask(2) as pool:
+        worker = workers()[0]
+
+        def kill(record):
+            if record.get("step") == 12:
+                killed.append(worker.pid)
+                worker.kill()
+
+        training_run.train(data, recipe, pool, "model", progress=kill)
+        assert not worker.is_running()
+    assert len(killed) == 1
+    same("model", whole)
+
+
+def test_the_command_with_processes(whole):
+    trained("--workers", "2", "--scheduler", "processes")
+    same("model", whole)
+
+
+# Cut and started again
+
+KILLED = """
+import os, signal, sys
+from tiledlaf.cli import main
+from tiledlaf.model import model
+
+count, write = iter(range(9)), model.write_arrays
+
+def killing(path, arrays):
+    write(path, arrays)
+    if next(count) == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+model.write_arrays = killing
+sys.argv = ["tiledlaf", *sys.argv[1:]]
+main()
+"""
+
+
+def test_killed_after_the_first_checkpoint(whole):
+    found = subprocess.run([sys.executable, "-c", KILLED, *TRAIN], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (-signal.SIGKILL, "")
+    assert [p.name for p in Path().iterdir() if p.is_file()] == ["model.checkpoint"]
+    again = trained()
+    assert "step 10/" not in again.err  # it went on, and
+    assert "step 20/" in again.err
+    same("model", whole)
+
+
+def cut(monkeypatch, owner, name, count, *, after=False, command=TRAIN):
+    """Let the count-th call of a function, or what follows it, end with Ctrl-C."""
+    calls, function = itertools.count(1), getattr(owner, name)
+
+    def call(*args, **kwargs):
+        last = next(calls) == count
+        if last and not after:
+            raise KeyboardInterrupt
+        result = function(*args, **kwargs)
+        if last:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, call)
+        found = run(*command)
+    assert found.code == 130, found
+    line = "tiledlaf: interrupted; the same command goes on from the last checkpoint"
+    assert found.err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "count", "after"),
+    [
+        (training_run.training_worker, "read", 3, False),  # before the first step
+        (training_run.predictor, "initial", 1, True),
+        (training_run.Adam, "update", 1, True),
+        (training_run.Adam, "update", 13, False),  # between two checkpoints
+        (os, "replace", 1, False),  # a checkpoint is written, but not yet in its place
+        (os, "replace", 2, True),
+        (os, "replace", 4, False),  # the model likewise
+        (os, "replace", 4, True),  # the model is there, and the checkpoint still is
+    ],
+)
+def test_interrupted(whole, monkeypatch, owner, name, count, after):
+    cut(monkeypatch, owner, name, count, after=after)
+    assert Path("model").exists() == (name == "replace" and count == 4 and after)
+    trained()
+    same("model", whole)
+
+
+def test_cut_twice(whole, monkeypatch):
+    for _ in range(2):
+        cut(monkeypatch, training_run.Adam, "update", 13)
+    trained()
+    same("model", whole)
+
+
+def test_a_finished_training_does_nothing(whole, monkeypatch):
+    first = trained()
+    before, written = contents("."), os.stat("model").st_mtime_ns
+
+    def step(*_):
+        raise AssertionError("a step was made")
+
+    monkeypatch.setattr(training_run, "_step", step)
+    monkeypatch.setattr(training_run.training_worker, "read", step)
+    again = trained("--workers", "1")
+    assert again.out == first.out
+    assert again.err == "finished before\n"
+    assert (contents("."), os.stat("model").st_mtime_ns) == (before, written)
+
+
+def test_a_classifier(whole, monkeypatch):
+    """Fitted once: cut after it, or run by other workers, the model is the same."""
+    command = [*TRAIN, "--classifier", "--steps", "10"]
+    few = functools.partial(fitting.trees.fit, iterations=5)
+    monkeypatch.setattr(fitting.trees, "fit", few)
+    trained(command=[*command, "--workers", "1"])
+    expected = Path("model").read_bytes()
+    os.remove("model")
+    cut(monkeypatch, training_run.Adam, "update", 5, command=command)
+    assert Path("model.checkpoint").exists()
+
+    def fitted(*_):
+        raise AssertionError("classifiers are in the checkpoint already")
+
+    monkeypatch.setattr(fitting, "out_of_fold", fitted)
+    trained(command=[*command, "--workers", "3"])
+    same("model", expected)
+
+
+OTHERS = [
+    (["--size", "6"], "prototypes"),
+    (["--rho", "2"], "rho"),
+    (["--time", "2"], "time"),
+    (["--seed", "1"], "seed"),
+    (["--steps", "31"], "steps"),
+    (["--loss", "cross-entropy"], "loss"),
+    (["--neighborhood", "5x5"], "neighborhood"),
+    (["--channels", "0"], "image"),
+    (["--classifier"], "term"),
+    (["--names", "names.json"], "classes"),
+    (["--validation-images", "images/5.tif", "--validation-labels", "labels/5.tif"], "validation"),
+    (["--mask", "images"], "training mask"),
+]
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["checkpoint", "model"])
+def test_another_training(whole, monkeypatch, finished):
+    if finished:
+        trained()
+    else:
+        cut(monkeypatch, training_run.Adam, "update", 13)
+    Path("names.json").write_text('{"1": "line", "0": "cell"}')
+    before = contents(".")
+    for options, key in OTHERS:
+        found = run(*TRAIN, *options)
+        assert (found.code, found.out) == (2, "")
+        (line,) = found.err.splitlines()
+        path = "model" if finished else "model.checkpoint"
+        assert line.startswith(f"tiledlaf: error: {path} is of another training: it has ")
+        assert key in line
+        assert "(choose another MODEL or remove it)" in line
+        assert contents(".") == before
+
+
+def test_other_images(whole):
+    """Another state of a file is another training."""
+    trained()
+    os.remove("images")
+    Path("images").mkdir()
+    for seed in range(6):
+        tifffile.imwrite(f"images/{seed}.tif", lines((64, 64), cells=10, seed=seed)[0])
+    found = run(*TRAIN)
+    assert found.code == 2
+    assert "is of another training: it has training image" in found.err
+
+
+# When it stops
+
+
+def test_limit(whole):
+    found = trained("--limit", "0")
+    assert found.err.endswith("time limit\n")
+    assert ", 0 steps\n" in found.out
+    assert run("label", "images/0.tif", "out.zarr", "--model", "model").code == 0
+    assert trained().err == "finished before\n"
+
+
+def test_limit_after_a_cut(whole, monkeypatch):
+    cut(monkeypatch, training_run.Adam, "update", 13)
+    trained("--limit", "0")
+    assert model_file.load("model").trained["steps"] == 10
+
+
+RUNAWAY = [
+    {"patches": 1e6, "prototypes": 1e6, "sigma": 1e3},
+    {"sigma": 1e4},
+    {"patches": 1e40},
+    {"prototypes": 1e30},
+]
+
+
+@pytest.mark.parametrize("rates", RUNAWAY)
+def test_a_loss_that_is_not_finite(whole, monkeypatch, rates):
+    """The state before is the model, and what happened is said."""
+    trained("--limit", "0")
+    first = learned()
+    os.remove("model")
+    monkeypatch.setattr(training_run, "RATES", rates)
+    found = trained()
+    assert "tiledlaf: warning: the loss is no longer finite at step " in found.err
+    assert "the best state before is kept" in found.err
+    assert len(found.err.splitlines()) < 7
+    equal(learned(), first)
+
+
+@pytest.mark.parametrize("where", ["loss_sums", "parameter_gradient", "validation_scores"])
+def test_not_finite_on_the_way(whole, monkeypatch, where):
+    """At step 13 in the loss or its gradient, or at step 20 in validation."""
+    Path("other").write_bytes(whole)
+    history = model_file.load("other").trained["history"]
+    function, calls = getattr(training_worker, where), itertools.count(1)
+    # two tiles per image
+    first = {"loss_sums": 25, "parameter_gradient": 25, "validation_scores": 7}[where]
+
+    def broken(argument, lesson):
+        found = function(argument, lesson)
+        if next(calls) < first:
+            return found
+        if where == "parameter_gradient":
+            return {k: v * np.nan for k, v in found.items()}
+        return found * np.nan if where == "loss_sums" else (found[0] * np.nan, *found[1:])
+
+    monkeypatch.setattr(training_worker, where, broken)
+    found = trained("--workers", "1")
+    step = model_file.load("model").trained["steps"]
+    assert f"no longer finite at step {step + 1}: the best state before is kept" in found.err
+    assert step == (19 if where == "validation_scores" else 12)
+    now = model_file.load("model").trained
+    assert now["history"] == history[:2]
+    assert now["error"] == history[1]["validation"]
+
+
+def test_time_counts_from_the_first_start(whole, monkeypatch):
+    cut(monkeypatch, training_run.Adam, "update", 13)
+    held = model_file.read_arrays("model.checkpoint", "checkpoint")
+    about = json.loads(str(held["state"])) | {"seconds": 600.0}
+    model_file.write_arrays("model.checkpoint", held | {"state": np.array(json.dumps(about))})
+    found = trained("--limit", "9")
+    assert "time limit" in found.err
+    assert model_file.load("model").trained["steps"] == 10
+
+
+def test_stops_when_validation_no_longer_improves(whole):
+    found = trained("--steps", "2000")
+    about = model_file.load("model").trained
+    errors = [entry["validation"] for entry in about["history"]]
+    assert about["steps"] == 10 * (len(errors) - 1) < 2000
+    assert about["error"] == min(errors)
+    assert len(errors) - 1 - errors.index(min(errors)) == training_run.Recipe().patience
+    assert f"{about['steps']} steps" in found.out
+
+
+def test_the_best_state_is_kept(whole, monkeypatch):
+    """Steps that only make it worse: the first state is the model."""
+    trained("--limit", "0")
+    first = learned()
+    os.remove("model")
+    monkeypatch.setattr(training_run, "RATES", {"patches": -0.5})
+    trained()
+    errors = [entry["validation"] for entry in model_file.load("model").trained["history"]]
+    assert min(errors[1:]) > errors[0]
+    equal(learned(), first)
+
+
+# From which pixels
+
+
+@pytest.mark.parametrize("ignore", [99, 0])
+def test_sparse_labels(whole, ignore):
+    """Labels of one pixel in eight, and of few tiles; label values above 255."""
+    rng = np.random.default_rng(0)
+    Path("sparse").mkdir()
+    for seed in range(6):
+        labels = lines((64, 64), cells=10, seed=seed)[1].astype(np.uint16)
+        labels = np.where(labels == 1, 700, 300)
+        labels[rng.random(labels.shape) < 7 / 8] = ignore
+        labels[:32, :32] = ignore
+        tifffile.imwrite(f"sparse/{seed}.tif", labels.astype(np.uint16))
+    trained("--labels", "sparse", "--ignore", ignore, "--size", "20")
+    found = model_file.load("model")
+    assert [c.values for c in found.classes] == [(300,), (700,)]
+    image, truth = lines((128, 128), seed=7)
+    tifffile.imwrite("unseen.tif", image)
+    assert run("label", "unseen.tif", "out.zarr", "--model", "model").code == 0
+    labels = zarr.open_array("out.zarr/labels/tiledlaf/0", mode="r")[:] - 1
+    assert (labels != truth).mean() < 0.012
+
+
+def test_ignored_pixels_are_not_looked_at(whole):
+    """What the labels of ignored pixels would be changes nothing."""
+    found = []
+    for value in (99, 0):
+        folder = Path(f"labels{value}")
+        folder.mkdir()
+        for seed in range(6):
+            labels = lines((64, 64), cells=10, seed=seed)[1] + 1
+            labels[:, 40:] = value
+            tifffile.imwrite(folder / f"{seed}.tif", labels)
+        trained("--labels", folder, "--ignore", value)
+        found.append(learned())
+        os.remove("model")
+    equal(*found)
+
+
+def test_masked_pixels(whole):
+    """Neither labels nor pixels under the mask are looked at, and no weight leads there."""
+    rng = np.random.default_rng(0)
+    found = []
+    for turn in range(2):
+        for name in ("images", "labels", "masks"):
+            Path(f"{name}{turn}").mkdir()
+        for seed in range(6):
+            image, labels = lines((64, 64), cells=10, seed=seed)
+            valid = np.ones(labels.shape, np.uint8)
+            valid[20:30, 10:50] = 0
+            inner = np.zeros(labels.shape, bool)
+            inner[21:29, 11:49] = True  # patches of pixels beside the mask reach into it
+            if turn:
+                labels = np.where(valid, labels, rng.integers(0, 2, labels.shape)).astype(np.uint8)
+                image = np.where(inner, rng.normal(size=image.shape), image).astype(np.float32)
+            for name, array in (("images", image), ("labels", labels), ("masks", valid)):
+                tifffile.imwrite(f"{name}{turn}/{seed}.tif", array)
+        trained("--images", f"images{turn}", "--labels", f"labels{turn}", "--mask", f"masks{turn}")
+        found.append(learned())
+        os.remove("model")
+    equal(*found)
+
+
+def test_names_merge_values(whole):
+    """In the order of their first appearance in the file."""
+    Path("three").mkdir()
+    for seed in range(6):
+        labels = lines((64, 64), cells=10, seed=seed)[1]
+        labels = np.where(labels == 1, 0, 255)
+        labels[:, ::2][labels[:, ::2] == 0] = 32
+        tifffile.imwrite(f"three/{seed}.tif", labels.astype(np.uint8))
+    Path("names.json").write_text('{"255": "inside", "0": "membrane", "32": "membrane"}')
+    printed = trained("--labels", "three", "--names", "names.json").out
+    found = model_file.load("model")
+    assert found.classes == (Class("inside", (255,)), Class("membrane", (0, 32)))
+    assert "1 inside: label values 255" in printed
+    assert "2 membrane: label values 0, 32" in printed
+    merged = learned()
+    os.remove("model")
+    trained()  # cells are 0 and lines 1: the same classes in the same order
+    plain = learned()
+    about, other = (json.loads(str(arrays.pop("model"))) for arrays in (merged, plain))
+    equal(merged, plain)
+    assert about | {"classes": other["classes"]} == other
+
+
+def test_classes_in_increasing_order(whole):
+    trained()
+    assert [c.values for c in model_file.load("model").classes] == [(0,), (1,)]
+
+
+def test_prototypes_are_the_class_means(whole):
+    trained()
+    pairs = [lines((64, 64), cells=10, seed=seed) for seed in range(5)]  # the sixth is set aside
+    image, labels = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+    means = [[image[labels == j].mean(dtype=np.float64)] for j in (0, 1)]
+    term = model_file.load("model").term
+    np.testing.assert_allclose(term.values, means, rtol=1e-12)
+    nearest = np.min([(image.astype(float) - m[0]) ** 2 for m in means], axis=0)
+    assert term.scale == pytest.approx(nearest.mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("how", ["store", "array"])
+def test_zarr_gives_the_same_model(whole, how):
+    """OME-Zarr and plain arrays, in a folder with other files."""
+    for name in ("images", "labels"):
+        Path(f"z{name}").mkdir()
+        Path(f"z{name}/notes.txt").write_text("mine")
+        for seed in range(6):
+            array = tifffile.imread(f"{name}/{seed}.tif")
+            if how == "array":
+                zarr.save_array(f"z{name}/{seed}.zarr", array)
+            else:
+                ome(f"z{name}/{seed}.zarr", array)
+    trained("--images", "zimages", "--labels", "zlabels/*.zarr")
+    Path("other").write_bytes(whole)
+    equal(learned(), learned("other"))
+
+
+def ome(path, array):
+    pyramid = levels.Pyramid(
+        "",
+        "yx",
+        0,
+        (array.shape,),
+        (32, 32),
+        (1.0, 1.0),
+        (0.0, 0.0),
+        (None, None),
+        array.dtype.name,
+    )
+    pyramid.create(str(path), "0.5", 3)
+    zarr.open_array(f"{path}/0", mode="r+")[:] = array
+
+
+def test_workers_of_another_folder(whole, tmp_path, monkeypatch):
+    """Paths that are relative here mean the same to workers elsewhere."""
+    data = training_run.Data(examples.pair("images", "labels"))
+    (tmp_path / "elsewhere").mkdir()
+
+    def move(record):
+        monkeypatch.chdir(tmp_path / "elsewhere")
+
+    with tasks.threads(2) as pool:
+        recipe = training_run.Recipe(prototypes=5, steps=30)
+        training_run.train(data, recipe, pool, tmp_path / "model", progress=move)
+    same(tmp_path / "model", whole)
+
+
+def test_pairs_are_sorted_by_number(here):
+    """9 comes before 10, whatever the names beside."""
+    for name in ("images", "labels"):
+        Path(name).mkdir()
+        for number in (1, 2, 9, 10, 11):
+            tifffile.imwrite(f"{name}/{name}{number}.tif", np.full((2, number), 1, np.uint8))
+    found = examples.pair("images", "labels/*.tif")
+    assert [e.image.grid[1] for e in found] == [1, 2, 9, 10, 11]
+    (one,) = examples.pair("images/images9.tif", "labels/labels9.tif")
+    assert one.labels.path == "labels/labels9.tif"
+
+
+# What is set aside
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 11])
+@pytest.mark.parametrize(
+    ("shape", "neighborhood"),
+    [
+        ((64, 80), "3x3"),
+        ((700, 1100), "3x3"),
+        ((33, 40), "rings:3"),
+        ((9, 20, 30), "3x3"),
+        ((40, 64, 30), "3x3x3"),
+    ],
+)
+def test_a_block_is_set_aside(count, shape, neighborhood):
+    """Every pixel is in one tile alone; the last ones are for validation."""
+    labels = (np.indices(shape).sum(axis=0) % 2).astype(np.uint8)
+    axes = "zyx"[-len(shape) :]
+    one = examples.Example(from_array(np.zeros(shape), axes), from_array(labels, axes))
+    data = training_run.Data([one] * count)
+    with tasks.threads(1) as pool:
+        ready = training_plan.make_plan(data, training_run.Recipe(neighborhood), pool)
+    times = [np.zeros(shape, int) for _ in range(count)]
+    for lot in (*ready.lots, *ready.judges):
+        times[lot.example][fitting._core(lot)] += 1
+    assert all((found == 1).all() for found in times)
+    places = [(lot.example, lot.tile.index) for lot in (*ready.lots, *ready.judges)]
+    assert places == sorted(places)
+    share = sum(sum(ready.counts[lot.example, lot.tile.index]) for lot in ready.judges)
+    assert 0.04 < share / (count * labels.size) < 0.5
+    if count >= 5:
+        assert not {lot.example for lot in ready.lots} & {lot.example for lot in ready.judges}
+
+
+def test_what_is_set_aside_is_not_learned_from(whole):
+    """Labels of the last image turned over: the steps are the same, the errors are not."""
+
+    def shown(err):
+        return [line.split(", ")[0] for line in err.splitlines() if line.startswith("step")]
+
+    first = trained()
+    os.remove("model")
+    Path("turned").mkdir()
+    for seed in range(6):
+        labels = tifffile.imread(f"labels/{seed}.tif")
+        tifffile.imwrite(f"turned/{seed}.tif", 1 - labels if seed == 5 else labels)
+    last = trained("--labels", "turned")
+    assert shown(last.err) == shown(first.err)
+    assert model_file.load("model").trained["error"] > 0.2
+
+
+def test_validation_images(whole):
+    """The last image as validation is what is set aside of six."""
+    Path("other").write_bytes(whole)
+    for name in ("images", "labels"):
+        Path(f"five_{name}").mkdir()
+        for seed in range(5):
+            os.symlink(Path(name).resolve() / f"{seed}.tif", f"five_{name}/{seed}.tif")
+    command = [*TRAIN[:2], "--images", "five_images", "--labels", "five_labels", *SMALL]
+    trained(
+        "--validation-images",
+        "images/5.tif",
+        "--validation-labels",
+        "labels/5.tif",
+        command=command,
+    )
+    equal(learned(), learned("other"))
+
+
+def test_a_class_missing_in_validation(whole):
+    labels = tifffile.imread("labels/5.tif")
+    tifffile.imwrite("one.tif", np.where(labels == 1, 0, 9).astype(np.uint8))
+    found = trained("--validation-images", "images/5.tif", "--validation-labels", "one.tif")
+    assert "tiledlaf: warning: no validation pixel is of 1\n" in found.err
+    words = "not judged, since no training pixel has them: label values 9 of the validation images"
+    assert f"tiledlaf: warning: {words}\n" in found.err
+
+
+# Parts
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.lists(
+        st.tuples(st.integers(-20, 20), st.integers(-20, 20), st.integers(0, 1)),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_bias_of_two_classes(values):
+    """The fewest errors that any bias makes."""
+    table = np.array(values)
+    scores, labels = table[:, :2] / 8, table[:, 2]
+    bias, error = training_run.fit_bias(scores.astype(np.float32), labels)
+    assert bias.sum() == 0
+    gaps = np.unique(scores[:, 1] - scores[:, 0])
+    between = [gaps[0] - 1, *((gaps[1:] + gaps[:-1]) / 2), gaps[-1] + 1]
+    best = min(((scores[:, 0] + b < scores[:, 1]) != labels).mean() for b in between)
+    assert error == best
+    assert ((scores + bias).argmax(axis=1) != labels).mean() == error
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    count=st.integers(3, 5),
+    pixels=st.integers(1, 40),
+    seed=st.integers(0, 999),
+    rounded=st.booleans(),
+)
+@example(count=3, pixels=3, seed=38, rounded=False)  # moves without a gain went round in a circle
+def test_bias_of_more_classes(count, pixels, seed, rounded):
+    """No more errors than without, and none that one bias alone could spare, but for ties."""
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.normal(size=(pixels, count)), rng.integers(0, count, pixels)
+    if rounded:
+        scores = scores.round(1)
+    bias, error = training_run.fit_bias(scores, labels, rounds=50)
+    assert abs(bias.sum()) < 1e-12
+
+    def wrong(b):
+        return ((scores + b).argmax(axis=1) != labels).mean()
+
+    assert error == wrong(bias)
+    if rounded:  # where scores tie, a class after another may miss what both could spare
+        return
+    assert error <= wrong(np.zeros(count))
+    for j in range(count):
+        rest = np.delete(scores + bias, j, axis=1).max(axis=1)
+        turns = np.sort(rest - scores[:, j] - bias[j])
+        for change in [turns[0] - 1, *((turns[1:] + turns[:-1]) / 2), turns[-1] + 1]:
+            moved = bias.copy()
+            moved[j] += change
+            if np.abs(turns - change).min() > 1e-9:
+                assert error <= wrong(moved)
+
+
+def test_bias_without_a_need():
+    """Of all biases that make no error the one nearest to none: here the middle of a wide gap."""
+    scores = np.array([[0.0, 1.0], [2.0, 0.0]])
+    bias, error = training_run.fit_bias(scores, np.array([1, 0]))
+    assert error == 0
+    np.testing.assert_allclose(bias, [-0.25, 0.25])
+
+
+def test_order_of_a_sum():
+    assert tasks.tree_sum([1e16, 1.0, -1e16, 1.0]) == 0  # 1 from left to right
+    assert tasks.tree_sum([1.0, 1e16, 1.0, -1e16, 3.0]) == 3
+    parts = [np.ones(2) for _ in range(5)]
+    np.testing.assert_array_equal(tasks.tree_sum(parts), [5, 5])
+    assert all((part == 1).all() for part in parts)
+
+
+# Tiles against the whole
+
+
+def gradients(edges, loss, *, halo=None, features=features.PATCH, time=3.0, tol=1e-3, seed=0):
+    """Loss and gradient of a predictor on an image that is cut into tiles."""
+    shape = (96, 112)
+    image, labels = lines(shape, seed=seed)
+    labels[:, 70:80] = 9  # not labeled
+    (example,) = examples.pair(image, labels)
+    course = training_worker.FlowSettings(
+        (Class("cell", (0,)), Class("line", (1,))),
+        parse("3x3", 2),
+        1.0,
+        time,
+        Polynomials(tol),
+        losses.make(loss),
+    )
+    rng = np.random.default_rng(1)
+    count = features.count(1, 1)
+    weights = Predictor(
+        features,
+        np.full(count, 0.4),
+        np.full(count, 0.6),
+        rng.normal(size=(6, count)),
+        rng.normal(size=(6, 9)) * 0.5,
+    )
+    reach = course.halo if halo is None else (halo,) * 2
+    lots = [training_worker.LabeledTile(0, t) for t in Grid(shape, (0, 0), shape, edges, reach)]
+    term = Prototypes(((0.0,), (1.0,)), 1.0)  # so undecided that far pixels matter
+    with tasks.threads(2) as pool:
+        handles = pool.hold(
+            training_worker.read,
+            training_worker.TileReader(course, (example,), (term,), features),
+            lots,
+        )
+        sums, found = training_run._step(
+            pool, course, weights, np.zeros(2), range(len(lots)), handles, None
+        )
+    return course.loss.value(sums[:-2]), sums[-2:], found
+
+
+def distance(found, expected):
+    """Relative to the gradient in all parameters: that in sigma alone may nearly vanish."""
+    pairs = [(found[key].ravel(), value.ravel()) for key, value in expected.items()]
+    difference, size = (
+        np.concatenate(x) for x in ([a - b for a, b in pairs], [b for _, b in pairs])
+    )
+    return np.linalg.norm(difference) / np.linalg.norm(size)
+
+
+@pytest.mark.parametrize("loss", ["cosine", "cross-entropy"])
+@pytest.mark.parametrize("of", ["patch", "context"])
+def test_one_tile_and_many(loss, of):
+    """With a halo of r n: losses to 1e-12, gradients to 1e-6 (found: 1e-7)."""
+    chosen = features.PATCH if of == "patch" else features.CONTEXT
+    whole, counts, expected = gradients((96, 112), loss, features=chosen)
+    for edges in ((48, 56), (20, 112), (33, 17)):
+        value, found_counts, found = gradients(edges, loss, features=chosen)
+        assert value == pytest.approx(whole, rel=1e-12)
+        np.testing.assert_array_equal(found_counts, counts)
+        assert distance(found, expected) < 1e-6
+
+
+def test_a_smaller_halo_is_seen():
+    _, _, expected = gradients((96, 112), "cosine")
+    assert distance(gradients((33, 17), "cosine", halo=3)[2], expected) > 1e-4

@@ -1,0 +1,56 @@
+"""tiledlaf demo: label a photograph that scikit-image ships, and draw what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..labeling.run import Summary
+
+NAMES = ("dark stain", "light stain and nuclei", "tissue and background")
+
+
+@click.command()
+@click.option(
+    "--output", default=".", show_default=True, metavar="DIR", help="Folder to write into."
+)
+def demo(output: str) -> int:
+    """Label a photograph that scikit-image ships; write an OME-Zarr and a PNG to look at."""
+    from ..reports import text
+
+    if not Path(output).is_dir():
+        raise ValueError(f"--output {output}: no such folder")
+    found, path = label_demo(output)
+    click.echo("\n".join([*text.summary(found, dict(enumerate(NAMES, 1))), f"picture: {path}"]))
+    return 1 if found.errors else 0
+
+
+def label_demo(folder: str) -> tuple[Summary, Path]:
+    """Label an immunohistochemistry image (512 x 512 RGB) into three classes.
+
+    Returns
+    -------
+    Summary, and the path of a picture of image, labels and confidence
+    """
+    import numpy as np
+    import skimage
+
+    from ..files import images, nodes
+    from ..labeling.label import label
+    from ..reports import pictures
+
+    source = Path(skimage.__file__).parent / "data" / "ihc.png"
+    store = str(Path(folder) / "tiledlaf-demo.zarr")
+    summary = label(
+        str(source), store, classes=3, neighborhood="5x5", confidence=True, tile=256, names=NAMES
+    )
+    image = images.open_image(source)
+    whole = tuple(slice(0, n) for n in image.grid)
+    labels = np.asarray(nodes.open_array(store, "labels/tiledlaf/0")[:])
+    confidence = np.asarray(nodes.open_array(store, "confidence/0")[:])
+    path = Path(folder) / "tiledlaf-demo.png"
+    pictures.panels(image.read(whole), labels, confidence, dict(enumerate(NAMES, 1))).save(path)
+    return summary, path

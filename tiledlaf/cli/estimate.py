@@ -1,0 +1,116 @@
+"""tiledlaf estimate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import progress, shared
+
+
+@click.command()
+@click.argument("image")
+@click.argument("labels")
+@click.argument("weights")
+@click.option("--probabilities", help="Data term: (J, y, x) of any model.")
+@click.option("--prototypes", metavar="FILE", help="Data term: CSV; else the means of the classes.")
+@click.option("--mask", help="Image whose zeros are left out.")
+@click.option(
+    "--neighborhood",
+    default="3x3",
+    show_default=True,
+    metavar="3x3|5x5|rings:3,7|...",
+    help="Pixels that are averaged over.",
+)
+@click.option("--time", type=float, default=5.0, show_default=True, metavar="T")
+@click.option("--rho", type=float, default=1.0, show_default=True, help="Scale of the distances.")
+@click.option("--tol", type=float, default=1e-4, show_default=True, help="Tolerance of the flow.")
+@click.option("--loss", default="cosine", show_default=True, metavar="cosine|...")
+@click.option("--tau", type=float, default=0.0, show_default=True, help="Of the regularizer.")
+@click.option(
+    "--sequence",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Flows one after the other over T / N each, linearized anew, with weights of their own.",
+)
+@click.option("--steps", type=int, default=40, show_default=True, help="Steps at most.")
+@click.option("--names", metavar="FILE", help='JSON: {"0": "membrane", "255": "inside"}.')
+@click.option("--ignore", type=int, metavar="VALUE", help="Label value that is no class.")
+@click.option(
+    "--channels", callback=shared.integers(), metavar="C,...", help="Channels to use; all."
+)
+@click.option("--axes", help="Axes of the image where it does not name them.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@shared.learning_options
+def estimate(**given: Any) -> int:
+    """Estimate a weight patch for each pixel of IMAGE from its LABELS; writes the Zarr WEIGHTS.
+
+    `tiledlaf label IMAGE OUTPUT --weights WEIGHTS` uses them.
+    """
+    from ..model import terms
+    from ..training import estimate as estimation
+    from ..training import examples
+
+    if given["probabilities"] is not None and given["prototypes"] is not None:
+        raise ValueError("expected at most one of --probabilities and --prototypes")
+    pairs = examples.pair(
+        given["image"],
+        given["labels"],
+        given["probabilities"],
+        given["mask"],
+        axes=given["axes"],
+        channels=given["channels"],
+    )
+    if len(pairs) != 1:
+        raise ValueError(f"expected one IMAGE, got {len(pairs)}")
+    term: Any = "means"
+    if pairs[0].probabilities is not None:
+        term = terms.Probabilities(pairs[0].probabilities.stored_channels)
+    if given["prototypes"] is not None:
+        rows = shared.read_csv(given["prototypes"])
+        term = terms.Prototypes(tuple(map(tuple, rows)))
+    how = estimation.Estimation(
+        **{
+            key: given[key]
+            for key in (
+                "neighborhood",
+                "time",
+                "rho",
+                "tol",
+                "loss",
+                "tau",
+                "steps",
+                "sequence",
+                "device",
+            )
+        },
+    )
+    names = None if given["names"] is None else examples.read_names(given["names"])
+    with (
+        shared.under_way(),
+        shared.learning_pool(given) as pool,
+        progress.warnings_as_lines(),
+        progress.training_progress(given["steps"]) as show,
+    ):
+        shared.say_where(pool)
+        found = estimation.estimate(
+            pairs[0],
+            term,
+            given["weights"],
+            how,
+            pool,
+            names=names,
+            ignore=given["ignore"],
+            seed=given["seed"],
+            progress=show,
+        )
+    click.echo(
+        f"loss: {found.losses[0]:.4g} with uniform weights, {found.losses[-1]:.4g} after "
+        f"{len(found.losses) - 1} steps\n"
+        f"wrong: {100 * found.wrong[0]:.3f} % with uniform weights, {100 * found.wrong[1]:.3f} %\n"
+        f"weights: {given['weights']}"
+    )
+    return 0

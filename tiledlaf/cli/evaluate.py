@@ -1,0 +1,55 @@
+"""tiledlaf evaluate."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("labels")
+@click.argument("truth")
+@click.option(
+    "--boundary", metavar="NAME", help="Class between the components of the adapted Rand error."
+)
+@click.option(
+    "--name", default="tiledlaf", show_default=True, help="LABELS are in labels/NAME of a store."
+)
+@click.option("--ignore", type=int, metavar="VALUE", help="Truth value that is left out.")
+@click.option("--json", "json_file", metavar="FILE", help="Also write all numbers as JSON.")
+@click.option(
+    "--picture", "picture_file", metavar="FILE.png", help="Also show where the errors are."
+)
+def evaluate(
+    labels: str,
+    truth: str,
+    boundary: str | None,
+    name: str,
+    ignore: int | None,
+    json_file: str | None,
+    picture_file: str | None,
+) -> None:
+    """Compare LABELS with TRUTH: confusion matrix, pixel error, F1, IoU, adapted Rand error.
+
+    LABELS are an output of tiledlaf or a label image of one channel, TRUTH is a label image of the
+    same size. Where LABELS say which truth values each class stands for, other truth values are
+    left out; else the values are compared as they are. --boundary needs memory for whole images,
+    about 50 bytes a pixel; the rest is computed tile by tile.
+    """
+    from ..reports import evaluation
+    from . import shared
+
+    written = {"--json": json_file, "--picture": picture_file}
+    for option, path in written.items():
+        if path is not None:
+            shared.check_file(option, path)
+            for other in (labels, truth):
+                if shared.same(other, path):
+                    raise ValueError(f"{option} {path}: expected another file than {other}")
+    if json_file is not None and json_file == picture_file:
+        raise ValueError(f"--json {json_file}: expected another file than --picture")
+    found = evaluation.evaluate(labels, truth, boundary=boundary, name=name, ignore=ignore)
+    click.echo("\n".join(evaluation.lines(found)))
+    if json_file is not None:
+        evaluation.write_json(found, json_file, {"labels": labels, "truth": truth})
+    if picture_file is not None:
+        evaluation.write_picture(found, picture_file, labels, truth, name=name)

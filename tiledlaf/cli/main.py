@@ -1,0 +1,88 @@
+"""The command line: ``tiledlaf COMMAND``, and what errors and signals end it with."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from .. import __version__
+from . import shared
+from .shared import INTERRUPTED, TERMINATED, Failed, Terminated
+
+# name: module of this folder that has it
+COMMANDS = {
+    "label": "label",
+    "train": "train",
+    "estimate": "estimate",
+    "evaluate": "evaluate",
+    "explain": "explain",
+    "info": "info",
+    "status": "info",
+    "demo": "demo",
+}
+
+
+def main() -> None:
+    """Run the command line. Bad input is one line on stderr and exit code 2."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(prog_name="tiledlaf", standalone_mode=False)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "tiledlaf"
+        code = shared.fail(f"{error.format_message().rstrip('.')} (see {command} --help)")
+    except click.ClickException as error:
+        code = shared.fail(error.format_message())
+    except ValueError as error:
+        code = shared.fail(str(error))
+    except OSError as error:
+        code = shared.fail(shared.reason(error))
+    except Failed as error:
+        code = _stopped(f"error: {error}", 1)
+    except (click.Abort, KeyboardInterrupt):
+        code = _stopped("interrupted", INTERRUPTED)
+    except Terminated:
+        code = _stopped("terminated", TERMINATED)
+    sys.exit(code or 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _stopped(how: str, code: int) -> int:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    rest = {"train": "goes on from the last checkpoint", "estimate": "starts anew"}
+    does = rest.get(name, "completes the output")
+    click.echo(f"tiledlaf: {how}; the same command {does}", err=True)
+    return code
+
+
+class Commands(click.Group):
+    """Commands that are imported when they are asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Their names, in the order in which people use them."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of a name, None where there is none."""
+        if name not in COMMANDS:
+            return None
+        found: click.Command = getattr(
+            importlib.import_module(f"{__package__}.{COMMANDS[name]}"), name
+        )
+        return found
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=False,
+)
+@click.version_option(__version__)
+def cli() -> None:
+    """Label images too large for one machine by linearized assignment flows."""

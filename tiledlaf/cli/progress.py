@@ -1,0 +1,96 @@
+"""Progress of runs on the terminal, or as lines where there is none."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time as clock
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Show warnings as lines."""
+    import warnings
+
+    def show(message: Any, *rest: Any, **more: Any) -> None:
+        click.echo(f"tiledlaf: warning: {' '.join(str(message).split())}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A bar of steps on a terminal, and a line a stage and validation."""
+    from tqdm import tqdm
+
+    from ..reports import text as report_text
+
+    terminal, began = sys.stderr.isatty(), 0.0
+    first: int | None = None
+    with tqdm(total=steps, disable=not terminal, unit="step", file=sys.stderr, leave=False) as bar:
+
+        def show(record: Mapping[str, Any]) -> None:
+            nonlocal first, began
+            step, left = record.get("step"), None
+            if step is not None:
+                if first is None:  # which compiles: the next steps tell how long one takes
+                    first, began = step, clock.monotonic()
+                    bar.reset(steps)
+                elif step > first:
+                    left = (clock.monotonic() - began) / (step - first) * (steps - step)
+                bar.update(step - bar.n)
+            text = report_text.training(record, left)
+            if text:
+                tqdm.write(text, file=sys.stderr)
+
+        yield show
+
+
+@contextmanager
+def labeling_progress(plan: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar with megapixels a second and time left; without a terminal a line every 10 seconds."""
+    from tqdm import tqdm
+
+    from ..labeling import records
+    from ..reports import text as report_text
+
+    grid = plan.job.grid
+    known = records.read(plan.out.records) if plan.held else {}
+    finished = [r for r in known.values() if r["state"] in ("done", "skipped")]
+    total = math.prod(grid.size) / 1e6
+    start = min(total, sum(report_text.megapixels(r, grid.tile) for r in finished))
+    if sys.stderr.isatty():
+        form = (
+            "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} Mpx, {rate_noinv_fmt}, {remaining} left"
+        )
+        with tqdm(total=total, initial=start, unit="Mpx", bar_format=form, file=sys.stderr) as bar:
+            yield lambda record: _advance(bar, report_text.megapixels(record, grid.tile))
+        return
+    began = last = clock.monotonic()
+    done = 0.0
+
+    def line(record: dict[str, Any]) -> None:
+        nonlocal last, done
+        done += report_text.megapixels(record, grid.tile)
+        now = clock.monotonic()
+        if now - last >= 10:
+            last, rate = now, done / (now - began)
+            left = max(0.0, total - start - done) / rate
+            now_done = min(total, start + done)
+            click.echo(
+                f"{now_done:.1f}/{total:.1f} Mpx, {rate:.2f} Mpx/s, {left:.0f} s left", err=True
+            )
+
+    yield line
+
+
+def _advance(bar: Any, amount: float) -> None:
+    bar.update(min(amount, bar.total - bar.n))

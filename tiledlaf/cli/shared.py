@@ -1,0 +1,220 @@
+"""What the commands share: options, files that they read, and how failures are said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..redaction import redacted
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM came: leave through every `finally`."""
+
+
+class Failed(Exception):
+    """A disk or a cluster failed while a run was under way."""
+
+
+def fail(message: str) -> int:
+    """Say what is wrong on stderr; the exit code of bad input."""
+    click.echo(f"tiledlaf: error: {redacted(' '.join(message.split()))}", err=True)
+    return 2
+
+
+def reason(error: OSError) -> str:
+    """What the system says of a file."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+@contextmanager
+def under_way() -> Iterator[None]:
+    """What disks and clusters do is no bad input: the same command goes on."""
+    try:
+        yield
+    except OSError as error:
+        raise Failed(" ".join(reason(error).split())) from None
+
+
+def integers(separator: str = ",") -> Callable[..., tuple[int, ...] | None]:
+    """Read integers like 0,2."""
+
+    def read(context: Any, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+        if text is None:
+            return None
+        try:
+            return tuple(int(part) for part in text.split(separator))
+        except ValueError:
+            raise ValueError(f"--{option.name} expects integers like 0,2, got {text!r}") from None
+
+    return read
+
+
+def spans(
+    context: Any, option: click.Parameter, text: str | None
+) -> tuple[tuple[int, int], ...] | None:
+    """Read spans like y0:y1,x0:x1."""
+    if text is None:
+        return None
+    try:
+        pairs = [part.split(":") for part in text.split(",")]
+        return tuple((int(a), int(b)) for a, b in pairs)
+    except ValueError:
+        raise ValueError(f"--region expects y0:y1,x0:x1, got {text!r}") from None
+
+
+def address(context: Any, option: click.Parameter, text: str | None) -> str | None:
+    """HOST:PORT; only this machine reaches it where no host is named."""
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    if not (port.isdigit() and int(port) < 2**16):
+        raise ValueError(
+            f"--{option.name} expects nothing, PORT or HOST:PORT, got {text!r} (without a "
+            "value it goes last)"
+        )
+    return f"{host or '127.0.0.1'}:{port}"
+
+
+def watch_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options to see what Dask does."""
+    for option in (
+        click.option(
+            "--performance-report", metavar="FILE.html", help="Write Dask's report of the tasks."
+        ),
+        click.option(
+            "--dashboard",
+            is_flag=False,
+            flag_value="8787",
+            callback=address,
+            metavar="[HOST:PORT]",
+            help="Serve Dask's dashboard of worker processes; 127.0.0.1:8787.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def watch_of(given: Mapping[str, Any]) -> Any:
+    """What those options ask for."""
+    from ..pool import tasks
+
+    path = given["performance_report"]
+    if path is not None:
+        pass
+
+        check_file("--performance-report", path)
+    return tasks.Watch(given["dashboard"], path)
+
+
+def say_where(pool: Any) -> None:
+    """Name the dashboard's address, if there is one."""
+    if pool.dashboard is not None:
+        click.echo(f"dashboard: {pool.dashboard}", err=True)
+
+
+def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Where learning runs."""
+    from ..pool import opening
+
+    return opening.open_pool(
+        given["workers"], given["scheduler"], given["scheduler_file"], watch_of(given)
+    )
+
+
+def learning_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Where learning runs: the options that train and estimate share."""
+    for option in (
+        click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda"),
+        watch_options,
+        click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file."),
+        click.option("--scheduler", metavar="ADDRESS", help="As for label."),
+        click.option("--workers", type=int, metavar="N", help="Threads, or processes; all cores."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_csv(path: str) -> list[list[float]]:
+    """Rows of numbers, all of one length."""
+    rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"{path}: expected rows of the same length, got {len(rows[0])} values in row 1 and "
+                f"{len(row)} in row {number}"
+            )
+    try:
+        return [[float(value) for value in row] for row in rows]
+    except ValueError as error:
+        raise ValueError(f"{path}: expected rows of numbers, {error}") from None
+
+
+def read_text(path: str) -> str:
+    """A text file, with or without a byte order mark."""
+    try:
+        return Path(path).read_text("utf-8-sig")  # spreadsheets begin files with a mark
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected a text file") from None
+    except OSError as error:
+        raise ValueError(reason(error)) from None
+
+
+def read_features(text: str) -> Any:
+    """Features by name, or from a JSON file."""
+    from ..model import features
+
+    known = {"context": features.CONTEXT, "patch": features.PATCH}
+    known["multiscale"] = features.MULTISCALE
+    if text in known:
+        return known[text]
+    try:
+        return features.Features.from_list(json.loads(read_text(text)))
+    except ValueError as error:
+        raise ValueError(
+            f"--features {text}: expected context, patch, multiscale or a JSON list, {error}"
+        ) from None
+
+
+def same(path: str, other: str) -> bool:
+    """Whether two paths are one file."""
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
+def read_names(path: str) -> Sequence[str]:
+    """Names of classes: one per line, or JSON."""
+    text = read_text(path)
+    if not text.lstrip().startswith(("[", "{")):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected a JSON list of names, {error}") from None
+    if isinstance(found, dict):
+        if sorted(found) != sorted(map(str, range(1, len(found) + 1))):
+            raise ValueError(
+                f'{path}: expected names for "1" to "{len(found)}", got {sorted(found)}'
+            )
+        found = [found[str(v)] for v in range(1, len(found) + 1)]
+    return [str(name) for name in found]
+
+
+def check_file(option: str, path: str) -> None:
+    """Refuse a file that cannot be written, before anything is computed."""
+    folder = Path(path).absolute().parent
+    if option == "--picture" and Path(path).suffix.lower() != ".png":
+        raise ValueError(f"{option} expects a file ending .png, got {path}")
+    if Path(path).is_dir() or not folder.is_dir():
+        what = "a folder" if Path(path).is_dir() else "no such folder"
+        raise ValueError(f"{option} {path}: expected a file in a folder that exists, got {what}")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{option} {path}: expected a place to write, but {folder} is read-only")

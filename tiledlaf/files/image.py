@@ -1,0 +1,301 @@
+"""One level of an image, and the windows of pixels that are read from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..tiles import Box
+from . import nodes, stores, units
+
+
+def read(image: Image, window: Box) -> np.ndarray:
+    """Pixels of a window, (C, *window); errors name the file."""
+    try:
+        return image.read(window)
+    except Exception as error:
+        raise unreadable(image, error) from error
+
+
+@dataclass(frozen=True)
+class Image:
+    """A level of an image; opens its file where it is read, so it can be sent to a worker.
+
+    Attributes
+    ----------
+    path : file or store; a name for messages where `data` is given
+    source : "zarr", "tiff", "raster", "indexed" (of a palette), "npy" or "memory"
+    name : array within a Zarr store; level of a TIFF
+    axes : a letter an axis as stored, of "tczyx"
+    shape, dtype : as stored
+    channels : indices of the channels to read, None for all
+    levels : spatial shapes of this level and the coarser ones
+    scale, translation, units : a value a spatial axis
+    """
+
+    path: str
+    source: str
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: str
+    levels: tuple[tuple[int, ...], ...]
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+    units: tuple[str | None, ...]
+    channels: tuple[int, ...] | None = None
+    data: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def spatial_axes(self) -> str:
+        """Such as "yx" or "zyx"."""
+        return "".join(a for a in self.axes if a in SPATIAL)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Pixels along each spatial axis."""
+        return tuple(n for n, a in zip(self.shape, self.axes, strict=True) if a in SPATIAL)
+
+    @property
+    def stored_channels(self) -> int:
+        """Length of the channel axis, 1 without one."""
+        return self.shape[self.axes.index("c")] if "c" in self.axes else 1
+
+    @property
+    def used_channels(self) -> int:
+        """Number of channels that are read."""
+        return self.stored_channels if self.channels is None else len(self.channels)
+
+    def read(self, window: Box, channels: Sequence[int] | None = None) -> np.ndarray:
+        """Pixels of a spatial window, (C, *window), contiguous and in the machine's byte order.
+
+        Float16 comes as float32, which kernels can compute with.
+
+        Parameters
+        ----------
+        window : a slice a spatial axis
+        channels : by default the image's own choice
+        """
+        array = self.data if self.source == "memory" else _open(self, state(self.path, self.name))
+        chosen = channels if channels is not None else self.channels
+        spatial = iter(window)
+        index: list[Any] = []
+        for axis in self.axes:
+            index.append(next(spatial) if axis in SPATIAL else 0 if axis == "t" else slice(None))
+        box = tuple(index)
+        block = nodes.read(array, box) if self.source == "zarr" else np.asarray(array[box])
+        kept = self.axes.replace("t", "")
+        block = np.moveaxis(block, kept.index("c"), 0) if "c" in kept else block[None]
+        if chosen is not None:
+            block = block[list(chosen)]
+        native = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype
+        return np.ascontiguousarray(block, native.newbyteorder("="))
+
+    def anywhere(self) -> Image:
+        """The image with a path for workers that do not run in this folder."""
+        if self.source == "memory":
+            return self
+        return dataclasses.replace(self, path=stores.absolute(self.path))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of `state`; nothing for an image in memory."""
+        if self.source == "memory":
+            return ""
+        return hashlib.sha256(json.dumps(self.state()).encode()).hexdigest()
+
+    def state(self) -> list[tuple[str, int, int | str]]:
+        """Sizes and times of what is stored, for fingerprints."""
+        return nodes.chunk_state(
+            os.path.join(self.path, self.name) if self.source == "zarr" else self.path
+        )
+
+
+def unreadable(image: Image, error: Exception) -> OSError | ValueError:
+    """What to raise where pixels cannot be read: codecs raise what they like on a damaged chunk.
+
+    An OSError if the file system refused, which it may not when it is asked again.
+    """
+    kind = OSError if nodes.system_error(error) else ValueError
+    return kind(f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}")
+
+
+def state(path: str, name: str) -> int | str:
+    """What changes when a file is written anew."""
+    # a file that was replaced is opened anew
+    return units.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
+
+
+@functools.lru_cache(maxsize=16)
+def open_cached(path: str, source: str, name: str, state: int | str) -> Any:
+    """The open file or array that windows are read from."""
+    if source == "zarr":
+        return nodes.open_array(path, name)
+    if source == "tiff":
+        import tifffile
+
+        store = tifffile.imread(path, aszarr=True, level=int(name))
+        array = nodes.open_foreign(store)
+        weakref.finalize(array, store.close)
+        return array
+    if source == "npy":
+        return np.load(path, mmap_mode="r")
+    return _raster(path, colors=source != "indexed")
+
+
+def _open(image: Image, state: int | str) -> Any:
+    return open_cached(image.path, image.source, image.name, state)
+
+
+def _raster(path: str, colors: bool = True) -> np.ndarray:
+    import PIL.Image
+
+    PIL.Image.MAX_IMAGE_PIXELS = None  # people's own images, not uploads: large is no attack
+    with PIL.Image.open(path) as picture:
+        if picture.mode in ("RGB", "RGBA", "LA") and ";16" in str(picture.tile):
+            import imagecodecs  # Pillow would cut these to 8 bits
+
+            return np.asarray(imagecodecs.png_decode(Path(path).read_bytes()))
+        if colors and picture.mode in ("P", "CMYK", "YCbCr"):
+            return np.asarray(picture.convert("RGB"))
+        return np.asarray(picture)
+
+
+def guess_axes(shape: Sequence[int], path: str) -> str:
+    """Axes of an array that does not name them."""
+    if len(shape) == 2:
+        return "yx"
+    if len(shape) == 3 and shape[0] <= 4:
+        return "cyx"
+    if len(shape) == 3 and shape[2] in (3, 4):
+        return "yxc"
+    likely = "zyx" if len(shape) == 3 else "tczyx"[-len(shape) :]
+    raise ValueError(
+        f"{path}: its axes are not named and its shape {tuple(shape)} does not tell them; "
+        f"say them with --axes, such as --axes {likely}"
+    )
+
+
+def channels_first(array: Any, image: Image) -> Any:
+    """The chosen channels of an array of any kind, (C, *grid)."""
+    array = array[tuple(0 if a == "t" else slice(None) for a in image.axes)]
+    kept = image.axes.replace("t", "")
+    if "c" not in kept:
+        return array[None]
+    order = (kept.index("c"), *(i for i, a in enumerate(kept) if a != "c"))
+    array = array.transpose(order)
+    return array if image.channels is None else array[list(image.channels)]
+
+
+def bare(path: str, source: str, shape: Sequence[int], dtype: Any, axes: str | None) -> Image:
+    """An image of one level without pixel sizes."""
+    return make(path, source, "", axes or guess_axes(shape, path), (tuple(shape),), dtype)
+
+
+def make(
+    path: str,
+    source: str,
+    name: str,
+    axes: str,
+    shapes: Sequence[tuple[int, ...]],
+    dtype: Any,
+    scale: Sequence[float] | None = None,
+    translation: Sequence[float] | None = None,
+    units: Sequence[str | None] | None = None,
+) -> Image:
+    """An image of several levels, from finest to coarsest."""
+    shape = shapes[0]
+    check_axes(path, axes, shape)
+    keep = [i for i, a in enumerate(axes) if a in SPATIAL]
+    n = len(axes)
+    sizes, shifts, names = scale or (1.0,) * n, translation or (0.0,) * n, units or (None,) * n
+    levels = tuple(tuple(s[i] for i in keep) for s in shapes)
+    return Image(
+        path,
+        source,
+        name,
+        axes,
+        tuple(shape),
+        np.dtype(dtype).name,
+        levels,
+        tuple(sizes[i] for i in keep),
+        tuple(shifts[i] for i in keep),
+        tuple(names[i] for i in keep),
+    )
+
+
+def check_axes(path: str, axes: str, shape: Sequence[int]) -> None:
+    """Refuse axes that do not fit the shape, or that no image has."""
+    if len(axes) != len(shape):
+        raise ValueError(
+            f"{path}: expected axes for the {len(shape)} dimensions of its shape {tuple(shape)}, "
+            f"got {axes!r}"
+        )
+    spatial = "".join(a for a in axes if a in SPATIAL)
+    if set(axes) - set("tczyx") or len(set(axes)) < len(axes) or spatial not in ("yx", "zyx"):
+        raise ValueError(
+            f"{path}: expected axes of the letters t, c, z, y, x with y and x in this order, "
+            f"got {axes!r}"
+        )
+    if "t" in axes and shape[axes.index("t")] != 1:
+        raise ValueError(
+            f"{path}: expected one time point, got {shape[axes.index('t')]}: label them one by one"
+        )
+    if not all(shape):
+        raise ValueError(f"{path}: expected pixels, got the shape {tuple(shape)}")
+
+
+def choose_channels(image: Image, channels: Sequence[int] | None) -> Image:
+    """The image with these channels; refuse those that it does not have."""
+    if np.dtype(image.dtype).kind not in "uifb":
+        raise ValueError(f"{image.path}: expected numbers as pixels, got the type {image.dtype}")
+    if channels is None:
+        return image
+    chosen = tuple(channels)
+    if (
+        not chosen
+        or len(set(chosen)) < len(chosen)
+        or not set(chosen) <= set(range(image.stored_channels))
+    ):
+        raise ValueError(
+            f"{image.path}: expected different channels of 0 to {image.stored_channels - 1}, "
+            f"got {','.join(map(str, chosen)) or 'none'}"
+        )
+    return dataclasses.replace(image, channels=chosen)
+
+
+def check_level(path: str, level: int, count: int) -> None:
+    """Refuse a level that the image does not have."""
+    if not 0 <= level < count:
+        raise ValueError(f"{path}: expected a level of 0 to {count - 1}, got --level {level}")
+
+
+def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
+    """Pixels of a window.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses, which it may not when it is asked again.
+    ValueError
+        If what is there cannot be decoded.
+    """
+    channels = range(image.stored_channels) if every_channel else None
+    try:
+        return image.read(tuple(window), channels)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise unreadable(image, error) from error
+
+
+SPATIAL = "zyx"

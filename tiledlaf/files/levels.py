@@ -1,0 +1,338 @@
+"""Resolution levels of an image to write: nearest neighbor for labels, means for images."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+from zarr.storage import MemoryStore
+
+from ..kernels.arrays import Array
+from ..tiles import Box, Grid, Tile
+from . import nodes, stores, units
+
+Reduce = Callable[[Array, Sequence[int]], Array]
+
+
+def nearest(block: Array, factor: Sequence[int]) -> Array:
+    """Every f-th pixel along the last axes."""
+    return block[..., *(slice(None, None, f) for f in factor)]
+
+
+def mean(block: Array, factor: Sequence[int]) -> Array:
+    """Means of f pixels along the last axes, rounded half up for integers.
+
+    A last block of fewer pixels is filled with its border.
+    """
+    front = block.ndim - len(factor)
+    rest = [(0, -n % f) for n, f in zip(block.shape[front:], factor, strict=True)]
+    if any(after for _, after in rest):
+        block = np.pad(block, [(0, 0)] * front + rest, mode="edge")
+    whole = block.dtype.kind in "uib"
+    count = int(np.prod(factor))
+    # the narrowest type that holds the sums
+    exact = block.dtype.kind == "u" and block.itemsize < 4
+    small = exact and block.itemsize == 1 and count <= 256
+    total = np.zeros(
+        nearest(block, factor).shape, np.uint16 if small else np.uint32 if exact else np.float64
+    )
+    for start in itertools.product(*map(range, factor)):
+        total += block[..., *(slice(s, None, f) for s, f in zip(start, factor, strict=True))]
+    if exact:
+        return ((total + count // 2) // count).astype(block.dtype)
+    value = total / count
+    return (np.floor(value + 0.5) if whole else value).astype(block.dtype)
+
+
+def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce) -> int:
+    """Write a tile's pixels to level 0 and to all levels whose write units it fills.
+
+    Returns
+    -------
+    size in bytes of the files
+    """
+    part, total = block, 0
+    done: tuple[int, ...] | None = None
+    for level in range(len(pyramid.shapes)):
+        factor = pyramid.factor(level)
+        if factor is None:
+            continue
+        box = _box(pyramid, level, factor, core)
+        if done and all(f % d == 0 for f, d in zip(factor, done, strict=True)):
+            part = reduce(part, [f // d for f, d in zip(factor, done, strict=True)])
+        elif done:
+            part = reduce(block, factor)
+        done = factor
+        trimmed = part[..., *(slice(0, s.stop - s.start) for s in box[-len(core) :])]
+        if trimmed.size:
+            like = None if level else pyramid.like
+            total += units.write(store, _name(pyramid, level), box, trimmed, like)
+    return total
+
+
+def sizes(store: str, pyramid: Pyramid) -> Callable[[Box], int]:
+    """Tells the bytes of a tile's files, as `write` gave them."""
+    found = [
+        (level, factor, units.sizes(store, _name(pyramid, level)))
+        for level in range(len(pyramid.shapes))
+        if (factor := pyramid.factor(level)) is not None
+    ]
+    return lambda core: sum(size(_box(pyramid, level, f, core)) for level, f, size in found)
+
+
+def _name(pyramid: Pyramid, level: int) -> str:
+    return f"{pyramid.group}/{level}".lstrip("/")
+
+
+def _box(pyramid: Pyramid, level: int, factor: Sequence[int], core: Box) -> Box:
+    """A tile's part of a level that it writes, with all channels."""
+    front = (slice(None),) if pyramid.channels else ()
+    return (
+        *front,
+        *(
+            slice(c.start // f, min(-(-c.stop // f), n))
+            for c, f, n in zip(core, factor, pyramid.shapes[level], strict=True)
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A level that tiles cannot write: made from the one before, unit by unit."""
+
+    store: str
+    pyramid: Pyramid
+    reduce: Reduce
+    level: int
+
+    @property
+    def units(self) -> Grid:
+        """Its write units."""
+        shape = self.pyramid.shapes[self.level]
+        zero = (0,) * len(shape)
+        return Grid(shape, zero, shape, self.pyramid.unit(self.level), zero)
+
+
+def coarse(store: str, pyramid: Pyramid, reduce: Reduce) -> list[Coarse]:
+    """The levels that tiles cannot write, in the order to make them in."""
+    return [
+        Coarse(store, pyramid, reduce, level)
+        for level in range(1, len(pyramid.shapes))
+        if pyramid.factor(level) is None
+    ]
+
+
+def finish(work: Coarse, tile: Tile) -> None:
+    """Write one unit of such a level."""
+    store, pyramid, level = work.store, work.pyramid, work.level
+    front = (slice(None),) if pyramid.channels else ()
+    shape, finer = pyramid.shapes[level], pyramid.shapes[level - 1]
+    source = nodes.open_array(store, _name(pyramid, level - 1))
+    ratio = whole_ratio(finer, shape)
+    if ratio:
+        box = tuple(slice(c.start * r, c.stop * r) for c, r in zip(tile.core, ratio, strict=True))
+        part = work.reduce(np.asarray(source[(*front, *box)]), ratio)
+        part = part[..., *(slice(0, c.stop - c.start) for c in tile.core)]
+    else:
+        part = _resampled(source, front, tile.core, finer, shape)
+    units.write(store, _name(pyramid, level), (*front, *tile.core), part)
+
+
+def _resampled(
+    source: Array, front: Box, core: Box, finer: Sequence[int], shape: Sequence[int]
+) -> Array:
+    """Nearest neighbors where one level is no whole fraction of the other."""
+    index = [
+        ((2 * np.arange(c.start, c.stop) + 1) * a // (2 * n))
+        for c, a, n in zip(core, finer, shape, strict=True)
+    ]
+    box = tuple(slice(int(i[0]), int(i[-1]) + 1) for i in index)
+    block = np.asarray(source[(*front, *box)])
+    for axis, i in enumerate(index):
+        block = np.take(block, i - i[0], axis=axis + len(front))
+    return block
+
+
+CHUNK = 256  # edge of an inner chunk, at most
+
+
+def inner_chunk(edge: int) -> int:
+    """Edge of the chunks in a shard: the largest divisor of up to 256."""
+    return next(c for c in range(min(edge, CHUNK), 0, -1) if edge % c == 0)
+
+
+def whole_ratio(finer: Sequence[int], shape: Sequence[int]) -> tuple[int, ...] | None:
+    """How many pixels of the finer level make one, an axis; None unless all are whole numbers."""
+    found = []
+    for n, small in zip(finer, shape, strict=True):
+        r = max(1, round(n / small))
+        if small not in (n // r, -(-n // r)):
+            return None
+        found.append(r)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """An image to write: levels of spatial grids, an optional channel axis in front.
+
+    Attributes
+    ----------
+    group : path of its group within the store
+    axes : spatial axes, e.g. "yx"
+    channels : 0 for no channel axis
+    shapes : spatial shape of each level
+    tile : edges of the write unit of level 0
+    scale, translation : of level 0, a number a spatial axis
+    units : a unit or None a spatial axis
+    dtype : numpy name
+    like : store and name of an array with the pixels of level 0, whose chunks are copied as they
+        are; None: pixels are encoded
+    """
+
+    group: str
+    axes: str
+    channels: int
+    shapes: tuple[tuple[int, ...], ...]
+    tile: tuple[int, ...]
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+    units: tuple[str | None, ...]
+    dtype: str
+    like: tuple[str, str] | None = None
+
+    def steps(self, level: int) -> tuple[int, ...] | None:
+        """Pixels of level 0 a pixel, an axis; None where a ratio of levels is not whole."""
+        found = (1,) * len(self.axes)
+        for finer, shape in itertools.pairwise(self.shapes[: level + 1]):
+            ratio = whole_ratio(finer, shape)
+            if ratio is None:
+                return None
+            found = tuple(f * r for f, r in zip(found, ratio, strict=True))
+        return found
+
+    def factor(self, level: int) -> tuple[int, ...] | None:
+        """Pixels of level 0 a pixel, where a tile of level 0 makes whole write units; else None.
+
+        A tile writes a level itself if the level is its grid at every f-th pixel, and the tile
+        is divided by f into parts of 32 or more: then no two tiles share a write unit.
+        """
+        steps = self.steps(level)
+        if steps is None or any(
+            edge % f or (f > 1 and edge // f < 32) for f, edge in zip(steps, self.tile, strict=True)
+        ):
+            return None
+        return steps
+
+    def unit(self, level: int) -> tuple[int, ...]:
+        """Edges of a write unit."""
+        factor = self.factor(level)
+        if factor is None:
+            return tuple(min(CHUNK, n) for n in self.shapes[level])
+        return tuple(edge // f for edge, f in zip(self.tile, factor, strict=True))
+
+    def create(self, store: str, version: str, zarr_format: int) -> None:
+        """Make the group's arrays, then its metadata.
+
+        Arrays that are there already, as they are to be, stay with their pixels: another start of
+        the same run may be at work on them.
+        """
+        made = MemoryStore()
+        front = (self.channels,) if self.channels else ()
+        names = (["c"] if self.channels else []) + list(self.axes)
+        for level, shape in enumerate(self.shapes):
+            name = f"{self.group}/{level}".lstrip("/")
+            if level == 0 and self.like:
+                zarr.from_array(
+                    made,
+                    data=nodes.open_array(*self.like),
+                    write_data=False,
+                    name=name,
+                    dimension_names=names,
+                    attributes={},
+                )
+                continue
+            unit = self.unit(level)
+            chunks = tuple(inner_chunk(edge) for edge in unit)
+            options: dict[str, Any] = {}
+            if zarr_format == 3:
+                options["dimension_names"] = names
+                options["compressors"] = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
+                if unit != chunks or front:
+                    options["shards"] = (*front, *unit)
+            else:
+                options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+            zarr.create_array(
+                made,
+                name=name,
+                shape=(*front, *shape),
+                dtype=self.dtype,
+                chunks=(*(1 for _ in front), *chunks),
+                fill_value=0,
+                zarr_format=zarr_format,
+                **options,
+            )
+        for level in range(len(self.shapes)):
+            nodes.bring(made, stores.at(store), f"{self.group}/{level}".lstrip("/"))
+        nodes.write_group(store, self.group, version, zarr_format, self.entries(version))
+        if self.group:
+            nodes.index(store, self.group)
+
+    def entries(self, version: str) -> dict[str, Any]:
+        """NGFF metadata of the group."""
+        found: dict[str, Any] = {"multiscales": [self._multiscales(version)]}
+        if self.channels == 3 and self.dtype == "uint8":
+            found["omero"] = {"channels": [_channel(*shown) for shown in _RGB]}
+        return found
+
+    def _multiscales(self, version: str) -> dict[str, Any]:
+        front = [1.0] if self.channels else []
+        axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if self.channels else []
+        for axis, unit in zip(self.axes, self.units, strict=True):
+            axes.append({"name": axis, "type": "space"} | ({"unit": unit} if unit else {}))
+        datasets = []
+        for level, shape in enumerate(self.shapes):
+            # a level of every f-th pixel has pixels of f times the size, whatever remained
+            whole = self.steps(level)
+            steps: Sequence[float] = whole or [
+                a / b for a, b in zip(self.shapes[0], shape, strict=True)
+            ]
+            scale = [s * float(f) for s, f in zip(self.scale, steps, strict=True)]
+            transforms: list[dict[str, Any]] = [{"type": "scale", "scale": front + scale}]
+            # positions are those of centers: a mean of f pixels lies between them, as in the image
+            # at the root; every f-th pixel stays where it was
+            between = 0.5 if not self.group or whole is None else 0.0
+            shift = [
+                t + between * (f - 1) * s
+                for t, f, s in zip(self.translation, steps, self.scale, strict=True)
+            ]
+            if any(shift):
+                shift = [0.0] * len(front) + shift
+                transforms.append({"type": "translation", "translation": shift})
+            datasets.append({"path": str(level), "coordinateTransformations": transforms})
+        image: dict[str, Any] = {"name": self.group.rsplit("/", 1)[-1] or "image", "axes": axes}
+        if version == "0.4":
+            image["version"] = version
+        return image | {"datasets": datasets}
+
+
+_RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+
+
+def _channel(label: str, color: str) -> dict[str, Any]:
+    """How viewers show a channel of 8 bits."""
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    return {"label": label, "color": color, "active": True, "window": window}
+
+
+def halved(shape: Sequence[int], axes: str) -> tuple[int, ...]:
+    """Shape of the next level: y and x by two, z as it is."""
+    return tuple(
+        n if axis == "z" else math.ceil(n / 2) for n, axis in zip(shape, axes, strict=True)
+    )

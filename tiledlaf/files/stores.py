@@ -1,0 +1,357 @@
+"""Where stores lie: a folder, or objects under a URL. The only file that knows obstore.
+
+What is safely written: a file that was renamed into its place; an object whose PUT was answered.
+Neither is ever seen in part.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import errno
+import functools
+import os
+import re
+import shutil
+import urllib.parse
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from .. import redaction
+
+
+def nearest_existing(path: str) -> Path:
+    """The path itself or the nearest one above that exists."""
+    absolute = Path(path).absolute()
+    return next(p for p in (absolute, *absolute.parents) if p.exists())
+
+
+def free_bytes(path: str) -> int | None:
+    """Room where a store is to be; None on an object store, which does not say."""
+    return None if is_url(path) else shutil.disk_usage(nearest_existing(path)).free
+
+
+PART = ".partial"  # how files end that are not in their place yet, or no longer; zarr's own as well
+WEB = ("http", "https")
+SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", *WEB)
+METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+TIME = timedelta(minutes=2)  # of a request: a shard of 100 MB on a line of 1 MB/s
+AT_ONCE = 16  # requests of a call
+# waits are drawn between the first one and `base` times the one before: with 3 they grow by half
+RETRIES = {
+    "max_retries": 10,
+    "backoff": {
+        "init_backoff": timedelta(seconds=0.1),
+        "max_backoff": timedelta(seconds=10),
+        "base": 3,
+    },
+    "retry_timeout": timedelta(minutes=3),
+}
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the URL of an object store.
+
+    Raises
+    ------
+    ValueError
+        If it is a URL that cannot be one; what may be a password in it is not repeated.
+    """
+    found = re.match(r"([A-Za-z][\w+.-]+)://([^/?#\\]*)(.*)", os.fspath(path), re.DOTALL)
+    if found is None:
+        return False
+    redaction.check(path)
+    scheme, host, rest = found.groups()
+    # a password may hold any sign, so that its end is not found; only a web server has a port
+    web = scheme.lower() in WEB and re.fullmatch(r"[^:]*(:\d+)?|\[[\da-fA-F:]*\](:\d+)?", host)
+    if ":" in host and (not web or "@" in rest):
+        raise ValueError(
+            f"expected a {scheme}:// URL without user, password and query; credentials come from "
+            "the environment"
+        )
+    if "\\" in rest:
+        raise ValueError(f"{path}: expected a URL without backslashes")
+    if scheme.lower() not in SCHEMES:
+        raise ValueError(
+            f"{path}: expected a path or a URL that begins with s3://, gs://, az:// or https://"
+        )
+    steps = urllib.parse.unquote(rest).removeprefix("/").removesuffix("/").split("/")
+    if not host or {".", ".."} & set(steps) or ("" in steps and len(steps) > 1):
+        raise ValueError(
+            f"{path}: expected a URL such as {scheme}://bucket/image.zarr, without . and .. and "
+            "doubled slashes"
+        )
+    return True
+
+
+def is_web(path: str) -> bool:
+    """Whether a path is the URL of a web server, which is only read and lists nothing."""
+    return is_url(path) and path.lower().startswith(WEB)
+
+
+def absolute(path: str) -> str:
+    """A path that means the same to processes in other folders."""
+    return path.rstrip("/") if is_url(path) else os.path.abspath(path)
+
+
+def at(path: str) -> Folder | Bucket:
+    """The store at a path; it need not exist."""
+    return _bucket(path.rstrip("/")) if is_url(path) else _folder(path)
+
+
+class Unanswered(OSError):
+    """An object store did not do what it was asked, though it was asked again and again."""
+
+
+@functools.lru_cache(maxsize=64)
+def _folder(path: str) -> Folder:
+    return Folder(path)
+
+
+class Folder:
+    """Files below a folder; a key is their path from there."""
+
+    def __init__(self, path: str) -> None:
+        self.root = Path(path)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such a file."""
+        return (self.root / key).is_file()
+
+    def read(self, key: str) -> bytes | None:
+        """Bytes of a file, None where there is none."""
+        try:
+            return (self.root / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a file: made beside, then renamed into its place."""
+        final = self.root / key
+        part = final.with_name(f".{final.name}.{uuid.uuid4().hex}{PART}")
+        for last in (False, False, True):
+            try:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(data)
+                part.replace(final)
+                return
+            except FileNotFoundError:  # another run has removed the folder, or parts that were left
+                if last:
+                    raise
+
+    def remove(self, *prefixes: str) -> int:
+        """Remove files, and folders with all below; how many.
+
+        All are out of their places before the first is deleted, which may take long.
+        """
+        parts = []
+        for path in (self.root / prefix for prefix in prefixes):
+            part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PART}")
+            with contextlib.suppress(FileNotFoundError):
+                parts.append(path.rename(part))
+        for part in parts:
+            if part.is_dir() and not part.is_symlink():
+                # another run may remove what kills left, this too
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+        return len(parts)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """What lies directly below, sorted."""
+        folder = self.root / prefix
+        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+    def state(self, key: str) -> int | str:
+        """What changes when a file is written anew: its time, in ns."""
+        return (self.root / key).stat().st_mtime_ns
+
+
+class Bucket:
+    """Objects below a URL; a key is their name from there.
+
+    Each is written by one PUT, so it is there whole or not at all; where the server is busy or
+    away it is asked again for some ten seconds. Credentials come from the environment or from the
+    machine (see obstore) and never get into a message, nor does what a server says of an error.
+
+    Attributes
+    ----------
+    url : str
+    objects : store of obstore
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import obstore
+        except ImportError:
+            raise ValueError(
+                f"{url}: object stores need obstore, which is not installed: "
+                "pip install 'tiledlaf[cloud]'"
+            ) from None
+        self.url, self._library = url, obstore
+        # as other programs read this variable; obstore alone would want AWS_ALLOW_HTTP as well
+        endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
+        allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
+        plain = allowed or url.lower().startswith("http:") or endpoint.lower().startswith("http:")
+        with self.told():
+            self.objects = obstore.store.from_url(
+                url, client_options={"allow_http": plain, "timeout": TIME}, retry_config=RETRIES
+            )
+
+    @contextmanager
+    def told(self, key: str = "") -> Iterator[None]:
+        """Turn errors of the library into ones of the system, in one line."""
+        place = f"{self.url}/{key}".rstrip("/")
+        try:
+            yield
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place) from None
+        except self._library.exceptions.BaseError as error:
+            raise Unanswered(errno.EIO, _reason(type(error).__name__, str(error)), place) from None
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        return self._head(key) is not None
+
+    def _head(self, key: str) -> Mapping[str, Any] | None:
+        try:
+            with self.told(key):
+                return self._library.head(self.objects, key)
+        except FileNotFoundError:
+            return None
+
+    def read(self, key: str) -> bytes | None:
+        """Bytes of an object, None where there is none."""
+        try:
+            with self.told(key):
+                return self._library.get(self.objects, key).bytes().to_bytes()
+        except FileNotFoundError:
+            return None
+
+    def read_all(self, keys: Iterable[str]) -> list[bytes | None]:
+        """Bytes of some objects, several at a time."""
+        return _each(self.read, keys)
+
+    def write(self, key: str, data: Any) -> int:
+        """Write an object and give its size; it is there when this returns."""
+        with self.told(key):
+            # parts of one that a kill cut would stay, unseen and paid for
+            self._library.put(self.objects, key, data, use_multipart=False)
+        return memoryview(data).nbytes
+
+    def update(self, parts: Mapping[str, Any]) -> int:
+        """Write some objects, several at a time; those that are None are removed. Their bytes."""
+        return sum(
+            _each(
+                lambda key: self.delete(key) if parts[key] is None else self.write(key, parts[key]),
+                parts,
+            )
+        )
+
+    def delete(self, key: str) -> int:
+        """Remove an object, if there is one, of which 0 bytes are left."""
+        with contextlib.suppress(FileNotFoundError), self.told(key):  # some stores say so
+            self._library.delete(self.objects, key)
+        return 0
+
+    def remove(self, *prefixes: str) -> int:
+        """Remove all objects below, metadata last, those of a group after its arrays'; how many."""
+        keys = [key for prefix in prefixes for key, _, _ in self.entries(prefix)]
+        last = {key for key in keys if key.rsplit("/", 1)[-1] in METADATA}
+        _each(self.delete, [key for key in keys if key not in last])
+        for depth in sorted({key.count("/") for key in last}, reverse=True):
+            _each(self.delete, [key for key in last if key.count("/") == depth])
+        return len(keys)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """What lies directly below, sorted."""
+        with self.told(prefix):
+            found = self._library.list_with_delimiter(self.objects, prefix or None)
+        keys = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        return sorted(key.rsplit("/", 1)[-1] for key in keys)
+
+    def entries(self, prefix: str = "") -> list[tuple[str, int, str]]:
+        """(key, size, ETag or time) of all objects below, sorted by key.
+
+        A web server lists none: of it only metadata, where there are some at the URL itself.
+        """
+        if type(self.objects).__name__ == "HTTPStore":
+            heads = {key: self._head(key) for key in METADATA}
+            found = [head for head in heads.values() if head is not None]
+        else:
+            with self.told(prefix):
+                found = self._library.list(self.objects, prefix or None).collect()
+        return sorted((entry["path"], entry["size"], _version(entry)) for entry in found)
+
+    def state(self, key: str) -> int | str:
+        """What changes when an object is written anew: its ETag."""
+        found = self._head(key)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
+        return _version(found)
+
+    def copy(self, source: Folder | Bucket, keys: Mapping[str, str]) -> int:
+        """Copy objects of another store, {its key: the key here}; on the server where it can.
+
+        Where there is none, none stays here. Gives their bytes.
+        """
+        here, there = self._address(), source._address() if isinstance(source, Bucket) else None
+        if here is None or there is None or here[0] != there[0]:
+            return self.update({new: source.read(old) for old, new in keys.items()})
+        root = _bucket(here[0])
+
+        def copy(key: str) -> int:
+            old, new = (f"{a}/{b}".lstrip("/") for a, b in ((there[1], key), (here[1], keys[key])))
+            found = root._head(old)
+            if found is None:
+                return root.delete(new)
+            with root.told(new):
+                self._library.copy(root.objects, old, new)
+            return int(found["size"])
+
+        return sum(_each(copy, keys))
+
+    def _address(self) -> tuple[str, str] | None:
+        """URL of the bucket and prefix within it; None where it is unknown what a bucket is."""
+        scheme, host = self.url.split("://")[0], self.url.split("/")[2]
+        if scheme not in ("s3", "s3a", "gs"):
+            return None
+        prefix = urllib.parse.unquote("/".join(self.url.split("/")[3:]))
+        return f"{scheme}://{host}", prefix
+
+
+@functools.lru_cache(maxsize=64)
+def _bucket(url: str) -> Bucket:
+    return Bucket(url)
+
+
+def _each(function: Any, keys: Iterable[str]) -> list[Any]:
+    listed = list(keys)
+    if len(listed) < 2:
+        return [function(key) for key in listed]
+    with concurrent.futures.ThreadPoolExecutor(min(AT_ONCE, len(listed))) as pool:
+        return list(pool.map(function, listed))
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("e_tag") or entry["last_modified"].isoformat())
+
+
+def _reason(kind: str, text: str) -> str:
+    """What is known of an error, in our own words: servers repeat keys and signatures."""
+    status = re.search(r"status code: (\d{3})", text)
+    code = re.search(r"<Code>([A-Za-z]{1,40})</Code>", text)
+    if "169.254.169.254" in text or kind == "UnauthenticatedError":
+        return "no credentials for the object store were found in the environment"
+    if status:
+        return f"the object store answers {status[1]}" + (f" {code[1]}" if code else "")
+    if "error sending request" in text:
+        return "the object store cannot be reached"
+    missing = re.search(r"\w+ must be specified", text)
+    if missing:
+        return f"the object store's {missing[0]} in the environment"
+    return f"the object store failed ({kind})"

@@ -1,0 +1,223 @@
+"""Write units of arrays: whole files or objects, put into place at once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore, MemoryStore, StorePath
+
+from ..tiles import Box
+from . import nodes, stores
+from .stores import PART, Bucket
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(store: str, name: str, mode: str, identity: int | str) -> zarr.Array:
+    return nodes.open_array(store, name, mode)
+
+
+def _current(store: str, name: str, mode: str) -> zarr.Array:
+    """An array that is opened anew only after its metadata were written."""
+    return _opened(store, name, mode, identity(store, name))
+
+
+def identity(store: str, name: str) -> int | str:
+    """What changes when an array's metadata are written."""
+    place, three = stores.at(store), f"{name}/zarr.json".lstrip("/")
+    try:
+        return place.state(three)
+    except FileNotFoundError:
+        return place.state(f"{name}/.zarray".lstrip("/"))
+
+
+@functools.lru_cache(maxsize=64)
+def _staged(store: str, name: str, state: int | str, thread: int) -> tuple[zarr.Array, str]:
+    """An array like the one in a store, whose files are made in a folder of this thread's own."""
+    part = os.path.join(store, name, f"{uuid.uuid4().hex}{PART}")
+    return nodes.with_fast_codecs(
+        zarr.open_array(store, path=name, mode="r"), StorePath(LocalStore(part))
+    ), part
+
+
+def write(
+    store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None = None
+) -> int:
+    """Write whole units of an array: `data`, or the chunks of one like it that has the same.
+
+    On a file system a unit is made beside and renamed into its place, on an object store it is one
+    PUT: a reader, and whoever comes after a kill, finds it as it is now or as it was before, never
+    a part. The same pixels are always the same bytes, so two runs may write a unit at one time.
+    Nothing waits for the disk: after a power cut files may be short or missing, which `sizes`
+    tells.
+
+    Returns
+    -------
+    size in bytes of the units' files or objects
+    """
+    if stores.is_url(store):
+        return _put(store, name, box, data, like)
+    path, state = os.path.join(store, name), identity(store, name)
+    array = _opened(store, name, "r+", state)
+    if like is not None and _alike(_current(*like, "r"), array):
+        return sum(_copy(Path(*like, key), Path(path, key)) for key in _units(array, box))
+    staged, folder = _staged(store, name, state, threading.get_ident())
+    total = 0
+    try:
+        nodes.run_here(staged.async_array.setitem(box, data))
+        for key, block in zip(_units(array, box), _blocks(array, box, data), strict=True):
+            # none was written where all has the fill value; else another run has removed it
+            part, final = f"{folder}/{key}", f"{path}/{key}"
+            if not os.path.exists(part) and _blank(block, array.fill_value):
+                Path(final).unlink(missing_ok=True)
+            else:
+                total += _place(part, final)
+    except BaseException as error:
+        # else the folder stays for the next write, which is twice as quick, till the run is done
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, RuntimeError):
+            raise nodes.system_error(error) or error from None
+        raise
+    return total
+
+
+def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None) -> int:
+    """Write whole units as objects: encoded in memory, or copied on the server. Their bytes."""
+    place, array = stores.at(store), _current(store, name, "r")
+    assert isinstance(place, Bucket)
+    if like is not None and _alike(_current(*like, "r"), array):
+        keys = {f"{like[1]}/{key}".lstrip("/"): f"{name}/{key}" for key in _units(array, box)}
+        return place.copy(stores.at(like[0]), keys)
+    held: dict[str, Any] = {}
+    made = zarr.AsyncArray(array.metadata, StorePath(MemoryStore(held)))
+    nodes.run_here(made.setitem(box, data))
+    found = {key: held.get(key) for key in _units(array, box)}
+    return place.update(
+        {f"{name}/{k}": None if f is None else f.as_buffer_like() for k, f in found.items()}
+    )
+
+
+def _copy(source: Path, final: Path) -> int:
+    """Copy a unit's file, and give its size."""
+    if not source.exists():  # only the fill value there
+        final.unlink(missing_ok=True)
+        return 0
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PART}")
+    try:
+        shutil.copyfile(source, part)
+        return _place(str(part), str(final))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _place(part: str, final: str) -> int:
+    """Put a file into its place, and give its size."""
+    size = os.stat(part).st_size
+    try:
+        os.replace(part, final)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        os.replace(part, final)
+    return size
+
+
+def sizes(store: str, name: str) -> Callable[[Box], int]:
+    """Tells the bytes of the files or objects of a box of whole units, as `write` gave them."""
+    array, path = nodes.open_array(store, name), os.path.join(store, name)
+    edges, place = array.shards or array.chunks, stores.at(store)
+    if isinstance(place, Bucket):
+        found = {key: size for key, size, _ in place.entries(name)}
+        return lambda box: sum(found.get(f"{name}/{key}", 0) for key in _keys(array, box, edges))
+
+    def size(box: Box) -> int:
+        total = 0
+        for key in _keys(array, box, edges):
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(f"{path}/{key}").st_size
+        return total
+
+    return size
+
+
+def remove_parts(store: str, group: str, before: float) -> int:
+    """Remove what writes and removals that were cut left in a group; how many there were.
+
+    Parameters
+    ----------
+    before : time, by the file system's clock, that their last change must lie before
+    """
+    count = 0
+    root = Path(store) / group
+    for folder, folders, files in os.walk(root):
+        if Path(folder) == root:  # below it its arrays alone
+            folders[:] = [f for f in folders if f.isdigit() or f.endswith(PART)]
+        for name in [n for n in (*folders, *files) if n.endswith(PART)]:
+            path = Path(folder, name)
+            with contextlib.suppress(OSError):  # whoever wrote it has put it into its place
+                if max(p.stat().st_mtime for p in (path, *path.rglob("*"))) < before:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    count += 1
+        folders[:] = [f for f in folders if not f.endswith(PART)]
+    return count
+
+
+def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
+    """Whether tiles, cut along the last axes, take whole files of an array in Zarr v3."""
+    array = nodes.open_array(store, name)
+    if array.metadata.zarr_format != 3:
+        return False
+    edges = (array.shards or array.chunks)[array.ndim - len(tile) :]
+    return all(t % edge == 0 for t, edge in zip(tile, edges, strict=True))
+
+
+def _alike(a: zarr.Array, b: zarr.Array) -> bool:
+    """Whether the same pixels are the same files."""
+    parts = (
+        "zarr_format",
+        "shape",
+        "data_type",
+        "chunk_grid",
+        "codecs",
+        "chunk_key_encoding",
+        "fill_value",
+    )
+    return all(getattr(a.metadata, part) == getattr(b.metadata, part) for part in parts)
+
+
+def _units(array: zarr.Array, box: Box) -> Iterator[str]:
+    """The files of a box of whole units."""
+    return _keys(array, box, array.shards or array.chunks)
+
+
+def _keys(array: zarr.Array, box: Box, edges: Sequence[int]) -> Iterator[str]:
+    spans = (
+        range(s.indices(n)[0] // edge, -(-s.indices(n)[1] // edge))
+        for s, n, edge in zip(box, array.shape, edges, strict=True)
+    )
+    return map(array.metadata.encode_chunk_key, itertools.product(*spans))
+
+
+def _blocks(array: zarr.Array, box: Box, data: np.ndarray) -> Iterator[np.ndarray]:
+    """The pixels of each of these files."""
+    spans = []
+    for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True):
+        start, stop, _ = s.indices(n)
+        bounds = [start, *range(start // edge * edge + edge, stop, edge), stop]
+        spans.append([slice(a - start, b - start) for a, b in itertools.pairwise(bounds)])
+    return (data[index] for index in itertools.product(*spans))
+
+
+def _blank(block: np.ndarray, fill: Any) -> bool:
+    """Whether there is only the fill value."""
+    return bool(((block == fill) | ((block != block) & (fill != fill))).all())

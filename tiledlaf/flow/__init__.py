@@ -1,0 +1,1 @@
+"""The numerics on arrays: no file and no tile."""

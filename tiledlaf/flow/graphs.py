@@ -1,0 +1,169 @@
+"""Graphs in place of grids: of matrices, points and superpixels, and what lies on their nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.spatial
+
+from ..kernels import Graph
+from ..kernels.arrays import Array, Offsets
+from ..kernels.numpy import shifted
+
+
+def of_matrix(adjacency: Any) -> Graph:
+    """The graph of a square adjacency matrix, sparse or dense: its nonzeros and the diagonal."""
+    matrix = scipy.sparse.coo_array(adjacency)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"expected a square adjacency matrix, got shape {matrix.shape}")
+    keep = matrix.data != 0
+    return _of_edges(matrix.row[keep], matrix.col[keep], matrix.shape[0])
+
+
+def _of_edges(rows: np.ndarray, columns: np.ndarray, n: int) -> Graph:
+    """The graph of edges that may come twice, and the nodes themselves."""
+    own = np.arange(n)
+    pattern = scipy.sparse.csr_array(
+        (np.ones(len(rows) + n, bool), (np.r_[rows, own], np.r_[columns, own])), shape=(n, n)
+    )
+    return Graph(pattern.indptr, pattern.indices)
+
+
+def of_points(points: Array, neighbors: int) -> Graph:
+    """Each point with its nearest ones, (n, d): the point first, the others by distance."""
+    points = np.asarray(points)
+    if points.ndim != 2 or not 0 < neighbors < len(points) or not np.isfinite(points).all():
+        raise ValueError(
+            f"expected finite points (n, d) and 1 to n - 1 neighbors, got shape {points.shape} "
+            f"and {neighbors}"
+        )
+    n = len(points)
+    found = scipy.spatial.cKDTree(points).query(points, neighbors + 1, workers=-1)[1]
+    # of points at one place the point itself need not come first, nor at all
+    own = np.arange(n)[:, None]
+    found = np.where((found == own).any(axis=1, keepdims=True), found, np.c_[own, found[:, :-1]])
+    first = np.argsort(found != own, axis=1, kind="stable")
+    found = np.take_along_axis(found, first, axis=1)
+    return Graph(np.arange(0, found.size + 1, neighbors + 1), found.ravel())
+
+
+def of_regions(labels: Array) -> Graph:
+    """Superpixels that touch along an axis.
+
+    Parameters
+    ----------
+    labels : (*grid) int
+        Region 1 is node 0, and so on; 0 belongs to no region.
+    """
+    n, labels = _regions(labels), np.asarray(labels)
+    rows, columns = [], []
+    for axis in range(labels.ndim):
+        a = np.moveaxis(labels, axis, 0)
+        one, other = a[:-1].ravel(), a[1:].ravel()
+        apart = (one != other) & (one > 0) & (other > 0)
+        rows += [one[apart], other[apart]]
+        columns += [other[apart], one[apart]]
+    return _of_edges(np.concatenate(rows) - 1, np.concatenate(columns) - 1, n)
+
+
+def of_grid(offsets: Offsets, grid: Sequence[int], valid: Array = None) -> tuple[Graph, np.ndarray]:
+    """A neighborhood on a grid as a graph of its valid pixels in C order.
+
+    Returns
+    -------
+    graph : Graph
+        Neighbors in the order of the offsets.
+    kinds : (E,) int
+        The offset of each edge.
+    """
+    shape = tuple(grid)
+    kept = np.ones(shape, bool) if valid is None else np.asarray(valid, bool)
+    number = np.full(shape, -1)
+    number[kept] = np.arange(np.count_nonzero(kept))
+    far = np.full((len(offsets), *shape), -1)
+    for plane, offset in zip(far, offsets, strict=True):
+        here, there = shifted(offset, shape)
+        plane[here] = number[there]
+    neighbors = far[:, kept].T  # (n, K)
+    inside = neighbors >= 0
+    indptr = np.r_[0, np.cumsum(inside.sum(axis=1))]
+    kinds = np.broadcast_to(np.arange(len(offsets)), neighbors.shape)[inside]
+    return Graph(indptr, neighbors[inside]), kinds
+
+
+def uniform(graph: Graph, dtype: Any = np.float32) -> np.ndarray:
+    """Weights 1 / (number of neighbors), (E,): the barycenter of (2.18)."""
+    return graph.spread((1 / graph.degrees).astype(dtype))
+
+
+def _regions(labels: Array) -> int:
+    """How many regions there are; refuse numbers that are left out."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or labels.size == 0 or labels.min() < 0:
+        raise ValueError(f"expected regions as integers from 0, got {labels.dtype}")
+    n = int(labels.max())
+    found = np.count_nonzero(np.bincount(labels.ravel(), minlength=n + 1)[1:])
+    if n == 0 or found < n:
+        raise ValueError(f"expected regions 1, 2, ... without gaps, got {found} of {n}")
+    return n
+
+
+def means(planes: Array, labels: Array) -> np.ndarray:
+    """Means of planes (C, *grid) over regions, (C, n): of distances, or of features."""
+    n, flat = _regions(labels), np.ravel(labels)
+    count = np.bincount(flat, minlength=n + 1)[1:]
+    sums = [np.bincount(flat, np.ravel(plane), n + 1)[1:] for plane in planes]
+    return (np.stack(sums) / count).astype(np.result_type(planes, np.float32))
+
+
+def majority(target: Array, labels: Array) -> np.ndarray:
+    """The class 1..J of most labeled pixels of each region, (n,); 0 where none is labeled."""
+    n, classes = _regions(labels), int(np.max(target))
+    votes = [
+        np.bincount(np.ravel(labels)[np.ravel(target) == j], minlength=n + 1)[1:]
+        for j in range(1, classes + 1)
+    ]
+    found = np.argmax(votes, axis=0) + 1
+    return np.where(np.max(votes, axis=0) > 0, found, 0).astype(np.min_scalar_type(classes))
+
+
+def paint(values: Array, labels: Array) -> np.ndarray:
+    """What lies on regions (..., n) on their pixels, (..., *grid); 0 outside of regions."""
+    values = np.asarray(values)
+    first = np.zeros((*values.shape[:-1], 1), values.dtype)
+    return np.concatenate([first, values], axis=-1)[..., labels]
+
+
+def directions(graph: Graph, places: Array, sectors: int = 8) -> np.ndarray:
+    """Kinds of edges by where a neighbor lies: 0 itself, 1..sectors by its angle, (E,).
+
+    Parameters
+    ----------
+    places : (2, n)
+        y and x of the nodes; sector 1 is centered on +x, the next ones turn towards +y.
+    """
+    if np.shape(places) != (2, graph.nodes):
+        raise ValueError(f"expected places (2, {graph.nodes}), got shape {np.shape(places)}")
+    y, x = np.asarray(places)[:, graph.indices] - np.asarray(places)[:, graph.rows]
+    turn = np.rint(np.arctan2(y, x) / (2 * math.pi) * sectors).astype(int) % sectors
+    return np.where(graph.rows == graph.indices, 0, turn + 1)
+
+
+def patch(graph: Graph, kinds: np.ndarray, planes: Array, count: int) -> np.ndarray:
+    """Values around a node, (C * count, n): the mean over its neighbors of each kind, of planes.
+
+    Its own value stands for kinds that it has no neighbor of, as an image is mirrored.
+    """
+    planes = np.asarray(planes)
+    place, size = kinds * graph.nodes + graph.rows, count * graph.nodes
+    found = np.bincount(place, minlength=size)
+    out = np.empty((len(planes), count, graph.nodes), planes.dtype)
+    for target, plane in zip(out, planes, strict=True):
+        total = np.bincount(place, plane[graph.indices], size)
+        mean = (total / np.maximum(found, 1)).reshape(target.shape)
+        target[...] = np.where(found.reshape(target.shape) > 0, mean, plane)
+    return out.reshape(-1, graph.nodes)

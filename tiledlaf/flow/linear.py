@@ -1,0 +1,384 @@
+"""The linearized assignment flow in the form Z' = A Z + Pi_0 S, W(t) = softmax(log W0 + Z(t)).
+
+A Z = R_S Omega Z and S = softmax(Omega (log W0 - D / rho)): equations (2.20)-(2.24) with
+V = R_W0 Z. The integrators are small frozen values that all answer the same questions, those of
+the `nonlinear` flow as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from ..kernels import Graph, Neighborhood, select
+from ..kernels.arrays import Array
+from .krylov import phi_action
+from .simplex import project, replicator, softmax
+
+# a_osc(S_i) <= 1/2 for every S, so it needs no look at the image (R_p halves osc at most)
+CONTRACTION = 0.5
+LONGEST = 1000.0  # T; bounds overflow soon after, labels have settled long before
+STIFFEST = 600.0  # T a, which e^x must hold
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Z(T) and how it was found.
+
+    Attributes
+    ----------
+    z : (J, *grid)
+    matvecs : int
+        Applications of A; of S in the nonlinear flow.
+    error : float or None
+        Taylor, Euler: bound of osc(Z - Z(T)) at every pixel, rounding aside. Krylov: estimate of
+        the 2-norm of the error over the image. None where nothing is known.
+    """
+
+    z: Array
+    matvecs: int
+    error: float | None
+
+
+class Integrator(Protocol):
+    """What all integrators answer."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def reach(self, time: float) -> int:
+        """Neighborhood radii that a label can depend on."""
+        ...
+
+    def bound(self, time: float) -> float | None:
+        """Bound of osc(Z - Z(T)) at every pixel; None where there is none."""
+        ...
+
+    @property
+    def planes(self) -> int:
+        """Arrays like Z that are held at once beside the data."""
+        ...
+
+    def run(
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
+        log_w0: Array | None = None,
+    ) -> Solution:
+        """Z(T) with q = log W0 - D / rho; `log_w0` is for those that look at W."""
+        ...
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """An integrator that is a polynomial in A with coefficients fixed before the run."""
+
+    coefficients: tuple[float, ...]
+    keep: bool
+    scale: float
+
+    @property
+    def degree(self) -> int:
+        """Applications of Omega, the one in S included."""
+        return len(self.coefficients) + 1
+
+
+def check_positive(**values: float) -> None:
+    """Refuse what is not a positive number."""
+    for name, value in values.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be a positive number, got {value}")
+
+
+def check_time(time: float) -> None:
+    """Refuse a T that cannot be integrated to."""
+    check_positive(time=time)
+    if time > LONGEST:
+        raise ValueError(f"time must be at most {LONGEST:g}, got {time:g}")
+
+
+class Fixed:
+    """Integrators with coefficients fixed before the run, which a kernel does in one call."""
+
+    planes: ClassVar[int] = 0
+
+    def polynomial(self, time: float) -> Polynomial:
+        """What the kernel is to compute."""
+        raise NotImplementedError
+
+    def bound(self, time: float) -> float:
+        """Bound of osc(Z - Z(T)) at every pixel, with osc(S) <= 1."""
+        raise NotImplementedError
+
+    def run(
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
+        log_w0: Array | None = None,
+    ) -> Solution:
+        """Z(T)."""
+        p = self.polynomial(time)
+        z = kernels.flow(weights, q, offsets, p.coefficients, p.keep, p.scale)
+        return Solution(z, len(p.coefficients), self.bound(time))
+
+
+def check_steps(steps: int) -> None:
+    """Refuse less than one step."""
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more, got {steps}")
+
+
+@dataclass(frozen=True)
+class Taylor(Fixed):
+    """Z_n = sum_(k=1..n) T^k / k! A^(k-1) S with n from `tol`.
+
+    `tol` bounds sum_(k>n) (T a)^(k-1) / k!, a = 1/2: the error's osc relative to T osc(S).
+    """
+
+    tol: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_positive(tol=self.tol)
+
+    def terms(self, time: float, contraction: float = CONTRACTION) -> int:
+        """The degree n; `contraction` is a."""
+        check_time(time)
+        if time * contraction > STIFFEST:
+            raise ValueError(
+                f"time {time:g} is too long for an operator of norm {contraction:g}: expected a "
+                f"product of at most {STIFFEST:g}"
+            )
+        n = 1
+        while self._tail(n, time * contraction) > self.tol:
+            n += 1
+        return n
+
+    @staticmethod
+    @functools.cache
+    def _tail(n: int, x: float) -> float:
+        """sum_(k>n) x^(k-1) / k! with x = T a."""
+        total, k = 0.0, n + 1
+        while True:
+            term = math.exp((k - 1) * math.log(x) - math.lgamma(k + 1))
+            total += term
+            if k > x and term <= 1e-17 * total:
+                return total
+            k += 1
+
+    def polynomial(self, time: float) -> Polynomial:
+        """Horner's form."""
+        n = self.terms(time)
+        return Polynomial(tuple(time / k for k in range(n, 1, -1)), False, time)
+
+    def reach(self, time: float) -> int:
+        """Neighborhood radii that a label can depend on."""
+        return self.terms(time)
+
+    def bound(self, time: float) -> float:
+        """Bound of osc(Z - Z_n) at every pixel, with osc(S) <= 1."""
+        return time * self._tail(self.terms(time), time * CONTRACTION)
+
+
+@dataclass(frozen=True)
+class Euler(Fixed):
+    """Explicit Euler with equal steps (3.49), the baseline."""
+
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+
+    def polynomial(self, time: float) -> Polynomial:
+        """Z = h U with U <- B + U + h A U."""
+        check_time(time)
+        h = time / self.steps
+        return Polynomial((h,) * (self.steps - 1), True, h)
+
+    def reach(self, time: float) -> int:
+        """Neighborhood radii that a label can depend on."""
+        return self.steps
+
+    def bound(self, time: float) -> float:
+        """Bound of osc(Z - Z_N): all coefficients of T phi(T A) exceed those of Euler's."""
+        x = time * CONTRACTION
+        return (math.expm1(x) - math.expm1(self.steps * math.log1p(x / self.steps))) / CONTRACTION
+
+
+@dataclass(frozen=True)
+class Krylov:
+    """Projection onto a Krylov space (2.28). Global: tiles agree only to `tol`."""
+
+    dim: int = 10
+    tol: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_positive(tol=self.tol)
+        if self.dim < 1:
+            raise ValueError(f"dim must be 1 or more, got {self.dim}")
+
+    def reach(self, time: float) -> int:
+        """Radii beyond which a pixel's influence is under `tol`, as for `Taylor`."""
+        return Taylor(self.tol).terms(time)
+
+    def bound(self, time: float) -> None:
+        """None: its error is known over the image only."""
+
+    @property
+    def planes(self) -> int:
+        """Arrays like Z that are held at once: the basis, and what a step takes."""
+        return self.dim + 8
+
+    def run(
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
+        log_w0: Array | None = None,
+    ) -> Solution:
+        """Z(T)."""
+        s = kernels.similarity(weights, q, offsets)
+        z, error, matvecs = phi_action(
+            lambda x: replicator(s, kernels.average(weights, x, offsets)),
+            project(s),
+            time,
+            self.dim,
+        )
+        return Solution(z, matvecs, error)
+
+
+@dataclass(frozen=True)
+class LinearizedSequence:
+    """Linearized anew at the W reached, `steps` times over T / steps each (1.5)-(1.6).
+
+    Weights may be those of each step, (steps, K, *grid), or the same for all.
+
+    Attributes
+    ----------
+    steps : int
+    tol : float
+        Of each linearized flow, as `Taylor.tol`.
+    """
+
+    steps: int = 4
+    tol: float = 1e-4
+    planes: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        check_positive(tol=self.tol)
+        check_steps(self.steps)
+
+    def reach(self, time: float) -> int:
+        """Neighborhood radii that a label can depend on: those of all steps."""
+        check_time(time)
+        return self.steps * Taylor(self.tol).terms(time / self.steps)
+
+    def bound(self, time: float) -> None:
+        """None: an error of a step goes into the S of the next."""
+
+    def run(
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
+        log_w0: Array | None = None,
+    ) -> Solution:
+        """Z(T), the sum over all steps."""
+        check_time(time)
+        inner, each = Taylor(self.tol), time / self.steps
+        if weights.ndim == (1 if isinstance(offsets, Graph) else q.ndim):
+            weights = (weights,) * self.steps
+        z = inner.run(kernels, weights[0], q, offsets, each).z
+        for omega in weights[1:]:
+            z += inner.run(kernels, omega, q + z, offsets, each).z
+        return Solution(z, self.steps * (inner.terms(each) - 1), None)
+
+
+def solve(
+    weights: Array,
+    distances: Array,
+    offsets: Neighborhood,
+    *,
+    time: float = 5.0,
+    rho: float = 1.0,
+    w0: Array = None,
+    integrator: Integrator | None = None,
+    kernel: str | None = None,
+) -> Solution:
+    """Integrate a flow to the time T: the linearized one, or the integrator's own.
+
+    Parameters
+    ----------
+    weights : (K, *grid) float
+        Rows on the simplex over the valid neighbors, zero outside (2.18). For
+        `LinearizedSequence` also those of each step, (steps, K, *grid).
+    distances : (J, *grid) float
+        Data term D (2.15).
+    offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
+    time, rho : float
+        T and the scale of D.
+    w0 : (J, *grid), optional
+        Point of linearization; the barycenter if None.
+    integrator : Taylor, Krylov, Euler; LinearizedSequence; GeometricEuler, RKMK4, AdaptiveRKMK
+    kernel : {"numpy", "numba", "cupy"}, optional
+        By default the one for the arrays' own type.
+
+    Returns
+    -------
+    Solution
+    """
+    check_positive(time=time, rho=rho)
+    integrator = integrator or Taylor()
+    layers = integrator.steps if isinstance(integrator, LinearizedSequence) else 0
+    check_planes(weights, distances, offsets, layers)
+    q = potential(distances, rho, w0)
+    log_w0 = None if w0 is None else np.log(w0)
+    return integrator.run(select(distances, kernel, offsets), weights, q, offsets, time, log_w0)
+
+
+def potential(distances: Array, rho: float, w0: Array | None = None) -> Array:
+    """Q = log W0 - D / rho, without log W0 at the barycenter, (J, *grid)."""
+    q = distances * distances.dtype.type(-1 / rho)
+    if w0 is not None:
+        q += np.log(w0)
+    return q
+
+
+def assignment(z: Array, w0: Array = None) -> Array:
+    """W(T) = softmax(log W0 + Z(T)), (J, *grid)."""
+    return softmax(z if w0 is None else np.log(w0) + z)
+
+
+def rounding(z: Array, w0: Array = None) -> Array:
+    """Labels 1..J, (*grid): the vertex of the simplex nearest to W(T), the first of equals."""
+    labels: Array = select(z).decide(z if w0 is None else np.log(w0) + z)[0]
+    return labels
+
+
+def check_planes(weights: Array, distances: Array, offsets: Neighborhood, layers: int = 0) -> None:
+    """Refuse what does not fit; weights may be those of several `layers`, (layers, K, *grid)."""
+    if len(distances) < 2:
+        raise ValueError(f"distances need two classes or more, got shape {distances.shape}")
+    if not isinstance(offsets, Graph):
+        expected = (len(offsets), *distances.shape[1:])
+    elif distances.shape[1:] == (offsets.nodes,):
+        expected = (offsets.edges,)
+    else:
+        raise ValueError(
+            f"distances must have shape (J, {offsets.nodes}) on this graph, got {distances.shape}"
+        )
+    if weights.shape not in (expected, (layers, *expected)):
+        raise ValueError(f"weights must have shape {expected}, got {weights.shape}")

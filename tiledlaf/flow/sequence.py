@@ -1,0 +1,223 @@
+"""Sequences of linearized flows (1.5)-(1.6), each step with weights of its own, and how to learn.
+
+Each flow is linearized at the W that the one before has reached: with W = softmax(log W0 + Z) the
+step k has Q = log W0 + Z^k - D / rho, and Z^(k+1) = Z^k + what it adds. A change of Z^k thus
+reaches the loss directly and through the S of step k, which gives the backward recursion.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels import Graph, Neighborhood
+from ..kernels.arrays import Array, namespace
+from .gradient import Linearization, Way, linearize_at
+from .linear import check_planes, check_positive, check_steps, potential
+from .losses import Loss
+from .optimizers import Descent
+from .problem import Gradient
+
+
+@dataclass(frozen=True)
+class LinearizedSteps:
+    """A sequence of flows, each linearized at its weights.
+
+    Attributes
+    ----------
+    z : (J, *grid)
+        Z(T), the sum over all steps.
+    steps : a Linearization a step
+    """
+
+    z: Array
+    steps: tuple[Linearization, ...]
+
+    def gradient(self, g: Array) -> tuple[Gradient, ...]:
+        """The gradient in the weights of each step of a loss with the gradient g in Z(T)."""
+        found: list[Gradient] = []
+        for number in reversed(range(len(self.steps))):
+            found.append(self.steps[number].gradient(g, inputs=number > 0))
+            if number:
+                g = g + found[-1].potential
+        return tuple(found[::-1])
+
+
+def linearize_sequence(
+    weights: Sequence[Array],
+    distances: Array,
+    offsets: Neighborhood,
+    *,
+    time: float | Sequence[float] = 5.0,
+    rho: float = 1.0,
+    w0: Array | None = None,
+    way: Way | None = None,
+    kernel: str | None = None,
+) -> LinearizedSteps:
+    """Integrate a sequence of flows, ready for gradients end to end.
+
+    Parameters
+    ----------
+    weights : N arrays (K, *grid), or (N, K, *grid)
+        Of each step.
+    distances : (J, *grid)
+    time : float or N floats
+        T, cut into equal steps, or the time of each.
+    rho, w0, way, kernel
+        As for `gradient.linearize`.
+    """
+    times = _times(time, len(weights))
+    check_positive(rho=rho)
+    for omega in weights:
+        check_planes(omega, distances, offsets)
+    return integrate(weights, potential(distances, rho, w0), offsets, times, way, kernel)
+
+
+def integrate(
+    weights: Sequence[Array],
+    q: Array,
+    offsets: Neighborhood,
+    times: Sequence[float],
+    way: Way | None,
+    kernel: str | None,
+) -> LinearizedSteps:
+    """`linearize_sequence` from q = log W0 - D / rho, and the time of each step."""
+    steps: list[Linearization] = []
+    z = 0 * q
+    for omega, time in zip(weights, times, strict=True):
+        steps.append(linearize_at(omega, q + z, offsets, time, way, kernel))
+        z = z + steps[-1].z
+    return LinearizedSteps(z, tuple(steps))
+
+
+def _times(time: float | Sequence[float], count: int) -> tuple[float, ...]:
+    check_steps(count)
+    given = np.asarray(time, np.float64)
+    if given.ndim == 0:
+        return (float(given) / count,) * count
+    if given.shape != (count,):
+        raise ValueError(f"expected the time of each of {count} steps, got {len(given)}")
+    return tuple(map(float, given))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Weights of each step, and how the loss fell.
+
+    Attributes
+    ----------
+    weights : (N, K, *grid)
+    losses : of W(T), or of where the step that is learned ends; first and after each iteration
+    """
+
+    weights: Array
+    losses: tuple[float, ...]
+
+
+def learn(
+    weights: Sequence[Array],
+    distances: Array,
+    target: Array,
+    offsets: Neighborhood,
+    loss: Loss,
+    *,
+    end_to_end: bool = True,
+    iterations: int = 20,
+    descent: Descent | None = None,
+    time: float | Sequence[float] = 5.0,
+    rho: float = 1.0,
+    w0: Array | None = None,
+    way: Way | None = None,
+    kernel: str | None = None,
+) -> Learned:
+    """Learn the weights of each step from labels.
+
+    Parameters
+    ----------
+    weights : N arrays (K, *grid), or (N, K, *grid)
+        To start with.
+    distances, target : (J, *grid), (*grid)
+        Targets are 1..J, 0 where not labeled.
+    loss : of Z, as in `losses`
+    end_to_end : bool
+        Lower the loss of the last step's end in the weights of all steps at once; else that of
+        each step's own end, step by step, the ones before as they were learned.
+    iterations : int
+        Of `descent`; step by step, for each step.
+    time, rho, w0, way, kernel
+        As for `linearize_sequence`.
+    """
+    times = _times(time, len(weights))
+    check_positive(rho=rho)
+    for omega in weights:
+        check_planes(omega, distances, offsets)
+    # rows of weights are the graph's, whichever descent was given
+    graph = offsets if isinstance(offsets, Graph) else None
+    descent = dataclasses.replace(descent or Descent(), graph=graph)
+    learned, q = list(weights), potential(distances, rho, w0)
+    z, losses = 0 * q, list[float]()
+    count = len(learned) if end_to_end else 1
+    for first in range(0, len(learned), count):
+        part = slice(first, first + count)
+        stretch = _Stretch(z, q, offsets, times[part], target, loss, w0, way, kernel)
+        learned[part], z, history = stretch.learn(learned[part], descent, iterations)
+        losses += history
+    return Learned(namespace(q).stack(learned), tuple(losses))
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Steps that are learned at once, from Z = start on."""
+
+    start: Array
+    q: Array
+    offsets: Neighborhood
+    times: tuple[float, ...]
+    target: Array
+    loss: Loss
+    w0: Array | None
+    way: Way | None
+    kernel: str | None
+
+    def learn(
+        self, weights: Sequence[Array], descent: Descent, iterations: int
+    ) -> tuple[list[Array], Array, list[float]]:
+        """Weights, Z at the end, and the losses."""
+        xp, state = namespace(self.q), None
+        # a row of weights is the first axis, as `Descent` has it
+        stacked = xp.stack(weights, axis=1)
+        found, sums = self._look(stacked)
+
+        def judge(candidate: Array) -> float:
+            nonlocal found, sums
+            found, sums = self._look(candidate)
+            return self.loss.value(sums)
+
+        losses = [self.loss.value(sums)]
+        for _ in range(iterations):
+            g = self.loss.gradient(found.z, self.target, sums, self.w0)
+            tangent = xp.stack([one.tangent for one in found.gradient(g)], axis=1)
+            moved, state, value = descent.update(tangent, state, stacked, losses[-1], judge)
+            if moved is stacked:  # no step lowers the loss any more
+                judge(stacked)
+                break
+            stacked = moved
+            losses.append(value)
+        return _parts(stacked), found.z, losses
+
+    def _look(self, stacked: Array) -> tuple[LinearizedSteps, np.ndarray]:
+        """The flows at these weights, and the sums of the loss."""
+        found = integrate(
+            _parts(stacked), self.q + self.start, self.offsets, self.times, self.way, self.kernel
+        )
+        found = LinearizedSteps(self.start + found.z, found.steps)
+        return found, self.loss.sums(found.z, self.target, self.w0)
+
+
+def _parts(stacked: Array) -> list[Array]:
+    """Weights (K, *grid) of each step from (K, N, *grid)."""
+    xp = namespace(stacked)
+    return [xp.ascontiguousarray(stacked[:, n]) for n in range(stacked.shape[1])]

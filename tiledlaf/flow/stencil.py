@@ -1,0 +1,124 @@
+"""Neighborhoods on grids: tuples of offsets, in 2-D and 3-D, truncated at borders and masks."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..kernels.arrays import Array, Offsets
+from ..kernels.numpy import shifted
+
+
+def box(*edges: int) -> Offsets:
+    """All offsets of a box with odd edges, in C order."""
+    if any(edge < 1 or edge % 2 == 0 for edge in edges):
+        raise ValueError(f"a neighborhood box needs odd edges, got {'x'.join(map(str, edges))}")
+    return tuple(itertools.product(*(range(-(e // 2), e // 2 + 1) for e in edges)))
+
+
+def rings(*distances: int) -> Offsets:
+    """3x3 and, for each distance d, the 8 offsets (+-d or 0, +-d or 0)."""
+    if any(d < 2 for d in distances) or len(set(distances)) < len(distances):
+        raise ValueError(f"rings need different distances of 2 or more, got {list(distances)}")
+    far = (tuple(d * o for o in offset) for d in distances for offset in box(3, 3) if any(offset))
+    return (*box(3, 3), *far)
+
+
+def parse(text: str, ndim: int) -> Offsets:
+    """Read a neighborhood: ``3x3``, ``3x3x3``, ``rings:3,7`` or a file with an offset a row.
+
+    Parameters
+    ----------
+    text : str
+        A file holds whitespace- or comma-separated integers, as many a row as it has axes.
+    ndim : int
+        Axes of the grid. A 2-D neighborhood on a 3-D grid stays within its plane.
+
+    Raises
+    ------
+    ValueError
+        If the text names no neighborhood, or one that does not fit the grid.
+    """
+    if re.fullmatch(r"\d+(x\d+){1,2}", text):
+        offsets = box(*map(int, text.split("x")))
+    elif re.fullmatch(r"rings:\d+(,\d+)*", text):
+        offsets = rings(*map(int, text[6:].split(",")))
+    elif Path(text).is_file():
+        offsets = _read(text)
+    else:
+        raise ValueError(
+            f"neighborhood must be like 3x3, 3x3x3, rings:3,7 or a file of offsets, got {text!r}"
+        )
+    return fit(offsets, ndim)
+
+
+def choose(neighborhood: Any, ndim: int) -> Offsets:
+    """The offsets of a neighborhood that is a text for `parse`, or offsets for `fit`."""
+    return parse(neighborhood, ndim) if isinstance(neighborhood, str) else fit(neighborhood, ndim)
+
+
+def _read(path: str) -> Offsets:
+    try:
+        rows = [
+            tuple(int(value) for value in re.split(r"[,\s]+", line.strip()))
+            for line in Path(path).read_text().splitlines()
+            if line.strip() and not line.startswith("#")
+        ]
+    except ValueError as error:
+        raise ValueError(f"neighborhood file {path}: expected integer offsets, {error}") from None
+    return tuple(rows)
+
+
+def fit(offsets: Sequence[Sequence[int]], ndim: int) -> Offsets:
+    """Check offsets and extend 2-D ones to a 3-D grid."""
+    rows = tuple(tuple(int(o) for o in offset) for offset in offsets)
+    sizes = {len(row) for row in rows}
+    if len(sizes) != 1 or not sizes <= {2, 3}:
+        raise ValueError(f"offsets must all have 2 or all have 3 integers, got {rows[:3]}")
+    size = sizes.pop()
+    if size > ndim:
+        raise ValueError(f"a {size}-D neighborhood does not fit an image with {ndim} spatial axes")
+    rows = tuple((0,) * (ndim - size) + row for row in rows)
+    if len(set(rows)) < len(rows) or (0,) * ndim not in rows:
+        raise ValueError("a neighborhood needs the pixel itself (offset 0) and no offset twice")
+    return rows
+
+
+def radius(offsets: Offsets) -> tuple[int, ...]:
+    """Largest offset along each axis."""
+    return tuple(max(abs(o) for o in axis) for axis in zip(*offsets, strict=True))
+
+
+def uniform(offsets: Offsets, grid: Sequence[int], valid: Array = None, xp: Any = np) -> Array:
+    """Weights 1 / (number of valid neighbors), zero elsewhere: the barycenter of (2.18).
+
+    Parameters
+    ----------
+    offsets : K offsets
+    grid : shape of the grid
+    valid : (*grid) bool, optional
+        False at masked-out pixels: they have no weights and are nobody's neighbor.
+    xp : module
+        numpy or cupy.
+
+    Returns
+    -------
+    (K, *grid) float32
+    """
+    count = xp.zeros(grid, np.uint16)
+    for offset in offsets:
+        here, there = shifted(offset, grid)
+        count[here] += 1 if valid is None else valid[there]
+    share = 1 / xp.maximum(count, 1).astype(np.float32)
+    if valid is not None:
+        share *= valid
+    weights = xp.zeros((len(offsets), *grid), np.float32)
+    for w, offset in zip(weights, offsets, strict=True):
+        here, there = shifted(offset, grid)
+        w[here] = share[here] if valid is None else share[here] * valid[there]
+    return weights

@@ -1,0 +1,63 @@
+"""Arrays of NumPy or CuPy: their types, and how they come to a device and back."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .graph import Graph
+
+
+def check_device(device: str) -> None:
+    """Refuse an unknown device; whether it is there is a matter of where it is used.
+
+    Raises
+    ------
+    ValueError
+        If it is neither "cpu" nor "cuda".
+    """
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+
+
+def on_device(device: str) -> Callable[[np.ndarray], Any]:
+    """Return the function that moves a NumPy array to "cpu" or "cuda".
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown, or cuda is asked for and cannot be had.
+    """
+    check_device(device)
+    if device == "cpu":
+        return lambda array: array
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError:
+        raise ValueError(
+            "device cuda needs CuPy, which is not installed: pip install 'tiledlaf[cuda13]' "
+            "(or cuda12)"
+        ) from None
+    if not cupy.cuda.is_available():
+        raise ValueError("device cuda: CuPy finds no usable GPU here")
+    move: Callable[[np.ndarray], Any] = cupy.asarray
+    return move
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return a NumPy array, from the device where it is on one."""
+    return np.asarray(array if isinstance(array, np.ndarray) else array.get())
+
+
+Array = Any  # numpy.ndarray here, cupy.ndarray in the sibling
+Offsets = tuple[tuple[int, ...], ...]
+Neighborhood = Offsets | Graph
+
+
+def namespace(array: Any) -> ModuleType:
+    """Return numpy or cupy, whichever an array belongs to."""
+    return np if isinstance(array, np.ndarray) else importlib.import_module("cupy")

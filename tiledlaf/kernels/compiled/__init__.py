@@ -1,0 +1,1 @@
+"""What Numba compiles for the CPU: explicit vectors, no file knows of tiles."""

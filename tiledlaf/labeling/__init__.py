@@ -1,0 +1,1 @@
+"""Label any image, tile by tile."""

@@ -1,0 +1,278 @@
+"""The output store of a run: what it holds, to which run it belongs, what is done in it."""
+
+from __future__ import annotations
+
+import math
+import os
+import time as clock
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .. import redaction
+from ..files import fingerprints, ngff, nodes, stores, units
+from ..files.levels import Pyramid
+from ..files.stores import Bucket
+from ..model.classes import color
+from . import records
+
+
+@dataclass(frozen=True)
+class Output:
+    """One labels/NAME of a store, and the image and confidence beside it.
+
+    Attributes
+    ----------
+    store, name : str
+    version, zarr_format : NGFF version and Zarr format written
+    into_input : whether the store is the input, which is only added to
+    begun : on an object store the start that its records belong to; None: that of the notes
+    """
+
+    store: str
+    name: str
+    version: str = "0.5"
+    zarr_format: int = 3
+    into_input: bool = False
+    begun: str | None = None
+
+    def __post_init__(self) -> None:
+        redaction.check(self.store)
+
+    @property
+    def group(self) -> str:
+        """Path of the label image within the store."""
+        return f"labels/{self.name}"
+
+    @property
+    def records(self) -> Path | str:
+        """File or URL of records; in the array, where readers of groups do not trip over it."""
+        if not stores.is_url(self.store):
+            return Path(self.store) / self.group / "0" / records.NAME
+        begun = (self.notes() or {}).get("start", "") if self.begun is None else self.begun
+        return f"{self.store.rstrip('/')}/{self.group}/0/{records.NAME}/{begun}".rstrip("/")
+
+    def notes(self) -> dict[str, Any] | None:
+        """What an earlier run of the same name wrote about itself."""
+        return self._noted(self.group)
+
+    def _noted(self, group: str) -> dict[str, Any] | None:
+        return ngff.read_notes(self.store, group) if nodes.is_store(self.store) else None
+
+    def check(self, image_print: Mapping[str, Any]) -> None:
+        """Refuse a store that belongs to something else.
+
+        Raises
+        ------
+        ValueError
+            Says what is there.
+        """
+        path = self.store
+        if stores.is_url(path):
+            if stores.is_web(path):
+                raise ValueError(f"{path}: expected a place to write, such as s3://bucket/out.zarr")
+        else:
+            self._check_folder()
+        # another run may be making the first file of it now
+        held = [name for name in stores.at(path).names() if not name.endswith(stores.PART)]
+        if self.into_input or not held:
+            return
+        if not nodes.is_store(self.store):
+            raise ValueError(
+                f"{path}: expected a new path or an output of tiledlaf, got a folder of other data"
+            )
+        notes = ngff.read_notes(self.store, "")
+        if notes is None:
+            raise ValueError(
+                f"{path}: expected a new path or an output of tiledlaf, got a Zarr store of "
+                "another origin (--into-input adds labels to an INPUT)"
+            )
+        fingerprints.refuse_difference(
+            f"{path} belongs to another image, region or state of the input's files",
+            notes.get("image", {}),
+            image_print,
+            "choose another OUTPUT",
+        )
+
+    def _check_folder(self) -> None:
+        above = stores.nearest_existing(self.store)
+        if not above.is_dir():
+            raise ValueError(
+                f"{self.store}: expected a new path or an output of tiledlaf, but {above} is a file"
+            )
+        if not os.access(above, os.W_OK):
+            raise ValueError(f"{self.store}: expected a place to write, but {above} is read-only")
+        for group in (self.group, "confidence"):
+            ngff.check_links(self.store, group)
+
+    def start(
+        self,
+        notes: Mapping[str, Any],
+        image_print: Mapping[str, Any],
+        labels: Pyramid,
+        picture: Pyramid | None,
+        confidence: Pyramid | None,
+        names: Mapping[int, str],
+        before: Mapping[str, Any] | None = None,
+    ) -> Output:
+        """Make the arrays. The notes say "ready" last, so that a cut start is made again.
+
+        `before` are the notes that are to be replaced; where the same command has done so already,
+        its arrays are taken. Returns the output with its records.
+
+        Raises
+        ------
+        ValueError
+            If another run, which is not of the same command, begins at the same time.
+        """
+        now, before = self.notes() or {}, before or {}
+        if now.get("ready") and now != before:
+            self._check_same(now, notes)
+            return replace(self, begun=now.get("start", ""))
+        if confidence is not None:
+            self.check_confidence()
+        out, left = self._cleared(notes, before)
+        if out.begun:
+            notes = {**notes, "start": out.begun}
+        if not self.into_input:
+            held = self._noted("") or {}
+            # the write unit of the picture is that of all later labels
+            tile = {} if picture is None else {"tile": notes["tile"]}
+            if held.get("tile", notes["tile"]) != notes["tile"]:
+                raise ValueError(
+                    f"{self.store}: another run has just begun it with tiles of {held['tile']}; "
+                    "the same command goes on with those"
+                )
+            root = held | {"image": dict(image_print)} | tile
+            nodes.write_group(self.store, "", self.version, self.zarr_format, {}, root)
+        now = self.notes() or {}
+        if now != left:
+            self._check_same(now, notes)
+        if not (_same(now, notes) and now.get("ready")):
+            self.describe({**notes, "ready": False}, names, labels)
+        if picture is not None and not ngff.has_image(self.store):
+            picture.create(self.store, self.version, self.zarr_format)
+        if confidence is not None:
+            # its notes first, so that its arrays are never those of somebody unknown
+            made = (self.store, "confidence", self.version, self.zarr_format)
+            nodes.write_group(*made, confidence.entries(self.version), {"labels": self.name})
+            confidence.create(self.store, self.version, self.zarr_format)
+        labels.create(self.store, self.version, self.zarr_format)
+        self._check_same(self.notes() or {}, notes)
+        self.describe({**notes, "ready": True}, names, labels)
+        return out
+
+    def _cleared(
+        self, notes: Mapping[str, Any], before: Mapping[str, Any]
+    ) -> tuple[Output, Mapping[str, Any]]:
+        """Remove what the store holds of other labels of this name, and give the notes left.
+
+        Where the same run was begun already, nothing is removed: it may be at work. On an object
+        store a run may add a batch of records after they were removed; so there the records of the
+        next one get a word of their own, and none counts of a tile that was removed.
+        """
+        place = stores.at(self.store)
+        # before the notes: what a start makes that comes in between is seen with its notes alone
+        held = [f"{self.group}/{name}" for name in nodes.contents(self.store, self.group)]
+        held += ["confidence"] * (self._confidence_of() == self.name)
+        now = self.notes() or {}
+        if _same(now, notes) and (not now.get("ready") or now != before):
+            return replace(self, begun=now.get("start", "")), now
+        if now:
+            if records.is_locked(
+                self.records
+            ):  # by the same command, begun after this one was planned
+                raise ValueError(f"{self.store}: another run has just begun labels/{self.name}")
+            now = {**now, "ready": False}
+            nodes.write_group(self.store, self.group, self.version, self.zarr_format, {}, now)
+        removed = 0
+        if held:  # first the records: none counts of what is removed in part
+            removed = place.remove(f"{self.group}/0/{records.NAME}") + place.remove(*held)
+        own = isinstance(place, Bucket) and removed
+        return replace(self, begun=uuid.uuid4().hex[:8] if own else ""), now
+
+    def _check_same(self, now: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+        if not _same(now, notes):
+            raise ValueError(f"{self.store}: another run has just begun labels/{self.name}")
+
+    def finish(
+        self, fingerprint: str, tile: Sequence[int], picture: Pyramid | None, confidence: bool
+    ) -> None:
+        """Refuse to count labels that another run has begun anew meanwhile, or somebody removed.
+
+        Runs of other names that began at the same time may have taken this one out of the lists:
+        it is listed again.
+
+        Raises
+        ------
+        ValueError
+            If the notes are not those of this run.
+        """
+        now = self.notes() or {}
+        same = _same(now, {"fingerprint": fingerprint, "tile": list(tile)})
+        if not same or now.get("start", "") != (self.begun or ""):
+            raise ValueError(
+                f"{self.store}: labels/{self.name} was removed or begun anew during this run"
+            )
+        if confidence:
+            self.check_confidence()
+        ngff.list_label(self.store, self.group, self.version, self.zarr_format)
+        if picture is not None and not ngff.has_image(self.store):
+            entries = picture.entries(self.version)
+            nodes.write_group(self.store, "", self.version, self.zarr_format, entries)
+
+    def remove_parts(self, alone: bool) -> None:
+        """Remove parts of files that kills left, once all tiles are done; objects have none.
+
+        Where another run has added records meanwhile it may be writing still, so only parts that
+        nobody has touched for an hour are removed. A run that loses one all the same, of which the
+        records do not know yet, writes its tile again.
+        """
+        old = clock.time() - 3600
+        before = math.inf if alone else old
+        for group in (self.group, "confidence", *([] if self.into_input else [""])):
+            units.remove_parts(self.store, group, before)
+        units.remove_parts(self.store, "labels", old)  # a run of other labels may write there
+        place = stores.at(self.store)
+        moved = [
+            n for n in place.names() if n.startswith("confidence.") and n.endswith(stores.PART)
+        ]
+        place.remove(*moved)  # all that is ours at the root of an input
+
+    def describe(self, notes: Mapping[str, Any], names: Mapping[int, str], labels: Pyramid) -> None:
+        """List the labels in the store, with notes, colors and names."""
+        ngff.add_label(
+            self.store,
+            labels,
+            self.version,
+            self.zarr_format,
+            dict(enumerate(notes.get("colors") or map(color, names), 1)),
+            names,
+            dict(enumerate(notes.get("values", ()), 1)),
+            {**notes, "names": list(names.values())},
+        )
+
+    def check_confidence(self) -> None:
+        """Refuse to write over the confidence of other labels."""
+        # before its notes, which another start writes before anything else of it
+        there = nodes.contents(self.store, "confidence") or (
+            nodes.is_store(self.store) and nodes.has_group(self.store, "confidence")
+        )
+        held = self._confidence_of()
+        if there and held != self.name:
+            origin = f"that of labels/{held}" if held else "one of another origin"
+            raise ValueError(
+                f"{self.store}: expected no confidence or that of labels/{self.name}, "
+                f"got {origin}; use another OUTPUT"
+            )
+
+    def _confidence_of(self) -> str | None:
+        """Name of the labels that the store's confidence is of."""
+        return (self._noted("confidence") or {}).get("labels")
+
+
+def _same(now: Mapping[str, Any], notes: Mapping[str, Any]) -> bool:
+    """Whether notes are of runs that give the same labels, tile by tile."""
+    return all(now.get(key) == notes[key] for key in ("fingerprint", "tile"))

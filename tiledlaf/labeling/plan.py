@@ -1,0 +1,350 @@
+"""Check a run and lay out its tiles and arrays, before anything is computed or written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..files import fingerprints, levels, ngff, nodes, stores, units
+from ..files.image import Image
+from ..files.levels import Pyramid
+from ..model import terms
+from ..model.classes import Class
+from ..model.model import Model
+from ..model.settings import Settings, margin
+from ..tiles import Grid
+from . import records
+from .output import Output
+from .worker import Job
+
+SMALL = 64 * 2**20  # pixels up to which an image counts as small
+MOST_LEVELS = 12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is checked and ready to start; nothing is computed or written yet.
+
+    Attributes
+    ----------
+    job : what workers do; its data term may still be without prototypes or scale
+    out : where it goes, None for arrays in memory
+    settings, image_print : what the fingerprints of the labels and of the image cover
+    names : a name a label value
+    held : notes of an earlier start of the same run, or None
+    before : notes that were there when this was planned, of any run
+    seed : of the sample
+    classes : what labels stand for in a truth, where they were learned
+    """
+
+    job: Job
+    out: Output | None
+    settings: Mapping[str, Any]
+    image_print: Mapping[str, Any]
+    names: Mapping[int, str]
+    held: Mapping[str, Any] | None
+    before: Mapping[str, Any] | None
+    seed: int
+    classes: Sequence[Class] = ()
+
+
+def make_plan(
+    image: Image,
+    store: str | None,
+    *,
+    term: terms.Pending,
+    settings: Settings,
+    probabilities: Image | None = None,
+    mask: Image | None = None,
+    model: Model | None = None,
+    weights: Image | None = None,
+    classes: Sequence[Class] = (),
+    region: Sequence[tuple[int, int]] | None = None,
+    tile: int | None = None,
+    name: str = "tiledlaf",
+    names: Sequence[str] | None = None,
+    confidence: bool = False,
+    copy_image: bool = True,
+    into_input: bool = False,
+    overwrite: bool = False,
+    seed: int = 0,
+) -> Plan:
+    """Check a run and lay out its tiles and arrays, without computing or writing.
+
+    Raises
+    ------
+    ValueError
+        If inputs do not fit each other, or the output belongs to another run.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {seed}")
+    grid = image.grid
+    for other, what in ((probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")):
+        if other is not None and other.grid != grid:
+            raise ValueError(
+                f"{other.path}: expected {what} of the image's size {grid}, got {other.grid}"
+            )
+    if model is not None:
+        check_model(model, image, probabilities)
+    if mask is not None and mask.stored_channels != 1:
+        raise ValueError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
+    if probabilities is None and isinstance(term, terms.Prototypes):
+        count = image.used_channels
+        if len(term.values[0]) != count:
+            raise ValueError(
+                f"expected prototypes of {count} columns, one a channel, got {len(term.values[0])}"
+            )
+    if weights is not None and weights.stored_channels != settings.channels:
+        raise ValueError(
+            f"{weights.path}: expected {settings.channels} weights a pixel, "
+            f"got {weights.stored_channels}"
+        )
+    if classes and names is None:
+        names = [one.name for one in classes]
+    origin, size = _region(grid, region)
+    if names is not None and len(names) != term.classes:
+        raise ValueError(f"expected {term.classes} names, one a class, got {len(names)}")
+    out, held, before = None, None, None
+    image_print = {
+        "input": image.fingerprint(),
+        "array": [image.name, image.axes, list(image.shape), image.dtype],
+        "region": [list(origin), list(size)],
+    }
+    asked = dict(image_print) | _described(
+        term, settings, image, model, probabilities=probabilities, mask=mask, weights=weights
+    )
+    if store is not None:
+        out = _output(store, image, name, into_input)
+        out.check(image_print)
+        if confidence:
+            out.check_confidence()
+        outputs = {"image": copy_image and not into_input, "confidence": confidence}
+        before = out.notes()
+        held = _held(out, before, asked | outputs, overwrite)
+        if held is not None:
+            out = dataclasses.replace(out, begun=held.get("start", ""))
+        asked |= outputs
+    if names is None:
+        names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
+    features = None if settings.predictor is None else settings.predictor.features
+    beyond = margin(term, features, len(grid))
+    halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
+    edges = _tile(tile, held, out, size, halo)
+    tiles = Grid(grid, origin, size, edges, halo)
+    job = Job(
+        image.anywhere(),
+        term,
+        probabilities and probabilities.anywhere(),
+        mask and mask.anywhere(),
+        settings,
+        tiles,
+        certain=confidence,
+        weights=weights and weights.anywhere(),
+    )
+    if out is not None:
+        job = _with_arrays(job, out, copy_image and not into_input, confidence)
+    return Plan(
+        job, out, asked, image_print, dict(enumerate(names, 1)), held, before, seed, classes
+    )
+
+
+def check_model(model: Model, image: Image, probabilities: Image | None) -> None:
+    """Refuse images that a model is not for."""
+    count = image.used_channels
+    if count != model.channels:
+        raise ValueError(
+            f"{image.path}: the model expects images of {model.channels} channel(s), got {count} "
+            "(--channels chooses)"
+        )
+    needed = isinstance(model.term, terms.Probabilities)
+    if needed != (probabilities is not None):
+        what = "expects --probabilities" if needed else "has a data term: drop --probabilities"
+        raise ValueError(f"the model {what}")
+    if probabilities is not None and probabilities.stored_channels != len(model.classes):
+        raise ValueError(
+            f"{probabilities.path}: the model expects probabilities of {len(model.classes)} "
+            f"classes, got {probabilities.stored_channels}"
+        )
+
+
+def _region(
+    grid: Sequence[int], region: Sequence[tuple[int, int]] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if region is None:
+        return (0,) * len(grid), tuple(grid)
+    inside = len(region) == len(grid) and all(
+        0 <= a < b <= n for (a, b), n in zip(region, grid, strict=False)
+    )
+    if not inside:
+        spans = ",".join(f"{a}:{b}" for a, b in region)
+        raise ValueError(
+            "expected a region of start:stop an axis with start < stop, within "
+            f"{','.join(f'0:{n}' for n in grid)} (pixels of the level), got {spans}"
+        )
+    return tuple(a for a, _ in region), tuple(b - a for a, b in region)
+
+
+def _described(
+    term: terms.Pending,
+    settings: Settings,
+    image: Image,
+    model: Model | None,
+    **others: Image | None,
+) -> dict[str, Any]:
+    """The settings that a label depends on, for the fingerprint and for people."""
+    state = {
+        key: fingerprints.fingerprint({"state": other.state(), "axes": other.axes})
+        for key, other in others.items()
+        if other is not None and other.source != "memory"
+    }
+    if model is not None:
+        data: dict[str, Any] = {"term": type(term).__name__, "model": model.fingerprint()}
+    else:
+        data = {"term": type(term).__name__, **dataclasses.asdict(term)}
+        data.pop("scale", None)
+    return (
+        _plain(data)
+        | state
+        | {
+            "channels": list(image.channels) if image.channels is not None else None,
+            "neighborhood": [list(o) for o in settings.offsets],
+            "rho": settings.rho,
+            "time": settings.time,
+            "integrator": [
+                type(settings.integrator).__name__,
+                dataclasses.asdict(settings.integrator),
+            ],
+        }
+    )
+
+
+def _plain(entries: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back: lists for tuples."""
+    return {
+        key: [list(row) for row in value] if isinstance(value, tuple) else value
+        for key, value in entries.items()
+    }
+
+
+def _output(store: str, image: Image, name: str, into_input: bool) -> Output:
+    if not name or name.startswith(".") or set(name) & set("/\\") or name == "zarr.json":
+        raise ValueError(f"expected a name without slashes for the labels, got {name!r}")
+    if stores.is_url(store) and set(name) & set("%?#"):
+        raise ValueError(f"expected a name without %, ? and # in a URL, got {name!r}")
+    if not into_input:
+        return Output(store, name)
+    found = ngff.read_multiscale(image.path) if nodes.is_store(image.path) else None
+    if found is None or found.version not in ("0.4", "0.5"):
+        version = f"NGFF version {found.version}" if found and found.version else "none"
+        raise ValueError(
+            f"{image.path}: --into-input expects an OME-Zarr 0.4 or 0.5 image as INPUT, "
+            f"got {version}"
+        )
+    return Output(image.path, name, found.version, found.zarr_format, True)
+
+
+def _held(
+    out: Output, notes: Mapping[str, Any] | None, asked: Mapping[str, Any], overwrite: bool
+) -> Mapping[str, Any] | None:
+    """Notes of the run to go on with, None to start anew."""
+    where = f"{out.store}: labels/{out.name}"
+    if overwrite:
+        if records.is_locked(out.records):  # tiles of both would come to lie beside each other
+            raise ValueError(f"{where} is being written by a run: end it before --overwrite")
+        return None
+    if notes is None:
+        there = bool(nodes.contents(out.store, out.group)) or (
+            nodes.is_store(out.store) and out.name in ngff.label_names(out.store)
+        )
+        if there and out.notes() is None:  # nor of a run that has just begun
+            raise ValueError(
+                f"{where} is there already and not of tiledlaf (choose another --name or add "
+                "--overwrite)"
+            )
+        return None
+    if not notes.get("ready"):  # cut before its first tile
+        return None
+    if notes.get("fingerprint") != fingerprints.fingerprint(asked):
+        fingerprints.refuse_difference(
+            f"{where} belongs to another run",
+            notes.get("settings", {}),
+            asked,
+            "choose another --name or add --overwrite",
+        )
+    return notes
+
+
+def _tile(
+    tile: int | None,
+    held: Mapping[str, Any] | None,
+    out: Output | None,
+    size: Sequence[int],
+    halo: Sequence[int],
+) -> tuple[int, ...]:
+    """Edges of a tile: the store's own, the user's, or a default by size and halo."""
+    if tile is not None and (tile < 16 or (tile > levels.CHUNK and tile % 16)):
+        raise ValueError(f"expected a tile of 16 or more, from 256 on a multiple of 16, got {tile}")
+    other = out is not None and not out.into_input and nodes.is_store(out.store)
+    root = ngff.read_notes(out.store, "") if out and other else None
+    for notes in (held, root):
+        if notes and notes.get("tile"):
+            return tuple(notes["tile"])
+    deep = len(size) == 3 and halo[0] > 0
+    edge = tile or (128 if deep else 2048 if math.prod(size) > SMALL else 1024)
+    # a plane of a stack is a tile of its own where planes do not touch
+    return (edge,) * len(size) if deep or len(size) == 2 else (1, edge, edge)
+
+
+def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> Job:
+    """Lay out the arrays to write."""
+    image, grid = job.image, job.grid
+    if grid.size == image.grid and len(image.levels) > 1:
+        shapes = list(image.levels)
+    else:
+        shapes = [grid.size]
+    # labels need as many levels as their image; an output of its own ends where it fits a screen
+    count = len(ngff.read_multiscale(out.store).paths) if out.into_input else MOST_LEVELS
+    while len(shapes) < count:
+        smaller = levels.halved(shapes[-1], image.spatial_axes)
+        given = len(image.levels) > 1 and grid.size == image.grid
+        enough = given or smaller == shapes[-1] or max(shapes[-1]) <= 512
+        if enough and not out.into_input:
+            break
+        shapes.append(smaller)
+    shift = tuple(
+        t + o * s for t, o, s in zip(image.translation, grid.origin, image.scale, strict=True)
+    )
+    small = np.min_scalar_type(job.term.classes).name
+
+    def pyramid(group: str, channels: int, dtype: str) -> Pyramid:
+        return Pyramid(
+            group,
+            image.spatial_axes,
+            channels,
+            tuple(shapes),
+            grid.tile,
+            image.scale,
+            shift,
+            image.units,
+            dtype,
+        )
+
+    channels = image.stored_channels if "c" in image.axes else 0
+    picture = pyramid("", channels, image.dtype) if copy_image else None
+    whole = image.source == "zarr" and grid.size == image.grid
+    alike = whole and image.axes == "c" * bool(channels) + image.spatial_axes
+    same = stores.is_url(image.path) == stores.is_url(out.store)
+    if picture and alike and same and units.copyable(image.path, image.name, grid.tile):
+        picture = dataclasses.replace(picture, like=(stores.absolute(image.path), image.name))
+    return dataclasses.replace(
+        job,
+        store=stores.absolute(out.store),
+        labels=pyramid(out.group, 0, small),
+        picture=picture,
+        confidence=pyramid("confidence", 0, "float32") if confidence else None,
+    )

@@ -1,0 +1,114 @@
+"""What a run needs of memory, disk and devices, and the pool that suits it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+
+import numpy as np
+
+from ..files import stores
+from ..model.terms import Classified, Probabilities
+from ..pool import opening
+from ..pool.opening import find_device
+from ..pool.tasks import UNWATCHED, Pool, Watch
+from . import worker as labeling_worker
+from .plan import SMALL, Plan
+from .worker import Job
+
+PROCESS_BYTES = 450 * 2**20  # a worker with its libraries, before the first tile
+
+
+def predicted_bytes(job: Job) -> int:
+    """Peak memory of a worker: its process, a tile's pixels and labels, and one band's planes."""
+    edges = tuple(map(min, job.grid.size, job.grid.tile))
+    halo = job.grid.halo
+    window = tuple(min(n, e + 2 * h) for n, e, h in zip(job.grid.image, edges, halo, strict=True))
+    rows = labeling_worker._bands(job, edges, (0,) * len(edges), window).tile[0]
+    pixels, core = math.prod(window), math.prod(edges)
+    part = min(rows + 2 * halo[0], window[0]) * math.prod(window[1:])
+    classes, neighbors = job.term.classes, len(job.settings.offsets)
+    image = job.image.stored_channels * np.dtype(job.image.dtype).itemsize
+    data, held = image, image
+    if isinstance(job.term, Probabilities) and job.probabilities is not None:
+        data = classes * np.dtype(job.probabilities.dtype).itemsize
+        held = data + 4 * classes + 8  # as float32, their sum and what is wrong with it
+    if job.settings.predictor is not None:
+        # features, their part without margins, weights and what they are made of
+        held += 4 * 3 * len(job.settings.predictor.mean)
+        held += 4 * len(job.settings.offsets)
+    if isinstance(job.term, Classified):
+        held += 4 * 2 * job.term.trees.features + 8 * classes
+    if job.weights is not None:
+        data += 4 * job.settings.channels
+        held += 4 * job.settings.channels
+    # distances, weights (two shapes are kept), label, confidence, gap, neighbor counts, shares
+    held += 4 * classes + 3 * 4 * neighbors + 2 + 4 + 4 + 8
+    held += 4 * classes * job.settings.integrator.planes
+    copies = 3 * image + 3 + (12 if job.certain else 0)  # labels, levels, encoded shards
+    # read as stored and once more in the order of channels
+    return PROCESS_BYTES + 2 * pixels * data + part * held + core * copies
+
+
+def check_resources(plan: Plan, pool: Pool) -> None:
+    """Refuse a run without its device, or one that cannot fit into memory or onto the disk.
+
+    Raises
+    ------
+    ValueError
+        Says what is missing; with both numbers.
+    """
+    find_device(plan.job.settings.device, pool)
+    need = predicted_bytes(plan.job)
+    if pool.memory is not None and need > pool.memory:
+        raise ValueError(
+            f"a worker would need {need / 2**20:.0f} MiB "
+            f"and may use {pool.memory / 2**20:.0f} MiB; take a smaller --tile or fewer workers"
+        )
+    if plan.out is not None and plan.held is None:
+        free = stores.free_bytes(plan.out.store)
+        if free is not None and needed_bytes(plan) > free:
+            raise ValueError(
+                f"{plan.out.store}: about {needed_bytes(plan) / 2**20:.0f} MiB are needed and "
+                f"{free / 2**20:.0f} MiB are free"
+            )
+
+
+def open_pool(
+    plan: Plan,
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+    watch: Watch = UNWATCHED,
+) -> contextlib.AbstractContextManager[Pool]:
+    """Threads for small images, else processes; or the cluster that was named."""
+    small = len(plan.job.grid) == 1 or math.prod(plan.job.grid.size) <= SMALL
+    count = workers if workers is not None else os.cpu_count() or 1
+    if count < 1:
+        raise ValueError(f"expected 1 or more workers, got {workers}")
+    named = scheduler is not None or scheduler_file is not None
+    if plan.job.image.source == "memory" and named and scheduler != "threads":
+        raise ValueError("arrays in memory are labeled by threads; save them as Zarr for a cluster")
+    if (small and not named and not watch) or plan.job.image.source == "memory":
+        scheduler = "threads"
+    if scheduler == "threads":
+        return opening.open_pool(min(count, len(plan.job.grid)), scheduler, None, watch)
+    return opening.open_pool(count, scheduler or "processes", scheduler_file, watch)
+
+
+def needed_bytes(plan: Plan) -> int:
+    """Disk space to expect: the image as large as stored, labels at an eighth, confidence whole."""
+    job = plan.job
+    pixels = math.prod(job.grid.size) * 4 / 3
+    need = pixels * (1 / 8 + 4 * (job.confidence is not None))
+    if job.picture is not None:
+        itemsize = np.dtype(job.image.dtype).itemsize
+        raw = math.prod(job.image.grid) * job.image.stored_channels * itemsize
+        stored = (
+            sum(size for _, size, _ in job.image.state()) if job.image.source != "memory" else raw
+        )
+        # a JPEG grows when its pixels are stored without loss
+        lossy = job.image.source in ("tiff", "raster")
+        need += pixels / math.prod(job.image.grid) * (raw / 2 if lossy else min(stored, raw))
+    return int(need)

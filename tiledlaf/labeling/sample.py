@@ -1,0 +1,79 @@
+"""The sample of an image's pixels that prototypes and their scale come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .. import errors
+from ..files.image import Image, read_pixels
+from ..model import sampling, terms
+from ..pool.tasks import retried
+from ..tiles import Box, Grid
+from .plan import Plan
+
+
+def settle(plan: Plan) -> Plan:
+    """Find prototypes and scale, or take those that the store keeps."""
+    term = plan.job.term
+    if plan.held and "prototypes" in plan.held:
+        rows = tuple(map(tuple, plan.held["prototypes"]))
+        term = terms.Prototypes(rows, plan.held["scale"])
+    elif isinstance(term, terms.Probabilities) and plan.job.probabilities is not None:
+        _check_sample(plan)
+    else:
+        term = sampling.settle(term, lambda: draw(plan))
+    return dataclasses.replace(plan, job=dataclasses.replace(plan.job, term=term))
+
+
+def _check_sample(plan: Plan) -> None:
+    """Refuse probabilities that are none, before anything is written."""
+    source = plan.job.probabilities
+    assert source is not None
+    sources = [source] if plan.job.mask is None else [source, plan.job.mask]
+    for window in sampling.sample_windows(source.grid, plan.seed):
+        for part, (block, *mask) in readable(sources, window):
+            if np.isfinite(block).all():  # NaN is a matter of its tile
+                try:
+                    terms.normalized(block, mask[0][0] != 0 if mask else None)
+                except errors.BadPixels as error:
+                    raise ValueError(f"{source.path}: {error.moved(part)}") from None
+                except ValueError as error:
+                    raise ValueError(f"{source.path}: {error}") from None
+
+
+def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[np.ndarray]]]:
+    """A window and its pixels in images, or those parts of it that can be read.
+
+    What cannot be decoded is left out of a sample like NaN: it is a matter of its tile. What the
+    store refuses now is not, since another day's sample would give other labels.
+    """
+    try:
+        blocks = [retried(read_pixels, source, window)[0] for source in sources]
+    except ValueError:
+        start = tuple(w.start for w in window)
+        shape = tuple(w.stop - w.start for w in window)
+        edges = (1,) * (len(shape) - 2) + (sampling.BLOCK,) * 2
+        parts = Grid(tuple(w.stop for w in window), start, shape, edges, (0,) * len(shape))
+        for part in parts if len(parts) > 1 else ():
+            yield from readable(sources, part.window)
+    else:
+        yield window, blocks
+
+
+def draw(plan: Plan) -> np.ndarray:
+    """Pixels for k-means and the scale, (n, C): of the whole image, less the masked."""
+    image, mask = plan.job.image, plan.job.mask
+    windows = sampling.sample_windows(image.grid, plan.seed)
+    sources = [image] if mask is None else [image, mask]
+    blocks = [b for window in windows for _, b in readable(sources, window)]
+    if not blocks:
+        for source in sources:
+            try:
+                source.read(windows[0])
+            except Exception as error:
+                raise ValueError(f"{source.path}: pixels cannot be read, {error}") from None
+    masks = None if mask is None else [b[1][0] for b in blocks]
+    return sampling.pixels_of([b[0] for b in blocks], masks)

@@ -1,0 +1,358 @@
+"""What a worker does: one tile from its window's pixels to written labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+import os
+import platform
+import resource
+import sys
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadPixels
+from ..files import image as image_files
+from ..files import levels
+from ..files.image import Image
+from ..files.levels import Pyramid
+from ..flow import stencil
+from ..flow.linear import Fixed, Krylov
+from ..kernels import namespace, select
+from ..kernels.arrays import Array, on_device, to_host
+from ..model.settings import Settings
+from ..model.terms import Clusters, DataTerm, Pending, usable
+from ..redaction import redacted
+from ..tiles import Grid, Tile, within
+
+BAND_BYTES = 40 * 2**20  # weights and distances held at once: few fresh pages, little memory
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker must know; small, so it travels with each task.
+
+    Attributes
+    ----------
+    image : the image, also of the data term unless `probabilities` is given
+    mask : image whose zeros are not labelled, or None
+    weights : image whose channels are the weights of the neighbors, or None
+    store : path of the output, None where arrays are returned
+    labels, picture, confidence : what is written there
+    certain : whether confidence is asked for, here or in memory
+    """
+
+    image: Image
+    term: Pending
+    probabilities: Image | None
+    mask: Image | None
+    settings: Settings
+    grid: Grid
+    store: str = ""
+    labels: Pyramid | None = None
+    picture: Pyramid | None = None
+    confidence: Pyramid | None = None
+    certain: bool = False
+    weights: Image | None = None
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether labels depend on the image itself, not on probabilities alone."""
+        learned = self.settings.predictor
+        return self.probabilities is None or (
+            learned is not None and learned.features.needs("image")
+        )
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """Labels and confidence (None if not asked for) of a tile's core, on the host.
+
+    Both are 0 where masked out; `proven` counts the labels that the certificate proves.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray | None
+    proven: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """Data of a window, on one device.
+
+    Attributes
+    ----------
+    image : (C, *grid), None where nothing depends on it
+    probabilities : (J, *grid) or None
+    valid : (*grid) bool or None
+    weights : (K, *grid) or None; of a sequence those of all flows, one after the other
+    """
+
+    image: Array
+    probabilities: Array = None
+    valid: Array = None
+    weights: Array = None
+
+    def cut(self, box: Sequence[slice], move: Any = np.ascontiguousarray) -> Window:
+        """A part of it, moved to a device; a mask without zeros is left out."""
+
+        def part(planes: Array) -> Array:
+            return None if planes is None else move(np.ascontiguousarray(planes[:, *box]))
+
+        valid = None if self.valid is None else self.valid[*box]
+        return Window(
+            part(self.image),
+            part(self.probabilities),
+            None if valid is None or valid.all() else move(valid),
+            part(self.weights),
+        )
+
+
+def label_window(
+    window: Window, term: DataTerm, settings: Settings, part: Sequence[slice] | None = None
+) -> tuple[Array, Array, Array]:
+    """Labels, confidence and gap of a window, all (*grid), on its own device.
+
+    Parameters
+    ----------
+    part : where weights and distances are wanted; all of it by default
+        What they look at lies around it.
+    """
+    source = window.image if window.probabilities is None else window.probabilities
+    valid, predictor = window.valid, settings.predictor
+    kernels, xp = select(source, settings.kernel), namespace(source)
+    q = term.potential(source, valid, settings.rho)
+    features = None
+    if predictor is not None:
+        image = window.image
+        if predictor.features.needs("image"):
+            image = usable(image, valid, "image")
+        features = predictor.of(image, q, settings.rho)
+    if part is not None:
+        q = xp.ascontiguousarray(q[:, *part])
+        features = None if features is None else xp.ascontiguousarray(features[:, *part])
+        valid = None if valid is None else valid[*part]
+    grid = q.shape[1:]
+    if window.weights is not None:
+        weights = window.weights if part is None else window.weights[:, *part]
+        weights = xp.ascontiguousarray(weights, np.float32)
+        if len(weights) > len(settings.offsets):  # of each flow of a sequence
+            weights = weights.reshape(-1, len(settings.offsets), *grid)
+    elif valid is None and xp is np:
+        weights = _uniform(settings.offsets, grid)
+    else:
+        weights = stencil.uniform(settings.offsets, grid, valid, xp)
+    if predictor is not None:
+        weights = predictor.weights(features, weights, settings.kernel)
+    base = None
+    if any(settings.bias):
+        base = xp.empty_like(q)
+        for plane, value in zip(base, settings.bias, strict=True):
+            plane[...] = value
+    integrator = settings.integrator
+    if isinstance(integrator, Fixed):
+        p = integrator.polynomial(settings.time)
+        labels, confidence, gap = kernels.classify(
+            weights, q, settings.offsets, p.coefficients, p.keep, p.scale, base
+        )
+    else:
+        z = integrator.run(kernels, weights, q, settings.offsets, settings.time).z
+        labels, confidence, gap = kernels.decide(z if base is None else base + z)
+    if valid is not None:
+        labels[~valid] = 0
+        confidence[~valid] = 0
+    return labels, confidence, gap
+
+
+def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
+    """Mask of a tile's window, None where all of it is valid."""
+    if job.mask is None:
+        return None
+    valid = image_files.read_pixels(job.mask, tile.window)[0] != 0
+    return None if valid.all() else valid
+
+
+def compute(job: Job, data: Window, tile: Tile) -> Labeled:
+    """Label one tile on the job's device, in bands of rows that are windows of their own."""
+    assert not isinstance(job.term, Clusters), "k-means comes before the tiles: settle the plan"
+    move = on_device(job.settings.device)
+    shape = tuple(s.stop - s.start for s in tile.core)
+    labels = np.empty(shape, np.min_scalar_type(job.term.classes))
+    confidence = np.empty(shape, np.float32) if job.certain else None
+    bound, proven = job.settings.bound, 0
+    source = data.image if data.probabilities is None else data.probabilities
+    bands = _bands(job, shape, tuple(s.start for s in tile.inner), source.shape[1:])
+    narrow = dataclasses.replace(bands, halo=job.settings.halo)
+    for band in bands:
+        inner = narrow.tile_at(band.index)
+        part = None
+        if inner.window != band.window:
+            part = within(band.window, inner.window)
+        try:
+            label, certain, gap = label_window(
+                data.cut(band.window, move), job.term, job.settings, part
+            )
+        except BadPixels as error:
+            raise error.moved(band.window) from None
+        label, certain, gap = label[inner.inner], certain[inner.inner], gap[inner.inner]
+        labels[band.core] = to_host(label)
+        if confidence is not None:
+            confidence[band.core] = to_host(certain)
+        if bound is not None:
+            proven += int(((gap > bound) & (label > 0)).sum())
+    return Labeled(labels, confidence, proven)
+
+
+# the same for almost all bands of an image without a mask
+_uniform = functools.lru_cache(maxsize=2)(stencil.uniform)
+
+
+def _bands(
+    job: Job, core: tuple[int, ...], origin: tuple[int, ...], window: tuple[int, ...]
+) -> Grid:
+    """Cut a tile's core along its first axis; Krylov's inner products and a GPU want all of it."""
+    rows, count = core[0], job.term.classes + len(job.settings.offsets)
+    if job.settings.predictor is not None:
+        count += len(job.settings.predictor.mean)
+    if job.settings.device == "cpu" and not isinstance(job.settings.integrator, Krylov):
+        row = 4 * count * math.prod(window[1:])
+        # at least eight halos long: what is computed twice stays under a quarter
+        rows = max(8 * job.grid.halo[0], BAND_BYTES // row, 1)
+        rows = math.ceil(core[0] / math.ceil(core[0] / rows))
+    return Grid(window, origin, core, (rows, *core[1:]), job.grid.halo)
+
+
+def label_tile(job: Job, tile: Tile) -> Labeled | None:
+    """Read and label one tile; None where its core is masked out. Errors name the tile."""
+    valid = read_valid(job, tile)
+    if valid is not None and not valid[tile.inner].any():
+        return None
+    try:
+        return compute(job, _window(job, tile, valid), tile)
+    except ValueError as error:
+        raise ValueError(_failure(job, tile, error)) from None
+
+
+def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window:
+    """Data of a tile's window; `pixels` is the image where it was read already."""
+    if pixels is None and job.needs_image:
+        pixels = image_files.read_pixels(job.image, tile.window)
+    given = (
+        None
+        if job.probabilities is None
+        else image_files.read_pixels(job.probabilities, tile.window)
+    )
+    weights = None if job.weights is None else image_files.read_pixels(job.weights, tile.window)
+    return Window(pixels, given, valid, weights)
+
+
+def run_tile(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
+    """Read, label and write one tile; its record. A tile with bad data fails with a reason."""
+    tile = job.grid.tile_at(index)
+    record: dict[str, Any] = {"tile": list(index), "worker": f"{platform.node()}:{os.getpid()}"}
+    try:
+        return record | _run(job, tile)
+    except ValueError as error:
+        return record | {"state": "failed", "error": _failure(job, tile, error)}
+
+
+def _failure(job: Job, tile: Tile, error: ValueError) -> str:
+    if isinstance(error, BadPixels):
+        error = error.moved(tile.window)
+    return redacted(f"{place(job, tile)}: {error}")
+
+
+def place(job: Job, tile: Tile) -> str:
+    """Where a tile lies, in pixels of the image."""
+    return f"tile {tile.index} ({job.grid.place(tile, job.image.spatial_axes)})"
+
+
+def _run(job: Job, tile: Tile) -> dict[str, Any]:
+    started = clock.perf_counter()
+    valid = read_valid(job, tile)
+    skipped = valid is not None and not valid[tile.inner].any()
+    if skipped and job.picture is None:
+        return {"state": "skipped", "pixels": 0}
+    window = tile.window
+    if skipped or not job.needs_image:  # the image itself is only copied
+        window = tuple(
+            slice(c.start + o, c.stop + o) for c, o in zip(tile.core, job.grid.origin, strict=True)
+        )
+    whole = job.picture is not None and job.image.channels is not None
+    pixels = None
+    if job.picture is not None or (job.needs_image and not skipped):
+        pixels = image_files.read_pixels(job.image, window, every_channel=whole)
+    data = None
+    if not skipped:
+        seen = pixels if job.needs_image else None
+        if whole and seen is not None:
+            seen = np.ascontiguousarray(seen[list(job.image.channels or ())])
+        data = _window(job, tile, valid, seen)
+    read = clock.perf_counter()
+    found = None if data is None else compute(job, data, tile)
+    computed = clock.perf_counter()
+    size = 0
+    if job.picture is not None and pixels is not None:
+        core = pixels if window != tile.window else pixels[:, *tile.inner]
+        core = core if job.picture.channels else core[0]
+        size += levels.write(job.store, job.picture, tile.core, core, levels.mean)
+    if found is None:
+        return {"state": "skipped", "pixels": 0, "bytes": size}
+    if job.confidence is not None and found.confidence is not None:
+        size += levels.write(job.store, job.confidence, tile.core, found.confidence, levels.nearest)
+    if job.labels is not None:
+        size += levels.write(job.store, job.labels, tile.core, found.labels, levels.nearest)
+    counts = _counts(found.labels, job.term.classes)
+    return {
+        "state": "done",
+        "pixels": int(found.labels.size),
+        "counts": counts,
+        "proven": found.proven,
+        "bytes": size,
+        "seconds": [
+            round(b - a, 4)
+            for a, b in ((started, read), (read, computed), (computed, clock.perf_counter()))
+        ],
+        "peak_mib": _peak_mib(),
+    }
+
+
+def checker(job: Job) -> Callable[[Mapping[str, Any]], bool]:
+    """Tells whether the files of a finished tile have the size that its record says.
+
+    A record that says none is of an older version, and believed.
+    """
+    picture, *rest = (
+        [] if pyramid is None else [levels.sizes(job.store, pyramid)]
+        for pyramid in (job.picture, job.confidence, job.labels)
+    )
+
+    def whole(record: Mapping[str, Any]) -> bool:
+        core = job.grid.tile_at(tuple(record["tile"])).core
+        found = picture if record["state"] == "skipped" else itertools.chain(picture, *rest)
+        return "bytes" not in record or sum(size(core) for size in found) == record["bytes"]
+
+    return whole
+
+
+def _counts(labels: np.ndarray, classes: int) -> list[int]:
+    """Pixels of each label value from 0; one look a value is quicker while there are few."""
+    if classes > 20:
+        return np.bincount(labels.ravel(), minlength=classes + 1).tolist()
+    return [int(np.count_nonzero(labels == value)) for value in range(classes + 1)]
+
+
+def _peak_mib() -> int:
+    """Most memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # a new process inherits getrusage's number from the one that started it
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit

@@ -1,0 +1,97 @@
+"""Classes, the label values that stand for them, and their colors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# colors that stay apart for most color-blind people (Okabe and Ito), then lighter ones of them
+COLORS = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (110, 110, 110),
+)
+
+
+def color(value: int) -> tuple[int, int, int, int]:
+    """Color of a label value, RGBA."""
+    again, place = divmod(value - 1, len(COLORS))
+    red, green, blue = (255 - (255 - c) // (again + 1) for c in COLORS[place])
+    return red, green, blue, 255
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class, the label values that stand for it, and how it is shown."""
+
+    name: str
+    values: tuple[int, ...]
+    color: tuple[int, ...] = field(default=(), compare=False)
+
+
+def entries(classes: Sequence[Class]) -> list[dict[str, Any]]:
+    """Classes as JSON."""
+    return [{"name": c.name, "values": list(c.values), "color": list(c.color)} for c in classes]
+
+
+def classes_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Class, ...]:
+    """The classes of `entries`."""
+    return tuple(
+        Class(str(row["name"]), tuple(map(int, row["values"])), tuple(map(int, row["color"])))
+        for row in rows
+    )
+
+
+def palette(classes: int) -> np.ndarray:
+    """Colors of the label values 0..J, (J + 1, 3) uint8; not labeled is black."""
+    return np.array([(0, 0, 0), *(color(v)[:3] for v in range(1, classes + 1))], np.uint8)
+
+
+def find_classes(
+    values: Sequence[int], names: Mapping[str, str] | None, ignore: int | None
+) -> tuple[Class, ...]:
+    """The classes of label values that were found.
+
+    Parameters
+    ----------
+    values : label values that occur
+    names : {"0": "membrane", "32": "membrane", "255": "inside"}, optional
+        Equal names merge, in the order in which they appear; values without a name follow.
+    ignore : a value that means "not labeled"
+
+    Raises
+    ------
+    ValueError
+        If fewer than two classes are left, or a name's values never occur.
+    """
+    left = sorted(v for v in set(values) if v != ignore)
+    groups: dict[str, list[int]] = {}
+    for key, name in (names or {}).items():
+        groups.setdefault(str(name), []).append(int(key))
+    named = {v for group in groups.values() for v in group}
+    for value in left:
+        if value not in named:
+            groups.setdefault(str(value), []).append(value)
+    missing = [name for name, group in groups.items() if not set(group) & set(left)]
+    if missing:
+        raise ValueError(f"expected labeled pixels of each class, got none of {', '.join(missing)}")
+    found = tuple(
+        Class(name, tuple(group), color(number))
+        for number, (name, group) in enumerate(groups.items(), 1)
+    )
+    if not found:
+        raise ValueError("expected labeled pixels, got none")
+    if len(found) < 2:
+        raise ValueError(
+            f"expected labels of two or more classes, got only {found[0].name} "
+            f"({', '.join(map(str, found[0].values))})"
+        )
+    return found

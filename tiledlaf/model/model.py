@@ -1,0 +1,257 @@
+"""A trained model as one file: a zip of plain arrays and JSON, without any code."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import redaction
+from ..flow.linear import Taylor, check_time
+from ..flow.stencil import fit
+from . import classes, terms
+from .classes import Class, classes_from
+from .features import Features
+from .predictor import Predictor
+from .settings import Settings
+from .terms import Classified, DataTerm, Prototypes
+
+VERSION = 1
+FORMAT = "tiledlaf model"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What labeling needs to repeat what was learned.
+
+    Attributes
+    ----------
+    classes : in the order of the labels 1..J
+    term : data term
+    offsets, rho, time, tol : of the flow
+    channels : of the images it was trained on
+    predictor : Predictor, or None for uniform weights
+    bias : J numbers, added to log W0 + Z(T) before argmax
+    trained : how it was trained, as JSON
+    """
+
+    classes: tuple[Class, ...]
+    term: DataTerm
+    offsets: tuple[tuple[int, ...], ...]
+    rho: float
+    time: float
+    tol: float
+    channels: int
+    predictor: Predictor | None
+    bias: tuple[float, ...]
+    trained: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes."""
+        return [one.name for one in self.classes]
+
+    def settings(self, device: str = "cpu") -> Settings:
+        """How labels are made with this model."""
+        return Settings(
+            self.offsets,
+            self.rho,
+            self.time,
+            Taylor(self.tol),
+            device,
+            predictor=self.predictor,
+            bias=self.bias,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it as plain arrays, the rest as JSON in "model"."""
+        entry, parts = terms.term_parts(self.term)
+        about = {
+            "format": FORMAT,
+            "version": VERSION,
+            "classes": classes.entries(self.classes),
+            "offsets": [list(o) for o in self.offsets],
+            "rho": self.rho,
+            "time": self.time,
+            "tol": self.tol,
+            "channels": self.channels,
+            "bias": list(self.bias),
+            "term": entry,
+            "predictor": None
+            if self.predictor is None
+            else {
+                "features": self.predictor.features.to_list(),
+                "count": len(self.predictor.mean),
+                "sigma": self.predictor.sigma,
+            },
+            "trained": dict(self.trained),
+        }
+        found = {"model": np.array(json.dumps(about, sort_keys=True))}
+        found |= {f"term/{k}": v for k, v in parts.items()}
+        if self.predictor is not None:
+            for key in ("mean", "scale", "prototypes", "patches"):
+                found[f"predictor/{key}"] = getattr(self.predictor, key)
+        return found
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what labels depend on."""
+        found = self.arrays()
+        about = json.loads(str(found.pop("model")))
+        del about["trained"]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for key in sorted(found):
+            digest.update(key.encode() + np.ascontiguousarray(found[key]).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, atomically and at exactly this path."""
+        write_arrays(path, self.arrays())
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read a model and check all of it.
+
+    Raises
+    ------
+    ValueError
+        If it is none, of another version, damaged or of parts that do not fit each other.
+    """
+    arrays = read_arrays(path, FORMAT)
+    try:
+        return _model(arrays)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: expected a complete model, {what}") from None
+
+
+def _model(arrays: dict[str, np.ndarray]) -> Model:
+    about = json.loads(str(arrays["model"]))
+    if about["format"] != FORMAT:
+        raise ValueError(f"expected the format {FORMAT!r}, got {about['format']!r}")
+    if about["version"] != VERSION:
+        raise ValueError(f"expected version {VERSION}, got {about['version']}")
+    classes = classes_from(about["classes"])
+    offsets = fit(about["offsets"], len(about["offsets"][0]))
+    check_time(about["time"])
+    Taylor(about["tol"])
+    bias = tuple(map(float, about["bias"]))
+    term = terms.term_from(
+        about["term"], {k[5:]: v for k, v in arrays.items() if k.startswith("term/")}
+    )
+    for what, count in (("term", term.classes), ("bias", len(bias))):
+        if count != len(classes) or count < 2:
+            raise ValueError(f"expected a {what} of {len(classes)} classes, got {count}")
+    if not (0 < about["rho"] < math.inf and np.isfinite(bias).all()):
+        raise ValueError("expected a positive rho and finite biases")
+    channels = about["channels"]
+    if not isinstance(channels, int) or channels < 1:
+        raise ValueError(f"expected 1 or more channels, got {channels!r}")
+    if not isinstance(about["trained"], dict):
+        raise ValueError(f"expected notes on the training, got {about['trained']!r}")
+    _check_term(term, channels)
+    found = None
+    if about["predictor"] is not None:
+        found = _predictor(about, arrays, len(classes), len(offsets))
+    return Model(
+        classes,
+        term,
+        offsets,
+        float(about["rho"]),
+        float(about["time"]),
+        float(about["tol"]),
+        channels,
+        found,
+        bias,
+        about["trained"],
+    )
+
+
+def _check_term(term: DataTerm, channels: int) -> None:
+    """Refuse a data term of images with another number of channels."""
+    if isinstance(term, Prototypes) and len(term.values[0]) != channels:
+        raise ValueError(f"expected prototypes of {channels} channel(s), got {len(term.values[0])}")
+    if isinstance(term, Classified):
+        if term.features.needs("odds"):
+            raise ValueError("expected a classifier on features of the image alone")
+        count = term.features.count(channels, 0)
+        if term.trees.features != count:
+            raise ValueError(
+                f"expected a classifier on {count} features, got {term.trees.features}"
+            )
+
+
+def _predictor(
+    about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], classes: int, neighbors: int
+) -> Predictor:
+    entry = about["predictor"]
+    features = Features.from_list(entry["features"])
+    parts = {k: arrays[f"predictor/{k}"] for k in ("mean", "scale", "prototypes", "patches")}
+    for key, value in parts.items():
+        if value.dtype != np.float64 or not np.isfinite(value).all():
+            raise ValueError(f"expected finite float64 numbers as {key}, got {value.dtype}")
+    sigma = float(entry["sigma"])
+    if not (0 < sigma < math.inf and (parts["scale"] > 0).all()):
+        raise ValueError(f"expected a positive sigma and scale of features, got sigma {sigma}")
+    found = Predictor(features, **parts, sigma=sigma)
+    count = features.count(about["channels"], 1 if classes == 2 else classes)
+    if len(found.mean) != count or entry["count"] != count:
+        raise ValueError(f"expected {count} features, got {len(found.mean)}")
+    if found.patches.shape[1] != neighbors:
+        raise ValueError(f"expected patches of {neighbors}, got {found.patches.shape[1]}")
+    return found
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as an npz, atomically; the same arrays give the same bytes."""
+    whole = os.fspath(path)
+    # a name of its own: two trainings of one model may write at one time
+    partial = f"{whole}.{uuid.uuid4().hex}.partial"
+    try:
+        with open(partial, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for key in sorted(arrays):
+                    content = io.BytesIO()
+                    value = np.asanyarray(arrays[key])
+                    np.lib.format.write_array(content, value, allow_pickle=False)
+                    # numpy.savez would write the time of day into the file
+                    entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
+                    archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, whole)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)
+        raise
+
+
+def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it is something else or damaged.
+    """
+    redaction.check(path)
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: expected a {what}, got a folder")
+    if os.path.exists(path) and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: expected a {what}, got another kind of file or a part of one")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except Exception as error:  # a damaged archive raises what it likes
+        raise ValueError(f"{path}: expected a {what}, {type(error).__name__}: {error}") from None

@@ -1,0 +1,109 @@
+"""Prototypes and their scale from a sample of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .terms import Clusters, DataTerm, Pending, Prototypes
+
+SAMPLE_PIXELS = 65536
+BLOCK = 16  # edge of a sampled block: few chunks are read whatever the image's size
+
+
+def settle(term: Pending, sample: Callable[[], np.ndarray]) -> DataTerm:
+    """The data term with prototypes and scale, from a sample (n, C) of the image's pixels."""
+    if isinstance(term, Clusters):
+        pixels = sample()
+        return prototypes(pixels, kmeans(pixels, term.classes, term.seed))
+    if isinstance(term, Prototypes) and not term.scale:
+        return prototypes(sample(), term.values)
+    return term
+
+
+def sample_windows(shape: Sequence[int], seed: int) -> list[tuple[slice, ...]]:
+    """Blocks of pixels to look at for k-means and the scale: fixed by shape and seed.
+
+    Images up to `SAMPLE_PIXELS` are one block; of larger ones blocks of 16 x 16 are drawn.
+    """
+    if np.prod(shape, dtype=float) <= SAMPLE_PIXELS:
+        return [tuple(slice(0, n) for n in shape)]
+    edges = [min(BLOCK, n) if axis >= len(shape) - 2 else 1 for axis, n in enumerate(shape)]
+    count = SAMPLE_PIXELS // int(np.prod(edges))
+    rng = np.random.default_rng(seed)
+    starts = [rng.integers(0, n - edge + 1, count) for n, edge in zip(shape, edges, strict=True)]
+    return [
+        tuple(slice(int(a), int(a) + edge) for a, edge in zip(corner, edges, strict=True))
+        for corner in zip(*starts, strict=True)
+    ]
+
+
+def pixels_of(blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) -> np.ndarray:
+    """A sample (n, C) out of blocks (C, *window), without masked and non-finite pixels."""
+    rows = [block.reshape(len(block), -1).T for block in blocks]
+    if masks is not None:
+        rows = [row[mask.ravel() != 0] for row, mask in zip(rows, masks, strict=True)]
+    sample = np.concatenate(rows)
+    sample = sample[np.isfinite(sample).all(axis=1)]
+    if not len(sample):
+        raise ValueError(
+            "expected pixels to find prototypes and scale from, got a sample in which all are NaN, "
+            "inf or masked out (--seed draws another one)"
+        )
+    return sample
+
+
+def kmeans(sample: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """Prototypes (classes, C) float64 by k-means, ordered by brightness (mean over channels).
+
+    One thread: scikit-learn's centers change with the number of threads.
+    """
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    distinct = len(np.unique(sample, axis=0))
+    if distinct < classes:
+        raise ValueError(
+            f"--classes {classes}: the image's sample of {len(sample)} pixels has only "
+            f"{distinct} different values"
+        )
+    with threadpool_limits(1):
+        model = KMeans(classes, n_init=4, random_state=seed).fit(sample.astype(np.float64))
+    centers = model.cluster_centers_
+    order = np.lexsort((*centers.T[::-1], centers.mean(axis=1)))
+    return np.asarray(centers[order], np.float64)
+
+
+def prototypes(sample: np.ndarray, values: Any) -> Prototypes:
+    """Prototypes with the scale of a sample: the mean of min_j ||f - l_j||^2.
+
+    Parameters
+    ----------
+    sample : (n, C)
+    values : (J, C), image units
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two prototypes, two are equal, or channels do not match.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or len(values) < 2:
+        raise ValueError(f"expected two or more prototypes as rows, got shape {values.shape}")
+    if values.shape[1] != sample.shape[1]:
+        raise ValueError(
+            f"expected prototypes with {sample.shape[1]} columns, one a channel, "
+            f"got {values.shape[1]}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("expected finite prototypes, got NaN or inf")
+    if len(np.unique(values, axis=0)) < len(values):
+        raise ValueError("expected different prototypes, got two equal rows")
+    sample = sample.astype(np.float64)
+    nearest = np.min([((sample - value) ** 2).sum(axis=1) for value in values], axis=0)
+    # an image of nothing but its prototypes has no scale of its own: use the prototypes' nearest
+    gaps = [((a - b) ** 2).sum() for i, a in enumerate(values) for b in values[:i]]
+    scale = float(nearest.mean()) or float(min(gaps))
+    return Prototypes(tuple(tuple(map(float, row)) for row in values), scale)

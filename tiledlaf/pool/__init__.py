@@ -1,0 +1,1 @@
+"""Where tasks run: threads, processes or a Dask cluster."""

@@ -1,0 +1,138 @@
+"""Where tasks run: what every pool answers, threads of this process, sums in a fixed order."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+Function = Callable[[Any, Any], Any]
+# (item, result, None, retries) or (item, None, error, retries), in the order in which items finish
+Outcome = tuple[Any, Any, BaseException | None, int]
+AHEAD = 3  # tasks in flight a thread: enough that no worker waits, few enough to stay O(1)
+RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What Dask shows of a run; both need bokeh.
+
+    Attributes
+    ----------
+    dashboard : HOST:PORT to serve its dashboard at, where the cluster is ours; it asks for no
+        password
+    report : HTML file for its performance report, written when the run ends, however it ends
+    """
+
+    dashboard: str | None = None
+    report: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.dashboard or self.report)
+
+
+UNWATCHED = Watch()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where tasks run.
+
+    Attributes
+    ----------
+    workers : processes or threads that each run one tile at a time
+    memory : bytes a worker may use, or None where nobody limits it
+    run : run(function, job, items, batch) yields an outcome an item; tasks are of `batch` items
+    hold : hold(function, job, items) gives a handle of each result, which stays where it is
+    each : each(function, argument, handles) gives the results of function(argument, held), in
+        order; a tuple may have a handle and other things
+    dashboard : where Dask's is, if it was asked for
+    """
+
+    workers: int
+    memory: int | None
+    run: Callable[..., Iterator[Outcome]]
+    hold: Callable[[Function, Any, Sequence[Any]], list[Any]]
+    each: Callable[[Function, Any, Sequence[Any]], list[Any]]
+    dashboard: str | None = None
+
+
+@contextmanager
+def threads(workers: int) -> Iterator[Pool]:
+    """Threads of this process; the kernels do not hold the GIL."""
+    executor = concurrent.futures.ThreadPoolExecutor(workers)
+
+    def run(
+        function: Function, job: Any, items: Iterable[Any], batch: int = 1
+    ) -> Iterator[Outcome]:
+        waiting = batches(items, batch)
+        pending = {
+            executor.submit(outcomes, function, job, part)
+            for part in itertools.islice(waiting, AHEAD * workers)
+        }
+        while pending:
+            done, pending = concurrent.futures.wait(pending, return_when="FIRST_COMPLETED")
+            for future in done:
+                for following in itertools.islice(waiting, 1):
+                    pending.add(executor.submit(outcomes, function, job, following))
+                yield from future.result()
+
+    def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
+        return list(executor.map(lambda item: retried(function, argument, item)[0], items))
+
+    try:
+        yield Pool(workers, None, run, each, each)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def batches(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    """Tuples of so many items, the last one shorter."""
+    waiting = iter(items)
+    return iter(lambda: tuple(itertools.islice(waiting, size)), ())
+
+
+def outcomes(function: Function, job: Any, items: Sequence[Any]) -> list[Outcome]:
+    """One task: an item that fails does not take the others with it."""
+    found: list[Outcome] = []
+    for item in items:
+        try:
+            found.append((item, *retried(function, job, item)))
+        except Exception as error:
+            found.append((item, None, error, RETRIES if isinstance(error, OSError) else 0))
+    return found
+
+
+def retried(function: Function, job: Any, item: Any) -> tuple[Any, None, int]:
+    """The result of a call, no error, and how often it was tried again: what files do may pass."""
+    for retries in range(RETRIES):
+        with contextlib.suppress(OSError):
+            return function(job, item), None, retries
+    return function(job, item), None, RETRIES
+
+
+def in_order(pool: Pool, function: Callable[[Any, Any], Any], job: Any, items: Any) -> list[Any]:
+    """Results in the order of the items, whatever finishes first."""
+    found: dict[int, Any] = {}
+    numbered = list(enumerate(items))
+    for (number, _), result, error, _ in pool.run(_numbered, (function, job), numbered):
+        if error is not None:
+            raise error
+        found[number] = result
+    return [found[number] for number in range(len(numbered))]
+
+
+def _numbered(work: tuple[Callable[[Any, Any], Any], Any], item: tuple[int, Any]) -> Any:
+    function, job = work
+    return function(job, item[1])
+
+
+def tree_sum(parts: Sequence[Any]) -> Any:
+    """Sum of neighbors, then of their sums: an order that no worker changes."""
+    while len(parts) > 1:
+        parts = [sum(parts[i : i + 2]) for i in range(0, len(parts), 2)]
+    return parts[0]

@@ -1,0 +1,1 @@
+"""What came out: status, text, scores, pictures and pages."""

@@ -1,0 +1,84 @@
+"""`explain`: draw what a model has learned, and what it does on an image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..model import model as model_file
+from ..model.model import Model
+from . import pages as page_of
+from .view import look, open_example
+
+
+def explain(
+    model: Any,
+    folder: str | os.PathLike[str],
+    image: Any = None,
+    *,
+    truth: Any = None,
+    probabilities: Any = None,
+    mask: Any = None,
+    axes: str | None = None,
+    channels: Sequence[int] | None = None,
+    region: Sequence[tuple[int, int]] | None = None,
+    device: str = "cpu",
+) -> Path:
+    """Draw what a model has learned, and what it does on an image, into a new folder.
+
+    Weights depend on pixels at full size, so a large image is not shrunk: a part of it of at most
+    512 x 512 pixels, in its middle, is shown unless `region` says which one; of a volume the
+    middle section.
+
+    Parameters
+    ----------
+    model : Model or path
+    folder : where the pictures and index.html go; new, or empty
+    image : path or array, optional
+    truth : labels of the image, optional
+        For the singular vectors of the gradient of the loss.
+    probabilities, mask, axes, channels, region, device
+        As for `tiledlaf.label`.
+
+    Returns
+    -------
+    Path of index.html
+
+    Raises
+    ------
+    ValueError
+        If the image does not fit the model, or the folder holds something.
+    """
+    found = model if isinstance(model, Model) else model_file.load(model)
+    if found.predictor is None:
+        raise ValueError("expected a model with a predictor of weights, got one of uniform weights")
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target}: expected a new or empty folder for the pictures")
+    given = {"truth": truth, "probabilities": probabilities, "mask": mask, "region": region}
+    view = None
+    if image is None:
+        named = [f"--{name}" for name, value in given.items() if value is not None]
+        if named:
+            raise ValueError(f"{', '.join(named)} without an image: expected an IMAGE as well")
+    else:
+        example = open_example(image, truth, probabilities, mask, axes, channels)
+        view = look(found, found.predictor, example, region, device)
+    pages = [page_of.prototypes(found, found.predictor, view)]
+    if view is not None:
+        pages += [
+            page_of.labels(found, view),
+            page_of.entropy(view),
+            page_of.direction(view),
+            page_of.axis(view),
+        ]
+    if view is not None and truth is not None:
+        pages += page_of.gradient(found, view)
+    target.mkdir(parents=True, exist_ok=True)
+    for page in pages:
+        page.picture.save(target / page.file)
+    index = target / "index.html"
+    index.write_text(page_of.html_of(found, found.predictor, pages, view), "utf-8")
+    return index

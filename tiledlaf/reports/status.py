@@ -1,0 +1,277 @@
+"""How far the runs on an output are: read from their notes and records, which stay as they are."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import platform
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import image as image_files
+from ..files import ngff, nodes, stores
+from ..labeling import records
+from ..labeling.output import Output
+from ..tiles import Grid, Tile
+from ..training import checkpoint
+
+COMPLETE, GOING, CUT, FAILED = "complete", "going", "cut", "failed"
+QUIET = 60.0  # seconds without a record that a run on another host may take at least
+FIRST = 600.0  # the same before the first tile, which waits for workers and compiles kernels
+SLOWEST = 5  # tiles to name
+PARTS = ("read", "compute", "write")
+Record = Mapping[str, Any]
+
+
+@dataclass
+class Worker:
+    """What one worker did: its tiles, seconds by part of the work, and most memory.
+
+    `quiet` are the seconds since its last record.
+    """
+
+    name: str
+    tiles: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    peak_mib: int = 0
+    quiet: float | None = None
+
+    def add(self, record: Record, now: float) -> None:
+        """Count one more tile."""
+        self.tiles += 1
+        for part, seconds in zip(PARTS, record.get("seconds", ()), strict=False):
+            self.seconds[part] = round(self.seconds[part] + seconds, 4)
+        self.peak_mib = max(self.peak_mib, record.get("peak_mib", 0))
+        if "time" in record:
+            quiet = max(0.0, round(now - record["time"], 1))
+            self.quiet = quiet if self.quiet is None else min(self.quiet, quiet)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """One tile of those that took longest; `place` in pixels of the image."""
+
+    tile: list[int]
+    place: str
+    seconds: dict[str, float]
+    worker: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How far labels/NAME are.
+
+    Attributes
+    ----------
+    state : "complete", "going", "cut" (while it made lower levels if no tile is left), or "failed"
+        (tiles failed, none is left)
+    tiles : number of all tiles, and of those done, skipped, failed, left
+    megapixels : finished, all
+    rate : megapixels a second in the second half of the last run's time, or None before two tiles
+    seconds_left : at this rate, None where there is none
+    quiet : seconds since the last record, None before the first
+    retries : how often tiles were tried again
+    workers : in the order of their names
+    slowest : tiles, the slowest first
+    errors : of failed tiles
+    """
+
+    name: str
+    state: str
+    tiles: dict[str, int]
+    megapixels: tuple[float, float]
+    rate: float | None
+    seconds_left: float | None
+    quiet: float | None
+    retries: int
+    workers: list[Worker]
+    slowest: list[Slow]
+    errors: list[str]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How far a training is.
+
+    Attributes
+    ----------
+    state : "complete", or "going" or "cut" by the age of its checkpoint alone
+    step, steps : those of the checkpoint or the model, and those asked for
+    error : least share of wrong pixels in validation, None before the first
+    quiet : seconds since the checkpoint, None where the model is complete
+    """
+
+    state: str
+    step: int
+    steps: int | None
+    error: float | None
+    quiet: float | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Labels of a store, or the training of a model."""
+
+    path: str
+    labels: list[Labels]
+    training: Training | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether all is complete or going."""
+        states = [one.state for one in self.labels]
+        if self.training is not None:
+            states.append(self.training.state)
+        return all(state in (COMPLETE, GOING) for state in states)
+
+
+def read(path: str, name: str | None = None) -> Status:
+    """How far an output or a model is.
+
+    Parameters
+    ----------
+    name : of the labels; by default all that the store has of this program
+
+    Raises
+    ------
+    ValueError
+        If there is neither labels of this program nor a model.
+    """
+    # a training writes files only
+    labels = stores.is_url(path) or os.path.isdir(path)
+    held = None if labels else checkpoint.progress(path)
+    if held is not None:
+        return Status(path, [], _training(held))
+    return Status(path, [_labels(out, notes) for out, notes in outputs(path, name)])
+
+
+def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, Any]]]:
+    """Labels of this program in a store, with their notes."""
+    url = stores.is_url(path)
+    if stores.is_web(path):
+        raise ValueError(
+            f"{path}: expected a place that can be listed, such as s3://bucket/out.zarr"
+        )
+    if not url and not os.path.exists(path):
+        raise ValueError(f"{path}: no such file or folder")
+    known = ngff.label_names(path) if nodes.is_store(path) else []
+    found = [Output(path, one) for one in known if name in (None, one)]
+    noted = [(out, notes) for out in found if (notes := out.notes()) is not None]
+    if not noted:
+        which = "labels" if name is None else f"labels/{name}"
+        model = "" if url else ", or a model"
+        raise ValueError(f"{path}: expected an output of tiledlaf with {which}{model}")
+    return noted
+
+
+def times(out: Output, notes: Mapping[str, Any]) -> np.ndarray:
+    """Seconds of each tile as the grid has them: -inf if skipped, inf if failed, NaN if left."""
+    found = np.full(_grid(notes)[0].shape, np.nan)
+    for index, record in records.read(out.records).items():
+        rest = -math.inf if record["state"] == "skipped" else math.inf
+        found[index] = sum(record["seconds"]) if "seconds" in record else rest
+    return found
+
+
+def _grid(notes: Mapping[str, Any]) -> tuple[Grid, str]:
+    """Tiles of an output, and their axes."""
+    origin, size = notes["settings"]["region"]
+    zero = (0,) * len(size)
+    axes = "".join(a for a in notes["settings"]["array"][1] if a in image_files.SPATIAL)
+    # a core does not depend on what is around it
+    return Grid(tuple(size), tuple(origin), tuple(size), tuple(notes["tile"]), zero), axes
+
+
+def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
+    place = out.records
+    # the lock first: a run that ends meanwhile is not one that was cut
+    held, journal, now = records.is_locked(place), records.journal(place), clock.time()
+    lines = [line for line in journal if "tile" in line]
+    known = records.latest(lines)
+    grid, axes = _grid(notes)
+
+    def megapixels(some: Sequence[Record]) -> float:
+        return sum(_pixels(grid.tile_at(r["tile"])) for r in some) / 1e6
+
+    count = {s: sum(r["state"] == s for r in known.values()) for s in ("done", "skipped", "failed")}
+    left = len(grid) - sum(count.values())
+    finished = [r for r in known.values() if r["state"] in records.FINISHED]
+    total = math.prod(grid.size) / 1e6
+    run = [r for r in lines if r.get("run") == lines[-1].get("run")]
+    rate, to_do = None, total - megapixels(finished)
+    if len(run) > 1 and "after" in run[-1]:
+        # the first half knows of workers that start and kernels that are compiled
+        half = run[-1]["after"] / 2
+        rate = megapixels([r for r in run if r["after"] > half]) / max(half, 1e-3)
+    quiet = None if not journal else now - journal[-1].get("time", 0.0)
+    last = [line for line in journal if line.get("run") == journal[-1].get("run")]
+    if _going(held, last, quiet, stores.is_url(out.store)):
+        state = GOING
+        # what failed in this run is not tried again in it
+        run = [line for line in last if "tile" in line]
+        to_do -= megapixels([r for r in run if known[tuple(r["tile"])] is r and "error" in r])
+    else:
+        ended = FAILED if count["failed"] else COMPLETE if records.complete(journal) else CUT
+        state = CUT if left else ended
+
+    workers: dict[str, Worker] = {}
+    for record in known.values():
+        if "worker" in record:
+            worker = record["worker"]
+            workers.setdefault(worker, Worker(worker)).add(record, now)
+    timed = [r for r in known.values() if "seconds" in r]
+    slowest = sorted(timed, key=lambda r: sum(r["seconds"]), reverse=True)[:SLOWEST]
+    return Labels(
+        out.name,
+        state,
+        {"all": len(grid), **count, "left": left},
+        (round(megapixels(finished), 6), round(total, 6)),
+        None if rate is None else round(rate, 6),
+        None if not rate else round(max(to_do, 0.0) / rate, 1),
+        None if quiet is None else max(0.0, round(quiet, 1)),
+        sum(r.get("retries", 0) for r in lines),
+        [workers[name] for name in sorted(workers)],
+        [
+            Slow(
+                r["tile"],
+                grid.place(grid.tile_at(r["tile"]), axes),
+                dict(zip(PARTS, r["seconds"], strict=True)),
+                r.get("worker", ""),
+            )
+            for r in slowest
+        ],
+        [r.get("error", "") for r in known.values() if r["state"] == "failed"],
+    )
+
+
+def _pixels(tile: Tile) -> int:
+    return math.prod(c.stop - c.start for c in tile.core)
+
+
+def _going(held: bool | None, run: Sequence[Record], quiet: float | None, objects: bool) -> bool:
+    """Whether a run is at work, by its lock or, from where that is not seen, by its last record."""
+    if held or quiet is None or run[-1].get("stage") in (records.COMPLETE, records.ENDED):
+        return bool(held)
+    host = str(run[-1].get("run", "")).rpartition(":")[0]
+    if held is False and host == platform.node():
+        return False
+    # a run that was silent for long before may be so again
+    after = [0.0, *(r.get("after", 0.0) for r in run)]
+    longest = max(b - a for a, b in itertools.pairwise(after))
+    patience = max(QUIET if any("tile" in r for r in run) else FIRST, 4 * longest)
+    # the next batch is written with the first record from then on
+    return quiet < patience + (records.between(after[-1]) if objects else 0.0)
+
+
+def _training(held: checkpoint.Progress) -> Training:
+    state, quiet = COMPLETE, None
+    if held.path is not None:
+        quiet = max(0.0, clock.time() - Path(held.path).stat().st_mtime)
+        state = GOING if quiet < max(QUIET, 4 * held.seconds) else CUT
+    return Training(state, held.step, held.steps, held.error, quiet and round(quiet, 1))

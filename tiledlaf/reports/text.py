@@ -1,0 +1,320 @@
+"""Texts for people: what a store holds, what a run will do, what it did."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..files import image as image_files
+from ..files import images, ngff, nodes, stores
+from ..files.fingerprints import HASHED
+from ..flow.linear import Fixed, Krylov
+from ..flow.stencil import radius
+from ..labeling import records
+from ..labeling.output import Output
+from ..labeling.plan import Plan
+from ..labeling.resources import needed_bytes, predicted_bytes
+from ..labeling.run import Summary
+from ..model.model import Model, load
+from .status import PARTS, Labels, Status, Training, Worker
+
+ROWS = 16  # of a table of workers, and of failed tiles
+
+
+def _times(shape: Sequence[float]) -> str:
+    return " x ".join(f"{n:g}" for n in shape)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def dry_run(plan: Plan) -> list[str]:
+    """Lines on tiles, halo and why, steps, memory, tasks and disk space."""
+    job, settings = plan.job, plan.job.settings
+    reach = settings.integrator.reach(settings.time)
+    name = type(settings.integrator).__name__
+    scheme = ", ".join(f"{k} {v:g}" for k, v in dataclasses.asdict(settings.integrator).items())
+    lines = [
+        f"image: {job.image.path}, {job.image.spatial_axes} {_times(job.image.grid)}, "
+        f"{job.image.stored_channels} channel(s) of {job.image.dtype}",
+        f"tiles: {len(job.grid)} ({_times(job.grid.shape)}) of {_times(job.grid.tile)} pixels",
+        f"halo: {_times(job.grid.halo)} pixels on each side: {reach} steps, each as wide as the "
+        f"neighborhood's radius {_times(radius(settings.offsets))} ({name}, {scheme}, "
+        f"T {settings.time:g})",
+        f"steps: {reach} averages over {len(settings.offsets)} neighbors"
+        + (", the first for S" if isinstance(settings.integrator, Fixed | Krylov) else "")
+        + (
+            f"; Krylov dimension {settings.integrator.dim}"
+            if isinstance(settings.integrator, Krylov)
+            else ""
+        ),
+        f"memory of a worker: about {_size(predicted_bytes(job))}",
+    ]
+    left = len(job.grid)
+    if plan.out is not None:
+        known = records.read(plan.out.records) if plan.held else {}
+        left -= sum(r["state"] in ("done", "skipped") for r in known.values())
+        free = stores.free_bytes(plan.out.store)
+        lines.append(
+            f"disk: about {_size(needed_bytes(plan))} needed at most"
+            + (f", {_size(free)} free" if free is not None else "")
+        )
+    lines.append(
+        f"tasks: {left}, one a tile"
+        + (f" ({len(job.grid) - left} done before)" if plan.held else "")
+    )
+    return lines
+
+
+def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
+    """Lines on tiles, pixels of each label, proven labels, seconds, and the output."""
+    total = sum(found.pixels) or 1
+    lines = ["tiles: " + ", ".join(f"{n} {state}" for state, n in found.tiles.items())]
+    for value, count in enumerate(found.pixels):
+        if count or value:
+            name = names.get(value, "not labeled")
+            lines.append(f"  {value:3d} {name}: {count} pixels ({100 * count / total:.1f} %)")
+    labeled = sum(found.pixels[1:])
+    if found.proven is None:
+        lines.append("proven labels: none (this integrator has no bound a pixel)")
+    elif labeled:
+        lines.append(f"proven labels: {100 * found.proven / labeled:.3f} %")
+    lines.append(f"seconds: {found.seconds:.1f}")
+    if found.fresh:
+        lines.append(f"throughput: {found.rate / 1e6:.3g} megapixels a second")
+    lines.append(f"output: {found.output}")
+    return lines
+
+
+def training(record: Mapping[str, Any], left: float | None) -> str:
+    """A line on a stage or a validation of a training; nothing on the steps between."""
+    if "stage" in record:
+        share = f": {100 * record['validation']:.2f} % wrong" if "validation" in record else ""
+        return f"{record['stage']}{share}"
+    if "validation" not in record and ("best" in record or record["step"] % 10):
+        return ""
+    line = (
+        f"step {record['step']}/{record['steps']}: loss {record['loss']:.4f}, wrong "
+        f"{100 * record['training']:.2f} % in training"
+    )
+    if "validation" in record:
+        line += f", {100 * record['validation']:.2f} % in validation"
+        line += f" (best {100 * record['best']:.2f} %)"
+    return line if left is None else f"{line}, {left:.0f} s left at most"
+
+
+def model(found: Model, path: str) -> list[str]:
+    """Lines on a model."""
+    trained = found.trained
+    lines = [f"model: {path}"]
+    for number, (one, bias) in enumerate(zip(found.classes, found.bias, strict=True), 1):
+        values = ", ".join(map(str, one.values))
+        lines.append(f"  {number:3d} {one.name}: label values {values}, bias {bias:+.4f}")
+    term = type(found.term).__name__.lower()
+    lines.append(
+        f"data term: {term}; {len(found.offsets)} neighbors, T {found.time:g}, rho {found.rho:g}"
+    )
+    if "error" in trained:
+        first = trained["history"][0] if trained.get("history") else {}
+        lines.append(
+            f"wrong in validation: {100 * trained['error']:.3f} % (uniform weights "
+            f"{100 * first.get('uniform', math.nan):.3f} %), {trained['steps']} steps"
+        )
+    return lines
+
+
+def status(found: Status) -> list[str]:
+    """Lines on how far the labels of a store are, or the training of a model."""
+    if found.training is not None:
+        return _training(found.path, found.training)
+    return [line for one in found.labels for line in ["", *_labels(one)]][1:]
+
+
+def _training(path: str, found: Training) -> list[str]:
+    line = f"{path}: {found.state}"
+    if found.quiet is not None:
+        line += f" as it seems, checkpoint of {_span(found.quiet)} ago"
+    lines = [line, f"steps: {found.step}" + (f" of at most {found.steps}" if found.steps else "")]
+    if found.error is not None:
+        lines.append(f"wrong in validation: {100 * found.error:.3f} %")
+    return lines
+
+
+def _labels(found: Labels) -> list[str]:
+    tiles, quiet = found.tiles, found.quiet
+    finished = tiles["done"] + tiles["skipped"]
+    more = {
+        "cut": ("" if tiles["left"] else "; all tiles are done, but lower levels may be missing")
+        + "; the same command completes it",
+        "failed": "; the same command tries them again",
+        "going": "" if tiles["left"] or tiles["failed"] else "; lower levels are made",
+        "complete": "",
+    }
+    lines = [
+        f"labels/{found.name}: {found.state}{more[found.state]}",
+        f"tiles: {finished} of {tiles['all']} ({100 * finished / tiles['all']:.1f} %): "
+        + ", ".join(f"{tiles[state]} {state}" for state in ("done", "skipped", "failed", "left"))
+        + f"; tried again: {found.retries}",
+        "megapixels: {:.1f} of {:.1f}".format(*found.megapixels)
+        + (f", {found.rate:.3g} a second" if found.rate else "")
+        + (f", {_span(found.seconds_left)} left" if found.seconds_left else ""),
+        "last record: " + ("none" if quiet is None else f"{_span(quiet)} ago"),
+    ]
+    workers, name = found.workers, "worker"
+    if len(workers) > ROWS:
+        workers, name = _hosts(workers), "host"
+    if workers:
+        rows = [
+            (
+                w.name,
+                f"{w.tiles}",
+                *(f"{w.seconds[p]:.1f}" for p in PARTS),
+                f"{w.peak_mib}",
+                "" if w.quiet is None else _span(w.quiet),
+            )
+            for w in workers[:ROWS]
+        ]
+        titles = (name, "tiles", *(f"{part} s" for part in PARTS), "peak MiB", "silent for")
+        lines += ["", *_columns(titles, rows)]
+        if len(workers) > ROWS:
+            lines.append(f"and {len(workers) - ROWS} more (--json has them all)")
+    if found.slowest:
+        slow = [
+            (s.place, *(f"{s.seconds[part]:.2f}" for part in PARTS), s.worker)
+            for s in found.slowest
+        ]
+        titles = ("slowest tiles", *(f"{part} s" for part in PARTS), "worker")
+        lines += ["", *_columns(titles, slow)]
+    if found.errors:
+        lines += ["", f"failed: {len(found.errors)}", *(f"  {e}" for e in found.errors[:ROWS])]
+        if len(found.errors) > ROWS:
+            lines.append(f"and {len(found.errors) - ROWS} more (--json has them all)")
+    return lines
+
+
+def _hosts(workers: Sequence[Worker]) -> list[Worker]:
+    """Workers of one host as one, with the most memory that one of them took."""
+    found: dict[str, Worker] = {}
+    for worker in workers:
+        name = worker.name.rpartition(":")[0]
+        host = found.setdefault(name, Worker(name))
+        host.tiles += worker.tiles
+        host.peak_mib = max(host.peak_mib, worker.peak_mib)
+        host.quiet = min((q for q in (host.quiet, worker.quiet) if q is not None), default=None)
+        for part in PARTS:
+            host.seconds[part] += worker.seconds[part]
+    return list(found.values())
+
+
+def _columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table: words to the left, numbers to the right."""
+    table = [titles, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    words = [not row.replace(".", "").isdigit() for row in rows[0]]
+    return [
+        "  ".join(
+            cell.ljust(width) if word else cell.rjust(width)
+            for cell, width, word in zip(row, widths, words, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _span(seconds: float) -> str:
+    """Seconds, or hours, minutes and seconds from a minute on."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def info(path: str) -> list[str]:
+    """Lines on what a store or an image file holds.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing that can be read.
+    """
+    if not stores.is_url(path) and not os.path.exists(path):
+        raise ValueError(f"{path}: no such file or folder")
+    if zipfile.is_zipfile(path):
+        return model(load(path), path)
+    if not nodes.is_store(path):
+        image = images.open_image(path)
+        return [f"{path}: {image.source}, axes {image.axes}, {image.dtype}", *_levels(image)]
+    names = ngff.label_names(path)
+    lines = []
+    if ngff.has_image(path) or not names:
+        lines += [f"{path}: image", *ngff.describe(path)]
+    else:
+        lines += [f"{path}: labels only"]
+    for name in names:
+        lines += ["", f"labels/{name}", *ngff.describe(f"{path}/labels/{name}")]
+        lines += _run(Output(path, name))
+    if ngff.has_image(path, "confidence"):
+        lines += ["", "confidence", *ngff.describe(f"{path}/confidence")]
+    return lines
+
+
+def _levels(image: image_files.Image) -> list[str]:
+    return [f"  level {i}: {image.spatial_axes} {_times(s)}" for i, s in enumerate(image.levels)]
+
+
+def _run(out: Output) -> list[str]:
+    notes = out.notes()
+    if notes is None:
+        return ["  not of tiledlaf"]
+    journal = records.journal(out.records)
+    states = [r["state"] for r in records.latest(journal).values()]
+    done = states.count("done") + states.count("skipped")
+    total = notes.get("tiles", 0)
+    lines = []
+    if not stores.is_web(out.store):  # which lists no records
+        lines.append(f"  complete: {done} of {total} tiles ({100 * done / max(total, 1):.1f} %)")
+    if done == total and not records.complete(journal):
+        lines.append("  lower levels: not complete yet")
+    if "failed" in states:
+        lines.append(f"  failed: {states.count('failed')} tiles; the same command tries them again")
+    if "names" in notes:
+        lines.append("  names: " + ", ".join(f"{v} {n}" for v, n in enumerate(notes["names"], 1)))
+    for key, value in notes.get("settings", {}).items():
+        lines.append(f"  {key}: {_value(key, value)}")
+    if "prototypes" in notes:
+        lines.append("  prototypes: " + "; ".join(_row(row) for row in notes["prototypes"]))
+        lines.append(f"  scale: {notes['scale']:.6g}")
+    return lines
+
+
+def _row(row: Sequence[float]) -> str:
+    return ", ".join(f"{v:.4g}" for v in row)
+
+
+def _value(key: str, value: Any) -> str:
+    if key == "neighborhood":
+        return f"{len(value)} pixels, radius {_times(radius(value))}"
+    if key == "region":
+        return ", ".join(f"{a}:{a + n}" for a, n in zip(*value, strict=True))
+    if key == "array":
+        return f"{value[0]} {value[1]} {_times(value[2])} {value[3]}".strip()
+    if key == "integrator":
+        return ", ".join([value[0], *(f"{k} {v:g}" for k, v in value[1].items())])
+    if key == "channels":
+        return "all" if value is None else ", ".join(map(str, value))
+    if key in HASHED:
+        return f"{value[:8]} (names, sizes and times of its files)"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "values":
+        return "; ".join(_row(row) for row in value)
+    return str(value)
+
+
+def megapixels(record: Mapping[str, Any], tile: Sequence[int]) -> float:
+    """Megapixels of a finished tile, for progress; skipped and failed ones count whole."""
+    return (record.get("pixels") or math.prod(tile)) / 1e6

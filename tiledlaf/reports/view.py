@@ -1,0 +1,236 @@
+"""A part of an image as a model sees it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import image as image_files
+from ..files import images
+from ..flow import losses
+from ..flow.gradient import Polynomials
+from ..kernels.arrays import Array, Offsets, to_host
+from ..labeling import choice as labeling_choice
+from ..labeling.plan import make_plan
+from ..model import terms
+from ..model.model import Model
+from ..model.predictor import Predictor
+from ..tiles import Grid
+from ..training import examples
+from ..training import worker as training_worker
+from ..training.examples import Example
+from ..training.worker import FlowSettings, LabeledTile, TileData, TileReader
+
+EDGE = 512  # of the part of an image that is shown unless a region says otherwise
+MOST = 2048  # of a region
+SEEN = 15  # radius of the mean image around the pixels of a prototype
+DRAWN = 256  # pixels of a prototype that this mean is of
+BAND = 2**25  # numbers of prototype shares that are held at once
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What predicted weight patches look like, pixel by pixel.
+
+    Attributes
+    ----------
+    entropy : (y, x)
+        Of Omega_i, relative to that of uniform weights: 0 one neighbor, 1 all alike.
+    mean : (2, y, x)
+        Mean offset (y, x) relative to the radius: 0 balanced, 1 all on the farthest neighbor.
+    axis : (2, y, x)
+        The mean of unit offsets with twice their angle: its angle is twice that of the line
+        along which a pixel listens, its length 0..1 how strictly.
+    """
+
+    entropy: np.ndarray
+    mean: np.ndarray
+    axis: np.ndarray
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How prototypes are used.
+
+    Attributes
+    ----------
+    share : (N,) mean share a_j over the pixels
+    looks : (N, C, 2 r + 1, 2 r + 1) mean image around pixels whose largest share it has
+    """
+
+    share: np.ndarray
+    looks: np.ndarray
+
+
+def describe(weights: np.ndarray, offsets: Offsets) -> Weights:
+    """Entropy and directions of weight patches (K, y, x); directions lie within the plane."""
+    valid = weights > 0
+    terms = np.where(valid, weights * np.log(np.where(valid, weights, 1)), 0)
+    count = valid.sum(axis=0)
+    entropy = -terms.sum(axis=0) / np.log(np.maximum(count, 2))
+    places = np.array(offsets, np.float64)[:, -2:]
+    radius = max(1.0, float(np.abs(places).max()))
+    mean = np.tensordot(places.T / radius, weights, 1)
+    angle, far = np.arctan2(*places.T), np.hypot(*places.T) > 0
+    twice = np.stack([np.sin(2 * angle), np.cos(2 * angle)]) * far
+    around = np.tensordot(far.astype(float), weights, 1)
+    axis = np.tensordot(twice, weights, 1) / np.maximum(around, np.finfo(float).tiny)
+    return Weights(entropy, mean, axis)
+
+
+def usage(
+    predictor: Predictor, features: np.ndarray, image: np.ndarray, valid: np.ndarray, seed: int = 0
+) -> Usage:
+    """How prototypes are used at valid pixels (y, x) of features (F, y, x), image (C, y, x)."""
+    height, width = features.shape[1:]
+    count = len(predictor.prototypes)
+    rows = max(1, BAND // (2 * count * width))
+    total, winner = np.zeros(count), np.empty((height, width), np.int64)
+    for top in range(0, height, rows):
+        shares = predictor.shares(np.ascontiguousarray(features[:, top : top + rows]))
+        inside = valid[top : top + rows]
+        total += (shares * inside).sum(axis=(1, 2), dtype=np.float64)
+        winner[top : top + rows] = np.where(inside, shares.argmax(axis=0), -1)
+    size = 2 * SEEN + 1
+    padded = np.pad(
+        image.astype(np.float32), [(0, 0), (SEEN, SEEN), (SEEN, SEEN)], mode="symmetric"
+    )
+    around = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+    looks = np.full((count, len(image), size, size), np.nan, np.float32)
+    for j in range(count):
+        chosen = training_worker.drawn(np.flatnonzero(winner == j), DRAWN, (seed, j))
+        if len(chosen):
+            y, x = np.divmod(chosen, width)
+            looks[j] = around[:, y, x].mean(axis=1)
+    return Usage(total / max(valid.sum(), 1), looks)
+
+
+def open_example(
+    image: Any,
+    truth: Any,
+    probabilities: Any,
+    mask: Any,
+    axes: str | None,
+    channels: Sequence[int] | None,
+) -> Example:
+    """An image and what belongs to it; without a truth no pixel is labeled."""
+    if truth is None:  # none is labeled, and nothing is held
+        path = isinstance(image, str | os.PathLike)
+        source = images.open_image(image, axes=axes) if path else images.from_array(image, axes)
+        truth = np.broadcast_to(np.uint8(0), source.grid)
+    found = examples.pair(image, truth, probabilities, mask, axes=axes, channels=channels)
+    if len(found) != 1:
+        raise ValueError(f"expected one IMAGE, got {len(found)}")
+    return found[0]
+
+
+def _part(grid: Sequence[int], region: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
+    """Start and stop an axis of what is shown: one section of a volume."""
+    spans = list(region) if region is not None else [(0, n) for n in grid]
+    if region is not None and any(b - a > MOST for a, b in spans[-2:]):
+        raise ValueError(f"expected a region of at most {MOST} pixels an edge, got {spans}")
+    edges = [1] * (len(spans) - 2) + [EDGE if region is None else MOST] * 2
+    starts = [a + max(0, b - a - edge) // 2 for (a, b), edge in zip(spans, edges, strict=True)]
+    return [
+        (start, min(start + edge, b))
+        for start, edge, (_, b) in zip(starts, edges, spans, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of an image as a model sees it; arrays without a halo.
+
+    Attributes
+    ----------
+    about : what part it is
+    image, z : (C, y, x), (J, y, x); z with the model's biases
+    valid, full : (y, x) bool
+        Not masked out; with all neighbors valid, as away from borders.
+    weights : Weights
+    used : Usage
+    course, lesson, omega : what a gradient needs, with a halo
+    core : cuts planes out of those
+    """
+
+    about: str
+    image: np.ndarray
+    z: np.ndarray
+    valid: np.ndarray
+    full: np.ndarray
+    weights: Weights
+    used: Usage
+    course: FlowSettings
+    lesson: TileData
+    omega: Array
+    core: Callable[[Array], np.ndarray]
+
+
+def look(
+    found: Model,
+    predictor: Predictor,
+    example: Example,
+    region: Sequence[tuple[int, int]] | None,
+    device: str,
+) -> View:
+    """Compute what a model does on a part of an image."""
+    source = example.image
+    choice = labeling_choice.choose_labeling(
+        source, model=found, probabilities=example.probabilities, device=device
+    )
+    make_plan(  # which refuses what does not fit
+        source,
+        None,
+        term=choice.term,
+        settings=choice.settings,
+        model=found,
+        classes=found.classes,
+        probabilities=example.probabilities,
+        mask=example.mask,
+        region=region,
+    )
+    way, offsets = Polynomials(found.tol), choice.settings.offsets
+    course = FlowSettings(
+        found.classes, offsets, found.rho, found.time, way, losses.Cosine(), device
+    )
+    spans = _part(source.grid, region)
+    origin, size = tuple(a for a, _ in spans), tuple(b - a for a, b in spans)
+    tile = Grid(source.grid, origin, size, size, course.halo).tile_at((0,) * len(size))
+    reading = TileReader(course, (example,), (found.term,), predictor.features)
+    lesson = training_worker.read(reading, LabeledTile(0, tile))
+    omega = predictor.weights(lesson.features, lesson.uniform)
+    # a volume's only section
+    flat: tuple[Any, ...] = (*[0] * (len(size) - 2), slice(None), slice(None))
+
+    def core(planes: Array) -> np.ndarray:
+        return np.ascontiguousarray(to_host(planes)[:, *tile.inner][:, *flat])
+
+    there = core(lesson.uniform) > 0
+    valid: np.ndarray = np.any(there, axis=0)
+    image = image_files.read(source, tuple(slice(a, b) for a, b in spans))[:, *flat]
+    image = terms.usable(image, valid, "image")
+    bias = np.array(found.bias, np.float32)[:, None, None]
+    part = ", ".join(
+        f"{axis} {a}:{b}" for axis, (a, b) in zip(source.spatial_axes, spans, strict=True)
+    )
+    about = f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}"
+    if not valid.any():
+        raise ValueError(f"expected pixels in {about}, got masked ones alone: --region chooses")
+    return View(
+        about,
+        image,
+        core(training_worker.linearize(course, lesson, omega).z) + bias,
+        valid,
+        np.all(there, axis=0),
+        describe(core(omega), offsets),
+        usage(predictor, core(lesson.features), image, valid),
+        course,
+        lesson,
+        omega,
+        core,
+    )

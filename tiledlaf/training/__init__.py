@@ -1,0 +1,1 @@
+"""Learn from labeled images, tile by tile."""

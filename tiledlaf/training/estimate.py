@@ -1,0 +1,346 @@
+"""Weight patches of one image and its labels: Riemannian descent, tile by tile (section 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import redaction
+from ..files import images, nodes, stores, units
+from ..files.image import Image
+from ..files.levels import Pyramid
+from ..flow import losses, sequence, stencil
+from ..flow.gradient import Polynomials
+from ..flow.linear import check_positive, check_time
+from ..flow.optimizers import Descent
+from ..flow.sequence import LinearizedSteps
+from ..kernels import namespace
+from ..kernels.arrays import on_device, to_host
+from ..model import terms
+from ..model.classes import Class, entries, find_classes
+from ..model.terms import Clusters, DataTerm, Pending
+from ..pool import tasks
+from ..pool.opening import find_device
+from ..pool.tasks import Pool, tree_sum
+from ..tiles import Grid
+from . import terms as fitting
+from . import worker as training_worker
+from .examples import Example
+from .plan import Progress
+from .worker import FlowSettings, LabeledTile, TileData, TileReader
+
+GROW, SHRINK = 1.5, 0.5
+TILE = 512
+
+
+@dataclass(frozen=True)
+class Estimation:
+    """How weights are estimated.
+
+    Attributes
+    ----------
+    neighborhood : str or offsets
+    time, rho, tol : of the flow
+    loss : cosine, pixel-cosine or cross-entropy
+    tau : scale of the regularizer (3.5)
+    step : "tangent" or "exponential", as for `Descent`
+    rate : largest change of log Omega in the first step
+    steps : at most; it stops earlier where the loss no longer falls
+    sequence : linearized flows, each from where the one before ends, with weights of its own
+    """
+
+    neighborhood: Any = "3x3"
+    time: float = 5.0
+    rho: float = 1.0
+    tol: float = 1e-4
+    loss: str = "cosine"
+    tau: float = 0.0
+    step: str = "tangent"
+    rate: float = 3.0
+    steps: int = 40
+    tile: int = TILE
+    device: str = "cpu"
+    sequence: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive(rho=self.rho)
+        if not (self.tau >= 0 and math.isfinite(self.tau)):
+            raise ValueError(f"tau must be 0 or a positive number, got {self.tau}")
+        for name in ("steps", "tile", "sequence"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected 1 or more as {name}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What was reached.
+
+    Attributes
+    ----------
+    losses : before the first step and after each
+    wrong : share of wrongly labeled pixels before and after
+    classes : in the order of the labels 1..J
+    """
+
+    losses: list[float]
+    wrong: tuple[float, float]
+    classes: tuple[Class, ...]
+
+
+@dataclass(frozen=True)
+class _Work:
+    course: FlowSettings
+    descent: Descent
+    tau: float
+    sequence: int
+    source: Image
+    target: str
+    sums: np.ndarray | None = None
+    h: float = 0.0
+
+
+def estimate(
+    example: Example,
+    term: Pending | str,
+    path: str | os.PathLike[str],
+    how: Estimation,
+    pool: Pool,
+    *,
+    names: Mapping[str, str] | None = None,
+    ignore: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Estimated:
+    """Estimate weights and write them as Zarr, (K, *grid) float32.
+
+    Parameters
+    ----------
+    term : a data term, or "means" for the class means
+    path : a new Zarr store
+
+    Raises
+    ------
+    ValueError
+        If labels do not fit, or the path exists.
+    """
+    say = progress or (lambda record: None)
+    redaction.check(path)
+    if stores.is_url(path):
+        raise ValueError(f"{path}: expected a folder for the weights, not a URL")
+    store = os.path.abspath(path)
+    if os.path.exists(store):
+        raise ValueError(f"{path}: expected a new path for the weights, but it exists")
+    check_time(how.time)
+    find_device(how.device, pool)
+    example = example.anywhere()
+    grid = example.image.grid
+    offsets = stencil.choose(how.neighborhood, len(grid))
+    tiles = _tiles(grid, (0,) * len(grid), how.tile)
+    every = [t.core for t in tiles]
+    tables = tasks.in_order(pool, fitting.label_values, (example,), [(0, box) for box in every])
+    classes = find_classes(sorted({v for t in tables for v in t}), names, ignore)
+    way = Polynomials(how.tol)
+    course = FlowSettings(
+        classes, offsets, how.rho, how.time, way, losses.make(how.loss), how.device
+    )
+    # forward and back through all flows; Z is wanted at the neighbors of a pixel, not its own
+    reach = 2 * how.sequence * way.degree(how.time / how.sequence) - 1
+    halo = tuple(reach * r for r in stencil.radius(offsets))
+    lots = [LabeledTile(0, tile) for tile in _tiles(grid, halo, how.tile)]
+    found = _term(term, pool, example, classes, lots, seed)
+    reading = TileReader(course, (example,), (found,), None, everywhere=True)
+    say({"stage": "reading tiles"})
+    handles = pool.hold(training_worker.read, reading, lots)
+    items = list(zip(handles, lots, strict=True))
+    partial = [f"{store}.partial{i}" for i in range(2)]
+    try:
+        result = _descend(pool, how, course, items, partial, example.image, tiles, say)
+        notes = {
+            "offsets": [list(o) for o in offsets],
+            "rho": how.rho,
+            "time": how.time,
+            "tol": how.tol,
+            "sequence": how.sequence,
+            "term": terms.describe(found),
+            "classes": entries(classes),
+            "input": example.image.fingerprint(),
+        }
+        units.remove_parts(partial[0], "", math.inf)
+        nodes.write_group(partial[0], "", "0.5", 3, {}, {"weights": notes})
+        os.rename(partial[0], store)
+    finally:
+        for left in partial:
+            shutil.rmtree(left, ignore_errors=True)
+    return dataclasses.replace(result, classes=classes)
+
+
+def _tiles(grid: tuple[int, ...], halo: tuple[int, ...], tile: int) -> Grid:
+    deep = len(grid) == 3 and halo[0] > 0
+    edges = (tile,) * 2 if len(grid) == 2 else (32 if deep else 1, tile, tile)
+    return Grid(grid, (0,) * len(grid), grid, edges, halo)
+
+
+def _term(
+    term: Pending | str,
+    pool: Pool,
+    example: Example,
+    classes: tuple[Class, ...],
+    lots: list[LabeledTile],
+    seed: int,
+) -> DataTerm:
+    source = fitting.Source((example,), classes)
+    if term == "means":
+        return fitting.class_means(pool, source, lots, seed)
+    assert not isinstance(term, str | Clusters)
+    if term.classes != len(classes):
+        raise ValueError(f"expected a data term of {len(classes)} classes, got {term.classes}")
+    values = getattr(term, "values", None)
+    if values is not None and not getattr(term, "scale", 0.0):
+        return fitting.scaled(pool, source, lots, values, seed)
+    return term
+
+
+def _descend(
+    pool: Pool,
+    how: Estimation,
+    course: FlowSettings,
+    items: list[Any],
+    partial: list[str],
+    image: Image,
+    tiles: Grid,
+    say: Progress,
+) -> Estimated:
+    """Double-buffered descent: a step reads one store and writes the other."""
+    descent = Descent(how.step, how.rate)
+    channels = how.sequence * len(course.offsets)
+    buffers = [_buffer(path, image, tiles, channels) for path in partial]
+    work = _Work(course, descent, how.tau, how.sequence, buffers[0], partial[0])
+    pool.each(_start, work, items)
+
+    def look(source: Image) -> tuple[float, np.ndarray]:
+        sums = tree_sum(pool.each(_sums, dataclasses.replace(work, source=source), items))
+        return float(course.loss.value(sums[:-3]) + sums[-1]), sums
+
+    loss, sums = look(buffers[0])
+    first = float(sums[-3] / sums[-2])
+    work = dataclasses.replace(work, sums=sums[:-3])
+    largest = max(pool.each(_largest, work, items))
+    if not (math.isfinite(loss) and math.isfinite(largest)):
+        raise ValueError(f"expected a finite loss, got {loss} with the gradient {largest}")
+    history, h = [loss], how.rate / largest if largest else 0.0
+    for step in itertools.count(1):
+        if step > how.steps or h * largest < 1e-6:
+            break
+        pool.each(
+            _update, dataclasses.replace(work, source=buffers[0], target=partial[1], h=h), items
+        )
+        candidate, found = look(buffers[1])
+        if math.isfinite(candidate) and candidate <= loss:
+            loss, sums, h = candidate, found, h * GROW
+            history.append(loss)
+            work = dataclasses.replace(work, sums=sums[:-3])
+            buffers.reverse()
+            partial.reverse()
+        else:
+            h *= SHRINK
+        say({"step": step, "steps": how.steps, "loss": loss, "training": sums[-3] / sums[-2]})
+    return Estimated(history, (first, float(sums[-3] / sums[-2])), ())
+
+
+def _buffer(path: str, image: Image, tiles: Grid, neighbors: int) -> Image:
+    """A store for weights, (K, *grid)."""
+    pyramid = Pyramid(
+        "",
+        image.spatial_axes,
+        neighbors,
+        (image.grid,),
+        tiles.tile,
+        image.scale,
+        image.translation,
+        image.units,
+        "float32",
+    )
+    pyramid.create(path, "0.5", 3)
+    return images.open_image(path)
+
+
+def _write(work: _Work, lot: LabeledTile, weights: Any) -> None:
+    """Write the core of weights (K, N, *window) as N K channels, flow after flow."""
+    core = to_host(weights)[:, :, *lot.tile.inner].swapaxes(0, 1)
+    units.write(work.target, "0", (slice(None), *lot.tile.core), core.reshape(-1, *core.shape[2:]))
+
+
+def _start(work: _Work, item: tuple[TileData, LabeledTile]) -> None:
+    """Uniform weights."""
+    lesson, lot = item
+    _write(work, lot, np.stack([to_host(lesson.uniform)] * work.sequence, axis=1))
+
+
+def _near(work: _Work, item: tuple[TileData, LabeledTile]) -> tuple[TileData, Any]:
+    """The lesson and its weights, (K, N, *window): a row of weights is the first axis."""
+    lesson, lot = item
+    held = on_device(work.course.device)(work.source.read(lot.tile.window))
+    return lesson, held.reshape(work.sequence, -1, *held.shape[1:]).swapaxes(0, 1)
+
+
+def _linearize(work: _Work, lesson: TileData, weights: Any) -> LinearizedSteps:
+    course, count = work.course, work.sequence
+    return sequence.integrate(
+        weights.swapaxes(0, 1),
+        lesson.q,
+        course.offsets,
+        (course.time / count,) * count,
+        course.way,
+        course.kernel,
+    )
+
+
+def _sums(work: _Work, item: tuple[TileData, LabeledTile]) -> np.ndarray:
+    """Sums of the loss over the core, wrong and labeled pixels, and the regularizer."""
+    (lesson, weights), lot = _near(work, item), item[1]
+    found = _linearize(work, lesson, weights)
+    target = lesson.target.copy()
+    outside = np.ones(target.shape, bool)
+    outside[lot.tile.inner] = False
+    target[outside] = 0
+    zero = np.zeros(len(work.course.classes))
+    value = 0.0
+    if work.tau:
+        value, _ = losses.regularizer(weights[:, :, *lot.tile.inner], work.tau)
+    return np.concatenate(
+        [
+            work.course.loss.sums(found.z, target),
+            training_worker.wrong(found.z, target, zero),
+            [value],
+        ]
+    )
+
+
+def _direction(work: _Work, item: tuple[TileData, LabeledTile]) -> tuple[Any, Any]:
+    lesson, weights = _near(work, item)
+    assert work.sums is not None
+    found = _linearize(work, lesson, weights)
+    g = work.course.loss.gradient(found.z, lesson.target, work.sums)
+    tangent = namespace(g).stack([one.tangent for one in found.gradient(g)], axis=1)
+    if work.tau:
+        tangent = tangent + losses.regularizer(weights, work.tau)[1]
+    return weights, work.descent.direction(tangent, weights)
+
+
+def _largest(work: _Work, item: tuple[TileData, LabeledTile]) -> float:
+    _, direction = _direction(work, item)
+    return float(abs(direction[:, :, *item[1].tile.inner]).max())
+
+
+def _update(work: _Work, item: tuple[TileData, LabeledTile]) -> None:
+    """One step on the core, from one store into the other."""
+    weights, direction = _direction(work, item)
+    _write(work, item[1], work.descent.move(weights, direction, work.h))

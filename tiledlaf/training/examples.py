@@ -1,0 +1,204 @@
+"""Images with their labels to learn from: find files, pair them, and tell the classes."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadPixels
+from ..files import image as image_files
+from ..files import images, nodes, stores
+from ..files.image import Image
+from ..kernels.arrays import Array
+from ..model.classes import Class
+from ..tiles import Box
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and its labels, of one size, with what belongs to them.
+
+    Attributes
+    ----------
+    image, labels : Image
+    probabilities, mask : Image or None
+    """
+
+    image: Image
+    labels: Image
+    probabilities: Image | None = None
+    mask: Image | None = None
+
+    def anywhere(self) -> Example:
+        """The same for workers that do not run in this folder."""
+        return Example(
+            self.image.anywhere(),
+            self.labels.anywhere(),
+            self.probabilities and self.probabilities.anywhere(),
+            self.mask and self.mask.anywhere(),
+        )
+
+
+def find(pattern: str | os.PathLike[str]) -> list[str]:
+    """Paths of a glob, a folder or a single file or store, sorted with numbers by their value.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    text = os.fspath(pattern)
+    if os.path.isdir(text) and not nodes.is_store(text):
+        found = [os.path.join(text, name) for name in os.listdir(text)]
+        found = [path for path in found if nodes.is_store(path) or _is_image(path)]
+    elif stores.is_url(text) or os.path.exists(text):
+        found = [text]
+    else:
+        found = glob.glob(text)
+    if not found:
+        raise ValueError(f"{text}: expected images, found none")
+    return sorted(found, key=_natural)
+
+
+def _is_image(path: str) -> bool:
+    return Path(path).suffix.lower() in images.TIFF | images.RASTER | {".npy"}
+
+
+def _natural(path: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
+
+
+def pair(
+    image: Any,
+    labels: Any,
+    probabilities: Any = None,
+    mask: Any = None,
+    *,
+    axes: str | None = None,
+    channels: Sequence[int] | None = None,
+) -> list[Example]:
+    """Open images and their labels, pair by pair.
+
+    Parameters
+    ----------
+    image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
+    axes, channels : of the images, as for `images.open_image`
+
+    Raises
+    ------
+    ValueError
+        If their numbers or sizes differ, or labels are no whole numbers of one channel.
+    """
+    sources = _listed(image)
+    others: dict[str, list[Any]] = {}
+    for what, given in (("labels", labels), ("probabilities", probabilities), ("mask", mask)):
+        found = [None] * len(sources) if given is None else _listed(given)
+        if len(found) != len(sources):
+            raise ValueError(f"expected {what} for {len(sources)} images, got {len(found)}")
+        others[what] = found
+    return [
+        _example(*row, axes, channels)
+        for row in zip(
+            sources, others["labels"], others["probabilities"], others["mask"], strict=True
+        )
+    ]
+
+
+def _listed(given: Any) -> list[Any]:
+    if isinstance(given, str | os.PathLike):
+        return list(find(given))
+    if isinstance(given, list | tuple):
+        return [p for one in given for p in _listed(one)]
+    return [given]
+
+
+def _open(given: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
+    if isinstance(given, str):
+        return images.open_image(given, axes=axes, channels=channels)
+    return images.from_array(given, axes, channels)
+
+
+def _open_like(source: Image, given: Any) -> Image:
+    """Labels or a mask of an image; an array has its axes."""
+    if isinstance(given, str):
+        return images.open_labels(given)
+    return _open(given, source.spatial_axes if np.ndim(given) == len(source.grid) else None)
+
+
+def _example(
+    image: Any,
+    labels: Any,
+    probabilities: Any,
+    mask: Any,
+    axes: str | None,
+    channels: Sequence[int] | None,
+) -> Example:
+    source = _open(image, axes, channels)
+    truth = _open_like(source, labels)
+    given = None if probabilities is None else _open(probabilities, "c" + source.spatial_axes)
+    valid = None
+    if mask is not None:
+        # of a section a mask of several channels is refused as such, below
+        flat = isinstance(mask, str) and len(source.grid) == 2
+        valid = _open(mask) if flat else _open_like(source, mask)
+    for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
+        if other is not None and other.grid != source.grid:
+            raise ValueError(
+                f"{other.path}: expected {what} of the size {source.grid} of {source.path}, "
+                f"got {other.grid}"
+            )
+    if truth.stored_channels != 1 or np.dtype(truth.dtype).kind not in "uib":
+        raise ValueError(
+            f"{truth.path}: expected labels as whole numbers of one channel, "
+            f"got {truth.stored_channels} channel(s) of {truth.dtype}"
+        )
+    if valid is not None and valid.stored_channels != 1:
+        raise ValueError(
+            f"{valid.path}: expected a mask of one channel, got {valid.stored_channels}"
+        )
+    return Example(source, truth, given, valid)
+
+
+@contextmanager
+def naming(image: Image, window: Box) -> Iterator[None]:
+    """Name the file, and the place in it, of pixels of a window that are refused."""
+    try:
+        yield
+    except BadPixels as error:
+        raise ValueError(f"{image.path}: {error.moved(window)}") from None
+
+
+def read_labels(labels: Image, window: Box) -> np.ndarray:
+    """Label values of a window, (*window) int64."""
+    return image_files.read(labels, window)[0].astype(np.int64)
+
+
+def read_names(path: str) -> dict[str, str]:
+    """Names of label values from JSON such as {"0": "membrane", "255": "inside"}."""
+    try:
+        found = json.loads(Path(path).read_text("utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON, {error}") from None
+    whole = isinstance(found, dict) and all(re.fullmatch(r"-?\d+", key) for key in found)
+    if not found or not whole or not all(isinstance(name, str) for name in found.values()):
+        raise ValueError(f'{path}: expected names of label values like {{"0": "membrane"}}')
+    if len({int(key) for key in found}) < len(found):
+        raise ValueError(f"{path}: expected each label value once, got {', '.join(found)}")
+    return dict(found)
+
+
+def targets(values: Array, found: Sequence[Class]) -> np.ndarray:
+    """Class numbers 1..J of label values, 0 where a value belongs to no class."""
+    out = np.zeros(values.shape, np.min_scalar_type(len(found)))
+    for number, one in enumerate(found, 1):
+        out[np.isin(values, one.values)] = number
+    return out
