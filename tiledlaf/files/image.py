@@ -7,16 +7,108 @@ import functools
 import hashlib
 import json
 import os
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ..tiles import Box
 from . import nodes, stores, units
+
+SPATIAL = "zyx"
+State = list[tuple[str, int, int | str]]  # (name, size, time or ETag) of what is stored
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What a format says of a file: one level of an image, and the coarser ones.
+
+    Attributes
+    ----------
+    name : what the level is found by in the file
+    axes : one letter of "tczyx" for each axis as stored; "" where the file does not name them
+    shapes : of this level and the coarser ones, as stored
+    dtype : of the pixels
+    scale, translation, units : one value for each axis as stored, or None
+    """
+
+    name: str
+    axes: str
+    shapes: Sequence[tuple[int, ...]]
+    dtype: Any
+    scale: Sequence[float] | None = None
+    translation: Sequence[float] | None = None
+    units: Sequence[str | None] | None = None
+
+
+class Reader(Protocol):
+    """A format of images, as a small frozen value that can be compared and sent to workers.
+
+    A format gives `look` and `open`; the rest are defaults.
+
+    Attributes
+    ----------
+    name : for people
+    suffixes : of its files, in small letters
+    lossy : whether pixels need far more room when they are stored without loss
+    stored : whether pixels lie in a file, not in this process's memory
+    chunked : whether pixels lie in Zarr chunks, which can be copied as they are
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[frozenset[str]] = frozenset()
+    lossy: ClassVar[bool] = False
+    stored: ClassVar[bool] = True
+    chunked: ClassVar[bool] = False
+
+    def look(self, path: str, level: int, axes: str | None) -> Levels:
+        """What the file holds, without reading pixels; `axes` as the user has named them.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or has no such level.
+        """
+        ...
+
+    def open(self, path: str, name: str) -> Any:
+        """The array of a level: what `read` takes, or anything that NumPy's slices cut."""
+        ...
+
+    def sniff(self, path: str) -> bool:
+        """Whether a path is of this format."""
+        return Path(path).suffix.lower() in self.suffixes and not os.path.isdir(path)
+
+    def read(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
+        """Pixels of a box of the array as stored."""
+        return np.asarray(array[box])
+
+    def state(self, path: str, name: str) -> State:
+        """Names, sizes and times of what is stored, for fingerprints."""
+        return nodes.chunk_state(path)
+
+    def as_labels(self, path: str) -> tuple[Reader, str | None]:
+        """The reader for label images, and their axes where they differ from an image's."""
+        return self, None
+
+
+@dataclass(frozen=True)
+class _Memory(Reader):
+    """An array of this process: there is no file to look at."""
+
+    name = "memory"
+    stored = False
+
+    def look(self, path: str, level: int, axes: str | None) -> Levels:
+        raise ValueError(f"{path}: expected a file, got an array in memory")
+
+    def open(self, path: str, name: str) -> Any:
+        raise ValueError(f"{path}: expected a file, got an array in memory")
+
+
+MEMORY = _Memory()
 
 
 def read(image: Image, window: Box) -> np.ndarray:
@@ -34,8 +126,8 @@ class Image:
     Attributes
     ----------
     path : file or store; a name for messages where `data` is given
-    source : "zarr", "tiff", "raster", "indexed" (of a palette), "npy" or "memory"
-    name : array within a Zarr store; level of a TIFF
+    reader : of its format
+    name : what the level is found by in the file
     axes : a letter an axis as stored, of "tczyx"
     shape, dtype : as stored
     channels : indices of the channels to read, None for all
@@ -44,7 +136,7 @@ class Image:
     """
 
     path: str
-    source: str
+    reader: Reader
     name: str
     axes: str
     shape: tuple[int, ...]
@@ -86,14 +178,16 @@ class Image:
         window : a slice a spatial axis
         channels : by default the image's own choice
         """
-        array = self.data if self.source == "memory" else _open(self, state(self.path, self.name))
+        array = self.data
+        if self.reader.stored:
+            array = opened(self.reader, self.path, self.name)
         chosen = channels if channels is not None else self.channels
         spatial = iter(window)
         index: list[Any] = []
         for axis in self.axes:
             index.append(next(spatial) if axis in SPATIAL else 0 if axis == "t" else slice(None))
         box = tuple(index)
-        block = nodes.read(array, box) if self.source == "zarr" else np.asarray(array[box])
+        block = self.reader.read(array, box)
         kept = self.axes.replace("t", "")
         block = np.moveaxis(block, kept.index("c"), 0) if "c" in kept else block[None]
         if chosen is not None:
@@ -101,23 +195,21 @@ class Image:
         native = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype
         return np.ascontiguousarray(block, native.newbyteorder("="))
 
-    def anywhere(self) -> Image:
+    def with_absolute_path(self) -> Image:
         """The image with a path for workers that do not run in this folder."""
-        if self.source == "memory":
+        if not self.reader.stored:
             return self
         return dataclasses.replace(self, path=stores.absolute(self.path))
 
     def fingerprint(self) -> str:
         """SHA-256 of `state`; nothing for an image in memory."""
-        if self.source == "memory":
+        if not self.reader.stored:
             return ""
         return hashlib.sha256(json.dumps(self.state()).encode()).hexdigest()
 
-    def state(self) -> list[tuple[str, int, int | str]]:
-        """Sizes and times of what is stored, for fingerprints."""
-        return nodes.chunk_state(
-            os.path.join(self.path, self.name) if self.source == "zarr" else self.path
-        )
+    def state(self) -> State:
+        """Names, sizes and times of what is stored, for fingerprints."""
+        return self.reader.state(self.path, self.name)
 
 
 def unreadable(image: Image, error: Exception) -> OSError | ValueError:
@@ -129,45 +221,29 @@ def unreadable(image: Image, error: Exception) -> OSError | ValueError:
     return kind(f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}")
 
 
-def state(path: str, name: str) -> int | str:
-    """What changes when a file is written anew."""
-    # a file that was replaced is opened anew
-    return units.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
+def opened(reader: Reader, path: str, name: str) -> Any:
+    """The array of a level; a file that was replaced is opened anew."""
+    identity = units.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
+    return _opened(reader, path, name, identity)
+
+
+def opened_whole(reader: Reader, path: str) -> Any:
+    """The array of a file without levels; damaged files raise what they like.
+
+    Raises
+    ------
+    ValueError
+        Names the file.
+    """
+    try:
+        return opened(reader, path, "")
+    except (OSError, EOFError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{path}: this file cannot be read, {error}") from None
 
 
 @functools.lru_cache(maxsize=16)
-def open_cached(path: str, source: str, name: str, state: int | str) -> Any:
-    """The open file or array that windows are read from."""
-    if source == "zarr":
-        return nodes.open_array(path, name)
-    if source == "tiff":
-        import tifffile
-
-        store = tifffile.imread(path, aszarr=True, level=int(name))
-        array = nodes.open_foreign(store)
-        weakref.finalize(array, store.close)
-        return array
-    if source == "npy":
-        return np.load(path, mmap_mode="r")
-    return _raster(path, colors=source != "indexed")
-
-
-def _open(image: Image, state: int | str) -> Any:
-    return open_cached(image.path, image.source, image.name, state)
-
-
-def _raster(path: str, colors: bool = True) -> np.ndarray:
-    import PIL.Image
-
-    PIL.Image.MAX_IMAGE_PIXELS = None  # people's own images, not uploads: large is no attack
-    with PIL.Image.open(path) as picture:
-        if picture.mode in ("RGB", "RGBA", "LA") and ";16" in str(picture.tile):
-            import imagecodecs  # Pillow would cut these to 8 bits
-
-            return np.asarray(imagecodecs.png_decode(Path(path).read_bytes()))
-        if colors and picture.mode in ("P", "CMYK", "YCbCr"):
-            return np.asarray(picture.convert("RGB"))
-        return np.asarray(picture)
+def _opened(reader: Any, path: str, name: str, identity: int | str) -> Any:
+    return reader.open(path, name)
 
 
 def guess_axes(shape: Sequence[int], path: str) -> str:
@@ -196,39 +272,24 @@ def channels_first(array: Any, image: Image) -> Any:
     return array if image.channels is None else array[list(image.channels)]
 
 
-def bare(path: str, source: str, shape: Sequence[int], dtype: Any, axes: str | None) -> Image:
-    """An image of one level without pixel sizes."""
-    return make(path, source, "", axes or guess_axes(shape, path), (tuple(shape),), dtype)
-
-
-def make(
-    path: str,
-    source: str,
-    name: str,
-    axes: str,
-    shapes: Sequence[tuple[int, ...]],
-    dtype: Any,
-    scale: Sequence[float] | None = None,
-    translation: Sequence[float] | None = None,
-    units: Sequence[str | None] | None = None,
-) -> Image:
-    """An image of several levels, from finest to coarsest."""
-    shape = shapes[0]
+def make(path: str, reader: Reader, found: Levels, axes: str | None = None) -> Image:
+    """The image of a level; `axes` stand in for those that a file does not name."""
+    shape = tuple(found.shapes[0])
+    axes = axes or found.axes or guess_axes(shape, path)
     check_axes(path, axes, shape)
-    keep = [i for i, a in enumerate(axes) if a in SPATIAL]
-    n = len(axes)
-    sizes, shifts, names = scale or (1.0,) * n, translation or (0.0,) * n, units or (None,) * n
-    levels = tuple(tuple(s[i] for i in keep) for s in shapes)
+    keep, n = [i for i, a in enumerate(axes) if a in SPATIAL], len(axes)
+    scale, translation = found.scale or (1.0,) * n, found.translation or (0.0,) * n
+    names = found.units or (None,) * n
     return Image(
         path,
-        source,
-        name,
+        reader,
+        found.name,
         axes,
-        tuple(shape),
-        np.dtype(dtype).name,
-        levels,
-        tuple(sizes[i] for i in keep),
-        tuple(shifts[i] for i in keep),
+        shape,
+        np.dtype(found.dtype).name,
+        tuple(tuple(s[i] for i in keep) for s in found.shapes),
+        tuple(scale[i] for i in keep),
+        tuple(translation[i] for i in keep),
         tuple(names[i] for i in keep),
     )
 
@@ -296,6 +357,3 @@ def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = Fal
         raise
     except Exception as error:
         raise unreadable(image, error) from error
-
-
-SPATIAL = "zyx"

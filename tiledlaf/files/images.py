@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 
 from .. import redaction
+from ..registry import Registry
 from . import image as image_files
-from . import ngff, nodes, stores
-from .image import Image
+from . import stores
+from .formats.npy import Npy
+from .formats.raster import Raster
+from .formats.tiff import Tiff
+from .formats.zarr import Zarr
+from .image import Image, Levels, Reader
 
-TIFF = {".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"}
-MICROMETERS = {
-    "nm": 1e-3,
-    "µm": 1.0,
-    "μm": 1.0,
-    "um": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "\\u00B5m": 1.0,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-}
-RASTER = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+FORMATS: Registry[Reader] = Registry(
+    "tiledlaf.formats", {"zarr": Zarr(), "tiff": Tiff(), "raster": Raster(), "npy": Npy()}
+)
+
+
+def reader_of(path: str | os.PathLike[str]) -> Reader | None:
+    """The reader of a file's format; None where there is none."""
+    path = os.fspath(path)
+    return next((reader for reader in FORMATS.values() if reader.sniff(path)), None)
 
 
 def open_image(
@@ -50,22 +50,22 @@ def open_image(
     redaction.check(path)
     if not stores.is_url(path) and not os.path.exists(path):
         raise ValueError(f"{path}: no such file or folder")
-    suffix = Path(path).suffix.lower()
-    if nodes.is_store(path):
-        image = _from_zarr(path, level, axes)
-    elif stores.is_url(path):
-        raise ValueError(f"{path}: expected a Zarr store at a URL, found none")
-    elif os.path.isdir(path):
-        raise ValueError(f"{path}: expected an image or a Zarr store, got a folder without either")
-    elif suffix in TIFF:
-        image = _from_tiff(path, level, axes)
-    elif suffix in RASTER or suffix == ".npy":
-        image = _from_file(path, "npy" if suffix == ".npy" else "raster", level, axes)
-    else:
-        raise ValueError(
-            f"{path}: expected OME-Zarr, Zarr, TIFF, PNG, JPEG or npy, got a file ending {suffix!r}"
-        )
-    return image_files.choose_channels(image, channels)
+    reader = reader_of(path)
+    if reader is None:
+        raise ValueError(f"{path}: {_unknown(path)}")
+    found = reader.look(path, level, axes)
+    return image_files.choose_channels(image_files.make(path, reader, found, axes), channels)
+
+
+def _unknown(path: str) -> str:
+    """What was expected of a path that no format knows, and what came."""
+    if stores.is_url(path):
+        return "expected a Zarr store at a URL, found none"
+    if os.path.isdir(path):
+        return "expected an image or a Zarr store, got a folder without either"
+    others = [reader.name for name, reader in FORMATS.items() if name not in FORMATS.own]
+    known = ", ".join(["OME-Zarr", "Zarr", "TIFF", "PNG", "JPEG", *others])
+    return f"expected {known} or npy, got a file ending {Path(path).suffix.lower()!r}"
 
 
 def open_labels(path: str | os.PathLike[str]) -> Image:
@@ -76,41 +76,25 @@ def open_labels(path: str | os.PathLike[str]) -> Image:
     ValueError
         If it cannot be read, or has several channels.
     """
-    path = str(path)
-    indexed, axes = _palette_or_axes(path)
-    image = _from_file(path, "indexed", 0, None) if indexed else open_image(path, axes=axes)
+    path, axes = str(path), None
+    redaction.check(path)
+    reader = reader_of(path)
+    if reader is not None:
+        try:
+            reader, axes = reader.as_labels(path)
+        except Exception:  # a file that cannot be read is refused, with its reason, by open_image
+            reader = None
+    if reader is None:
+        image = open_image(path)
+    else:
+        found = image_files.make(path, reader, reader.look(path, 0, axes), axes)
+        image = image_files.choose_channels(found, None)
     if image.stored_channels != 1:
         raise ValueError(
             f"{image.path}: expected a label image of one channel, got {image.stored_channels} "
             f"channels (shape {image.shape})"
         )
     return image
-
-
-def _palette_or_axes(path: str) -> tuple[bool, str | None]:
-    """Whether colors stand for labels, and axes where labels may have others than an image."""
-    suffix = Path(path).suffix.lower()
-    shape: Sequence[int] = ()
-    try:
-        if os.path.isdir(path) or stores.is_url(path):
-            found = ngff.read_multiscale(path)
-            shape = () if found.axes else found.shapes[0]
-        elif suffix in RASTER:
-            import PIL.Image
-
-            with PIL.Image.open(path) as picture:
-                return picture.mode == "P", None
-        elif suffix == ".npy":
-            shape = np.load(path, mmap_mode="r").shape
-        elif suffix in TIFF:
-            import tifffile
-
-            with tifffile.TiffFile(path) as file:
-                series = file.series[0]
-                shape = series.shape if set(series.axes) - set("TCZYXS") else ()
-    except Exception:  # a file that cannot be read is refused, with its reason, where it is opened
-        return False, None
-    return False, "zyx" if len(shape) == 3 else None
 
 
 def from_array(data: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
@@ -121,86 +105,6 @@ def from_array(data: Any, axes: str | None = None, channels: Sequence[int] | Non
 
 def describe(array: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
     """An image without its data, for arrays that are read elsewhere."""
-    return image_files.choose_channels(
-        image_files.bare("array", "memory", array.shape, array.dtype, axes), channels
-    )
-
-
-def _from_zarr(path: str, level: int, axes: str | None) -> Image:
-    found = ngff.read_multiscale(path)
-    image_files.check_level(path, level, len(found.paths))
-    name = found.paths[level]
-    array = nodes.open_array(path, name)
-    letters = axes or found.axes or image_files.guess_axes(array.shape, path)
-    return image_files.make(
-        path,
-        "zarr",
-        name,
-        letters,
-        found.shapes[level:],
-        array.dtype,
-        found.scales[level],
-        found.translations[level],
-        found.units,
-    )
-
-
-def _from_tiff(path: str, level: int, axes: str | None) -> Image:
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            shapes = [tuple(s.shape) for s in series.levels]
-            named = series.axes.replace("S", "C").lower()
-            dtype, sizes = series.dtype, _pixel_sizes(file)
-    except Exception as error:  # a damaged file raises what it likes
-        raise ValueError(f"{path}: expected a TIFF image, got {error}") from None
-    image_files.check_level(path, level, len(shapes))
-    full, shapes = shapes[0], shapes[level:]
-    if axes is None and set(named) <= set("tczyx") and len(set(named)) == len(named):
-        axes = named
-    letters = axes or image_files.guess_axes(shapes[0], path)
-    image_files.check_axes(path, letters, shapes[0])
-    scale = [
-        sizes.get(a, 1.0) * (f / n if a in image_files.SPATIAL else 1)
-        for a, f, n in zip(letters, full, shapes[0], strict=True)
-    ]
-    units = ["micrometer" if a in sizes else None for a in letters]
-    return image_files.make(path, "tiff", str(level), letters, shapes, dtype, scale, None, units)
-
-
-def _pixel_sizes(file: Any) -> dict[str, float]:
-    """Pixel sizes in micrometers an axis, where the header of OME or ImageJ gives them."""
-    import tifffile
-
-    found: dict[str, tuple[float, str]] = {}
-    if file.ome_metadata:
-        entry = tifffile.xml2dict(file.ome_metadata).get("OME", {}).get("Image", {})
-        pixels = (entry[0] if isinstance(entry, list) else entry).get("Pixels", {})
-        for axis in "ZYX":
-            key = f"PhysicalSize{axis}"
-            found[axis] = (float(pixels.get(key, 0)), pixels.get(f"{key}Unit", "µm"))
-    elif file.imagej_metadata:
-        unit = str(file.imagej_metadata.get("unit"))
-        found["Z"] = (float(file.imagej_metadata.get("spacing", 0)), unit)
-        for axis in "YX":
-            tag = file.pages[0].tags.get(f"{axis}Resolution")
-            count, length = tag.value if tag else (0, 0)
-            found[axis] = (length / count if count else 0.0, unit)
-    return {
-        axis.lower(): size * MICROMETERS[unit]
-        for axis, (size, unit) in found.items()
-        if size > 0 and unit in MICROMETERS
-    }
-
-
-def _from_file(path: str, source: str, level: int, axes: str | None) -> Image:
-    image_files.check_level(path, level, 1)
-    try:
-        array = image_files.open_cached(path, source, "", image_files.state(path, ""))
-    except (OSError, EOFError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{path}: this file cannot be read, {error}") from None
-    if source == "raster":
-        axes = axes or "yxc"[: array.ndim]
-    return image_files.bare(path, source, array.shape, array.dtype, axes)
+    found = Levels("", "", (array.shape,), array.dtype)
+    image = image_files.make("array", image_files.MEMORY, found, axes)
+    return image_files.choose_channels(image, channels)

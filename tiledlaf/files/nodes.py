@@ -40,19 +40,19 @@ class _Objects(ObjectStore):
         return _Objects(self.bucket)
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
-        with self.bucket.told(key):
+        with self.bucket.translate_errors(key):
             return await super().get(key, *args, **kwargs)
 
     async def get_partial_values(self, *args: Any, **kwargs: Any) -> Any:
-        with self.bucket.told():
+        with self.bucket.translate_errors():
             return await super().get_partial_values(*args, **kwargs)
 
     async def exists(self, key: str) -> bool:
-        with self.bucket.told(key):
+        with self.bucket.translate_errors(key):
             return await super().exists(key)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        with self.bucket.told(prefix):
+        with self.bucket.translate_errors(prefix):
             names = super().list_dir(prefix)
             found = [name async for name in names]
         for name in found:

@@ -197,13 +197,13 @@ class Bucket:
         endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
         allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
         plain = allowed or url.lower().startswith("http:") or endpoint.lower().startswith("http:")
-        with self.told():
+        with self.translate_errors():
             self.objects = obstore.store.from_url(
                 url, client_options={"allow_http": plain, "timeout": TIME}, retry_config=RETRIES
             )
 
     @contextmanager
-    def told(self, key: str = "") -> Iterator[None]:
+    def translate_errors(self, key: str = "") -> Iterator[None]:
         """Turn errors of the library into ones of the system, in one line."""
         place = f"{self.url}/{key}".rstrip("/")
         try:
@@ -219,7 +219,7 @@ class Bucket:
 
     def _head(self, key: str) -> Mapping[str, Any] | None:
         try:
-            with self.told(key):
+            with self.translate_errors(key):
                 return self._library.head(self.objects, key)
         except FileNotFoundError:
             return None
@@ -227,7 +227,7 @@ class Bucket:
     def read(self, key: str) -> bytes | None:
         """Bytes of an object, None where there is none."""
         try:
-            with self.told(key):
+            with self.translate_errors(key):
                 return self._library.get(self.objects, key).bytes().to_bytes()
         except FileNotFoundError:
             return None
@@ -238,7 +238,7 @@ class Bucket:
 
     def write(self, key: str, data: Any) -> int:
         """Write an object and give its size; it is there when this returns."""
-        with self.told(key):
+        with self.translate_errors(key):
             # parts of one that a kill cut would stay, unseen and paid for
             self._library.put(self.objects, key, data, use_multipart=False)
         return memoryview(data).nbytes
@@ -254,7 +254,10 @@ class Bucket:
 
     def delete(self, key: str) -> int:
         """Remove an object, if there is one, of which 0 bytes are left."""
-        with contextlib.suppress(FileNotFoundError), self.told(key):  # some stores say so
+        with (
+            contextlib.suppress(FileNotFoundError),
+            self.translate_errors(key),
+        ):  # some stores say so
             self._library.delete(self.objects, key)
         return 0
 
@@ -269,7 +272,7 @@ class Bucket:
 
     def names(self, prefix: str = "") -> list[str]:
         """What lies directly below, sorted."""
-        with self.told(prefix):
+        with self.translate_errors(prefix):
             found = self._library.list_with_delimiter(self.objects, prefix or None)
         keys = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         return sorted(key.rsplit("/", 1)[-1] for key in keys)
@@ -283,7 +286,7 @@ class Bucket:
             heads = {key: self._head(key) for key in METADATA}
             found = [head for head in heads.values() if head is not None]
         else:
-            with self.told(prefix):
+            with self.translate_errors(prefix):
                 found = self._library.list(self.objects, prefix or None).collect()
         return sorted((entry["path"], entry["size"], _version(entry)) for entry in found)
 
@@ -309,7 +312,7 @@ class Bucket:
             found = root._head(old)
             if found is None:
                 return root.delete(new)
-            with root.told(new):
+            with root.translate_errors(new):
                 self._library.copy(root.objects, old, new)
             return int(found["size"])
 

@@ -137,14 +137,14 @@ def make_plan(
     edges = _tile(tile, held, out, size, halo)
     tiles = Grid(grid, origin, size, edges, halo)
     job = Job(
-        image.anywhere(),
+        image.with_absolute_path(),
         term,
-        probabilities and probabilities.anywhere(),
-        mask and mask.anywhere(),
+        probabilities and probabilities.with_absolute_path(),
+        mask and mask.with_absolute_path(),
         settings,
         tiles,
         certain=confidence,
-        weights=weights and weights.anywhere(),
+        weights=weights and weights.with_absolute_path(),
     )
     if out is not None:
         job = _with_arrays(job, out, copy_image and not into_input, confidence)
@@ -200,7 +200,7 @@ def _described(
     state = {
         key: fingerprints.fingerprint({"state": other.state(), "axes": other.axes})
         for key, other in others.items()
-        if other is not None and other.source != "memory"
+        if other is not None and other.reader.stored
     }
     if model is not None:
         data: dict[str, Any] = {"term": type(term).__name__, "model": model.fingerprint()}
@@ -336,7 +336,7 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
 
     channels = image.stored_channels if "c" in image.axes else 0
     picture = pyramid("", channels, image.dtype) if copy_image else None
-    whole = image.source == "zarr" and grid.size == image.grid
+    whole = image.reader.chunked and grid.size == image.grid
     alike = whole and image.axes == "c" * bool(channels) + image.spatial_axes
     same = stores.is_url(image.path) == stores.is_url(out.store)
     if picture and alike and same and units.copyable(image.path, image.name, grid.tile):

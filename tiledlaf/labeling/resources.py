@@ -87,10 +87,11 @@ def open_pool(
     count = workers if workers is not None else os.cpu_count() or 1
     if count < 1:
         raise ValueError(f"expected 1 or more workers, got {workers}")
+    stored = plan.job.image.reader.stored
     named = scheduler is not None or scheduler_file is not None
-    if plan.job.image.source == "memory" and named and scheduler != "threads":
+    if not stored and named and scheduler != "threads":
         raise ValueError("arrays in memory are labeled by threads; save them as Zarr for a cluster")
-    if (small and not named and not watch) or plan.job.image.source == "memory":
+    if (small and not named and not watch) or not stored:
         scheduler = "threads"
     if scheduler == "threads":
         return opening.open_pool(min(count, len(plan.job.grid)), scheduler, None, watch)
@@ -105,10 +106,11 @@ def needed_bytes(plan: Plan) -> int:
     if job.picture is not None:
         itemsize = np.dtype(job.image.dtype).itemsize
         raw = math.prod(job.image.grid) * job.image.stored_channels * itemsize
-        stored = (
-            sum(size for _, size, _ in job.image.state()) if job.image.source != "memory" else raw
-        )
+        stored = sum(size for _, size, _ in job.image.state()) if job.image.reader.stored else raw
         # a JPEG grows when its pixels are stored without loss
-        lossy = job.image.source in ("tiff", "raster")
-        need += pixels / math.prod(job.image.grid) * (raw / 2 if lossy else min(stored, raw))
+        need += (
+            pixels
+            / math.prod(job.image.grid)
+            * (raw / 2 if job.image.reader.lossy else min(stored, raw))
+        )
     return int(need)

@@ -247,7 +247,7 @@ def info(path: str) -> list[str]:
         return model(load(path), path)
     if not nodes.is_store(path):
         image = images.open_image(path)
-        return [f"{path}: {image.source}, axes {image.axes}, {image.dtype}", *_levels(image)]
+        return [f"{path}: {image.reader.name}, axes {image.axes}, {image.dtype}", *_levels(image)]
     names = ngff.label_names(path)
     lines = []
     if ngff.has_image(path) or not names:

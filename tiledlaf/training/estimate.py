@@ -140,7 +140,7 @@ def estimate(
         raise ValueError(f"{path}: expected a new path for the weights, but it exists")
     check_time(how.time)
     find_device(how.device, pool)
-    example = example.anywhere()
+    example = example.with_absolute_paths()
     grid = example.image.grid
     offsets = stencil.choose(how.neighborhood, len(grid))
     tiles = _tiles(grid, (0,) * len(grid), how.tile)

@@ -38,13 +38,13 @@ class Example:
     probabilities: Image | None = None
     mask: Image | None = None
 
-    def anywhere(self) -> Example:
+    def with_absolute_paths(self) -> Example:
         """The same for workers that do not run in this folder."""
         return Example(
-            self.image.anywhere(),
-            self.labels.anywhere(),
-            self.probabilities and self.probabilities.anywhere(),
-            self.mask and self.mask.anywhere(),
+            self.image.with_absolute_path(),
+            self.labels.with_absolute_path(),
+            self.probabilities and self.probabilities.with_absolute_path(),
+            self.mask and self.mask.with_absolute_path(),
         )
 
 
@@ -70,7 +70,7 @@ def find(pattern: str | os.PathLike[str]) -> list[str]:
 
 
 def _is_image(path: str) -> bool:
-    return Path(path).suffix.lower() in images.TIFF | images.RASTER | {".npy"}
+    return images.reader_of(path) is not None
 
 
 def _natural(path: str) -> list[Any]:

@@ -328,7 +328,7 @@ def _print(data: Data, recipe: Recipe, course: FlowSettings, features: Features)
 def _state(image: Any) -> str:
     if image is None:
         return ""
-    if image.source == "memory":
+    if not image.reader.stored:
         return "memory"
     state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
     return fingerprints.fingerprint(state)[:16]

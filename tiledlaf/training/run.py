@@ -60,8 +60,8 @@ def train(
     started = clock.perf_counter()
     data = dataclasses.replace(
         data,
-        training=[e.anywhere() for e in data.training],
-        validation=[e.anywhere() for e in data.validation],
+        training=[e.with_absolute_paths() for e in data.training],
+        validation=[e.with_absolute_paths() for e in data.validation],
     )
     ready = training_plan.make_plan(data, recipe, pool)
     held = Checkpoint(path, ready.print)
