@@ -22,14 +22,16 @@ class AssignmentFlow(BaseEstimator):
     term : {"means", "classifier", "probabilities"} or (J, C) array
         Data term: means of the classes, boosted trees that are learned as well, probabilities
         that are given to `fit` and `predict`, or prototypes.
-    neighborhood, time, rho, tol, loss, features, prototypes, steps, patience, seed
-        As for `training.Recipe`, with its defaults.
+    neighborhood, time, rho, tol, loss, features, predictor_size, steps, patience, seed
+        As for `Recipe`, with its defaults.
     names, ignore
         Names of label values, and the value that means "not labeled".
     channels, axes
         Of the images, as for `label`.
     workers : int, optional
         Threads; all cores by default. The model does not depend on them.
+    prototypes : int, optional
+        The former name of `predictor_size`.
 
     Attributes
     ----------
@@ -48,7 +50,7 @@ class AssignmentFlow(BaseEstimator):
         tol: float = 1e-3,
         loss: str = "cosine",
         features: Any = None,
-        prototypes: int = 100,
+        predictor_size: int = 100,
         steps: int = 300,
         patience: int = 10,
         seed: int = 0,
@@ -57,6 +59,7 @@ class AssignmentFlow(BaseEstimator):
         channels: Any = None,
         axes: str | None = None,
         workers: int | None = None,
+        prototypes: int | None = None,
     ) -> None:
         self.term = term
         self.neighborhood = neighborhood
@@ -65,6 +68,7 @@ class AssignmentFlow(BaseEstimator):
         self.tol = tol
         self.loss = loss
         self.features = features
+        self.predictor_size = predictor_size
         self.prototypes = prototypes
         self.steps = steps
         self.patience = patience
@@ -91,8 +95,8 @@ class AssignmentFlow(BaseEstimator):
             To choose the best state by; else a block of X is set aside.
         """
         learned = self._pairs(X, y, probabilities, mask)
-        judged = [] if validation is None else self._pairs(*validation)
-        data = training_run.Data(learned, judged, self.term, self.names, self.ignore)
+        others = [] if validation is None else self._pairs(*validation)
+        data = training_run.Data(learned, others, self.term, self.names, self.ignore)
         recipe = training_run.Recipe(
             self.neighborhood,
             self.time,
@@ -100,7 +104,7 @@ class AssignmentFlow(BaseEstimator):
             self.tol,
             self.loss,
             features=self.features,
-            prototypes=self.prototypes,
+            predictor_size=self.prototypes or self.predictor_size,
             steps=self.steps,
             patience=self.patience,
             seed=self.seed,

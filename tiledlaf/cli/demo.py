@@ -22,7 +22,7 @@ def demo(output: str) -> int:
     from ..reports import text
 
     if not Path(output).is_dir():
-        raise ValueError(f"--output {output}: no such folder")
+        raise ValueError(f"`output` {output}: no such folder")
     found, path = label_demo(output)
     click.echo("\n".join([*text.summary(found, dict(enumerate(NAMES, 1))), f"picture: {path}"]))
     return 1 if found.errors else 0

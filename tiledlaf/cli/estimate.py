@@ -8,6 +8,19 @@ import click
 
 from . import progress, shared
 
+# options that go to `Estimation` as they are
+PASSED = (
+    "neighborhood",
+    "time",
+    "rho",
+    "tol",
+    "loss",
+    "tau",
+    "steps",
+    "sequence",
+    "device",
+)
+
 
 @click.command()
 @click.argument("image")
@@ -50,12 +63,11 @@ def estimate(**given: Any) -> int:
 
     `tiledlaf label IMAGE OUTPUT --weights WEIGHTS` uses them.
     """
-    from ..model import terms
     from ..training import estimate as estimation
     from ..training import examples
 
     if given["probabilities"] is not None and given["prototypes"] is not None:
-        raise ValueError("expected at most one of --probabilities and --prototypes")
+        raise ValueError("expected at most one of `probabilities` and `prototypes`")
     pairs = examples.pair(
         given["image"],
         given["labels"],
@@ -68,25 +80,11 @@ def estimate(**given: Any) -> int:
         raise ValueError(f"expected one IMAGE, got {len(pairs)}")
     term: Any = "means"
     if pairs[0].probabilities is not None:
-        term = terms.Probabilities(pairs[0].probabilities.stored_channels)
+        term = "probabilities"
     if given["prototypes"] is not None:
-        rows = shared.read_csv(given["prototypes"])
-        term = terms.Prototypes(tuple(map(tuple, rows)))
+        term = shared.read_csv(given["prototypes"])
     how = estimation.Estimation(
-        **{
-            key: given[key]
-            for key in (
-                "neighborhood",
-                "time",
-                "rho",
-                "tol",
-                "loss",
-                "tau",
-                "steps",
-                "sequence",
-                "device",
-            )
-        },
+        **{key: given[key] for key in PASSED},
     )
     names = None if given["names"] is None else examples.read_names(given["names"])
     with (

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import progress, shared
 
+if TYPE_CHECKING:
+    from ..labeling.plan import Plan
+    from ..labeling.run import Summary
+
 SHOWN = 20  # failed tiles to name on stderr
+# options that go to `prepare` as they are
+PASSED = (
+    "probabilities",
+    "mask",
+    "region",
+    "level",
+    "channels",
+    "axes",
+    "seed",
+    "classes",
+    "term",
+    "model",
+    "weights",
+    "neighborhood",
+    "rho",
+    "time",
+)
 
 
 @click.command()
@@ -21,6 +43,7 @@ SHOWN = 20  # failed tiles to name on stderr
 @click.option(
     "--probabilities", metavar="PROBS", help="Data term: (J, y, x) of any model; Zarr, TIFF, npy."
 )
+@shared.term_option
 @click.option("--model", metavar="MODEL", help="All of it from 'tiledlaf train'.")
 @click.option("--weights", metavar="WEIGHTS", help="Weight patches from 'tiledlaf estimate'.")
 @click.option("--name", default="tiledlaf", show_default=True, help="Labels go to labels/NAME.")
@@ -88,111 +111,96 @@ SHOWN = 20  # failed tiles to name on stderr
 def label(**given: Any) -> int:
     """Label INPUT tile by tile into the OME-Zarr OUTPUT.
 
-    Give exactly one of --classes, --prototypes, --probabilities and --model. A run that was cut
-    goes on where it stopped when the same command is given again.
+    Give exactly one of --classes, --prototypes, --probabilities, --term and --model. A run that was
+    cut goes on where it stopped when the same command is given again.
     """
-    from ..files import images
-    from ..flow import integrators
-    from ..labeling import choice, resources, sample
-    from ..labeling import run as labeling_run
-    from ..labeling.plan import make_plan
+    from ..labeling import resources
+    from ..labeling.label import execute, prepare
+    from ..labeling.plan import Writing
+    from ..pool.opening import Running
     from ..reports import pictures, text
 
     if given["into_input"] == (given["output"] is not None):
         got = "both" if given["into_input"] else "none"
-        raise ValueError(f"expected an OUTPUT or --into-input, got {got}")
-    source = images.open_image(
-        given["input"], level=given["level"], axes=given["axes"], channels=given["channels"]
+        raise ValueError(f"expected an OUTPUT or `into_input`, got {got}")
+    running = Running(
+        given["workers"],
+        given["scheduler"],
+        given["scheduler_file"],
+        given["device"],
+        given["tile"],
+        shared.watch_of(given),
     )
-    probabilities = None
-    if given["probabilities"] is not None:
-        probabilities = choice.open_probabilities(given["probabilities"], source.spatial_axes)
-    mask = None
-    if given["mask"] is not None:
-        mask = images.open_image(given["mask"])
-    prototypes = None if given["prototypes"] is None else shared.read_csv(given["prototypes"])
-    scheme = None
-    named = [key for key in ("integrator", "tol", "dim", "steps") if given[key] is not None]
-    for key in ("model", "weights"):
-        if named and given[key] is not None:
-            raise ValueError(f"--{key} fixes --{', --'.join(named)}: drop one or the other")
-    if named:
-        scheme = integrators.make(
-            given["integrator"] or "taylor",
-            1e-4 if given["tol"] is None else given["tol"],
-            given["dim"],
-            given["steps"],
-        )
-    chosen = choice.choose_labeling(
-        source,
-        prototypes=prototypes,
-        probabilities=probabilities,
-        integrator=scheme,
-        **{
-            key: given[key]
-            for key in (
-                "classes",
-                "model",
-                "weights",
-                "neighborhood",
-                "rho",
-                "time",
-                "device",
-                "seed",
-            )
-        },
+    plan = prepare(
+        given["input"],
+        given["output"],
+        integrator=_integrator(given),
+        prototypes=None if given["prototypes"] is None else shared.read_csv(given["prototypes"]),
+        writing=Writing(
+            given["name"],
+            None if given["names"] is None else shared.read_names(given["names"]),
+            given["confidence"],
+            not given["no_image"],
+            given["into_input"],
+            given["overwrite"],
+        ),
+        running=running,
+        **{key: given[key] for key in PASSED},
     )
-    if given["names"] is not None and chosen.classes:
-        raise ValueError("--names: the classes have names from their training")
-    plan = make_plan(
-        source,
-        given["output"] or given["input"],
-        term=chosen.term,
-        settings=chosen.settings,
-        model=chosen.model,
-        weights=chosen.weights,
-        classes=chosen.classes,
-        probabilities=probabilities,
-        mask=mask,
-        region=given["region"],
-        tile=given["tile"],
-        name=given["name"],
-        names=None if given["names"] is None else shared.read_names(given["names"]),
-        confidence=given["confidence"],
-        copy_image=not given["no_image"],
-        into_input=given["into_input"],
-        overwrite=given["overwrite"],
-        seed=given["seed"],
-    )
+    if given["names"] is not None and plan.classes:
+        raise ValueError("`names`: the classes have names from their training")
     if given["export"] is not None:
-        pictures.check_export(given["export"], plan.job.grid.size, chosen.term.classes)
-        for key in ("input", "probabilities", "mask", "model", "weights"):
-            if given[key] is not None and shared.same(given[key], given["export"]):
-                raise ValueError(
-                    f"--export {given['export']}: expected another file than the {key}"
-                )
+        pictures.check_export(given["export"], plan.job.grid.size, plan.job.term.classes)
+        _check_other_file(given)
     if given["dry_run"]:
         click.echo("\n".join(text.dry_run(plan)))
         return 0
-    opening = resources.open_pool(
-        plan, given["workers"], given["scheduler"], given["scheduler_file"], shared.watch_of(given)
-    )
-    with shared.under_way(), opening as pool:
+    with shared.under_way(), resources.open_pool(plan, running) as pool:
         shared.say_where(pool)
-        resources.check_resources(plan, pool)
-        plan = sample.settle(plan)
         with progress.labeling_progress(plan) as advance:
-            found = labeling_run.run(plan, pool, advance)
+            found = execute(plan, pool, advance)
+    _say_failed(plan, found)
+    if given["export"] is not None:
+        _export(plan, found, given["export"])
+    click.echo("\n".join(text.summary(found, plan.names)))
+    return 1 if found.errors else 0
+
+
+def _integrator(given: Mapping[str, Any]) -> Any:
+    """The integrator that is asked for, None for the default."""
+    from ..flow import integrators
+
+    options = {key: given[key] for key in ("tol", "dim", "steps")}
+    named = [f"`{key}`" for key in ("integrator", *options) if given[key] is not None]
+    if not named:
+        return None
+    for key in ("model", "weights"):
+        if given[key] is not None:
+            raise ValueError(f"`{key}` fixes {', '.join(named)}: drop one or the other")
+    return integrators.make(given["integrator"] or "taylor", **options)
+
+
+def _check_other_file(given: Mapping[str, Any]) -> None:
+    """Refuse to write over what is read."""
+    for key in ("input", "probabilities", "mask", "model", "weights"):
+        if given[key] is not None and shared.same(given[key], given["export"]):
+            raise ValueError(f"`export` {given['export']}: expected another file than the {key}")
+
+
+def _say_failed(plan: Plan, found: Summary) -> None:
     assert plan.out is not None
     for line in found.errors[:SHOWN]:
         click.echo(f"tiledlaf: {line}", err=True)
     if len(found.errors) > SHOWN:
         more = len(found.errors) - SHOWN
         click.echo(f"tiledlaf: {more} more tiles failed, see {plan.out.records}", err=True)
-    if given["export"] is not None:
-        if found.errors:
-            click.echo(f"tiledlaf: {given['export']} is not written, tiles failed", err=True)
-        else:
-            pictures.export(plan.out.store, plan.out.group, given["export"], chosen.term.classes)
-    click.echo("\n".join(text.summary(found, plan.names)))
-    return 1 if found.errors else 0
+
+
+def _export(plan: Plan, found: Summary, path: str) -> None:
+    from ..reports import pictures
+
+    assert plan.out is not None
+    if found.errors:
+        click.echo(f"tiledlaf: {path} is not written, tiles failed", err=True)
+    else:
+        pictures.export(plan.out.store, plan.out.group, path, plan.job.term.classes)

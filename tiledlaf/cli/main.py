@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import signal
 import sys
 from types import FrameType
@@ -37,16 +38,31 @@ def main() -> None:
     except click.ClickException as error:
         code = shared.fail(error.format_message())
     except ValueError as error:
-        code = shared.fail(str(error))
+        code = shared.fail(_with_options(str(error)))
     except OSError as error:
         code = shared.fail(shared.reason(error))
     except Failed as error:
-        code = _stopped(f"error: {error}", 1)
+        code = _stopped(f"error: {_with_options(str(error))}", 1)
     except (click.Abort, KeyboardInterrupt):
         code = _stopped("interrupted", INTERRUPTED)
     except Terminated:
         code = _stopped("terminated", TERMINATED)
     sys.exit(code or 0)
+
+
+def _with_options(text: str) -> str:
+    """A message of the library, whose `names` are those of keywords, in words of the command."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    command = cli.get_command(click.Context(cli), name)
+    known = {} if command is None else {p.name: p for p in command.params}
+
+    def said(found: re.Match[str]) -> str:
+        option = known.get(found[1])
+        if option is None or not option.opts[0].startswith("--"):
+            return found[1]
+        return option.opts[0]
+
+    return re.sub(r"`(\w+)`", said, text)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -69,7 +69,7 @@ def spans(
         pairs = [part.split(":") for part in text.split(",")]
         return tuple((int(a), int(b)) for a, b in pairs)
     except ValueError:
-        raise ValueError(f"--region expects y0:y1,x0:x1, got {text!r}") from None
+        raise ValueError(f"`region` expects y0:y1,x0:x1, got {text!r}") from None
 
 
 def address(context: Any, option: click.Parameter, text: str | None) -> str | None:
@@ -120,6 +120,16 @@ def say_where(pool: Any) -> None:
     """Name the dashboard's address, if there is one."""
     if pool.dashboard is not None:
         click.echo(f"dashboard: {pool.dashboard}", err=True)
+
+
+def term_option(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the option for data terms of other packages."""
+    option = click.option(
+        "--term",
+        metavar="NAME[:TEXT]",
+        help="Data term: one that an installed package adds, by its name.",
+    )
+    return option(command)
 
 
 def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
@@ -181,7 +191,7 @@ def read_features(text: str) -> Any:
         return features.Features.from_list(json.loads(read_text(text)))
     except ValueError as error:
         raise ValueError(
-            f"--features {text}: expected context, patch, multiscale or a JSON list, {error}"
+            f"`features` {text}: expected context, patch, multiscale or a JSON list, {error}"
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from . import progress, shared
 @click.option("--validation-labels", help="Their labels.")
 @click.option("--probabilities", help="Data term: (J, y, x) of any model, an image each.")
 @click.option("--validation-probabilities", help="Those of the validation images.")
+@shared.term_option
 @click.option("--classifier", is_flag=True, help="Data term: boosted trees, learned here as well.")
 @click.option("--prototypes", metavar="FILE", help="Data term: CSV; else the means of the classes.")
 @click.option("--mask", help="Images whose zeros are left out.")
@@ -37,7 +39,13 @@ from . import progress, shared
     help="What is made small.",
 )
 @click.option(
-    "--size", type=int, default=100, show_default=True, help="Prototypes of the predictor."
+    "--predictor-size",
+    "--size",
+    "predictor_size",
+    type=int,
+    default=100,
+    show_default=True,
+    help="Number of anchors of the predictor.",
 )
 @click.option(
     "--features",
@@ -64,35 +72,13 @@ def train(**given: Any) -> int:
     from ..training import examples
     from ..training import run as training_run
 
-    if given["classifier"] + sum(given[k] is not None for k in ("probabilities", "prototypes")) > 1:
-        raise ValueError("expected at most one of --probabilities, --classifier and --prototypes")
-    opened = {"axes": given["axes"], "channels": given["channels"]}
-    learned = examples.pair(
-        given["images"], given["labels"], given["probabilities"], given["mask"], **opened
-    )
-    judged = []
-    if (given["validation_images"] is None) != (given["validation_labels"] is None):
-        raise ValueError("expected --validation-images and --validation-labels together")
-    for key in ("validation_probabilities", "validation_mask"):
-        if given[key] is not None and given["validation_images"] is None:
-            raise ValueError(f"--{key.replace('_', '-')} belongs to --validation-images")
-    if given["validation_images"] is not None:
-        judged = examples.pair(
-            given["validation_images"],
-            given["validation_labels"],
-            given["validation_probabilities"],
-            given["validation_mask"],
-            **opened,
-        )
-    term: Any = "classifier" if given["classifier"] else "means"
-    if given["probabilities"] is not None:
-        term = "probabilities"
-    if given["prototypes"] is not None:
-        term = shared.read_csv(given["prototypes"])
+    term = _term(given)
     names = None if given["names"] is None else examples.read_names(given["names"])
-    data = training_run.Data(learned, judged, term, names, given["ignore"])
+    data = training_run.Data(
+        _examples(given), _examples(given, "validation_"), term, names, given["ignore"]
+    )
     recipe = training_run.Recipe(
-        prototypes=given["size"],
+        predictor_size=given["predictor_size"],
         features=None if given["features"] is None else shared.read_features(given["features"]),
         **{
             key: given[key]
@@ -111,3 +97,35 @@ def train(**given: Any) -> int:
         )
     click.echo("\n".join(text.model(found, given["model"])))
     return 0
+
+
+def _term(given: Mapping[str, Any]) -> Any:
+    """The one data term that is asked for; a named one may take the probabilities."""
+    others = ["probabilities"] * (given["term"] is None) + ["prototypes", "term"]
+    if given["classifier"] + sum(given[key] is not None for key in others) > 1:
+        raise ValueError(
+            "expected at most one of `probabilities`, `classifier`, `prototypes` and `term`"
+        )
+    if given["classifier"]:
+        return "classifier"
+    if given["prototypes"] is not None:
+        return shared.read_csv(given["prototypes"])
+    if given["term"] is not None:
+        return given["term"]
+    return "means" if given["probabilities"] is None else "probabilities"
+
+
+def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
+    """The images to learn from, or those for validation, with what belongs to them."""
+    from ..training import examples
+
+    keys = [f"{which}{key}" for key in ("images", "labels", "probabilities", "mask")]
+    images, labels, *others = (given[key] for key in keys)
+    if (images is None) != (labels is None):
+        raise ValueError(f"expected `{keys[0]}` and `{keys[1]}` together")
+    if images is None:
+        for key, value in zip(keys[2:], others, strict=True):
+            if value is not None:
+                raise ValueError(f"`{key}` belongs to `{keys[0]}`")
+        return []
+    return examples.pair(images, labels, *others, axes=given["axes"], channels=given["channels"])

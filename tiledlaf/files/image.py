@@ -224,7 +224,8 @@ def unreadable(image: Image, error: Exception) -> OSError | ValueError:
 def opened(reader: Reader, path: str, name: str) -> Any:
     """The array of a level; a file that was replaced is opened anew."""
     identity = units.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
-    return _opened(reader, path, name, identity)
+    key: Any = reader  # a frozen value, which a Protocol cannot promise
+    return _opened(key, path, name, identity)
 
 
 def opened_whole(reader: Reader, path: str) -> Any:
@@ -257,7 +258,7 @@ def guess_axes(shape: Sequence[int], path: str) -> str:
     likely = "zyx" if len(shape) == 3 else "tczyx"[-len(shape) :]
     raise ValueError(
         f"{path}: its axes are not named and its shape {tuple(shape)} does not tell them; "
-        f"say them with --axes, such as --axes {likely}"
+        f"say them with `axes`, such as `axes` {likely}"
     )
 
 
@@ -337,7 +338,7 @@ def choose_channels(image: Image, channels: Sequence[int] | None) -> Image:
 def check_level(path: str, level: int, count: int) -> None:
     """Refuse a level that the image does not have."""
     if not 0 <= level < count:
-        raise ValueError(f"{path}: expected a level of 0 to {count - 1}, got --level {level}")
+        raise ValueError(f"{path}: expected a level of 0 to {count - 1}, got `level` {level}")
 
 
 def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:

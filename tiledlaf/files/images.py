@@ -97,6 +97,38 @@ def open_labels(path: str | os.PathLike[str]) -> Image:
     return image
 
 
+def as_image(given: Any, *, level: int = 0, axes: str | None = None, channels: Any = None) -> Image:
+    """The image that is given: a path to open, an array, or one that is open already.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be opened, or `level` is asked of an array.
+    """
+    if isinstance(given, Image):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return open_image(given, level=level, axes=axes, channels=channels)
+    if level:
+        raise ValueError(f"expected level 0 of an array, which has no other, got {level}")
+    return from_array(given, axes, channels)
+
+
+def as_labels(given: Any, like: Image) -> Image:
+    """Labels, or the mask, of an image: a path, or an array with its axes."""
+    if isinstance(given, Image):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return open_labels(given)
+    return from_array(given, like.spatial_axes if np.ndim(given) == len(like.grid) else None)
+
+
+def as_mask(given: Any, like: Image) -> Image:
+    """The mask of an image; of a section one of several channels is refused as such, later on."""
+    flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2
+    return open_image(given) if flat else as_labels(given, like)
+
+
 def from_array(data: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
     """An image in memory, (y, x), (c, y, x) or (y, x, c) unless `axes` says otherwise."""
     data = np.asarray(data)

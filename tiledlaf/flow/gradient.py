@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -49,8 +49,20 @@ class Linearization:
         return self._pull(g, inputs)
 
 
+class Way(Protocol):
+    """A way to the gradient: linearizes the flow once, then answers for any gradient in Z."""
+
+    def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array, bool], Gradient]]:
+        """Z(T), and what gives the gradient in the weights."""
+        ...
+
+    def factor(self, system: System) -> tuple[Array, Callable[[Array], Factors]]:
+        """Z(T), and what gives the factors of G."""
+        ...
+
+
 @dataclass(frozen=True)
-class Polynomials:
+class Polynomials(Way):
     """Fixed coefficients: both factors expanded in powers of A (section 6, the fifth way).
 
     No inner products, no stored basis: the arithmetic does not depend on tiles.
@@ -128,12 +140,8 @@ class Polynomials:
         )
 
 
-class _Factored:
+class _Factored(Way, Protocol):
     """Ways that know A by its products only."""
-
-    def factor(self, system: System) -> tuple[Array, Callable[[Array], Factors]]:
-        """Z(T), and what gives the factors of G."""
-        raise NotImplementedError
 
     def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array, bool], Gradient]]:
         """Z(T), and what gives the gradient."""
@@ -219,9 +227,6 @@ class Dense(_Factored):
             return found
 
         return _dense(system, matrix, derivative)
-
-
-Way = Polynomials | Spaces | Kronecker | Dense
 
 
 def linearize(

@@ -46,9 +46,32 @@ class Solution:
 
 
 class Integrator(Protocol):
-    """What all integrators answer."""
+    """How Z(T) is computed: a small frozen dataclass, whose fields are the settings that it has.
+
+    An integrator gives `reach` and `run`; the rest are defaults.
+
+    Attributes
+    ----------
+    whole_tile : whether a tile is computed in one piece, since all of its pixels count together
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+    whole_tile: ClassVar[bool] = False
+
+    @property
+    def planes(self) -> int:
+        """Arrays like Z that are held at once beside the data."""
+        return 2
+
+    @property
+    def layers(self) -> int:
+        """Flows that may have weights of their own; 0 where all of the flow has one set."""
+        return 0
+
+    @property
+    def note(self) -> str:
+        """What a person should know about its steps, to follow their number."""
+        return ""
 
     def reach(self, time: float) -> int:
         """Neighborhood radii that a label can depend on."""
@@ -56,12 +79,7 @@ class Integrator(Protocol):
 
     def bound(self, time: float) -> float | None:
         """Bound of osc(Z - Z(T)) at every pixel; None where there is none."""
-        ...
-
-    @property
-    def planes(self) -> int:
-        """Arrays like Z that are held at once beside the data."""
-        ...
+        return None
 
     def run(
         self,
@@ -75,6 +93,20 @@ class Integrator(Protocol):
         """Z(T) with q = log W0 - D / rho; `log_w0` is for those that look at W."""
         ...
 
+    def classify(
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
+        base: Array | None = None,
+    ) -> tuple[Array, Array, Array]:
+        """Labels, confidence and gap, as the kernels' `decide`, of base + Z(T)."""
+        z = self.run(kernels, weights, q, offsets, time).z
+        found: tuple[Array, Array, Array] = kernels.decide(z if base is None else base + z)
+        return found
+
 
 @dataclass(frozen=True)
 class Polynomial:
@@ -83,11 +115,6 @@ class Polynomial:
     coefficients: tuple[float, ...]
     keep: bool
     scale: float
-
-    @property
-    def degree(self) -> int:
-        """Applications of Omega, the one in S included."""
-        return len(self.coefficients) + 1
 
 
 def check_positive(**values: float) -> None:
@@ -104,18 +131,26 @@ def check_time(time: float) -> None:
         raise ValueError(f"time must be at most {LONGEST:g}, got {time:g}")
 
 
-class Fixed:
+class Fixed(Integrator, Protocol):
     """Integrators with coefficients fixed before the run, which a kernel does in one call."""
 
-    planes: ClassVar[int] = 0
+    @property
+    def planes(self) -> int:
+        """None: the kernel holds a few rows of each step."""
+        return 0
+
+    @property
+    def note(self) -> str:
+        """Which of the averages is that in S."""
+        return ", the first for S"
 
     def polynomial(self, time: float) -> Polynomial:
         """What the kernel is to compute."""
-        raise NotImplementedError
+        ...
 
     def bound(self, time: float) -> float:
         """Bound of osc(Z - Z(T)) at every pixel, with osc(S) <= 1."""
-        raise NotImplementedError
+        ...
 
     def run(
         self,
@@ -130,6 +165,22 @@ class Fixed:
         p = self.polynomial(time)
         z = kernels.flow(weights, q, offsets, p.coefficients, p.keep, p.scale)
         return Solution(z, len(p.coefficients), self.bound(time))
+
+    def classify(
+        self,
+        kernels: ModuleType,
+        weights: Array,
+        q: Array,
+        offsets: Neighborhood,
+        time: float,
+        base: Array | None = None,
+    ) -> tuple[Array, Array, Array]:
+        """Labels, confidence and gap in one call, which need not hold Z."""
+        p = self.polynomial(time)
+        found: tuple[Array, Array, Array] = kernels.classify(
+            weights, q, offsets, p.coefficients, p.keep, p.scale, base
+        )
+        return found
 
 
 def check_steps(steps: int) -> None:
@@ -215,8 +266,10 @@ class Euler(Fixed):
 
 
 @dataclass(frozen=True)
-class Krylov:
+class Krylov(Integrator):
     """Projection onto a Krylov space (2.28). Global: tiles agree only to `tol`."""
+
+    whole_tile = True
 
     dim: int = 10
     tol: float = 1e-4
@@ -230,13 +283,15 @@ class Krylov:
         """Radii beyond which a pixel's influence is under `tol`, as for `Taylor`."""
         return Taylor(self.tol).terms(time)
 
-    def bound(self, time: float) -> None:
-        """None: its error is known over the image only."""
-
     @property
     def planes(self) -> int:
         """Arrays like Z that are held at once: the basis, and what a step takes."""
         return self.dim + 8
+
+    @property
+    def note(self) -> str:
+        """Which of the averages is that in S, and the dimension."""
+        return f", the first for S; Krylov dimension {self.dim}"
 
     def run(
         self,
@@ -259,7 +314,7 @@ class Krylov:
 
 
 @dataclass(frozen=True)
-class LinearizedSequence:
+class LinearizedSequence(Integrator):
     """Linearized anew at the W reached, `steps` times over T / steps each (1.5)-(1.6).
 
     Weights may be those of each step, (steps, K, *grid), or the same for all.
@@ -273,19 +328,25 @@ class LinearizedSequence:
 
     steps: int = 4
     tol: float = 1e-4
-    planes: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
         check_positive(tol=self.tol)
         check_steps(self.steps)
 
+    @property
+    def planes(self) -> int:
+        """Arrays like Z that are held at once."""
+        return 3
+
+    @property
+    def layers(self) -> int:
+        """One for each step."""
+        return self.steps
+
     def reach(self, time: float) -> int:
         """Neighborhood radii that a label can depend on: those of all steps."""
         check_time(time)
         return self.steps * Taylor(self.tol).terms(time / self.steps)
-
-    def bound(self, time: float) -> None:
-        """None: an error of a step goes into the S of the next."""
 
     def run(
         self,
@@ -342,8 +403,7 @@ def solve(
     """
     check_positive(time=time, rho=rho)
     integrator = integrator or Taylor()
-    layers = integrator.steps if isinstance(integrator, LinearizedSequence) else 0
-    check_planes(weights, distances, offsets, layers)
+    check_planes(weights, distances, offsets, integrator.layers)
     q = potential(distances, rho, w0)
     log_w0 = None if w0 is None else np.log(w0)
     return integrator.run(select(distances, kernel, offsets), weights, q, offsets, time, log_w0)

@@ -7,13 +7,14 @@ and the `gradient` in Z of a tile, given those sums. Targets are 1..J, 0 where n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ..kernels import Graph, select
 from ..kernels.arrays import Array, namespace
 from ..kernels.numpy import row_sum
+from ..registry import Registry
 from .simplex import replicator, softmax
 
 
@@ -35,13 +36,49 @@ def _tangent(z: Array, w0: Array) -> Array:
     return replicator(w0, z)
 
 
-def _pulled(g: Array, w0: Array) -> Array:
-    """R_W0 g: the gradient in Z from that in V."""
-    return _tangent(g, w0)
+class Loss(Protocol):
+    """A loss over labeled pixels, as a small frozen dataclass.
+
+    `sums` of tiles add up, and `value` and `gradient` depend on those of all tiles together.
+
+    Attributes
+    ----------
+    least_classes : the fewest classes for which the loss has a gradient
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    least_classes: ClassVar[int] = 2
+
+    def sums(self, z: Array, target: Array, w0: Array = None) -> np.ndarray:
+        """Sums over the labeled pixels of a tile, float64.
+
+        Parameters
+        ----------
+        z : (J, *grid)
+        target : (*grid)
+            Classes 1..J, 0 where not labeled.
+        w0 : (J, *grid), optional
+            Point of linearization; the barycenter if None.
+        """
+        ...
+
+    def value(self, sums: np.ndarray) -> float:
+        """The loss, from the sums of all tiles.
+
+        Raises
+        ------
+        ValueError
+            If no pixel is labeled.
+        """
+        ...
+
+    def gradient(self, z: Array, target: Array, sums: np.ndarray, w0: Array = None) -> Array:
+        """The gradient in Z of a tile, (J, *grid), given the sums of all tiles."""
+        ...
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Loss):
     """f = 1 - <V*, V> / (||V*|| ||V||) over all labeled pixels and labels (3.4)."""
 
     def sums(self, z: Array, target: Array, w0: Array = None) -> np.ndarray:
@@ -77,12 +114,14 @@ class Cosine:
         labeled, hot = _chosen(z, target)
         number, norm = z.dtype.type, np.sqrt(b * c)
         g = number(a / (b * norm)) * _tangent(z, w0) - number(1 / norm) * (hot - number(1 / len(z)))
-        return _pulled(g * labeled, w0)
+        return _tangent(g * labeled, w0)
 
 
 @dataclass(frozen=True)
-class PixelCosine:
+class PixelCosine(Loss):
     """Mean of 1 - cos(V*_i, V_i) over the labeled pixels; J >= 3 (with 2 its gradient is 0)."""
+
+    least_classes = 3
 
     def sums(self, z: Array, target: Array, w0: Array = None) -> np.ndarray:
         """Sum of 1 - cos, and number of labeled pixels."""
@@ -106,19 +145,18 @@ class PixelCosine:
 
     def gradient(self, z: Array, target: Array, sums: np.ndarray, w0: Array = None) -> Array:
         """R_W0 grad f, (J, *grid)."""
-        if len(z) < 3:
-            raise ValueError("the cosine of each pixel needs 3 labels or more, got 2")
+        check_classes(self, len(z))
         _mean(sums)
         labeled, hot = _chosen(z, target)
         v, number = _tangent(z, w0), z.dtype.type
         norm = self._norm(v)
         star = np.sqrt(number(1 - 1 / len(z)))
         g = (self._cos(v, hot) * (v / norm) - (hot - number(1 / len(z))) / star) / norm
-        return _pulled(g * (labeled * number(1 / sums[1])), w0)
+        return _tangent(g * (labeled * number(1 / sums[1])), w0)
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Loss):
     """Mean of -log softmax(log W0 + scale Z) at the target, weighted by class.
 
     Attributes
@@ -167,20 +205,38 @@ def _mean(sums: np.ndarray) -> float:
     return float(sums[0] / sums[1])
 
 
-Loss = Cosine | PixelCosine | CrossEntropy
+LOSSES: Registry[type[Loss]] = Registry(
+    "tiledlaf.losses",
+    {"cosine": Cosine, "pixel-cosine": PixelCosine, "cross-entropy": CrossEntropy},
+)
 
 
 def make(name: str, **options: Any) -> Loss:
-    """Return a loss by name: cosine, pixel-cosine or cross-entropy."""
-    known: dict[str, Any] = {
-        "cosine": Cosine,
-        "pixel-cosine": PixelCosine,
-        "cross-entropy": CrossEntropy,
-    }
-    if name not in known:
-        raise ValueError(f"loss must be one of {', '.join(known)}, got {name!r}")
-    found: Loss = known[name](**options)
-    return found
+    """Return a loss by its name in `LOSSES`; options are fields of its class.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> from tiledlaf import losses
+    >>> losses.make("cross-entropy", scale=2.0)
+    CrossEntropy(weights=(), scale=2.0)
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
+    return LOSSES[name](**options)
+
+
+def check_classes(loss: Loss, count: int) -> None:
+    """Refuse fewer classes than a loss can learn from."""
+    if count < loss.least_classes:
+        raise ValueError(
+            f"the loss {type(loss).__name__} needs {loss.least_classes} classes or more, "
+            f"got {count}"
+        )
 
 
 def tangents(weights: Array, graph: Graph | None = None) -> Array:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..kernels import Neighborhood
 from ..kernels.arrays import Array
-from .linear import Solution, check_positive, check_steps, check_time
+from .linear import Integrator, Solution, check_positive, check_steps, check_time
 
 FEWEST, MOST, SAFETY = 0.2, 10.0, 0.9  # change of a step size, and how much of the tolerance to use
 FINEST = 100  # smallest tol, in units in the last place
@@ -91,7 +91,7 @@ class NonlinearSolution(Solution):
 
 
 @dataclass(frozen=True)
-class _Steps:
+class _Steps(Integrator):
     """Equal steps T / steps.
 
     Attributes
@@ -121,9 +121,6 @@ class _Steps:
         if self.entropy:
             raise _refusal(self, "stops by the entropy of the whole image", "leave out its entropy")
         return self.steps * self.tableau.stages
-
-    def bound(self, time: float) -> None:
-        """None: nothing is known of its error before the run."""
 
     def run(
         self,
@@ -170,7 +167,7 @@ class RKMK4(_Steps):
 
 
 @dataclass(frozen=True)
-class AdaptiveRKMK:
+class AdaptiveRKMK(Integrator):
     """Embedded Runge-Kutta pairs as Munthe-Kaas methods, with steps as long as `tol` allows.
 
     Attributes
@@ -202,9 +199,6 @@ class AdaptiveRKMK:
     def reach(self, time: float) -> int:
         """Raise ValueError: its steps depend on all pixels."""
         raise _refusal(self, "chooses its steps by the whole image", "take RKMK4 or GeometricEuler")
-
-    def bound(self, time: float) -> None:
-        """None: its error is estimated on the way."""
 
     def run(
         self,

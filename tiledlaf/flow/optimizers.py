@@ -18,7 +18,7 @@ from ..kernels.numpy import row_max, row_sum
 from .problem import euclidean
 
 Arrays = Mapping[str, np.ndarray]
-RATES = {"patches": 0.15, "prototypes": 0.03, "sigma": 0.01}  # of a predictor's parameters
+RATES = {"patches": 0.15, "anchors": 0.03, "sigma": 0.01}  # of a predictor's parameters
 
 
 @dataclass(frozen=True)

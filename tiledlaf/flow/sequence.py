@@ -191,7 +191,7 @@ class _Stretch:
         stacked = xp.stack(weights, axis=1)
         found, sums = self._look(stacked)
 
-        def judge(candidate: Array) -> float:
+        def evaluate(candidate: Array) -> float:
             nonlocal found, sums
             found, sums = self._look(candidate)
             return self.loss.value(sums)
@@ -200,9 +200,9 @@ class _Stretch:
         for _ in range(iterations):
             g = self.loss.gradient(found.z, self.target, sums, self.w0)
             tangent = xp.stack([one.tangent for one in found.gradient(g)], axis=1)
-            moved, state, value = descent.update(tangent, state, stacked, losses[-1], judge)
+            moved, state, value = descent.update(tangent, state, stacked, losses[-1], evaluate)
             if moved is stacked:  # no step lowers the loss any more
-                judge(stacked)
+                evaluate(stacked)
                 break
             stacked = moved
             losses.append(value)

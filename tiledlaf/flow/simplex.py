@@ -27,23 +27,3 @@ def project(u: Array) -> Array:
 def replicator(p: Array, u: Array) -> Array:
     """R_p u = p u - p <p, u> (2.11b)."""
     return p * (u - (p * u).sum(axis=0))
-
-
-def lift(p: Array, u: Array) -> Array:
-    """exp_p(u) = p exp(u) / <p, exp(u)> (2.11e)."""
-    return softmax(np.log(p) + u)
-
-
-def exp(p: Array, v: Array) -> Array:
-    """Exp_p(v) = exp_p(v / p) for v in T_0 (2.11d)."""
-    return lift(p, v / p)
-
-
-def lift_inverse(p: Array, q: Array) -> Array:
-    """exp_p^-1(q) = Pi_0 log(q / p)."""
-    return project(np.log(q) - np.log(p))
-
-
-def log(p: Array, q: Array) -> Array:
-    """Exp_p^-1(q) = R_p log(q / p)."""
-    return replicator(p, np.log(q) - np.log(p))

@@ -12,6 +12,11 @@ import numpy as np
 from .graph import Graph
 
 
+def on_host(device: str) -> bool:
+    """Whether a device is the processor itself."""
+    return device == "cpu"
+
+
 def check_device(device: str) -> None:
     """Refuse an unknown device; whether it is there is a matter of where it is used.
 
@@ -33,7 +38,7 @@ def on_device(device: str) -> Callable[[np.ndarray], Any]:
         If the device is unknown, or cuda is asked for and cannot be had.
     """
     check_device(device)
-    if device == "cpu":
+    if on_host(device):
         return lambda array: array
     try:
         cupy = importlib.import_module("cupy")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from .. import redaction
 from ..files import images, ngff, nodes
@@ -19,49 +17,65 @@ from ..flow.linear import Integrator, LinearizedSequence, Taylor
 from ..kernels.arrays import check_device
 from ..model import classes as model_classes
 from ..model import model as model_file
-from ..model import terms
+from ..model import sampling, terms
 from ..model.classes import Class
 from ..model.model import Model
 from ..model.settings import Settings, make_settings
 
 
 def data_term(
-    classes: int | None, prototypes: Any, probabilities: Image | None, seed: int
+    classes: int | None,
+    prototypes: Any,
+    probabilities: Image | None,
+    seed: int,
+    term: Any = None,
 ) -> terms.Pending:
     """Return the one data term that is asked for.
+
+    Parameters
+    ----------
+    term : a data term, or the name of one of an installed package
+        It may take the probabilities.
 
     Raises
     ------
     ValueError
         If it is not exactly one, or has fewer than two classes.
     """
-    if sum(x is not None for x in (classes, prototypes, probabilities)) != 1:
-        raise ValueError("expected exactly one of --classes, --prototypes and --probabilities")
+    found = terms.named(term) if isinstance(term, str) else term
+    takes = found is not None and found.takes_probabilities
+    others = (classes, prototypes, None if takes else probabilities)
+    if sum(x is not None for x in (found, *others)) != 1:
+        raise ValueError(
+            "expected exactly one of `classes`, `prototypes`, `probabilities` and `term`"
+        )
+    if takes and probabilities is None:
+        raise ValueError(f"the data term {found.kind} expects `probabilities`")
     if classes is not None:
         return terms.Clusters(classes, seed)
     if prototypes is not None:
-        rows = np.asarray(prototypes, np.float64)
-        if rows.ndim != 2 or len(rows) < 2:
-            raise ValueError(f"expected two or more prototypes as rows, got shape {rows.shape}")
-        if not np.isfinite(rows).all() or len(np.unique(rows, axis=0)) < len(rows):
-            raise ValueError("expected prototypes that are finite and different from each other")
-        return terms.Prototypes(tuple(tuple(map(float, row)) for row in rows))
-    assert probabilities is not None
+        return terms.Prototypes(sampling.rows_of(prototypes))
+    if probabilities is not None:
+        count = _classes_of(probabilities)
+        return found if takes else terms.Probabilities(count)
+    checked: terms.Pending = found
+    return checked
+
+
+def _classes_of(probabilities: Image) -> int:
     count = probabilities.stored_channels
     if count < 2 or probabilities.axes[0] != "c":
         raise ValueError(
-            f"{probabilities.path}: expected probabilities of two or more classes, one a plane of "
-            f"the first axis, got the shape {probabilities.shape}"
+            f"{probabilities.path}: expected probabilities of two or more classes, one on each "
+            f"plane of the first axis, got the shape {probabilities.shape}"
         )
-    return terms.Probabilities(count)
+    return count
 
 
 def open_probabilities(source: Any, spatial_axes: str) -> Image:
     """Probabilities as an image whose first axis are the classes."""
     axes = "c" + spatial_axes
-    if isinstance(source, str | os.PathLike):
-        return images.open_image(source, axes=axes)
-    return images.from_array(source, axes)
+    return images.as_image(source, axes=axes)
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,7 @@ def choose_labeling(
     classes: int | None = None,
     prototypes: Any = None,
     probabilities: Image | None = None,
+    term: Any = None,
     model: Any = None,
     weights: Any = None,
     neighborhood: Any = None,
@@ -107,10 +122,9 @@ def choose_labeling(
     """
     ndim = len(image.grid)
     flow = {"neighborhood": neighborhood, "rho": rho, "time": time, "integrator": integrator}
+    data = {"classes": classes, "prototypes": prototypes, "term": term}
     if model is not None:
-        _refuse(
-            "--model", {"classes": classes, "prototypes": prototypes, "weights": weights, **flow}
-        )
+        _refuse("`model`", {**data, "weights": weights, **flow})
         return _by_model(model, ndim, device)
     if weights is None:
         settings = make_settings(
@@ -121,8 +135,8 @@ def choose_labeling(
             integrator,
             device,
         )
-        return Choice(data_term(classes, prototypes, probabilities, seed), settings)
-    _refuse("--weights", {"classes": classes, **flow})
+        return Choice(data_term(classes, prototypes, probabilities, seed, term), settings)
+    _refuse("`weights`", {"classes": classes, "term": term, **flow})
     source, notes = open_weights(weights)
     held, here = notes["input"], image.fingerprint()
     if held and here and held != here:
@@ -132,12 +146,13 @@ def choose_labeling(
         scheme = LinearizedSequence(notes["sequence"], notes["tol"])
     settings = make_settings(notes["offsets"], ndim, notes["rho"], notes["time"], scheme, device)
     found = model_classes.classes_from(notes["classes"])
-    term = _term_of(notes["term"], prototypes, probabilities)
-    return Choice(term, settings, weights=source, classes=found)
+    count = None if probabilities is None else _classes_of(probabilities)
+    recalled = terms.TERMS[notes["term"][0]].recall(notes["term"], prototypes, count)
+    return Choice(recalled, settings, weights=source, classes=found)
 
 
 def _refuse(what: str, given: Mapping[str, Any]) -> None:
-    named = [f"--{key}" for key, value in given.items() if value is not None]
+    named = [f"`{key}`" for key, value in given.items() if value is not None]
     if named:
         raise ValueError(f"{what} fixes {', '.join(named)}: drop one or the other")
 
@@ -153,23 +168,6 @@ def _by_model(given: Any, ndim: int, device: str) -> Choice:
         )
     settings = dataclasses.replace(settings, offsets=offsets)
     return Choice(found.term, settings, found, classes=found.classes)
-
-
-def _term_of(held: Sequence[Any], prototypes: Any, probabilities: Image | None) -> Any:
-    """The data term that weights were estimated with; what is given must be the same."""
-    if held[0] == "probabilities":
-        if probabilities is None or prototypes is not None:
-            raise ValueError("--weights were estimated with --probabilities: give them")
-        term = data_term(None, None, probabilities, 0)
-        if term.classes != held[1]:
-            raise ValueError(f"expected probabilities of {held[1]} classes, got {term.classes}")
-        return term
-    values = tuple(map(tuple, held[1]))
-    if probabilities is not None or (
-        prototypes is not None and not np.array_equal(np.asarray(prototypes, float), values)
-    ):
-        raise ValueError(f"--weights were estimated with the prototypes {values}, got others")
-    return terms.Prototypes(values, float(held[2]))
 
 
 def open_weights(path: str | os.PathLike[str]) -> tuple[Image, dict[str, Any]]:

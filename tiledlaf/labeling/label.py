@@ -2,27 +2,108 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from ..files import image as image_files
 from ..files import images
-from ..files.image import Image
 from ..flow.linear import Integrator
-from ..kernels.arrays import on_device, to_host
-from ..model import sampling, terms
 from ..model.model import Model
-from ..model.settings import margin
-from ..pool import lazy
-from . import resources, sample
+from ..pool.lazy import is_dask
+from ..pool.opening import Running
+from ..pool.tasks import Pool
+from . import lazy, resources, sample
 from . import run as labeling_run
-from .choice import Choice, choose_labeling, open_probabilities
-from .plan import check_model, make_plan
+from .choice import choose_labeling, open_probabilities
+from .plan import Plan, Writing, make_plan
 from .run import Progress
-from .worker import Window, label_window
+
+LAZY = "dask arrays are labeled lazily, where they are computed"
+
+
+def prepare(
+    image: Any,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    probabilities: Any = None,
+    mask: Any = None,
+    region: Sequence[tuple[int, int]] | None = None,
+    level: int = 0,
+    channels: Sequence[int] | None = None,
+    axes: str | None = None,
+    seed: int = 0,
+    writing: Writing = Writing(),
+    running: Running = Running(),
+    **choice: Any,
+) -> Plan:
+    """Open what is named, check that all fits, and lay out the tiles; nothing is written.
+
+    Parameters
+    ----------
+    image, output, probabilities, mask, region, level, channels, axes, seed
+        As for `label`.
+    writing, running
+        What is written; where and how.
+    **choice
+        What labels depend on: classes, prototypes, term, model, weights, neighborhood, rho, time,
+        integrator, as for `label`.
+
+    Raises
+    ------
+    ValueError
+        If the image cannot be labeled so; says what was expected and what came.
+    """
+    source = images.as_image(image, level=level, axes=axes, channels=channels)
+    given = None
+    if probabilities is not None:
+        given = open_probabilities(probabilities, source.spatial_axes)
+    masked = None if mask is None else images.as_mask(mask, source)
+    chosen = choose_labeling(
+        source, probabilities=given, device=running.device, seed=seed, **choice
+    )
+    store = None if output is None else os.fspath(output)
+    if writing.into_input:
+        if store not in (None, source.path):
+            raise ValueError(f"expected an output or `into_input`, got both ({store})")
+        store = source.path
+    elif store is None:
+        _refuse_changed(writing, Writing(confidence=writing.confidence), "belongs to an output")
+    return make_plan(
+        source,
+        store,
+        term=chosen.term,
+        settings=chosen.settings,
+        model=chosen.model,
+        weights=chosen.weights,
+        classes=chosen.classes,
+        probabilities=given,
+        mask=masked,
+        region=region,
+        tile=running.tile,
+        writing=writing,
+        seed=seed,
+    )
+
+
+def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:
+    """Carry a plan out.
+
+    Parameters
+    ----------
+    pool : from `resources.open_pool`
+    progress : called with the record of each tile as it finishes
+
+    Returns
+    -------
+    Summary of an output; without one labels, or (labels, confidence)
+    """
+    resources.check_resources(plan, pool)
+    plan = sample.settle(plan)
+    if plan.out is not None:
+        return labeling_run.run(plan, pool, progress)
+    return labeling_run.run_in_memory(plan, pool, plan.job.certain, progress)
 
 
 def label(
@@ -32,6 +113,7 @@ def label(
     classes: int | None = None,
     prototypes: Any = None,
     probabilities: Any = None,
+    term: Any = None,
     model: Model | str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     neighborhood: str | Sequence[Sequence[int]] | None = None,
@@ -43,12 +125,7 @@ def label(
     level: int = 0,
     channels: Sequence[int] | None = None,
     axes: str | None = None,
-    confidence: bool = False,
     seed: int = 0,
-    tile: int | None = None,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    device: str = "cpu",
     progress: Progress | None = None,
     **options: Any,
 ) -> Any:
@@ -67,6 +144,8 @@ def label(
         In image units.
     probabilities : (J, *grid) array, dask array or path, optional
         Of any model: floats that sum to 1, or unsigned integers.
+    term : data term, optional
+        Any other one, or the name of one of an installed package; see docs/extending.md.
     model : Model or path, optional
         Of a training; gives data term, neighborhood, rho, time and integrator.
     weights : path, optional
@@ -80,16 +159,20 @@ def label(
         GeometricEuler and RKMK4.
     mask : array or path, optional
         Pixels where it is 0 are not labeled.
-    region : (start, stop) a spatial axis, optional
+    region : (start, stop) for each spatial axis, optional
         Label this part only: the crop of the whole image's labels.
-    confidence : bool
-        Also return, or write, max_j W_j(T).
-    tile, workers, scheduler, device
-        How the work is cut and where it runs; the labels do not depend on it.
+    level : int
+        Resolution level of a file.
+    channels, axes : optional
+        Channels of the data term; axes where the image does not name them.
+    seed : int
+        For k-means and its sample.
     progress : callable, optional
         Gets the record of each tile.
     **options
-        For an output: name, names, copy_image, into_input, overwrite (see `make_plan`).
+        How the work is done, which labels do not depend on: workers, scheduler, scheduler_file,
+        device, tile (see `Running`). What is written: confidence, and for an output name, names,
+        copy_image, into_input, overwrite (see `Writing`).
 
     Returns
     -------
@@ -100,153 +183,87 @@ def label(
     ------
     ValueError
         If the input cannot be labeled so; says what was expected and what came.
+
+    Examples
+    --------
+    >>> import numpy as np, tiledlaf
+    >>> image = np.zeros((6, 8)); image[:, 4:] = 1
+    >>> tiledlaf.label(image, classes=2)[0]
+    array([1, 1, 1, 1, 2, 2, 2, 2], dtype=uint8)
     """
-    if any(map(lazy.is_dask, (image, probabilities, mask))):
-        if output is not None or region is not None or options:
-            raise ValueError(
-                "dask arrays are labeled lazily, without output, region or its options"
-            )
-        return _lazy(
-            image,
-            probabilities,
-            mask,
-            axes,
-            channels,
-            seed,
-            confidence,
-            lambda bare, given: choose_labeling(
-                bare,
-                classes=classes,
-                prototypes=prototypes,
-                probabilities=given,
-                model=model,
-                weights=weights,
-                neighborhood=neighborhood,
-                rho=rho,
-                time=time,
-                integrator=integrator,
-                device=device,
-                seed=seed,
-            ),
+    writing, running = _grouped(options)
+    choice: dict[str, Any] = {
+        "classes": classes,
+        "prototypes": prototypes,
+        "term": term,
+        "model": model,
+        "weights": weights,
+        "neighborhood": neighborhood,
+        "rho": rho,
+        "time": time,
+        "integrator": integrator,
+    }
+    if any(map(is_dask, (image, probabilities, mask))):
+        given = {"output": output, "region": region, "level": level, "progress": progress}
+        _refuse_given(given, LAZY)
+        _refuse_changed(writing, Writing(confidence=writing.confidence), LAZY)
+        _refuse_changed(running, Running(device=running.device), LAZY)
+        bare, proxy = lazy.opened(image, probabilities, axes, channels)
+        chosen = choose_labeling(
+            bare, probabilities=proxy, device=running.device, seed=seed, **choice
         )
-    source = _open(image, level=level, axes=axes, channels=channels)
-    given = None
-    if probabilities is not None:
-        given = open_probabilities(probabilities, source.spatial_axes)
-    masked = None if mask is None else _open(mask, axes=source.spatial_axes)
-    chosen = choose_labeling(
-        source,
-        classes=classes,
-        prototypes=prototypes,
-        probabilities=given,
-        model=model,
-        weights=weights,
-        neighborhood=neighborhood,
-        rho=rho,
-        time=time,
-        integrator=integrator,
-        device=device,
-        seed=seed,
-    )
-    if options.get("into_input"):
-        if output is not None and os.fspath(output) != source.path:
-            raise ValueError("expected either an output or into_input")
-        output = source.path
-    plan = make_plan(
-        source,
-        None if output is None else os.fspath(output),
-        term=chosen.term,
-        settings=chosen.settings,
-        model=chosen.model,
-        weights=chosen.weights,
-        classes=chosen.classes,
-        probabilities=given,
-        mask=masked,
+        return lazy.label(image, bare, probabilities, proxy, mask, chosen, seed, writing.confidence)
+    plan = prepare(
+        image,
+        output,
+        probabilities=probabilities,
+        mask=mask,
         region=region,
-        tile=tile,
-        confidence=confidence,
+        level=level,
+        channels=channels,
+        axes=axes,
         seed=seed,
-        **options,
+        writing=writing,
+        running=running,
+        **choice,
     )
-    with resources.open_pool(plan, workers, scheduler, None) as pool:
-        resources.check_resources(plan, pool)
-        plan = sample.settle(plan)
-        if plan.out is not None:
-            return labeling_run.run(plan, pool, progress)
-        return labeling_run.run_in_memory(plan, pool, confidence, progress)
+    with resources.open_pool(plan, running) as pool:
+        return execute(plan, pool, progress)
 
 
-def _open(image: Any, **options: Any) -> Image:
-    if isinstance(image, str | os.PathLike):
-        return images.open_image(image, **options)
-    options.pop("level", None)
-    return images.from_array(image, **options)
+def _grouped(options: Mapping[str, Any]) -> tuple[Writing, Running]:
+    """Options by their group.
+
+    Raises
+    ------
+    TypeError
+        If one has another name; says which may be meant.
+    """
+    groups = [{field.name for field in dataclasses.fields(group)} for group in (Writing, Running)]
+    for name in options:
+        if not any(name in group for group in groups):
+            near = difflib.get_close_matches(name, set().union(*groups, OWN), 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise TypeError(f"label() has no keyword {name!r}{hint}")
+    writing, running = ({k: v for k, v in options.items() if k in group} for group in groups)
+    return Writing(**writing), Running(**running)
 
 
-def _lazy(
-    image: Any,
-    probabilities: Any,
-    mask: Any,
-    axes: str | None,
-    channels: Sequence[int] | None,
-    seed: int,
-    confidence: bool,
-    choose: Callable[[Image, Image | None], Choice],
-) -> Any:
-    """Lazy labels of dask arrays; k-means is a delayed task on a sample."""
-    bare = images.describe(image, axes, channels)
-    planes = image_files.channels_first(image, bare)
-    given = None
-    if probabilities is not None:
-        given = images.describe(probabilities, "c" + bare.spatial_axes)
-        if given.grid != bare.grid:
-            raise ValueError(
-                f"expected probabilities of the image's size {bare.grid}, got {given.grid}"
-            )
-    chosen = choose(bare, given)
-    if chosen.weights is not None:
-        raise ValueError("weights of an image are not for lazy arrays: label the image itself")
-    if chosen.model is not None:
-        check_model(chosen.model, bare, given)
-    settings, features = chosen.settings, None
-    term: Any = chosen.term
-    if given is None and chosen.model is None:
-        windows = sampling.sample_windows(bare.grid, seed)
-        term = lazy.delayed(
-            _settle_blocks,
-            term,
-            [planes[:, *w] for w in windows],
-            None if mask is None else [mask[w] for w in windows],
-        )
-    if settings.predictor is not None:
-        features = settings.predictor.features
-    arrays = {"image": planes} if given is None or features is not None else {}
-    if given is not None:
-        arrays["probabilities"] = probabilities
-    if mask is not None:
-        if mask.shape != bare.grid:
-            raise ValueError(f"expected a mask of the image's size {bare.grid}, got {mask.shape}")
-        arrays["mask"] = mask[None]
-    beyond = margin(chosen.term, features, len(bare.grid))
-    halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
-    stack = lazy.map_windows(
-        _lazy_block, list(arrays.values()), halo, (term, settings, list(arrays))
-    )
-    labels = stack[0].astype(np.min_scalar_type(chosen.term.classes))
-    return (labels, stack[1]) if confidence else labels
+def _refuse_given(given: Mapping[str, Any], why: str) -> None:
+    named = [f"`{name}`" for name, value in given.items() if value]
+    if named:
+        raise ValueError(f"{', '.join(named)}: {why}")
 
 
-def _settle_blocks(term: terms.Pending, blocks: Any, masks: Any) -> terms.DataTerm:
-    return sampling.settle(term, lambda: sampling.pixels_of(blocks, masks))
+def _refuse_changed(given: Any, default: Any, why: str) -> None:
+    """Refuse fields that differ from a default, rather than ignore them."""
+    changed = {
+        field.name: True
+        for field in dataclasses.fields(given)
+        if getattr(given, field.name) != getattr(default, field.name)
+    }
+    _refuse_given(changed, why)
 
 
-def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
-    term, settings, names = extra
-    given = dict(zip(names, blocks, strict=True))
-    valid = given["mask"][0] != 0 if "mask" in given else None
-    data = Window(given.get("image"), given.get("probabilities"), valid)
-    whole = tuple(slice(0, n) for n in blocks[0].shape[1:])
-    labels, confidence, _ = label_window(
-        data.cut(whole, on_device(settings.device)), term, settings
-    )
-    return np.stack([to_host(labels).astype(np.float32), to_host(confidence)])
+# keywords of `label` itself, to guess what a misspelled one means
+OWN = frozenset(label.__kwdefaults__ or ())

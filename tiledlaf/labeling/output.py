@@ -87,7 +87,7 @@ class Output:
         if notes is None:
             raise ValueError(
                 f"{path}: expected a new path or an output of tiledlaf, got a Zarr store of "
-                "another origin (--into-input adds labels to an INPUT)"
+                "another origin (`into_input` adds labels to an INPUT)"
             )
         fingerprints.refuse_difference(
             f"{path} belongs to another image, region or state of the input's files",

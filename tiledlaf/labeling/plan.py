@@ -53,6 +53,33 @@ class Plan:
     classes: Sequence[Class] = ()
 
 
+@dataclass(frozen=True)
+class Writing:
+    """What is written, and where in the output.
+
+    Attributes
+    ----------
+    name : labels go to labels/NAME
+    names : a name for each class
+    confidence : whether max_j W_j(T) is written, or returned, as well
+    copy_image : whether the image is copied into the output
+    into_input : whether labels are added to the store of the image itself
+    overwrite : whether labels/NAME of another run are replaced
+    """
+
+    name: str = "tiledlaf"
+    names: Sequence[str] | None = None
+    confidence: bool = False
+    copy_image: bool = True
+    into_input: bool = False
+    overwrite: bool = False
+
+    @property
+    def image(self) -> bool:
+        """Whether the output has the image, too."""
+        return self.copy_image and not self.into_input
+
+
 def make_plan(
     image: Image,
     store: str | None,
@@ -66,12 +93,7 @@ def make_plan(
     classes: Sequence[Class] = (),
     region: Sequence[tuple[int, int]] | None = None,
     tile: int | None = None,
-    name: str = "tiledlaf",
-    names: Sequence[str] | None = None,
-    confidence: bool = False,
-    copy_image: bool = True,
-    into_input: bool = False,
-    overwrite: bool = False,
+    writing: Writing = Writing(),
     seed: int = 0,
 ) -> Plan:
     """Check a run and lay out its tiles and arrays, without computing or writing.
@@ -83,32 +105,11 @@ def make_plan(
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {seed}")
-    grid = image.grid
-    for other, what in ((probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")):
-        if other is not None and other.grid != grid:
-            raise ValueError(
-                f"{other.path}: expected {what} of the image's size {grid}, got {other.grid}"
-            )
     if model is not None:
         check_model(model, image, probabilities)
-    if mask is not None and mask.stored_channels != 1:
-        raise ValueError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
-    if probabilities is None and isinstance(term, terms.Prototypes):
-        count = image.used_channels
-        if len(term.values[0]) != count:
-            raise ValueError(
-                f"expected prototypes of {count} columns, one a channel, got {len(term.values[0])}"
-            )
-    if weights is not None and weights.stored_channels != settings.channels:
-        raise ValueError(
-            f"{weights.path}: expected {settings.channels} weights a pixel, "
-            f"got {weights.stored_channels}"
-        )
-    if classes and names is None:
-        names = [one.name for one in classes]
-    origin, size = _region(grid, region)
-    if names is not None and len(names) != term.classes:
-        raise ValueError(f"expected {term.classes} names, one a class, got {len(names)}")
+    _check_inputs(image, term, settings, probabilities, mask, weights)
+    origin, size = _region(image.grid, region)
+    names = _names(writing, classes, term.classes)
     out, held, before = None, None, None
     image_print = {
         "input": image.fingerprint(),
@@ -119,23 +120,21 @@ def make_plan(
         term, settings, image, model, probabilities=probabilities, mask=mask, weights=weights
     )
     if store is not None:
-        out = _output(store, image, name, into_input)
+        out = _output(store, image, writing)
         out.check(image_print)
-        if confidence:
+        if writing.confidence:
             out.check_confidence()
-        outputs = {"image": copy_image and not into_input, "confidence": confidence}
+        asked |= {"image": writing.image, "confidence": writing.confidence}
         before = out.notes()
-        held = _held(out, before, asked | outputs, overwrite)
+        held = _held(out, before, asked, writing.overwrite)
         if held is not None:
             out = dataclasses.replace(out, begun=held.get("start", ""))
-        asked |= outputs
     if names is None:
         names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
     features = None if settings.predictor is None else settings.predictor.features
-    beyond = margin(term, features, len(grid))
+    beyond = margin(term, features, len(image.grid))
     halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
-    edges = _tile(tile, held, out, size, halo)
-    tiles = Grid(grid, origin, size, edges, halo)
+    tiles = Grid(image.grid, origin, size, _tile(tile, held, out, size, halo), halo)
     job = Job(
         image.with_absolute_path(),
         term,
@@ -143,14 +142,48 @@ def make_plan(
         mask and mask.with_absolute_path(),
         settings,
         tiles,
-        certain=confidence,
+        certain=writing.confidence,
         weights=weights and weights.with_absolute_path(),
     )
     if out is not None:
-        job = _with_arrays(job, out, copy_image and not into_input, confidence)
-    return Plan(
-        job, out, asked, image_print, dict(enumerate(names, 1)), held, before, seed, classes
-    )
+        job = _with_arrays(job, out, writing.image, writing.confidence)
+    numbered = dict(enumerate(names, 1))
+    return Plan(job, out, asked, image_print, numbered, held, before, seed, classes)
+
+
+def _check_inputs(
+    image: Image,
+    term: terms.Pending,
+    settings: Settings,
+    probabilities: Image | None,
+    mask: Image | None,
+    weights: Image | None,
+) -> None:
+    """Refuse inputs that do not fit each other."""
+    for other, what in ((probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")):
+        if other is not None and other.grid != image.grid:
+            raise ValueError(
+                f"{other.path}: expected {what} of the image's size {image.grid}, got {other.grid}"
+            )
+    if mask is not None and mask.stored_channels != 1:
+        raise ValueError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
+    if not term.takes_probabilities:
+        term.check(image.used_channels)
+    if weights is not None and weights.stored_channels != settings.channels:
+        raise ValueError(
+            f"{weights.path}: expected {settings.channels} weights for each pixel, "
+            f"got {weights.stored_channels}"
+        )
+
+
+def _names(writing: Writing, classes: Sequence[Class], count: int) -> Sequence[str] | None:
+    """Names of the classes that are given or were learned."""
+    names = writing.names
+    if classes and names is None:
+        names = [one.name for one in classes]
+    if names is not None and len(names) != count:
+        raise ValueError(f"expected {count} names, one per class, got {len(names)}")
+    return names
 
 
 def check_model(model: Model, image: Image, probabilities: Image | None) -> None:
@@ -159,11 +192,11 @@ def check_model(model: Model, image: Image, probabilities: Image | None) -> None
     if count != model.channels:
         raise ValueError(
             f"{image.path}: the model expects images of {model.channels} channel(s), got {count} "
-            "(--channels chooses)"
+            "(`channels` chooses)"
         )
-    needed = isinstance(model.term, terms.Probabilities)
+    needed = model.term.takes_probabilities
     if needed != (probabilities is not None):
-        what = "expects --probabilities" if needed else "has a data term: drop --probabilities"
+        what = "expects `probabilities`" if needed else "has a data term: drop `probabilities`"
         raise ValueError(f"the model {what}")
     if probabilities is not None and probabilities.stored_channels != len(model.classes):
         raise ValueError(
@@ -231,18 +264,19 @@ def _plain(entries: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _output(store: str, image: Image, name: str, into_input: bool) -> Output:
+def _output(store: str, image: Image, writing: Writing) -> Output:
+    name = writing.name
     if not name or name.startswith(".") or set(name) & set("/\\") or name == "zarr.json":
         raise ValueError(f"expected a name without slashes for the labels, got {name!r}")
     if stores.is_url(store) and set(name) & set("%?#"):
         raise ValueError(f"expected a name without %, ? and # in a URL, got {name!r}")
-    if not into_input:
+    if not writing.into_input:
         return Output(store, name)
     found = ngff.read_multiscale(image.path) if nodes.is_store(image.path) else None
     if found is None or found.version not in ("0.4", "0.5"):
         version = f"NGFF version {found.version}" if found and found.version else "none"
         raise ValueError(
-            f"{image.path}: --into-input expects an OME-Zarr 0.4 or 0.5 image as INPUT, "
+            f"{image.path}: `into_input` expects an OME-Zarr 0.4 or 0.5 image as INPUT, "
             f"got {version}"
         )
     return Output(image.path, name, found.version, found.zarr_format, True)
@@ -255,7 +289,7 @@ def _held(
     where = f"{out.store}: labels/{out.name}"
     if overwrite:
         if records.is_locked(out.records):  # tiles of both would come to lie beside each other
-            raise ValueError(f"{where} is being written by a run: end it before --overwrite")
+            raise ValueError(f"{where} is being written by a run: end it before `overwrite`")
         return None
     if notes is None:
         there = bool(nodes.contents(out.store, out.group)) or (
@@ -263,8 +297,8 @@ def _held(
         )
         if there and out.notes() is None:  # nor of a run that has just begun
             raise ValueError(
-                f"{where} is there already and not of tiledlaf (choose another --name or add "
-                "--overwrite)"
+                f"{where} is there already and not of tiledlaf (choose another `name` or add "
+                "`overwrite`)"
             )
         return None
     if not notes.get("ready"):  # cut before its first tile
@@ -274,7 +308,7 @@ def _held(
             f"{where} belongs to another run",
             notes.get("settings", {}),
             asked,
-            "choose another --name or add --overwrite",
+            "choose another `name` or add `overwrite`",
         )
     return notes
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 
 import numpy as np
 
 from ..files import stores
-from ..model.terms import Classified, Probabilities
 from ..pool import opening
-from ..pool.opening import find_device
-from ..pool.tasks import UNWATCHED, Pool, Watch
+from ..pool.opening import Running, find_device
+from ..pool.tasks import Pool
 from . import worker as labeling_worker
 from .plan import SMALL, Plan
 from .worker import Job
@@ -25,21 +23,19 @@ def predicted_bytes(job: Job) -> int:
     edges = tuple(map(min, job.grid.size, job.grid.tile))
     halo = job.grid.halo
     window = tuple(min(n, e + 2 * h) for n, e, h in zip(job.grid.image, edges, halo, strict=True))
-    rows = labeling_worker._bands(job, edges, (0,) * len(edges), window).tile[0]
+    rows = labeling_worker.bands(job, edges, (0,) * len(edges), window).tile[0]
     pixels, core = math.prod(window), math.prod(edges)
     part = min(rows + 2 * halo[0], window[0]) * math.prod(window[1:])
     classes, neighbors = job.term.classes, len(job.settings.offsets)
     image = job.image.stored_channels * np.dtype(job.image.dtype).itemsize
-    data, held = image, image
-    if isinstance(job.term, Probabilities) and job.probabilities is not None:
+    data = image
+    if job.term.takes_probabilities and job.probabilities is not None:
         data = classes * np.dtype(job.probabilities.dtype).itemsize
-        held = data + 4 * classes + 8  # as float32, their sum and what is wrong with it
+    held = data + job.term.bytes_per_pixel()
     if job.settings.predictor is not None:
         # features, their part without margins, weights and what they are made of
         held += 4 * 3 * len(job.settings.predictor.mean)
         held += 4 * len(job.settings.offsets)
-    if isinstance(job.term, Classified):
-        held += 4 * 2 * job.term.trees.features + 8 * classes
     if job.weights is not None:
         data += 4 * job.settings.channels
         held += 4 * job.settings.channels
@@ -64,7 +60,7 @@ def check_resources(plan: Plan, pool: Pool) -> None:
     if pool.memory is not None and need > pool.memory:
         raise ValueError(
             f"a worker would need {need / 2**20:.0f} MiB "
-            f"and may use {pool.memory / 2**20:.0f} MiB; take a smaller --tile or fewer workers"
+            f"and may use {pool.memory / 2**20:.0f} MiB; take a smaller `tile` or fewer workers"
         )
     if plan.out is not None and plan.held is None:
         free = stores.free_bytes(plan.out.store)
@@ -75,27 +71,20 @@ def check_resources(plan: Plan, pool: Pool) -> None:
             )
 
 
-def open_pool(
-    plan: Plan,
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
-    watch: Watch = UNWATCHED,
-) -> contextlib.AbstractContextManager[Pool]:
+def open_pool(plan: Plan, running: Running = Running()) -> contextlib.AbstractContextManager[Pool]:
     """Threads for small images, else processes; or the cluster that was named."""
     small = len(plan.job.grid) == 1 or math.prod(plan.job.grid.size) <= SMALL
-    count = workers if workers is not None else os.cpu_count() or 1
-    if count < 1:
-        raise ValueError(f"expected 1 or more workers, got {workers}")
-    stored = plan.job.image.reader.stored
-    named = scheduler is not None or scheduler_file is not None
-    if not stored and named and scheduler != "threads":
+    in_memory, scheduler = not plan.job.image.reader.stored, running.scheduler
+    if in_memory and running.named and not opening.in_threads(scheduler):
         raise ValueError("arrays in memory are labeled by threads; save them as Zarr for a cluster")
-    if (small and not named and not watch) or not stored:
-        scheduler = "threads"
-    if scheduler == "threads":
-        return opening.open_pool(min(count, len(plan.job.grid)), scheduler, None, watch)
-    return opening.open_pool(count, scheduler or "processes", scheduler_file, watch)
+    if in_memory or (small and not running.named and not running.watch):
+        scheduler = opening.THREADS
+    count = opening.cores() if running.workers is None else running.workers
+    if opening.in_threads(scheduler):
+        return opening.open_pool(min(count, len(plan.job.grid)), scheduler, None, running.watch)
+    return opening.open_pool(
+        count, scheduler or opening.PROCESSES, running.scheduler_file, running.watch
+    )
 
 
 def needed_bytes(plan: Plan) -> int:

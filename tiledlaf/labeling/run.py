@@ -82,8 +82,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         if plan.classes:
             notes["values"] = [list(one.values) for one in plan.classes]
             notes["colors"] = [list(one.color or color(v)) for v, one in enumerate(plan.classes, 1)]
-        if isinstance(job.term, terms.Prototypes):
-            notes |= {"prototypes": [list(v) for v in job.term.values], "scale": job.term.scale}
+        notes |= terms.settled(job.term).notes()
         out = out.start(
             notes,
             plan.image_print,

@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import errors
 from ..files.image import Image, read_pixels
-from ..model import sampling, terms
+from ..model import sampling
+from ..model.terms import normalized
 from ..pool.tasks import retried
 from ..tiles import Box, Grid
 from .plan import Plan
@@ -18,14 +19,12 @@ from .plan import Plan
 def settle(plan: Plan) -> Plan:
     """Find prototypes and scale, or take those that the store keeps."""
     term = plan.job.term
-    if plan.held and "prototypes" in plan.held:
-        rows = tuple(map(tuple, plan.held["prototypes"]))
-        term = terms.Prototypes(rows, plan.held["scale"])
-    elif isinstance(term, terms.Probabilities) and plan.job.probabilities is not None:
-        _check_sample(plan)
-    else:
-        term = sampling.settle(term, lambda: draw(plan))
-    return dataclasses.replace(plan, job=dataclasses.replace(plan.job, term=term))
+    found = term.resume(plan.held) if plan.held else None
+    if found is None:
+        if term.takes_probabilities:
+            _check_sample(plan)
+        found = term.settle(lambda: draw(plan))
+    return dataclasses.replace(plan, job=dataclasses.replace(plan.job, term=found))
 
 
 def _check_sample(plan: Plan) -> None:
@@ -37,7 +36,7 @@ def _check_sample(plan: Plan) -> None:
         for part, (block, *mask) in readable(sources, window):
             if np.isfinite(block).all():  # NaN is a matter of its tile
                 try:
-                    terms.normalized(block, mask[0][0] != 0 if mask else None)
+                    normalized(block, mask[0][0] != 0 if mask else None)
                 except errors.BadPixels as error:
                     raise ValueError(f"{source.path}: {error.moved(part)}") from None
                 except ValueError as error:

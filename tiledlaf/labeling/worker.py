@@ -24,11 +24,10 @@ from ..files import levels
 from ..files.image import Image
 from ..files.levels import Pyramid
 from ..flow import stencil
-from ..flow.linear import Fixed, Krylov
 from ..kernels import namespace, select
-from ..kernels.arrays import Array, on_device, to_host
+from ..kernels.arrays import Array, on_device, on_host, to_host
 from ..model.settings import Settings
-from ..model.terms import Clusters, DataTerm, Pending, usable
+from ..model.terms import DataTerm, Pending, settled, usable
 from ..redaction import redacted
 from ..tiles import Grid, Tile, within
 
@@ -156,15 +155,9 @@ def label_window(
         base = xp.empty_like(q)
         for plane, value in zip(base, settings.bias, strict=True):
             plane[...] = value
-    integrator = settings.integrator
-    if isinstance(integrator, Fixed):
-        p = integrator.polynomial(settings.time)
-        labels, confidence, gap = kernels.classify(
-            weights, q, settings.offsets, p.coefficients, p.keep, p.scale, base
-        )
-    else:
-        z = integrator.run(kernels, weights, q, settings.offsets, settings.time).z
-        labels, confidence, gap = kernels.decide(z if base is None else base + z)
+    labels, confidence, gap = settings.integrator.classify(
+        kernels, weights, q, settings.offsets, settings.time, base
+    )
     if valid is not None:
         labels[~valid] = 0
         confidence[~valid] = 0
@@ -181,23 +174,23 @@ def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
 
 def compute(job: Job, data: Window, tile: Tile) -> Labeled:
     """Label one tile on the job's device, in bands of rows that are windows of their own."""
-    assert not isinstance(job.term, Clusters), "k-means comes before the tiles: settle the plan"
+    term = settled(job.term)
     move = on_device(job.settings.device)
     shape = tuple(s.stop - s.start for s in tile.core)
-    labels = np.empty(shape, np.min_scalar_type(job.term.classes))
+    labels = np.empty(shape, np.min_scalar_type(term.classes))
     confidence = np.empty(shape, np.float32) if job.certain else None
     bound, proven = job.settings.bound, 0
     source = data.image if data.probabilities is None else data.probabilities
-    bands = _bands(job, shape, tuple(s.start for s in tile.inner), source.shape[1:])
-    narrow = dataclasses.replace(bands, halo=job.settings.halo)
-    for band in bands:
+    grid = bands(job, shape, tuple(s.start for s in tile.inner), source.shape[1:])
+    narrow = dataclasses.replace(grid, halo=job.settings.halo)
+    for band in grid:
         inner = narrow.tile_at(band.index)
         part = None
         if inner.window != band.window:
             part = within(band.window, inner.window)
         try:
             label, certain, gap = label_window(
-                data.cut(band.window, move), job.term, job.settings, part
+                data.cut(band.window, move), term, job.settings, part
             )
         except BadPixels as error:
             raise error.moved(band.window) from None
@@ -214,14 +207,14 @@ def compute(job: Job, data: Window, tile: Tile) -> Labeled:
 _uniform = functools.lru_cache(maxsize=2)(stencil.uniform)
 
 
-def _bands(
+def bands(
     job: Job, core: tuple[int, ...], origin: tuple[int, ...], window: tuple[int, ...]
 ) -> Grid:
     """Cut a tile's core along its first axis; Krylov's inner products and a GPU want all of it."""
     rows, count = core[0], job.term.classes + len(job.settings.offsets)
     if job.settings.predictor is not None:
         count += len(job.settings.predictor.mean)
-    if job.settings.device == "cpu" and not isinstance(job.settings.integrator, Krylov):
+    if on_host(job.settings.device) and not job.settings.integrator.whole_tile:
         row = 4 * count * math.prod(window[1:])
         # at least eight halos long: what is computed twice stays under a quarter
         rows = max(8 * job.grid.halo[0], BAND_BYTES // row, 1)

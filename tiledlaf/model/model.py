@@ -24,10 +24,12 @@ from .classes import Class, classes_from
 from .features import Features
 from .predictor import Predictor
 from .settings import Settings
-from .terms import Classified, DataTerm, Prototypes
+from .terms import DataTerm
 
 VERSION = 1
 FORMAT = "tiledlaf model"
+# arrays of a predictor, and their names in files
+PARTS = {"mean": "mean", "scale": "scale", "anchors": "prototypes", "patches": "patches"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +101,8 @@ class Model:
         found = {"model": np.array(json.dumps(about, sort_keys=True))}
         found |= {f"term/{k}": v for k, v in parts.items()}
         if self.predictor is not None:
-            for key in ("mean", "scale", "prototypes", "patches"):
-                found[f"predictor/{key}"] = getattr(self.predictor, key)
+            for key, name in PARTS.items():
+                found[f"predictor/{name}"] = getattr(self.predictor, key)
         return found
 
     def fingerprint(self) -> str:
@@ -158,7 +160,8 @@ def _model(arrays: dict[str, np.ndarray]) -> Model:
         raise ValueError(f"expected 1 or more channels, got {channels!r}")
     if not isinstance(about["trained"], dict):
         raise ValueError(f"expected notes on the training, got {about['trained']!r}")
-    _check_term(term, channels)
+    if not term.takes_probabilities:
+        term.check(channels)
     found = None
     if about["predictor"] is not None:
         found = _predictor(about, arrays, len(classes), len(offsets))
@@ -176,26 +179,12 @@ def _model(arrays: dict[str, np.ndarray]) -> Model:
     )
 
 
-def _check_term(term: DataTerm, channels: int) -> None:
-    """Refuse a data term of images with another number of channels."""
-    if isinstance(term, Prototypes) and len(term.values[0]) != channels:
-        raise ValueError(f"expected prototypes of {channels} channel(s), got {len(term.values[0])}")
-    if isinstance(term, Classified):
-        if term.features.needs("odds"):
-            raise ValueError("expected a classifier on features of the image alone")
-        count = term.features.count(channels, 0)
-        if term.trees.features != count:
-            raise ValueError(
-                f"expected a classifier on {count} features, got {term.trees.features}"
-            )
-
-
 def _predictor(
     about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], classes: int, neighbors: int
 ) -> Predictor:
     entry = about["predictor"]
     features = Features.from_list(entry["features"])
-    parts = {k: arrays[f"predictor/{k}"] for k in ("mean", "scale", "prototypes", "patches")}
+    parts = {key: arrays[f"predictor/{name}"] for key, name in PARTS.items()}
     for key, value in parts.items():
         if value.dtype != np.float64 or not np.isfinite(value).all():
             raise ValueError(f"expected finite float64 numbers as {key}, got {value.dtype}")

@@ -1,4 +1,4 @@
-"""Weights from features: prototypes of features and their weight patches (4.3)-(4.4)."""
+"""Weights from features: anchors of features and their weight patches (4.3)-(4.4)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..kernels import namespace, select
-from ..kernels.arrays import Array, Offsets, to_host
+from ..kernels.arrays import Array, to_host
 from ..kernels.numpy import attention, normalized
 from .features import Features, log_odds
 
@@ -24,7 +24,7 @@ class Predictor:
     ----------
     features : what f is made of
     mean, scale : (F,) float64; features are (f - mean) / scale
-    prototypes : (N, F) float64
+    anchors : (N, F) float64
     patches : (N, K) float64, rows sum to 0
     sigma : float
     """
@@ -32,12 +32,12 @@ class Predictor:
     features: Features
     mean: np.ndarray
     scale: np.ndarray
-    prototypes: np.ndarray
+    anchors: np.ndarray
     patches: np.ndarray
     sigma: float = SIGMA
 
     def __post_init__(self) -> None:
-        n, f = self.prototypes.shape
+        n, f = self.anchors.shape
         shapes = (self.mean.shape, self.scale.shape, self.patches.shape[:1])
         if shapes != ((f,), (f,), (n,)):
             raise ValueError(
@@ -45,10 +45,15 @@ class Predictor:
             )
 
     @property
+    def prototypes(self) -> np.ndarray:
+        """The former name of `anchors`."""
+        return self.anchors
+
+    @property
     def parameters(self) -> dict[str, np.ndarray]:
         """What is learned."""
         return {
-            "prototypes": self.prototypes,
+            "anchors": self.anchors,
             "patches": self.patches,
             "sigma": np.float64(np.log(self.sigma)).reshape(1),
         }
@@ -57,7 +62,7 @@ class Predictor:
     def finite(self) -> bool:
         """Whether all that is learned is finite, in float32 as well."""
         with np.errstate(over="ignore"):
-            values = [np.float32(v) for v in (self.prototypes, self.patches, self.sigma)]
+            values = [np.float32(v) for v in (self.anchors, self.patches, self.sigma)]
         return all(bool(np.isfinite(v).all()) for v in values)
 
     def moved(self, parameters: Mapping[str, np.ndarray]) -> Predictor:
@@ -65,7 +70,7 @@ class Predictor:
         patches = parameters["patches"]
         return replace(
             self,
-            prototypes=parameters["prototypes"],
+            anchors=parameters["anchors"],
             patches=patches - patches.mean(axis=1, keepdims=True),
             sigma=float(np.exp(parameters["sigma"][0])),
         )
@@ -85,19 +90,19 @@ class Predictor:
         return select(features, kernel).predict(features, *self._given(features), uniform)
 
     def shares(self, features: Array) -> Array:
-        """Shares a_j of the prototypes at each pixel (4.3), (N, *grid)."""
-        normal, prototypes, _, sigma = self._given(features)
-        return attention(normalized(features, normal), prototypes, sigma)[0]
+        """Shares a_j of the anchors at each pixel (4.3), (N, *grid)."""
+        normal, anchors, _, sigma = self._given(features)
+        return attention(normalized(features, normal), anchors, sigma)[0]
 
     def gradient(
         self, features: Array, tangent: Array, kernel: str | None = None
     ) -> dict[str, np.ndarray]:
         """Gradient in the parameters from R_Omega dL/dOmega, float64 sums over pixels."""
-        prototypes, patches, sigma = select(features, kernel).predict_adjoint(
+        anchors, patches, sigma = select(features, kernel).predict_adjoint(
             features, *self._given(features), tangent
         )
         return {
-            "prototypes": prototypes,
+            "anchors": anchors,
             "patches": patches - patches.mean(axis=1, keepdims=True),
             "sigma": np.array([float(sigma) * self.sigma]),  # of log sigma
         }
@@ -107,7 +112,7 @@ class Predictor:
             raise ValueError(f"expected {len(self.mean)} features, got {len(features)}")
         normal = np.stack([self.mean, 1 / self.scale])
         move = namespace(features).asarray
-        return move(normal), move(self.prototypes), move(self.patches), self.sigma
+        return move(normal), move(self.anchors), move(self.patches), self.sigma
 
 
 def raw(features: Features, image: Array, q: Array, rho: float) -> Array:
@@ -128,7 +133,7 @@ def initial(
     count: int,
     seed: int,
 ) -> Predictor:
-    """Prototypes by k-means, and patches that favor neighbors with the prototype's own label.
+    """Anchors by k-means, and patches that favor neighbors with the anchor's own label.
 
     Parameters
     ----------
@@ -156,9 +161,3 @@ def initial(
         share = (agree + 1) / (known[own].sum(axis=0) + 2)
         patches[j] = np.log(share) - np.log(share).mean()
     return Predictor(features, mean, scale, model.cluster_centers_, patches)
-
-
-def reach(features: Features, offsets: Offsets) -> tuple[int, ...]:
-    """Pixels that a weight's features extend over, an axis: filters act within planes."""
-    ndim = len(offsets[0])
-    return (0,) * (ndim - 2) + (features.radius,) * 2

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .terms import Clusters, DataTerm, Pending, Prototypes
-
 SAMPLE_PIXELS = 65536
 BLOCK = 16  # edge of a sampled block: few chunks are read whatever the image's size
-
-
-def settle(term: Pending, sample: Callable[[], np.ndarray]) -> DataTerm:
-    """The data term with prototypes and scale, from a sample (n, C) of the image's pixels."""
-    if isinstance(term, Clusters):
-        pixels = sample()
-        return prototypes(pixels, kmeans(pixels, term.classes, term.seed))
-    if isinstance(term, Prototypes) and not term.scale:
-        return prototypes(sample(), term.values)
-    return term
 
 
 def sample_windows(shape: Sequence[int], seed: int) -> list[tuple[slice, ...]]:
@@ -50,7 +38,7 @@ def pixels_of(blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) 
     if not len(sample):
         raise ValueError(
             "expected pixels to find prototypes and scale from, got a sample in which all are NaN, "
-            "inf or masked out (--seed draws another one)"
+            "inf or masked out (`seed` draws another one)"
         )
     return sample
 
@@ -66,7 +54,7 @@ def kmeans(sample: np.ndarray, classes: int, seed: int) -> np.ndarray:
     distinct = len(np.unique(sample, axis=0))
     if distinct < classes:
         raise ValueError(
-            f"--classes {classes}: the image's sample of {len(sample)} pixels has only "
+            f"`classes` {classes}: the image's sample of {len(sample)} pixels has only "
             f"{distinct} different values"
         )
     with threadpool_limits(1):
@@ -76,34 +64,37 @@ def kmeans(sample: np.ndarray, classes: int, seed: int) -> np.ndarray:
     return np.asarray(centers[order], np.float64)
 
 
-def prototypes(sample: np.ndarray, values: Any) -> Prototypes:
-    """Prototypes with the scale of a sample: the mean of min_j ||f - l_j||^2.
-
-    Parameters
-    ----------
-    sample : (n, C)
-    values : (J, C), image units
+def rows_of(values: Any) -> tuple[tuple[float, ...], ...]:
+    """Prototypes as rows of numbers, one row per class.
 
     Raises
     ------
     ValueError
-        If there are fewer than two prototypes, two are equal, or channels do not match.
+        If there are fewer than two, rows differ in length, or two are equal or not finite.
     """
-    values = np.asarray(values, np.float64)
-    if values.ndim != 2 or len(values) < 2:
-        raise ValueError(f"expected two or more prototypes as rows, got shape {values.shape}")
-    if values.shape[1] != sample.shape[1]:
+    try:
+        rows = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
         raise ValueError(
-            f"expected prototypes with {sample.shape[1]} columns, one a channel, "
-            f"got {values.shape[1]}"
-        )
-    if not np.isfinite(values).all():
-        raise ValueError("expected finite prototypes, got NaN or inf")
-    if len(np.unique(values, axis=0)) < len(values):
-        raise ValueError("expected different prototypes, got two equal rows")
-    sample = sample.astype(np.float64)
-    nearest = np.min([((sample - value) ** 2).sum(axis=1) for value in values], axis=0)
+            "expected prototypes as rows of numbers, all of one length, got others"
+        ) from None
+    if rows.ndim != 2 or len(rows) < 2:
+        raise ValueError(f"expected two or more prototypes as rows, got shape {rows.shape}")
+    if not np.isfinite(rows).all() or len(np.unique(rows, axis=0)) < len(rows):
+        raise ValueError("expected prototypes that are finite and different from each other")
+    return tuple(tuple(map(float, row)) for row in rows)
+
+
+def scale(sample: np.ndarray, values: Sequence[Sequence[float]]) -> float:
+    """Scale of the distances, image units squared: the mean of min_j ||f - l_j||^2.
+
+    Parameters
+    ----------
+    sample : (n, C)
+    values : (J, C), in image units
+    """
+    pixels, rows = sample.astype(np.float64), np.asarray(values, np.float64)
+    nearest = np.min([((pixels - row) ** 2).sum(axis=1) for row in rows], axis=0)
     # an image of nothing but its prototypes has no scale of its own: use the prototypes' nearest
-    gaps = [((a - b) ** 2).sum() for i, a in enumerate(values) for b in values[:i]]
-    scale = float(nearest.mean()) or float(min(gaps))
-    return Prototypes(tuple(tuple(map(float, row)) for row in values), scale)
+    gaps = [((a - b) ** 2).sum() for i, a in enumerate(rows) for b in rows[:i]]
+    return float(nearest.mean()) or float(min(gaps))

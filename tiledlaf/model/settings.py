@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..flow import stencil
-from ..flow.linear import Integrator, LinearizedSequence, Taylor, check_positive, check_time
+from ..flow.linear import Integrator, Taylor, check_positive, check_time
 from ..kernels.arrays import Offsets, check_device
 from .features import Features
 from .predictor import Predictor
-from .terms import Clusters, Pending
+from .terms import Pending
 
 # rounding of float32 in Z, relative to T: what a certificate must exceed beside the bound
 ROUNDING = 4e-6
@@ -49,9 +49,7 @@ class Settings:
     @property
     def channels(self) -> int:
         """Weights of a pixel where they were estimated: those of all flows of a sequence."""
-        scheme = self.integrator
-        flows = scheme.steps if isinstance(scheme, LinearizedSequence) else 1
-        return flows * len(self.offsets)
+        return max(self.integrator.layers, 1) * len(self.offsets)
 
     @property
     def bound(self) -> float | None:
@@ -62,7 +60,7 @@ class Settings:
 
 def margin(term: Pending, features: Features | None, ndim: int) -> tuple[int, ...]:
     """Pixels that weights and distances look beyond their own, an axis: within planes."""
-    reach = 0 if isinstance(term, Clusters) else term.radius
+    reach = term.radius
     if features is not None:
         reach = max(reach, features.radius + reach * features.needs("odds"))
     return (0,) * (ndim - 2) + (reach,) * 2

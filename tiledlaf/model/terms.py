@@ -3,23 +3,152 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from ..errors import BadPixels
 from ..kernels import select
 from ..kernels.arrays import Array, namespace, to_host
+from ..registry import Registry
+from . import sampling
 from .features import Features
 from .trees import Trees
 
 SMALLEST = 1e-6  # probabilities are clipped here, so that D stays finite
+Sample = Callable[[], np.ndarray]  # draws pixels of the image, (n, C)
+
+
+class Pending(Protocol):
+    """A data term that may still have to see a sample of the image's pixels.
+
+    Attributes
+    ----------
+    takes_probabilities : whether it is computed from given probabilities, not from the image
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    takes_probabilities: ClassVar[bool] = False
+
+    @property
+    def classes(self) -> int:
+        """Number of labels J."""
+        ...
+
+    @property
+    def radius(self) -> int:
+        """Pixels that a distance looks beyond its own, along y and x."""
+        return 0
+
+    def settle(self, sample: Sample) -> DataTerm:
+        """The data term with all that a sample of pixels tells."""
+        ...
+
+    def resume(self, notes: Mapping[str, Any]) -> DataTerm | None:
+        """What an earlier run settled, from the `notes` of its output; None: settle anew."""
+        return None
+
+    def check(self, channels: int) -> None:
+        """Refuse images with this number of channels, if the term is not for them.
+
+        Raises
+        ------
+        ValueError
+            Says how many were expected.
+        """
+        return None
+
+    def bytes_per_pixel(self) -> int:
+        """Memory for one pixel of a window beside its input and its distances."""
+        return 0
+
+
+class DataTerm(Pending, Protocol):
+    """Distances of pixels to labels: a small frozen dataclass that is sent to workers.
+
+    A kind gives `classes`, `potential` and `from_parts`; the rest are defaults.
+
+    Attributes
+    ----------
+    kind : its name in `TERMS` and in model files
+    slow_to_fit : whether a training keeps it as soon as it is fitted
+    """
+
+    kind: ClassVar[str]
+    slow_to_fit: ClassVar[bool] = False
+
+    def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
+        """-D / rho, (J, *grid) float32; 0 at masked-out pixels.
+
+        Parameters
+        ----------
+        pixels : (C, *grid)
+            Of the image, or the probabilities of a term that takes them.
+        valid : (*grid) bool or None
+            False where masked out.
+        rho : float
+            Scale of the distances.
+        """
+        ...
+
+    def settle(self, sample: Sample) -> DataTerm:
+        """The term itself: it needs no sample."""
+        return self
+
+    def notes(self) -> dict[str, Any]:
+        """What an output keeps of it as JSON, for `resume`."""
+        return {}
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The term as JSON and as arrays, for model files; `kind` is added."""
+        ...
+
+    @classmethod
+    def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """The term of `to_parts`, checked.
+
+        Raises
+        ------
+        ValueError
+            If the parts are not those of such a term.
+        """
+        ...
+
+    @classmethod
+    def from_text(cls, text: str) -> DataTerm:
+        """The term that ``NAME:TEXT`` asks for.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be asked for by name.
+        """
+        raise ValueError(f"the data term {cls.kind} needs more than its name: give `{cls.kind}`")
+
+    def describe(self) -> list[Any]:
+        """The term as JSON, for notes on what was made with it; `kind` comes first."""
+        return [self.kind, self.to_parts()[0]]
+
+    @classmethod
+    def recall(
+        cls, described: list[Any], prototypes: Any = None, probabilities: int | None = None
+    ) -> DataTerm:
+        """The term of `describe`; what the user gives beside it must be the same.
+
+        Parameters
+        ----------
+        prototypes : rows that the user gives, or None
+        probabilities : number of classes of probabilities that the user gives, or None
+        """
+        if prototypes is not None or probabilities is not None:
+            raise ValueError(f"`weights` were estimated with the data term {cls.kind}: drop others")
+        return cls.from_parts(described[1], {})
 
 
 @dataclass(frozen=True)
-class Prototypes:
+class Prototypes(DataTerm):
     """D_j = ||f - l_j||^2 / scale.
 
     Attributes
@@ -28,9 +157,10 @@ class Prototypes:
     scale : float, image units squared; 0 until a sample has told it
     """
 
+    kind = "prototypes"
+
     values: tuple[tuple[float, ...], ...]
     scale: float = 0.0
-    radius: ClassVar[int] = 0  # pixels that a distance looks beyond its own
 
     @property
     def classes(self) -> int:
@@ -44,9 +174,56 @@ class Prototypes:
         q: Array = select(pixels).distances(pixels, values, -self.scale * rho)
         return q if valid is None else _blank(q, valid)
 
+    def settle(self, sample: Sample) -> Prototypes:
+        """The prototypes with the scale of a sample."""
+        return self if self.scale else prototypes(sample(), self.values)
+
+    def resume(self, notes: Mapping[str, Any]) -> DataTerm | None:
+        """The prototypes and the scale that an output keeps."""
+        return _resumed(notes)
+
+    def notes(self) -> dict[str, Any]:
+        """Prototypes and scale."""
+        return {"prototypes": [list(v) for v in self.values], "scale": self.scale}
+
+    def check(self, channels: int) -> None:
+        """Refuse images with another number of channels than the prototypes."""
+        if len(self.values[0]) != channels:
+            raise ValueError(
+                f"expected prototypes of {channels} columns, one per channel, "
+                f"got {len(self.values[0])}"
+            )
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Values and scale."""
+        return {"values": [list(v) for v in self.values], "scale": self.scale}, {}
+
+    @classmethod
+    def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Prototypes with their scale."""
+        if not 0 < entry["scale"] < math.inf:
+            raise ValueError(f"expected a positive scale of prototypes, got {entry['scale']}")
+        return cls(sampling.rows_of(entry["values"]), float(entry["scale"]))
+
+    def describe(self) -> list[Any]:
+        """Kind, values and scale."""
+        return [self.kind, [list(row) for row in self.values], self.scale]
+
+    @classmethod
+    def recall(
+        cls, described: list[Any], prototypes: Any = None, probabilities: int | None = None
+    ) -> Prototypes:
+        """The prototypes of `describe`."""
+        values = tuple(map(tuple, described[1]))
+        if probabilities is not None or (
+            prototypes is not None and not np.array_equal(np.asarray(prototypes, float), values)
+        ):
+            raise ValueError(f"`weights` were estimated with the prototypes {values}, got others")
+        return cls(values, float(described[2]))
+
 
 @dataclass(frozen=True)
-class Clusters:
+class Clusters(Pending):
     """Prototypes that k-means has still to find."""
 
     classes: int
@@ -56,13 +233,44 @@ class Clusters:
         if self.classes < 2:
             raise ValueError(f"expected two or more classes, got {self.classes}")
 
+    def settle(self, sample: Sample) -> Prototypes:
+        """Prototypes by k-means, and their scale."""
+        pixels = sample()
+        return prototypes(pixels, sampling.kmeans(pixels, self.classes, self.seed))
+
+    def resume(self, notes: Mapping[str, Any]) -> DataTerm | None:
+        """The prototypes that k-means found in an earlier run."""
+        return _resumed(notes)
+
+
+def _resumed(notes: Mapping[str, Any]) -> Prototypes | None:
+    if "prototypes" not in notes:
+        return None
+    return Prototypes(tuple(map(tuple, notes["prototypes"])), notes["scale"])
+
+
+def prototypes(sample: np.ndarray, values: Any) -> Prototypes:
+    """Prototypes (J, C) with the scale of a sample (n, C): the mean of min_j ||f - l_j||^2.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two prototypes, two are equal, or channels do not match.
+    """
+    rows = sampling.rows_of(values)
+    found = Prototypes(rows)
+    found.check(sample.shape[1])
+    return Prototypes(rows, sampling.scale(sample, rows))
+
 
 @dataclass(frozen=True)
-class Probabilities:
+class Probabilities(DataTerm):
     """D_j = -log p_j, p clipped at 1e-6."""
 
+    kind = "probabilities"
+    takes_probabilities = True
+
     classes: int
-    radius: ClassVar[int] = 0
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of probabilities (J, *grid); 0 at masked-out pixels."""
@@ -71,9 +279,39 @@ class Probabilities:
         q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
         return q if valid is None else _blank(q, valid)
 
+    def bytes_per_pixel(self) -> int:
+        """Probabilities as float32, their sum, and what is wrong with it."""
+        return 4 * self.classes + 8
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The number of classes."""
+        return {"classes": self.classes}, {}
+
+    @classmethod
+    def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Probabilities of so many classes."""
+        return cls(int(entry["classes"]))
+
+    def describe(self) -> list[Any]:
+        """Kind and number of classes."""
+        return [self.kind, self.classes]
+
+    @classmethod
+    def recall(
+        cls, described: list[Any], prototypes: Any = None, probabilities: int | None = None
+    ) -> Probabilities:
+        """Probabilities, which are to be given again."""
+        if probabilities is None or prototypes is not None:
+            raise ValueError("`weights` were estimated with `probabilities`: give them")
+        if probabilities != described[1]:
+            raise ValueError(
+                f"expected probabilities of {described[1]} classes, got {probabilities}"
+            )
+        return cls(probabilities)
+
 
 @dataclass(frozen=True, eq=False)
-class Classified:
+class Classified(DataTerm):
     """D_j = -log p_j with the probabilities of boosted trees on features of the image.
 
     Attributes
@@ -81,6 +319,9 @@ class Classified:
     features : of the image
     trees : Trees
     """
+
+    kind = "classifier"
+    slow_to_fit = True
 
     features: Features
     trees: Trees
@@ -102,16 +343,77 @@ class Classified:
         q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
         return q if valid is None else _blank(q, valid)
 
+    def check(self, channels: int) -> None:
+        """Refuse images with another number of channels than the features."""
+        if self.features.needs("odds"):
+            raise ValueError("expected a classifier on features of the image alone")
+        count = self.features.count(channels, 0)
+        if self.trees.features != count:
+            raise ValueError(
+                f"expected a classifier on {count} features, got {self.trees.features}"
+            )
 
-DataTerm = Prototypes | Probabilities | Classified
-Pending = DataTerm | Clusters
+    def bytes_per_pixel(self) -> int:
+        """Features twice, scores and probabilities."""
+        return 4 * 2 * self.trees.features + 8 * self.classes
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The list of features, and the trees."""
+        return {"features": self.features.to_list()}, self.trees.to_arrays()
+
+    @classmethod
+    def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """A classifier from its features and trees."""
+        return cls(Features.from_list(entry["features"]), Trees.from_arrays(dict(arrays)))
 
 
-def describe(term: DataTerm) -> list[Any]:
-    """A data term as JSON, for notes on what was made with it."""
-    if isinstance(term, Prototypes):
-        return ["prototypes", [list(row) for row in term.values], term.scale]
-    return ["probabilities" if isinstance(term, Probabilities) else "classifier", term.classes]
+TERMS: Registry[type[DataTerm]] = Registry(
+    "tiledlaf.terms",
+    {term.kind: term for term in (Prototypes, Probabilities, Classified)},
+)
+
+
+def is_settled(term: Any) -> bool:
+    """Whether something is a data term that needs no sample any more."""
+    return callable(getattr(term, "potential", None))
+
+
+def settled(term: Pending) -> DataTerm:
+    """The same, which must not need a sample any more."""
+    assert is_settled(term), f"{term} comes to the tiles before its sample was taken"
+    found: Any = term
+    return found
+
+
+def named(text: str) -> DataTerm:
+    """The data term of ``NAME`` or ``NAME:TEXT``, as a package adds it to `TERMS`.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name, or it refuses the text.
+    """
+    name, _, rest = text.partition(":")
+    if name not in TERMS:
+        raise ValueError(f"`term` must be one of {', '.join(TERMS)}, got {name!r}")
+    return TERMS[name].from_text(rest)
+
+
+def term_parts(term: DataTerm) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A data term as JSON and arrays."""
+    entry, arrays = term.to_parts()
+    return {"kind": term.kind, **entry}, arrays
+
+
+def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> DataTerm:
+    """The data term of `term_parts`, checked."""
+    kind = entry["kind"]
+    if kind not in list(TERMS):  # JSON may bring what has no hash
+        raise ValueError(
+            f"expected a data term of the kinds {', '.join(TERMS)}, got {kind!r} (is the package "
+            "that adds it installed?)"
+        )
+    return TERMS[kind].from_parts(entry, arrays)
 
 
 def _blank(q: Array, valid: Array) -> Array:
@@ -179,30 +481,3 @@ def normalized(p: Array, valid: Array = None) -> Array:
             place,
         )
     return p
-
-
-def term_parts(term: DataTerm) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A data term as JSON and arrays."""
-    if isinstance(term, Classified):
-        return {"kind": "classifier", "features": term.features.to_list()}, term.trees.to_arrays()
-    if isinstance(term, Probabilities):
-        return {"kind": "probabilities", "classes": term.classes}, {}
-    entry = {"kind": "prototypes", "values": [list(v) for v in term.values], "scale": term.scale}
-    return entry, {}
-
-
-def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> DataTerm:
-    """The data term of `term_parts`, checked."""
-    kind = entry["kind"]
-    if kind == "prototypes":
-        values = tuple(tuple(map(float, row)) for row in entry["values"])
-        if not (0 < entry["scale"] < math.inf and len({len(v) for v in values}) == 1):
-            raise ValueError("expected prototypes of one length and a positive scale")
-        if not np.isfinite(values).all() or len(set(values)) < len(values):
-            raise ValueError("expected finite prototypes that are different from each other")
-        return Prototypes(values, float(entry["scale"]))
-    if kind == "probabilities":
-        return Probabilities(int(entry["classes"]))
-    if kind != "classifier":
-        raise ValueError(f"expected prototypes, probabilities or a classifier, got {kind!r}")
-    return Classified(Features.from_list(entry["features"]), Trees.from_arrays(dict(arrays)))

@@ -64,14 +64,15 @@ def dask(
         If the scheduler does not answer, or bokeh is missing.
     """
     import dask
+    from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
     if scheduler or scheduler_file:
         where = f"scheduler {scheduler or scheduler_file}"
         if watch.dashboard:
-            raise ValueError(f"--dashboard: the {where} has one of its own, drop this")
+            raise ValueError(f"`dashboard`: the {where} has one of its own, drop this")
         if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
-            raise ValueError(f"--scheduler-file {scheduler_file}: no such file")
+            raise ValueError(f"`scheduler_file` {scheduler_file}: no such file")
         try:
             # one that finds no scheduler would leave itself as what dask computes with
             with dask.config.set(scheduler=None):
@@ -90,8 +91,8 @@ def dask(
         return
     served = watch.dashboard
     if served and importlib.util.find_spec("bokeh") is None:
-        raise ValueError("--dashboard needs bokeh: pip install 'tiledlaf[watch]'")
-    count = workers or os.cpu_count() or 1
+        raise ValueError("`dashboard` needs bokeh: pip install 'tiledlaf[watch]'")
+    count = workers or CPU_COUNT
     # nobody sees these without a dashboard, and they wake each worker 150 times a second
     unseen = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
     with _quiet(), ExitStack() as stack:
@@ -239,7 +240,7 @@ def _reported(client: Any, path: str | None) -> Iterator[None]:
 
     if client.run_on_scheduler(importlib.util.find_spec, "bokeh") is None:
         raise ValueError(
-            "--performance-report needs bokeh where the scheduler runs: pip install "
+            "`performance_report` needs bokeh where the scheduler runs: pip install "
             "'tiledlaf[watch]'"
         )
     # a page that needs no network
@@ -253,7 +254,7 @@ def _reported(client: Any, path: str | None) -> Iterator[None]:
         try:
             report.__exit__(None, None, None)
         except Exception as error:
-            text = f"--performance-report {path}: not written, {type(error).__name__}: {error}"
+            text = f"`performance_report` {path}: not written, {type(error).__name__}: {error}"
             if whole:
                 raise ValueError(text) from error
             logging.getLogger(__name__).warning(text)  # what ended the run says more
@@ -342,13 +343,13 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
             if error is not None:
                 raise error
 
-    def hold(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
+    def persist(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
         # what a worker takes with it when it dies is made again from these tasks
         found = [submit(function, job, item) for item in items]
         outlive(check, found)
         return found
 
-    def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
+    def in_turn(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
         return list(outlive(client.gather, [submit(function, argument, item) for item in items]))
 
-    return Pool(workers, memory, run, hold, each)
+    return Pool(workers, memory, run, persist, in_turn)

@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
-from ..kernels.arrays import check_device, on_device
+from ..kernels.arrays import check_device, on_device, on_host
 from . import dask as dask_pool
 from . import tasks
 from .tasks import UNWATCHED, Pool, Watch
 
+THREADS, PROCESSES = "threads", "processes"
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where and how the work is done; results do not depend on it.
+
+    Attributes
+    ----------
+    workers : processes, or threads for what is small; all cores by default
+    scheduler : address of a Dask scheduler, or "threads" or "processes"
+    scheduler_file : a Dask scheduler's file
+    device : "cpu" or "cuda"
+    tile : edge of a tile in pixels
+    watch : what Dask shows of it
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+    device: str = "cpu"
+    tile: int | None = None
+    watch: Watch = UNWATCHED
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"expected 1 or more workers, got {self.workers}")
+        check_device(self.device)
+
+    @property
+    def named(self) -> bool:
+        """Whether a scheduler is named, also that of threads or processes."""
+        return self.scheduler is not None or self.scheduler_file is not None
+
+
+def in_threads(scheduler: str | None) -> bool:
+    """Whether this asks for threads of this process."""
+    return scheduler == THREADS
+
 
 def open_pool(
-    workers: int | None, scheduler: str | None, scheduler_file: str | None, watch: Watch = UNWATCHED
+    workers: int | None = None,
+    scheduler: str | None = None,
+    scheduler_file: str | None = None,
+    watch: Watch = UNWATCHED,
 ) -> AbstractContextManager[Pool]:
     """Threads of this process, or the processes or the cluster that were named.
 
@@ -22,18 +64,25 @@ def open_pool(
         If the number of workers is not positive, the scheduler does not answer, or Dask cannot
         show what was asked for.
     """
-    count = workers if workers is not None else os.cpu_count() or 1
+    count = cores() if workers is None else workers
     if count < 1:
         raise ValueError(f"expected 1 or more workers, got {workers}")
-    if scheduler == "threads" and watch:
+    if in_threads(scheduler) and watch:
         raise ValueError(
-            "--dashboard and --performance-report show processes or a cluster: threads have none"
+            "`dashboard` and `performance_report` show processes or a cluster: threads have none"
         )
-    if scheduler in (None, "threads") and scheduler_file is None and not watch:
+    if scheduler in (None, THREADS) and scheduler_file is None and not watch:
         return tasks.threads(count)
     return dask_pool.dask(
-        count, None if scheduler == "processes" else scheduler, scheduler_file, watch
+        count, None if scheduler == PROCESSES else scheduler, scheduler_file, watch
     )
+
+
+def cores() -> int:
+    """Cores that this process may use: fewer than the machine's where it is bound to some."""
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)
 
 
 def find_device(device: str, pool: Pool) -> None:
@@ -45,8 +94,8 @@ def find_device(device: str, pool: Pool) -> None:
         If there is none.
     """
     check_device(device)
-    if device != "cpu":
-        pool.each(_found, device, [None])
+    if not on_host(device):
+        pool.map(_found, device, [None])
 
 
 def _found(device: str, _: None) -> None:

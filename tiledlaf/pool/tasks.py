@@ -47,8 +47,8 @@ class Pool:
     workers : processes or threads that each run one tile at a time
     memory : bytes a worker may use, or None where nobody limits it
     run : run(function, job, items, batch) yields an outcome an item; tasks are of `batch` items
-    hold : hold(function, job, items) gives a handle of each result, which stays where it is
-    each : each(function, argument, handles) gives the results of function(argument, held), in
+    persist : persist(function, job, items) gives a handle of each result, which stays where it is
+    map : map(function, argument, handles) gives the results of function(argument, result), in
         order; a tuple may have a handle and other things
     dashboard : where Dask's is, if it was asked for
     """
@@ -56,8 +56,8 @@ class Pool:
     workers: int
     memory: int | None
     run: Callable[..., Iterator[Outcome]]
-    hold: Callable[[Function, Any, Sequence[Any]], list[Any]]
-    each: Callable[[Function, Any, Sequence[Any]], list[Any]]
+    persist: Callable[[Function, Any, Sequence[Any]], list[Any]]
+    map: Callable[[Function, Any, Sequence[Any]], list[Any]]
     dashboard: str | None = None
 
 
@@ -81,11 +81,11 @@ def threads(workers: int) -> Iterator[Pool]:
                     pending.add(executor.submit(outcomes, function, job, following))
                 yield from future.result()
 
-    def each(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
+    def in_turn(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
         return list(executor.map(lambda item: retried(function, argument, item)[0], items))
 
     try:
-        yield Pool(workers, None, run, each, each)
+        yield Pool(workers, None, run, in_turn, in_turn)
     finally:
         executor.shutdown(cancel_futures=True)
 

@@ -18,6 +18,7 @@ from ..files import image as image_files
 from ..files import images, ngff, nodes
 from ..files.image import Image
 from ..pool import tasks
+from ..pool.opening import cores
 from ..tiles import Box, Grid, Tile
 from . import pictures, scores
 from .scores import Classes, Evaluation, Pairs
@@ -81,7 +82,7 @@ def evaluate(
     if stands:
         classes = scores.mapped(stands, named, ignore, given.path)
         scores.check_boundary(boundary, classes.names)
-    with tasks.threads(_workers()) as pool:
+    with tasks.threads(cores()) as pool:
         pairs: Pairs = Counter()
         for _, counts in _each_tile(pool, _count, (given, wanted), _grid(given)):
             pairs.update(counts)
@@ -92,10 +93,6 @@ def evaluate(
         if boundary is None:
             return found
         return replace(found, boundary=boundary, rand=_rand(given, wanted, classes, boundary, pool))
-
-
-def _workers() -> int:
-    return os.cpu_count() or 1
 
 
 def _open(labels: Any, truth: Any, name: str) -> tuple[Image, Image, str | None]:
@@ -135,7 +132,7 @@ def _label_image(path: str, name: str) -> str:
     if listed or "image" in (ngff.read_notes(path, "") or {}):
         raise ValueError(
             f"{path}: expected labels of the name {name}, got {', '.join(listed) or 'none'} "
-            "(--name chooses)"
+            "(`name` chooses)"
         )
     return path
 
@@ -333,7 +330,7 @@ def write_picture(
     edge = max(1, EDGE // step) * step  # whole steps, so that tiles do not shift what is shown
     grid = Grid((height, width), (0, 0), (height, width), (edge, edge), (0, 0))
     shown = []
-    with tasks.threads(_workers()) as pool:
+    with tasks.threads(cores()) as pool:
         for image, table in ((wanted, classes.of_truth()), (given, classes.of_labels())):
             whole = np.zeros((-(-height // step), -(-width // step)), np.uint16)
             job = (image, table, plane, step)

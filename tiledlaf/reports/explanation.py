@@ -60,13 +60,13 @@ def explain(
     given = {"truth": truth, "probabilities": probabilities, "mask": mask, "region": region}
     view = None
     if image is None:
-        named = [f"--{name}" for name, value in given.items() if value is not None]
+        named = [f"`{name}`" for name, value in given.items() if value is not None]
         if named:
             raise ValueError(f"{', '.join(named)} without an image: expected an IMAGE as well")
     else:
         example = open_example(image, truth, probabilities, mask, axes, channels)
         view = look(found, found.predictor, example, region, device)
-    pages = [page_of.prototypes(found, found.predictor, view)]
+    pages = [page_of.anchors(found, found.predictor, view)]
     if view is not None:
         pages += [
             page_of.labels(found, view),

@@ -22,7 +22,7 @@ from . import drawing
 from .pictures import to_rgb
 from .view import SEEN, View
 
-CARDS = 120  # prototypes that are drawn
+CARDS = 120  # anchors that are drawn
 DIM = 16  # of the Krylov spaces of the gradient
 TERMS = 3  # pairs of singular vectors that are drawn
 ROUNDING = 1e-5  # relative to the largest singular value: vectors of smaller ones are noise
@@ -50,8 +50,8 @@ class Page:
     picture: PIL.Image.Image
 
 
-def prototypes(found: Model, predictor: Predictor, view: View | None) -> Page:
-    """A card a prototype: its features, the image around its pixels, its weight patch."""
+def anchors(found: Model, predictor: Predictor, view: View | None) -> Page:
+    """A card for each anchor: its features, the image around its pixels, its weight patch."""
     used = None if view is None else view.used
     relative = predictor.patches - np.log(np.exp(predictor.patches).mean(axis=1, keepdims=True))
     if used is None:
@@ -61,7 +61,7 @@ def prototypes(found: Model, predictor: Predictor, view: View | None) -> Page:
     order = order[:CARDS]
     # a weight is at most K times that of uniform ones, but may be far smaller
     largest = min(float(np.abs(relative[order]).max()), math.log(len(found.offsets))) or 1.0
-    values = predictor.prototypes * predictor.scale + predictor.mean
+    values = predictor.anchors * predictor.scale + predictor.mean
     odds = 1 if len(found.classes) == 2 else len(found.classes)
     looks, parts = None, []
     if used is not None:
@@ -86,7 +86,7 @@ def prototypes(found: Model, predictor: Predictor, view: View | None) -> Page:
     for rank, j in enumerate(order):
         cells = [drawing.square(pixels[j], SQUARE) for _, pixels in rows]
         if rest:
-            z = np.concatenate([predictor.prototypes[j, place] for place in rest])
+            z = np.concatenate([predictor.anchors[j, place] for place in rest])
             cells.append(_strip(z))
         if looks is not None:
             cells.append(drawing.square(looks[rank], SQUARE))
@@ -108,14 +108,14 @@ def prototypes(found: Model, predictor: Predictor, view: View | None) -> Page:
     columns = max(1, min(6, 1500 // (parts[0][1].width + drawing.GAP)))
     how = "by the strength of their patches" if used is None else "by how often they are used"
     text = (
-        f"Prototypes of features with their weight patches, sorted {how}"
+        f"Anchors of features with their weight patches, sorted {how}"
         + ("" if used is None else " (the mean share of a pixel's weights that comes from each)")
         + ". A weight patch shows neighbors at their offsets, far ones larger; the pixel itself "
         "has a dot."
     )
-    if len(predictor.prototypes) > CARDS:
-        text += f" The first {CARDS} of {len(predictor.prototypes)}."
-    return Page("prototypes.png", "Prototypes", text, drawing.sheet(parts, columns, foot))
+    if len(predictor.anchors) > CARDS:
+        text += f" The first {CARDS} of {len(predictor.anchors)}."
+    return Page("anchors.png", "Anchors", text, drawing.sheet(parts, columns, foot))
 
 
 def _row(cells: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
@@ -132,7 +132,7 @@ def _row(cells: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
 def _squares(
     found: Model, spec: tuple[Any, ...], places: Sequence[slice], values: np.ndarray
 ) -> tuple[str, np.ndarray]:
-    """A patch feature of all prototypes as pixels (N, y, x, 3), and what it is."""
+    """A patch feature of all anchors as pixels (N, y, x, 3), and what it is."""
     source, _, radius, dilation, sigma = spec
     side = 2 * radius + 1
     text = f"{side} x {side}"
@@ -255,13 +255,15 @@ def _two(parts: list[tuple[str, PIL.Image.Image]], foot: PIL.Image.Image) -> PIL
 
 def gradient(found: Model, view: View) -> list[Page]:
     """The leading singular vectors of the gradient, and where weights matter."""
-    course, lesson, core = view.course, view.lesson, view.core
-    if not (lesson.target > 0).any():
-        raise ValueError(f"expected labeled pixels in {view.about}, got none: --region chooses")
+    flow_settings, data, core = view.flow, view.data, view.core
+    if not (data.target > 0).any():
+        raise ValueError(f"expected labeled pixels in {view.about}, got none: `region` chooses")
 
     def by(way: Spaces) -> tuple[Array, Array, Gradient]:
-        flow = linearize_at(view.omega, lesson.q, course.offsets, course.time, way)
-        g = course.loss.gradient(flow.z, lesson.target, course.loss.sums(flow.z, lesson.target))
+        flow = linearize_at(view.omega, data.q, flow_settings.offsets, flow_settings.time, way)
+        g = flow_settings.loss.gradient(
+            flow.z, data.target, flow_settings.loss.sums(flow.z, data.target)
+        )
         return flow.z, g, flow.gradient(g)
 
     z, g, full = by(Spaces(DIM))
@@ -300,7 +302,7 @@ def gradient(found: Model, view: View) -> list[Page]:
         drawing.sheet(parts, 2, foot),
     )
     largest = float(np.quantile(size, 0.99)) or 1.0
-    target = core(lesson.target[None])[0]
+    target = core(data.target[None])[0]
     maps = [
         ("truth", drawing.enlarged(palette(len(z))[target])),
         ("size of the gradient", drawing.enlarged(drawing.ramp(size / largest, drawing.HEAT))),
@@ -324,7 +326,7 @@ def html_of(found: Model, predictor: Predictor, pages: Sequence[Page], view: Vie
     """The index of the pictures."""
     radius = " x ".join(map(str, stencil.radius(found.offsets)))
     facts = (
-        f"{len(predictor.prototypes)} prototypes of {len(predictor.mean)} features, sigma "
+        f"{len(predictor.anchors)} anchors of {len(predictor.mean)} features, sigma "
         f"{predictor.sigma:.3g}; {len(found.offsets)} neighbors, radius {radius}; "
         f"T {found.time:g}; classes: {', '.join(found.names)}."
     )

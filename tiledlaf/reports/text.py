@@ -13,7 +13,6 @@ from typing import Any
 from ..files import image as image_files
 from ..files import images, ngff, nodes, stores
 from ..files.fingerprints import HASHED
-from ..flow.linear import Fixed, Krylov
 from ..flow.stencil import radius
 from ..labeling import records
 from ..labeling.output import Output
@@ -48,12 +47,7 @@ def dry_run(plan: Plan) -> list[str]:
         f"neighborhood's radius {_times(radius(settings.offsets))} ({name}, {scheme}, "
         f"T {settings.time:g})",
         f"steps: {reach} averages over {len(settings.offsets)} neighbors"
-        + (", the first for S" if isinstance(settings.integrator, Fixed | Krylov) else "")
-        + (
-            f"; Krylov dimension {settings.integrator.dim}"
-            if isinstance(settings.integrator, Krylov)
-            else ""
-        ),
+        + settings.integrator.note,
         f"memory of a worker: about {_size(predicted_bytes(job))}",
     ]
     left = len(job.grid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from ..files import images
 from ..flow import losses
 from ..flow.gradient import Polynomials
 from ..kernels.arrays import Array, Offsets, to_host
-from ..labeling import choice as labeling_choice
-from ..labeling.plan import make_plan
+from ..labeling.label import prepare
 from ..model import terms
 from ..model.model import Model
 from ..model.predictor import Predictor
+from ..pool.opening import Running
 from ..tiles import Grid
 from ..training import examples
 from ..training import worker as training_worker
@@ -28,9 +27,9 @@ from ..training.worker import FlowSettings, LabeledTile, TileData, TileReader
 
 EDGE = 512  # of the part of an image that is shown unless a region says otherwise
 MOST = 2048  # of a region
-SEEN = 15  # radius of the mean image around the pixels of a prototype
-DRAWN = 256  # pixels of a prototype that this mean is of
-BAND = 2**25  # numbers of prototype shares that are held at once
+SEEN = 15  # radius of the mean image around the pixels of an anchor
+DRAWN = 256  # pixels of an anchor that this mean is of
+BAND = 2**25  # numbers of anchor shares that are held at once
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Usage:
-    """How prototypes are used.
+    """How anchors are used.
 
     Attributes
     ----------
@@ -86,9 +85,9 @@ def describe(weights: np.ndarray, offsets: Offsets) -> Weights:
 def usage(
     predictor: Predictor, features: np.ndarray, image: np.ndarray, valid: np.ndarray, seed: int = 0
 ) -> Usage:
-    """How prototypes are used at valid pixels (y, x) of features (F, y, x), image (C, y, x)."""
+    """How anchors are used at valid pixels (y, x) of features (F, y, x), image (C, y, x)."""
     height, width = features.shape[1:]
-    count = len(predictor.prototypes)
+    count = len(predictor.anchors)
     rows = max(1, BAND // (2 * count * width))
     total, winner = np.zeros(count), np.empty((height, width), np.int64)
     for top in range(0, height, rows):
@@ -120,8 +119,7 @@ def open_example(
 ) -> Example:
     """An image and what belongs to it; without a truth no pixel is labeled."""
     if truth is None:  # none is labeled, and nothing is held
-        path = isinstance(image, str | os.PathLike)
-        source = images.open_image(image, axes=axes) if path else images.from_array(image, axes)
+        source = images.as_image(image, axes=axes)
         truth = np.broadcast_to(np.uint8(0), source.grid)
     found = examples.pair(image, truth, probabilities, mask, axes=axes, channels=channels)
     if len(found) != 1:
@@ -154,7 +152,7 @@ class View:
         Not masked out; with all neighbors valid, as away from borders.
     weights : Weights
     used : Usage
-    course, lesson, omega : what a gradient needs, with a halo
+    flow, data, omega : what a gradient needs, with a halo
     core : cuts planes out of those
     """
 
@@ -165,8 +163,8 @@ class View:
     full: np.ndarray
     weights: Weights
     used: Usage
-    course: FlowSettings
-    lesson: TileData
+    flow: FlowSettings
+    data: TileData
     omega: Array
     core: Callable[[Array], np.ndarray]
 
@@ -180,37 +178,29 @@ def look(
 ) -> View:
     """Compute what a model does on a part of an image."""
     source = example.image
-    choice = labeling_choice.choose_labeling(
-        source, model=found, probabilities=example.probabilities, device=device
-    )
-    make_plan(  # which refuses what does not fit
+    plan = prepare(  # which refuses what does not fit
         source,
-        None,
-        term=choice.term,
-        settings=choice.settings,
         model=found,
-        classes=found.classes,
         probabilities=example.probabilities,
         mask=example.mask,
         region=region,
+        running=Running(device=device),
     )
-    way, offsets = Polynomials(found.tol), choice.settings.offsets
-    course = FlowSettings(
-        found.classes, offsets, found.rho, found.time, way, losses.Cosine(), device
-    )
+    way, offsets = Polynomials(found.tol), plan.job.settings.offsets
+    flow = FlowSettings(found.classes, offsets, found.rho, found.time, way, losses.Cosine(), device)
     spans = _part(source.grid, region)
     origin, size = tuple(a for a, _ in spans), tuple(b - a for a, b in spans)
-    tile = Grid(source.grid, origin, size, size, course.halo).tile_at((0,) * len(size))
-    reading = TileReader(course, (example,), (found.term,), predictor.features)
-    lesson = training_worker.read(reading, LabeledTile(0, tile))
-    omega = predictor.weights(lesson.features, lesson.uniform)
+    tile = Grid(source.grid, origin, size, size, flow.halo).tile_at((0,) * len(size))
+    reader = TileReader(flow, (example,), (found.term,), predictor.features)
+    data = training_worker.read(reader, LabeledTile(0, tile))
+    omega = predictor.weights(data.features, data.uniform)
     # a volume's only section
     flat: tuple[Any, ...] = (*[0] * (len(size) - 2), slice(None), slice(None))
 
     def core(planes: Array) -> np.ndarray:
         return np.ascontiguousarray(to_host(planes)[:, *tile.inner][:, *flat])
 
-    there = core(lesson.uniform) > 0
+    there = core(data.uniform) > 0
     valid: np.ndarray = np.any(there, axis=0)
     image = image_files.read(source, tuple(slice(a, b) for a, b in spans))[:, *flat]
     image = terms.usable(image, valid, "image")
@@ -220,17 +210,17 @@ def look(
     )
     about = f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}"
     if not valid.any():
-        raise ValueError(f"expected pixels in {about}, got masked ones alone: --region chooses")
+        raise ValueError(f"expected pixels in {about}, got masked ones alone: `region` chooses")
     return View(
         about,
         image,
-        core(training_worker.linearize(course, lesson, omega).z) + bias,
+        core(training_worker.linearize(flow, data, omega).z) + bias,
         valid,
         np.all(there, axis=0),
         describe(core(omega), offsets),
-        usage(predictor, core(lesson.features), image, valid),
-        course,
-        lesson,
+        usage(predictor, core(data.features), image, valid),
+        flow,
+        data,
         omega,
         core,
     )

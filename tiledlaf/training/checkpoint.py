@@ -25,7 +25,9 @@ from ..model import terms
 from ..model.features import Features
 from ..model.model import Model
 from ..model.predictor import Predictor
-from ..model.terms import Classified, DataTerm
+from ..model.terms import DataTerm
+
+SAVED = {"anchors": "prototypes"}  # parameters that have another name in checkpoints
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Checkpoint:
     def keep_terms(self, terms: list[DataTerm]) -> None:
         """Write classifiers at once: they took long."""
         self._terms = terms
-        if self.path is not None and not self._held and isinstance(terms[0], Classified):
+        if self.path is not None and not self._held and terms[0].slow_to_fit:
             model_file.write_arrays(self.file, self._entries())
 
     def _entries(self) -> dict[str, np.ndarray]:
@@ -170,14 +172,16 @@ class Checkpoint:
         about = json.loads(str(held["state"]))
 
         def group(name: str) -> dict[str, np.ndarray]:
-            return {k.split("/")[1]: v for k, v in held.items() if k.startswith(f"{name}/")}
+            names = {saved: key for key, saved in SAVED.items()}
+            parts = [(k.split("/")[1], v) for k, v in held.items() if k.startswith(f"{name}/")]
+            return {names.get(key, key): value for key, value in parts}
 
         def known(name: str) -> Predictor:
             base = Predictor(
                 features,
                 held["mean"],
                 held["scale"],
-                group(name)["prototypes"],
+                group(name)["anchors"],
                 group(name)["patches"],
             )
             return dataclasses.replace(base, sigma=about[name])
@@ -220,7 +224,7 @@ class Checkpoint:
             ("first", state.moments.first),
             ("second", state.moments.second),
         ):
-            found |= {f"{name}/{k}": v for k, v in arrays.items()}
+            found |= {f"{name}/{SAVED.get(k, k)}": v for k, v in arrays.items()}
         model_file.write_arrays(self.file, found)
 
     def finish(self, found: Model) -> None:

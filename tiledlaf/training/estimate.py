@@ -24,9 +24,7 @@ from ..flow.optimizers import Descent
 from ..flow.sequence import LinearizedSteps
 from ..kernels import namespace
 from ..kernels.arrays import on_device, to_host
-from ..model import terms
 from ..model.classes import Class, entries, find_classes
-from ..model.terms import Clusters, DataTerm, Pending
 from ..pool import tasks
 from ..pool.opening import find_device
 from ..pool.tasks import Pool, tree_sum
@@ -35,7 +33,7 @@ from . import terms as fitting
 from . import worker as training_worker
 from .examples import Example
 from .plan import Progress
-from .worker import FlowSettings, LabeledTile, TileData, TileReader
+from .worker import FlowSettings, LabeledTile, Sums, TileData, TileReader
 
 GROW, SHRINK = 1.5, 0.5
 TILE = 512
@@ -97,7 +95,7 @@ class Estimated:
 
 @dataclass(frozen=True)
 class _Work:
-    course: FlowSettings
+    flow: FlowSettings
     descent: Descent
     tau: float
     sequence: int
@@ -109,7 +107,7 @@ class _Work:
 
 def estimate(
     example: Example,
-    term: Pending | str,
+    term: Any,
     path: str | os.PathLike[str],
     how: Estimation,
     pool: Pool,
@@ -123,7 +121,7 @@ def estimate(
 
     Parameters
     ----------
-    term : a data term, or "means" for the class means
+    term : "means" for the class means, "probabilities", prototypes as rows, or a data term
     path : a new Zarr store
 
     Raises
@@ -148,28 +146,34 @@ def estimate(
     tables = tasks.in_order(pool, fitting.label_values, (example,), [(0, box) for box in every])
     classes = find_classes(sorted({v for t in tables for v in t}), names, ignore)
     way = Polynomials(how.tol)
-    course = FlowSettings(
-        classes, offsets, how.rho, how.time, way, losses.make(how.loss), how.device
-    )
+    flow = FlowSettings(classes, offsets, how.rho, how.time, way, losses.make(how.loss), how.device)
     # forward and back through all flows; Z is wanted at the neighbors of a pixel, not its own
     reach = 2 * how.sequence * way.degree(how.time / how.sequence) - 1
     halo = tuple(reach * r for r in stencil.radius(offsets))
-    lots = [LabeledTile(0, tile) for tile in _tiles(grid, halo, how.tile)]
-    found = _term(term, pool, example, classes, lots, seed)
-    reading = TileReader(course, (example,), (found,), None, everywhere=True)
+    labeled_tiles = [LabeledTile(0, tile) for tile in _tiles(grid, halo, how.tile)]
+    fit = fitting.Fit(
+        pool,
+        fitting.Source((example,), classes),
+        labeled_tiles,
+        [0] * len(labeled_tiles),
+        seed,
+        lambda stage: say({"stage": stage}),
+    )
+    (found,) = _learner(term).fit(fit)
+    reader = TileReader(flow, (example,), (found,), None, everywhere=True)
     say({"stage": "reading tiles"})
-    handles = pool.hold(training_worker.read, reading, lots)
-    items = list(zip(handles, lots, strict=True))
+    handles = pool.persist(training_worker.read, reader, labeled_tiles)
+    items = list(zip(handles, labeled_tiles, strict=True))
     partial = [f"{store}.partial{i}" for i in range(2)]
     try:
-        result = _descend(pool, how, course, items, partial, example.image, tiles, say)
+        result = _descend(pool, how, flow, items, partial, example.image, tiles, say)
         notes = {
             "offsets": [list(o) for o in offsets],
             "rho": how.rho,
             "time": how.time,
             "tol": how.tol,
             "sequence": how.sequence,
-            "term": terms.describe(found),
+            "term": found.describe(),
             "classes": entries(classes),
             "input": example.image.fingerprint(),
         }
@@ -188,30 +192,18 @@ def _tiles(grid: tuple[int, ...], halo: tuple[int, ...], tile: int) -> Grid:
     return Grid(grid, (0,) * len(grid), grid, edges, halo)
 
 
-def _term(
-    term: Pending | str,
-    pool: Pool,
-    example: Example,
-    classes: tuple[Class, ...],
-    lots: list[LabeledTile],
-    seed: int,
-) -> DataTerm:
-    source = fitting.Source((example,), classes)
-    if term == "means":
-        return fitting.class_means(pool, source, lots, seed)
-    assert not isinstance(term, str | Clusters)
-    if term.classes != len(classes):
-        raise ValueError(f"expected a data term of {len(classes)} classes, got {term.classes}")
-    values = getattr(term, "values", None)
-    if values is not None and not getattr(term, "scale", 0.0):
-        return fitting.scaled(pool, source, lots, values, seed)
-    return term
+def _learner(term: Any) -> fitting.Learner:
+    """The learner of the data term; those that need several images are for `train`."""
+    learner = fitting.learner_of(term)
+    if learner.per_fold:
+        raise ValueError(f"the data term {term} is learned from several images: use train")
+    return learner
 
 
 def _descend(
     pool: Pool,
     how: Estimation,
-    course: FlowSettings,
+    flow: FlowSettings,
     items: list[Any],
     partial: list[str],
     image: Image,
@@ -220,39 +212,39 @@ def _descend(
 ) -> Estimated:
     """Double-buffered descent: a step reads one store and writes the other."""
     descent = Descent(how.step, how.rate)
-    channels = how.sequence * len(course.offsets)
+    channels = how.sequence * len(flow.offsets)
     buffers = [_buffer(path, image, tiles, channels) for path in partial]
-    work = _Work(course, descent, how.tau, how.sequence, buffers[0], partial[0])
-    pool.each(_start, work, items)
+    work = _Work(flow, descent, how.tau, how.sequence, buffers[0], partial[0])
+    pool.map(_start, work, items)
 
-    def look(source: Image) -> tuple[float, np.ndarray]:
-        sums = tree_sum(pool.each(_sums, dataclasses.replace(work, source=source), items))
-        return float(course.loss.value(sums[:-3]) + sums[-1]), sums
+    def look(source: Image) -> tuple[float, Sums]:
+        sums = tree_sum(pool.map(_sums, dataclasses.replace(work, source=source), items))
+        return float(flow.loss.value(sums.loss) + sums.regularizer), sums
 
     loss, sums = look(buffers[0])
-    first = float(sums[-3] / sums[-2])
-    work = dataclasses.replace(work, sums=sums[:-3])
-    largest = max(pool.each(_largest, work, items))
+    first = sums.error
+    work = dataclasses.replace(work, sums=sums.loss)
+    largest = max(pool.map(_largest, work, items))
     if not (math.isfinite(loss) and math.isfinite(largest)):
         raise ValueError(f"expected a finite loss, got {loss} with the gradient {largest}")
     history, h = [loss], how.rate / largest if largest else 0.0
     for step in itertools.count(1):
         if step > how.steps or h * largest < 1e-6:
             break
-        pool.each(
+        pool.map(
             _update, dataclasses.replace(work, source=buffers[0], target=partial[1], h=h), items
         )
         candidate, found = look(buffers[1])
         if math.isfinite(candidate) and candidate <= loss:
             loss, sums, h = candidate, found, h * GROW
             history.append(loss)
-            work = dataclasses.replace(work, sums=sums[:-3])
+            work = dataclasses.replace(work, sums=sums.loss)
             buffers.reverse()
             partial.reverse()
         else:
             h *= SHRINK
-        say({"step": step, "steps": how.steps, "loss": loss, "training": sums[-3] / sums[-2]})
-    return Estimated(history, (first, float(sums[-3] / sums[-2])), ())
+        say({"step": step, "steps": how.steps, "loss": loss, "training": sums.error})
+    return Estimated(history, (first, sums.error), ())
 
 
 def _buffer(path: str, image: Image, tiles: Grid, neighbors: int) -> Image:
@@ -272,63 +264,60 @@ def _buffer(path: str, image: Image, tiles: Grid, neighbors: int) -> Image:
     return images.open_image(path)
 
 
-def _write(work: _Work, lot: LabeledTile, weights: Any) -> None:
+def _write(work: _Work, labeled: LabeledTile, weights: Any) -> None:
     """Write the core of weights (K, N, *window) as N K channels, flow after flow."""
-    core = to_host(weights)[:, :, *lot.tile.inner].swapaxes(0, 1)
-    units.write(work.target, "0", (slice(None), *lot.tile.core), core.reshape(-1, *core.shape[2:]))
+    core = to_host(weights)[:, :, *labeled.tile.inner].swapaxes(0, 1)
+    units.write(
+        work.target, "0", (slice(None), *labeled.tile.core), core.reshape(-1, *core.shape[2:])
+    )
 
 
 def _start(work: _Work, item: tuple[TileData, LabeledTile]) -> None:
     """Uniform weights."""
-    lesson, lot = item
-    _write(work, lot, np.stack([to_host(lesson.uniform)] * work.sequence, axis=1))
+    data, labeled = item
+    _write(work, labeled, np.stack([to_host(data.uniform)] * work.sequence, axis=1))
 
 
 def _near(work: _Work, item: tuple[TileData, LabeledTile]) -> tuple[TileData, Any]:
-    """The lesson and its weights, (K, N, *window): a row of weights is the first axis."""
-    lesson, lot = item
-    held = on_device(work.course.device)(work.source.read(lot.tile.window))
-    return lesson, held.reshape(work.sequence, -1, *held.shape[1:]).swapaxes(0, 1)
+    """The data and its weights, (K, N, *window): a row of weights is the first axis."""
+    data, labeled = item
+    held = on_device(work.flow.device)(work.source.read(labeled.tile.window))
+    return data, held.reshape(work.sequence, -1, *held.shape[1:]).swapaxes(0, 1)
 
 
-def _linearize(work: _Work, lesson: TileData, weights: Any) -> LinearizedSteps:
-    course, count = work.course, work.sequence
+def _linearize(work: _Work, data: TileData, weights: Any) -> LinearizedSteps:
+    flow, count = work.flow, work.sequence
     return sequence.integrate(
         weights.swapaxes(0, 1),
-        lesson.q,
-        course.offsets,
-        (course.time / count,) * count,
-        course.way,
-        course.kernel,
+        data.q,
+        flow.offsets,
+        (flow.time / count,) * count,
+        flow.way,
+        flow.kernel,
     )
 
 
-def _sums(work: _Work, item: tuple[TileData, LabeledTile]) -> np.ndarray:
+def _sums(work: _Work, item: tuple[TileData, LabeledTile]) -> Sums:
     """Sums of the loss over the core, wrong and labeled pixels, and the regularizer."""
-    (lesson, weights), lot = _near(work, item), item[1]
-    found = _linearize(work, lesson, weights)
-    target = lesson.target.copy()
+    (data, weights), labeled = _near(work, item), item[1]
+    found = _linearize(work, data, weights)
+    target = data.target.copy()
     outside = np.ones(target.shape, bool)
-    outside[lot.tile.inner] = False
+    outside[labeled.tile.inner] = False
     target[outside] = 0
-    zero = np.zeros(len(work.course.classes))
+    zero = np.zeros(len(work.flow.classes))
     value = 0.0
     if work.tau:
-        value, _ = losses.regularizer(weights[:, :, *lot.tile.inner], work.tau)
-    return np.concatenate(
-        [
-            work.course.loss.sums(found.z, target),
-            training_worker.wrong(found.z, target, zero),
-            [value],
-        ]
-    )
+        value, _ = losses.regularizer(weights[:, :, *labeled.tile.inner], work.tau)
+    wrong, count = training_worker.wrong(found.z, target, zero)
+    return Sums(work.flow.loss.sums(found.z, target), wrong, count, value)
 
 
 def _direction(work: _Work, item: tuple[TileData, LabeledTile]) -> tuple[Any, Any]:
-    lesson, weights = _near(work, item)
+    data, weights = _near(work, item)
     assert work.sums is not None
-    found = _linearize(work, lesson, weights)
-    g = work.course.loss.gradient(found.z, lesson.target, work.sums)
+    found = _linearize(work, data, weights)
+    g = work.flow.loss.gradient(found.z, data.target, work.sums)
     tangent = namespace(g).stack([one.tangent for one in found.gradient(g)], axis=1)
     if work.tau:
         tangent = tangent + losses.regularizer(weights, work.tau)[1]

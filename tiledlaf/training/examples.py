@@ -121,19 +121,6 @@ def _listed(given: Any) -> list[Any]:
     return [given]
 
 
-def _open(given: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
-    if isinstance(given, str):
-        return images.open_image(given, axes=axes, channels=channels)
-    return images.from_array(given, axes, channels)
-
-
-def _open_like(source: Image, given: Any) -> Image:
-    """Labels or a mask of an image; an array has its axes."""
-    if isinstance(given, str):
-        return images.open_labels(given)
-    return _open(given, source.spatial_axes if np.ndim(given) == len(source.grid) else None)
-
-
 def _example(
     image: Any,
     labels: Any,
@@ -142,14 +129,13 @@ def _example(
     axes: str | None,
     channels: Sequence[int] | None,
 ) -> Example:
-    source = _open(image, axes, channels)
-    truth = _open_like(source, labels)
-    given = None if probabilities is None else _open(probabilities, "c" + source.spatial_axes)
-    valid = None
+    source = images.as_image(image, axes=axes, channels=channels)
+    truth = images.as_labels(labels, source)
+    given = valid = None
+    if probabilities is not None:
+        given = images.as_image(probabilities, axes="c" + source.spatial_axes)
     if mask is not None:
-        # of a section a mask of several channels is refused as such, below
-        flat = isinstance(mask, str) and len(source.grid) == 2
-        valid = _open(mask) if flat else _open_like(source, mask)
+        valid = images.as_mask(mask, source)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None and other.grid != source.grid:
             raise ValueError(

@@ -140,15 +140,13 @@ class Example:
     target: np.ndarray
 
 
-def initial(
-    examples: Sequence[Example], kinds: int, prototypes: int = 50, seed: int = 0
-) -> Predictor:
-    """The predictor to start from: k-means, and patches that favor the prototype's own label.
+def initial(examples: Sequence[Example], kinds: int, anchors: int = 50, seed: int = 0) -> Predictor:
+    """The predictor to start from: k-means, and patches that favor the anchor's own label.
 
     Parameters
     ----------
     kinds : K
-    prototypes : N
+    anchors : N
     """
     rows, same, known = [], [], []
     for e in examples:
@@ -162,7 +160,7 @@ def initial(
         same.append(alike[labeled])
         known.append(there[labeled])
     samples, agreement, seen = (np.concatenate(part) for part in (rows, same, known))
-    return initial_predictor(NODE, samples, agreement, seen, prototypes, seed)
+    return initial_predictor(NODE, samples, agreement, seen, anchors, seed)
 
 
 def predict(

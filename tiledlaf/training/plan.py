@@ -19,19 +19,19 @@ from ..flow.linear import check_positive, check_time
 from ..flow.optimizers import Adam, AdaMax
 from ..model.classes import Class, find_classes
 from ..model.features import CONTEXT, PATCH, Features
-from ..model.terms import DataTerm, Probabilities
 from ..pool import tasks
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
-from ..tiles import Grid
-from . import terms as fitting
+from ..tiles import Grid, Tile
 from .examples import Example
+from .terms import FOLDS, Learner, described, label_values, learner_of
 from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
 BATCH = 8  # tiles of a step at most
 LEAST = 6  # tiles that few images are cut into, so that a block can be set aside
 Progress = Callable[[Mapping[str, Any]], None]
+Counts = dict[tuple[int, tuple[int, ...]], tuple[int, ...]]
 
 
 class TrainingWarning(UserWarning):
@@ -49,7 +49,7 @@ class Recipe:
     loss : cosine, pixel-cosine, cross-entropy, or a loss of `losses`
     optimizer : adam or adamax
     features : of the predictor; None: CONTEXT with probabilities, else PATCH
-    prototypes : of the predictor (N)
+    predictor_size : number of anchors N of the predictor
     steps : at most
     patience : validations without a better state before it stops
     seed : of batches, samples and k-means
@@ -62,18 +62,19 @@ class Recipe:
     loss: Any = "cosine"
     optimizer: str = "adam"
     features: Features | None = None
-    prototypes: int = 100
+    predictor_size: int = 100
     steps: int = 300
     patience: int = 10
     seed: int = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("prototypes", "steps", "patience"):
+        for name in ("predictor_size", "steps", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected 1 or more {name}, got {getattr(self, name)}")
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be adam or adamax, got {self.optimizer!r}")
+            known = " or ".join(OPTIMIZERS)
+            raise ValueError(f"optimizer must be {known}, got {self.optimizer!r}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {self.seed}")
         check_positive(rho=self.rho)
@@ -86,7 +87,7 @@ class Data:
     Attributes
     ----------
     training, validation : examples; without validation a block of the training tiles is set aside
-    term : "means", "classifier", "probabilities", or prototypes as rows
+    term : "means", "classifier", "probabilities"; prototypes as rows; a data term, or its name
     names, ignore : as for `model.classes.find_classes`
     """
 
@@ -103,20 +104,24 @@ class TrainingPlan:
 
     Attributes
     ----------
-    lots, judges : tiles to learn from, and to choose the best state by
-    batches : numbers of lots that make a step
-    folds : block of images of each lot, which its classifier has not seen
+    flow : what does not change while weights are learned
+    features : of the predictor
+    learner : of the data term
+    training, validation : tiles to learn from, and to choose the best state by
+    batches : numbers of training tiles that make a step
+    folds : block of images of each training tile, which its classifier has not seen
     counts : labeled pixels of each class of a tile
     print : what the training depends on, as JSON
     """
 
-    course: FlowSettings
+    flow: FlowSettings
     features: Features
-    lots: list[LabeledTile]
-    judges: list[LabeledTile]
+    learner: Learner
+    training: list[LabeledTile]
+    validation: list[LabeledTile]
     batches: list[list[int]]
     folds: list[int]
-    counts: Mapping[tuple[int, tuple[int, ...]], tuple[int, ...]]
+    counts: Counts
     print: Mapping[str, Any]
 
 
@@ -125,104 +130,119 @@ def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
     if not data.training:
         raise ValueError("expected images to learn from, got none")
     find_device(recipe.device, pool)
-    ndims = {len(e.image.grid) for e in (*data.training, *data.validation)}
-    channels = {e.image.used_channels for e in (*data.training, *data.validation)}
+    everything = (*data.training, *data.validation)
+    ndim = _alike(everything)
+    learner = learner_of(data.term)
+    offsets = stencil.choose(
+        recipe.neighborhood or ("rings:3,7" if learner.probable else "3x3"), ndim
+    )
+    time = recipe.time if recipe.time is not None else 1.0 if learner.probable else 3.0
+    check_time(time)
+    features = recipe.features or (CONTEXT if learner.probable else PATCH)
+    way = Polynomials(recipe.tol)
+    loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
+    halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
+    found = _cut(everything, halo, len(data.training))
+    tables = tasks.in_order(
+        pool, label_values, everything, [(number, tile.core) for number, tile in found]
+    )
+    classes = _classes(data, found, tables)
+    losses.check_classes(loss, len(classes))
+    counts: Counts = {}
+    for (number, tile), table in zip(found, tables, strict=True):
+        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
+        if any(count):
+            counts[number, tile.index] = count
+    tiles = [LabeledTile(n, tile) for n, tile in found if (n, tile.index) in counts]
+    training, validation = _split(data, tiles, classes, counts)
+    folds = _folds(training)
+    if learner.per_fold:
+        last = max(folds) + 1
+        training = [
+            dataclasses.replace(one, fold=fold) for one, fold in zip(training, folds, strict=True)
+        ]
+        validation = [dataclasses.replace(one, fold=last) for one in validation]
+    flow = FlowSettings(classes, offsets, recipe.rho, time, way, loss, recipe.device)
+    return TrainingPlan(
+        flow,
+        features,
+        learner,
+        training,
+        validation,
+        _batches(training),
+        folds,
+        counts,
+        _print(data, recipe, flow, features),
+    )
+
+
+def _alike(examples: Sequence[Example]) -> int:
+    """Number of spatial axes of all images; refuse ones that differ in axes or channels."""
+    ndims = {len(e.image.grid) for e in examples}
+    channels = {e.image.used_channels for e in examples}
     if len(ndims) > 1 or len(channels) > 1:
         raise ValueError(
             f"expected images with one number of axes and channels, got {sorted(ndims)} axes "
             f"and {sorted(channels)} channels"
         )
-    given = data.term in ("classifier", "probabilities") if isinstance(data.term, str) else False
-    ndim = ndims.pop()
-    shape = recipe.neighborhood or ("rings:3,7" if given else "3x3")
-    offsets = stencil.choose(shape, ndim)
-    time = recipe.time if recipe.time is not None else 1.0 if given else 3.0
-    check_time(time)
-    features = recipe.features or (CONTEXT if given else PATCH)
-    everything = (*data.training, *data.validation)
-    few = len(data.training) * 2 < LEAST
-    least = -(-LEAST // len(data.training)) if few else 2
-    way = Polynomials(recipe.tol)
-    loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
-    halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
-    found = [
+    return ndims.pop()
+
+
+def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> list[tuple[int, Tile]]:
+    """All tiles of all images, with the number of the image; few images have more of them."""
+    least = -(-LEAST // training) if training * 2 < LEAST else 2
+    return [
         (number, tile)
-        for number, e in enumerate(everything)
+        for number, e in enumerate(examples)
         for tile in _grid(e.image.grid, halo, least)
     ]
-    tables = tasks.in_order(
-        pool, fitting.label_values, everything, [(number, tile.core) for number, tile in found]
-    )
-    values, others = (
-        {
-            v
-            for (n, _), t in zip(found, tables, strict=True)
-            if (n < len(data.training)) is own
-            for v in t
-        }
-        for own in (True, False)
-    )
-    classes = find_classes(sorted(values), data.names, data.ignore)
-    known = {v for one in classes for v in one.values} | {data.ignore}
-    if others - known:
+
+
+def _classes(
+    data: Data, found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]]
+) -> tuple[Class, ...]:
+    """The classes of the training images; warns of label values that validation alone has."""
+    values: dict[bool, set[int]] = {True: set(), False: set()}
+    for (number, _), table in zip(found, tables, strict=True):
+        values[number < len(data.training)].update(table)
+    classes = find_classes(sorted(values[True]), data.names, data.ignore)
+    unknown = values[False] - {v for one in classes for v in one.values} - {data.ignore}
+    if unknown:
         warnings.warn(
-            "not judged, since no training pixel has them: label values "
-            f"{', '.join(map(str, sorted(others - known)))} of the validation images",
+            "not used for validation, since no training pixel has them: label values "
+            f"{', '.join(map(str, sorted(unknown)))} of the validation images",
             TrainingWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    if isinstance(loss, losses.PixelCosine) and len(classes) < 3:
-        raise ValueError("the cosine of each pixel needs 3 labels or more, got 2")
-    course = FlowSettings(classes, offsets, recipe.rho, time, way, loss, recipe.device)
-    counts, lots = {}, []
-    for (number, tile), table in zip(found, tables, strict=True):
-        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
-        if any(count):
-            counts[number, tile.index] = count
-            lots.append(LabeledTile(number, tile))
-    training = [lot for lot in lots if lot.example < len(data.training)]
-    judges = [lot for lot in lots if lot.example >= len(data.training)]
+    return classes
+
+
+def _split(
+    data: Data, tiles: Sequence[LabeledTile], classes: Sequence[Class], counts: Counts
+) -> tuple[list[LabeledTile], list[LabeledTile]]:
+    """Training tiles and validation tiles; a block is set aside where no images are given."""
+    training = [one for one in tiles if one.example < len(data.training)]
+    validation = [one for one in tiles if one.example >= len(data.training)]
     if not data.validation:
-        training, judges = _set_aside(training, data.training)
+        training, validation = _set_aside(training, data.training)
         absent = _absent(classes, counts, training)
         if absent:
             raise ValueError(
                 f"expected labeled pixels of each class outside the block that is set aside, got "
                 f"none of {absent}; name validation images"
             )
-    elif not judges:
+    elif not validation:
         raise ValueError("expected labeled pixels in the validation images, got none")
-    absent = _absent(classes, counts, judges)
+    absent = _absent(classes, counts, validation)
     if absent:
         where = "validation pixel" if data.validation else "pixel of the block that is set aside"
-        warnings.warn(f"no {where} is of {absent}", TrainingWarning, stacklevel=3)
-    folds = _folds(training)
-    last = max(folds) + 1
-    is_split = data.term == "classifier" if isinstance(data.term, str) else False
-    training = [
-        dataclasses.replace(lot, fold=fold if is_split else 0)
-        for lot, fold in zip(training, folds, strict=True)
-    ]
-    judges = [dataclasses.replace(lot, fold=last if is_split else 0) for lot in judges]
-    return TrainingPlan(
-        course,
-        features,
-        training,
-        judges,
-        _batches(training),
-        folds,
-        counts,
-        _print(data, recipe, course, features),
-    )
+        warnings.warn(f"no {where} is of {absent}", TrainingWarning, stacklevel=4)
+    return training, validation
 
 
-def _absent(
-    classes: Sequence[Class],
-    counts: Mapping[Any, Sequence[int]],
-    lots: Sequence[LabeledTile],
-) -> str:
+def _absent(classes: Sequence[Class], counts: Counts, tiles: Sequence[LabeledTile]) -> str:
     """Names of the classes that no pixel of these tiles is of."""
-    total = np.sum([counts[lot.example, lot.tile.index] for lot in lots], axis=0)
+    total = np.sum([counts[one.example, one.tile.index] for one in tiles], axis=0)
     return ", ".join(c.name for c, n in zip(classes, total, strict=True) if n == 0)
 
 
@@ -238,79 +258,48 @@ def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
 
 
 def _set_aside(
-    lots: list[LabeledTile], given: Sequence[Example]
+    tiles: list[LabeledTile], given: Sequence[Example]
 ) -> tuple[list[LabeledTile], list[LabeledTile]]:
     """The last images, or the last tiles of a few images, a fifth of them."""
     if len(given) >= 5:
         first = len(given) - max(1, len(given) // 5)
-        kept = [lot for lot in lots if lot.example < first]
+        kept = [one for one in tiles if one.example < first]
     else:
-        kept = lots[: len(lots) - max(1, len(lots) // 5)]
-    if not kept or len(kept) == len(lots):
+        kept = tiles[: len(tiles) - max(1, len(tiles) // 5)]
+    if not kept or len(kept) == len(tiles):
         raise ValueError(
-            f"expected labels in two tiles or more, to set one aside, got {len(lots)}; "
+            f"expected labels in two tiles or more, to set one aside, got {len(tiles)}; "
             "name validation images"
         )
-    return kept, lots[len(kept) :]
+    return kept, tiles[len(kept) :]
 
 
-def _folds(lots: Sequence[LabeledTile]) -> list[int]:
+def _folds(tiles: Sequence[LabeledTile]) -> list[int]:
     """Blocks of images that resemble each other, or of tiles where there are few images."""
-    numbers = sorted({lot.example for lot in lots})
-    units = [numbers.index(lot.example) for lot in lots]
-    if len(numbers) < fitting.FOLDS:
-        units = list(range(len(lots)))
-    count = min(fitting.FOLDS, max(units) + 1)
+    numbers = sorted({one.example for one in tiles})
+    units = [numbers.index(one.example) for one in tiles]
+    if len(numbers) < FOLDS:
+        units = list(range(len(tiles)))
+    count = min(FOLDS, max(units) + 1)
     return [unit * count // (max(units) + 1) for unit in units]
 
 
-def _batches(lots: Sequence[LabeledTile]) -> list[list[int]]:
+def _batches(tiles: Sequence[LabeledTile]) -> list[list[int]]:
     """Tiles of one image, at most `BATCH` of them."""
     found: dict[int, list[int]] = {}
-    for number, lot in enumerate(lots):
-        found.setdefault(lot.example, []).append(number)
+    for number, one in enumerate(tiles):
+        found.setdefault(one.example, []).append(number)
     return [
         numbers[i : i + BATCH] for numbers in found.values() for i in range(0, len(numbers), BATCH)
     ]
 
 
-def terms(
-    data: Data, recipe: Recipe, ready: TrainingPlan, pool: Pool, say: Progress
-) -> list[DataTerm]:
-    """The data term, or one a fold and the last for all."""
-    everything = (*data.training, *data.validation)
-    source = fitting.Source(everything, ready.course.classes)
-    count = len(ready.course.classes)
-    if not isinstance(data.term, str):
-        rows = np.asarray(data.term, np.float64)
-        if len(rows) != count:
-            raise ValueError(f"expected prototypes of {count} classes, got {len(rows)}")
-        return [fitting.scaled(pool, source, ready.lots, rows, recipe.seed)]
-    if data.term == "means":
-        return [fitting.class_means(pool, source, ready.lots, recipe.seed)]
-    if data.term == "classifier":
-        return list(
-            fitting.out_of_fold(
-                pool, source, ready.lots, ready.folds, recipe.seed, lambda t: say({"stage": t})
-            )
-        )
-    for example in everything:
-        given = example.probabilities
-        if given is None:
-            raise ValueError(f"{example.image.path}: expected probabilities of it, got none")
-        if given.stored_channels != count:
-            raise ValueError(
-                f"{given.path}: expected probabilities of {count} classes, "
-                f"got {given.stored_channels}"
-            )
-    return [Probabilities(count)]
-
-
-def _print(data: Data, recipe: Recipe, course: FlowSettings, features: Features) -> dict[str, Any]:
+def _print(data: Data, recipe: Recipe, flow: FlowSettings, features: Features) -> dict[str, Any]:
     """What a training depends on."""
     settings = {
         k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("features", "device")
     }
+    settings["prototypes"] = settings.pop("predictor_size")  # its name in checkpoints and models
     found = {
         f"{what} {part}": [_state(getattr(e, part)) for e in group]
         for what, group in (("training", data.training), ("validation", data.validation))
@@ -318,8 +307,8 @@ def _print(data: Data, recipe: Recipe, course: FlowSettings, features: Features)
     }
     return {
         **json.loads(json.dumps(settings, default=list)),
-        "term": data.term if isinstance(data.term, str) else np.asarray(data.term).tolist(),
-        "classes": [[c.name, list(c.values)] for c in course.classes],
+        "term": described(data.term),
+        "classes": [[c.name, list(c.values)] for c in flow.classes],
         "features": features.to_list(),
         **found,
     }

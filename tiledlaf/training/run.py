@@ -8,27 +8,28 @@ import os
 import time as clock
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..flow.optimizers import RATES, Adam
-from ..model import predictor
+from ..model import predictor as predictors
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from ..pool import tasks
-from ..pool.tasks import Pool
-from . import plan as training_plan
+from ..pool.tasks import Pool, tree_sum
 from . import worker as training_worker
 from .checkpoint import Checkpoint, State
-from .plan import OPTIMIZERS, Data, Progress, Recipe, TrainingPlan, TrainingWarning
-from .worker import FlowSettings, TileReader
+from .plan import OPTIMIZERS, Data, Progress, Recipe, TrainingPlan, TrainingWarning, make_plan
+from .terms import Fit, Source
+from .worker import FlowSettings, Sums, TileReader
 
 __all__ = ["Data", "Recipe", "TrainingWarning", "fit_bias", "train"]
 SAMPLES = 60_000  # pixels for the first prototypes
-JUDGED = 400_000  # validation pixels that the biases are fitted to
+VALIDATED = 400_000  # validation pixels that the biases are fitted to
 EVERY = 10  # steps between validations
 
 
@@ -63,85 +64,166 @@ def train(
         training=[e.with_absolute_paths() for e in data.training],
         validation=[e.with_absolute_paths() for e in data.validation],
     )
-    ready = training_plan.make_plan(data, recipe, pool)
-    held = Checkpoint(path, ready.print)
+    plan = make_plan(data, recipe, pool)
+    held = Checkpoint(path, plan.print)
     if held.finished is not None:
         say({"stage": "finished before"})
         return held.finished
-    terms = held.terms() or training_plan.terms(data, recipe, ready, pool, say)
+    examples = (*data.training, *data.validation)
+    terms = held.terms()
+    if not terms:
+        fit = Fit(
+            pool,
+            Source(examples, plan.flow.classes),
+            plan.training,
+            plan.folds,
+            recipe.seed,
+            lambda stage: say({"stage": stage}),
+        )
+        terms = plan.learner.fit(fit)
     tasks.retried(Checkpoint.keep_terms, held, terms)
     say({"stage": "reading tiles"})
-    course = ready.course
-    reading = TileReader(course, (*data.training, *data.validation), tuple(terms), ready.features)
-    handles = pool.hold(training_worker.read, reading, ready.lots)
-    judges = pool.hold(training_worker.read, reading, ready.judges)
-    labeled = [sum(ready.counts[lot.example, lot.tile.index]) for lot in ready.judges]
-    stride = max(1, sum(labeled) // JUDGED)
-    state = held.state(ready.features)
-    if state is None:
-        uniform = _validate(pool, course, None, judges, stride)
-        say({"stage": "uniform weights", "validation": uniform[1]})
-        first = _first(pool, course, ready, handles, recipe)
-        loss, error, bias = _validate(pool, course, first, judges, stride)
-        state = State(
-            0,
-            first,
-            Adam(RATES).init(first.parameters),
-            first,
-            bias,
-            error,
-            0,
-            0.0,
-            [{"step": 0, "uniform": uniform[1], "loss": loss, "validation": error}],
-        )
-    before, adam = state.seconds, OPTIMIZERS[recipe.optimizer](RATES)
+    reader = TileReader(plan.flow, examples, tuple(terms), plan.features)
+    labeled = [plan.counts[one.example, one.tile.index] for one in plan.validation]
+    tiles = Tiles(
+        pool,
+        plan.flow,
+        pool.persist(training_worker.read, reader, plan.training),
+        pool.persist(training_worker.read, reader, plan.validation),
+        max(1, sum(map(sum, labeled)) // VALIDATED),
+    )
+    state = held.state(plan.features) or _first(tiles, plan, recipe, say)
+    state = _learn(tiles, plan, recipe, held, state, say, started, limit)
+    result = _model(state, data, recipe, plan, terms[-1])
+    tasks.retried(Checkpoint.finish, held, result)
+    return result
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles that were read and lie on the workers.
+
+    Attributes
+    ----------
+    training, validation : a handle for each
+    stride : of so many validation pixels one is looked at for the biases
+    """
+
+    pool: Pool
+    flow: FlowSettings
+    training: Sequence[Any]
+    validation: Sequence[Any]
+    stride: int
+
+    def step(
+        self, predictor: Predictor, bias: np.ndarray, chosen: Sequence[int], key: Any
+    ) -> tuple[Sums, dict[str, np.ndarray]]:
+        """Sums of a batch's loss, and its gradient; none where the sums are not finite."""
+        batch = [self.training[i] for i in chosen]
+        argument = (self.flow, predictor, bias, key)
+        sums = tree_sum(self.pool.map(training_worker.loss_sums, argument, batch))
+        if not sums.finite:
+            return sums, {}
+        given = (self.flow, predictor, sums.loss, key)
+        parts = self.pool.map(training_worker.parameter_gradient, given, batch)
+        return sums, {k: tree_sum([part[k] for part in parts]) for k in parts[0]}
+
+    def validate(self, predictor: Predictor | None) -> Validation:
+        """Loss and error with the best biases; the loss alone, NaN, where it is not finite."""
+        argument = (self.flow, predictor, self.stride)
+        parts = self.pool.map(training_worker.validation_scores, argument, self.validation)
+        loss = _value(self.flow, tree_sum([sums for sums, _, _ in parts]))
+        if not np.isfinite(loss):
+            return Validation(loss, 1.0, np.zeros(len(self.flow.classes)))
+        rows = np.concatenate([rows for _, rows, _ in parts])
+        labels = np.concatenate([labels for _, _, labels in parts])
+        bias, error = fit_bias(rows, labels)
+        return Validation(loss, error, bias)
+
+
+class Validation(NamedTuple):
+    """Loss, share of wrong pixels with the best biases, and those biases (J,)."""
+
+    loss: float
+    error: float
+    bias: np.ndarray
+
+
+def _first(tiles: Tiles, plan: TrainingPlan, recipe: Recipe, say: Progress) -> State:
+    """The state to start from: k-means anchors, and what uniform weights reach."""
+    uniform = tiles.validate(None)
+    say({"stage": "uniform weights", "validation": uniform.error})
+    share = -(-SAMPLES // len(tiles.training))
+    parts = tiles.pool.map(
+        training_worker.sample,
+        (tiles.flow, share, recipe.seed),
+        [(handle, number) for number, handle in enumerate(tiles.training)],
+    )
+    rows, same, known = (np.concatenate(part) for part in zip(*parts, strict=True))
+    first = predictors.initial(plan.features, rows, same, known, recipe.predictor_size, recipe.seed)
+    found = tiles.validate(first)
+    history = {"step": 0, "uniform": uniform.error, "loss": found.loss, "validation": found.error}
+    moments = Adam(RATES).init(first.parameters)
+    return State(0, first, moments, first, found.bias, found.error, 0, 0.0, [history])
+
+
+def _learn(
+    tiles: Tiles,
+    plan: TrainingPlan,
+    recipe: Recipe,
+    held: Checkpoint,
+    state: State,
+    say: Progress,
+    started: float,
+    limit: float | None,
+) -> State:
+    """Steps until their number, patience or time is used up, or the loss is no longer finite."""
+    before, optimizer = state.seconds, OPTIMIZERS[recipe.optimizer](RATES)
     while state.step < recipe.steps and state.stale < recipe.patience:
         seconds = before + clock.perf_counter() - started
         if limit is not None and seconds > 60 * limit:
             say({"stage": "time limit"})
             break
-        chosen = _batch(ready.batches, state.step, recipe.seed)
+        chosen = _batch(plan.batches, state.step, recipe.seed)
         key = (held.run, state.step)
-        sums, gradients = _step(pool, course, state.predictor, state.bias, chosen, handles, key)
-        loss = _value(course, sums[:-2])
+        sums, gradients = tiles.step(state.predictor, state.bias, chosen, key)
+        loss = _value(tiles.flow, sums.loss)
         finite = np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients.values())
         if finite:
             factor = _decay(state.step, recipe.steps)
             with np.errstate(over="ignore"):
-                moved, moments = adam.update(
+                moved, moments = optimizer.update(
                     gradients, state.moments, state.predictor.parameters, factor
                 )
-                weights = state.predictor.moved(moved)
-            finite = weights.finite
-        found = None
-        if finite and ((state.step + 1) % EVERY == 0 or state.step + 1 == recipe.steps):
-            found = _validate(pool, course, weights, judges, stride)
-            finite = np.isfinite(found[0])
+                predictor = state.predictor.moved(moved)
+            finite = predictor.finite
+        found, last = None, state.step + 1 == recipe.steps
+        if finite and ((state.step + 1) % EVERY == 0 or last):
+            found = tiles.validate(predictor)
+            finite = np.isfinite(found.loss)
         if not finite:
             warnings.warn(
                 f"the loss is no longer finite at step {state.step + 1}: "
                 "the best state before is kept",
                 TrainingWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
             break
         state = dataclasses.replace(
-            state, step=state.step + 1, predictor=weights, moments=moments, seconds=seconds
+            state, step=state.step + 1, predictor=predictor, moments=moments, seconds=seconds
         )
         record: dict[str, Any] = {
             "step": state.step,
             "steps": recipe.steps,
             "loss": loss,
-            "training": float(sums[-2] / sums[-1]),
+            "training": sums.error,
         }
         if found is not None:
-            state = _judged(state, found, record)
+            state = _validated(state, found, record)
             record["validation"] = state.history[-1]["validation"]
             tasks.retried(Checkpoint.keep, held, state)
         say(record | {"best": state.error, "seconds": seconds})
-    result = _model(state, data, recipe, ready, terms[-1])
-    tasks.retried(Checkpoint.finish, held, result)
-    return result
+    return state
 
 
 def _batch(batches: Sequence[list[int]], step: int, seed: int) -> list[int]:
@@ -155,55 +237,9 @@ def _decay(step: int, steps: int) -> float:
     return 0.55 + 0.45 * math.cos(math.pi * step / steps)
 
 
-def _first(
-    pool: Pool, course: FlowSettings, ready: TrainingPlan, handles: Sequence[Any], recipe: Recipe
-) -> Predictor:
-    """The predictor to start from."""
-    share = -(-SAMPLES // len(handles))
-    parts = pool.each(
-        training_worker.sample,
-        (course, share, recipe.seed),
-        [(handle, number) for number, handle in enumerate(handles)],
-    )
-    rows, same, known = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return predictor.initial(ready.features, rows, same, known, recipe.prototypes, recipe.seed)
-
-
-def _step(
-    pool: Pool,
-    course: FlowSettings,
-    weights: Predictor,
-    bias: np.ndarray,
-    chosen: Sequence[int],
-    handles: Sequence[Any],
-    key: Any,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Sums of a batch's loss, and its gradient; none where the sums are not finite."""
-    batch = [handles[i] for i in chosen]
-    sums = tasks.tree_sum(pool.each(training_worker.loss_sums, (course, weights, bias, key), batch))
-    if not np.isfinite(sums).all():
-        return sums, {}
-    parts = pool.each(training_worker.parameter_gradient, (course, weights, sums[:-2], key), batch)
-    return sums, {k: tasks.tree_sum([part[k] for part in parts]) for k in parts[0]}
-
-
-def _validate(
-    pool: Pool, course: FlowSettings, weights: Predictor | None, judges: Sequence[Any], stride: int
-) -> tuple[float, float, np.ndarray]:
-    """Loss, error with the best biases, and those; a loss of NaN alone where it is not finite."""
-    parts = pool.each(training_worker.validation_scores, (course, weights, stride), judges)
-    loss = _value(course, tasks.tree_sum([sums for sums, _, _ in parts]))
-    if not np.isfinite(loss):
-        return loss, 1.0, np.zeros(len(course.classes))
-    rows = np.concatenate([rows for _, rows, _ in parts])
-    labels = np.concatenate([labels for _, _, labels in parts])
-    bias, error = fit_bias(rows, labels)
-    return loss, error, bias
-
-
-def _value(course: FlowSettings, sums: np.ndarray) -> float:
+def _value(flow: FlowSettings, sums: np.ndarray) -> float:
     """The loss, NaN where its sums are not finite."""
-    return course.loss.value(sums) if np.isfinite(sums).all() else math.nan
+    return flow.loss.value(sums) if np.isfinite(sums).all() else math.nan
 
 
 def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[np.ndarray, float]:
@@ -251,9 +287,8 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
     return bias, error
 
 
-def _judged(
-    state: State, found: tuple[float, float, np.ndarray], record: Mapping[str, Any]
-) -> State:
+def _validated(state: State, found: Validation, record: Mapping[str, Any]) -> State:
+    """The state after a validation: the best one so far, or one step more without a better one."""
     loss, error, bias = found
     history = [
         *state.history,
@@ -266,8 +301,8 @@ def _judged(
     return dataclasses.replace(state, stale=state.stale + 1, history=history)
 
 
-def _model(state: State, data: Data, recipe: Recipe, ready: TrainingPlan, term: DataTerm) -> Model:
-    course, image = ready.course, data.training[0].image
+def _model(state: State, data: Data, recipe: Recipe, plan: TrainingPlan, term: DataTerm) -> Model:
+    flow, image = plan.flow, data.training[0].image
     trained = {
         "images": [Path(e.image.path).name for e in data.training],
         "validation": [Path(e.image.path).name for e in data.validation],
@@ -278,11 +313,11 @@ def _model(state: State, data: Data, recipe: Recipe, ready: TrainingPlan, term: 
         "history": state.history,
     }
     return Model(
-        course.classes,
+        flow.classes,
         term,
-        course.offsets,
-        course.rho,
-        course.time,
+        flow.offsets,
+        flow.rho,
+        flow.time,
         recipe.tol,
         image.used_channels,
         state.best,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from ..files import image as image_files
 from ..model import sampling, terms, trees
 from ..model.classes import Class
 from ..model.features import MULTISCALE, Features
-from ..model.terms import Classified
+from ..model.terms import Classified, DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool
 from ..tiles import Box, within
@@ -34,11 +35,35 @@ class Source:
     features: Features | None = None
 
 
-def _core(lot: LabeledTile) -> Box:
-    """The lot's own pixels in its image."""
+@dataclass(frozen=True)
+class Fit:
+    """What fitting a data term takes.
+
+    Attributes
+    ----------
+    tiles, folds : labeled tiles, and the fold of each
+    say : told of each stage
+    """
+
+    pool: Pool
+    source: Source
+    tiles: Sequence[LabeledTile]
+    folds: Sequence[int]
+    seed: int
+    say: Callable[[str], None]
+
+    def sample(self) -> np.ndarray:
+        """Some of the labeled pixels, (n, C)."""
+        share = -(-SCALE_PIXELS // len(self.tiles))
+        work, numbered = (self.source, share, self.seed), list(enumerate(self.tiles))
+        return np.concatenate(tasks.in_order(self.pool, _pixels, work, numbered))
+
+
+def _core(labeled: LabeledTile) -> Box:
+    """The tile's own pixels in its image."""
     return tuple(
         slice(w.start + i.start, w.start + i.stop)
-        for w, i in zip(lot.tile.window, lot.tile.inner, strict=True)
+        for w, i in zip(labeled.tile.window, labeled.tile.inner, strict=True)
     )
 
 
@@ -61,9 +86,9 @@ def label_values(everything: Sequence[Example], item: tuple[int, Any]) -> dict[i
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _sums(source: Source, lot: LabeledTile) -> tuple[np.ndarray, np.ndarray]:
+def _sums(source: Source, labeled: LabeledTile) -> tuple[np.ndarray, np.ndarray]:
     """Sums of the pixels of each class, (J, C) float64, and their numbers."""
-    example, box = source.examples[lot.example], _core(lot)
+    example, box = source.examples[labeled.example], _core(labeled)
     target = targets_of(example, box, source.classes)
     pixels = image_files.read(example.image, box)
     with examples.naming(example.image, box):
@@ -75,41 +100,45 @@ def _sums(source: Source, lot: LabeledTile) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pixels(work: tuple[Source, int, int], item: tuple[int, LabeledTile]) -> np.ndarray:
-    """Some labeled pixels of a lot, (n, C)."""
-    (source, count, seed), (number, lot) = work, item
-    example, box = source.examples[lot.example], _core(lot)
+    """Some labeled pixels of a tile, (n, C)."""
+    (source, count, seed), (number, labeled) = work, item
+    example, box = source.examples[labeled.example], _core(labeled)
     target = targets_of(example, box, source.classes)
     chosen = drawn(np.flatnonzero(target), count, (seed, number))
     pixels = image_files.read(example.image, box)
     return pixels.reshape(len(pixels), -1)[:, chosen].T.astype(np.float64)
 
 
-def class_means(
-    pool: Pool, source: Source, lots: Sequence[LabeledTile], seed: int
-) -> terms.Prototypes:
+def class_means(fit: Fit) -> list[DataTerm]:
     """Prototypes that are the means of the labeled pixels of each class, and their scale."""
-    parts = tasks.in_order(pool, _sums, source, lots)
+    parts = tasks.in_order(fit.pool, _sums, fit.source, fit.tiles)
     total = sum(sums for sums, _ in parts)
     count = sum(number for _, number in parts)
-    return scaled(pool, source, lots, total / count[:, None], seed)
+    return [terms.prototypes(fit.sample(), total / count[:, None])]
 
 
-def scaled(
-    pool: Pool, source: Source, lots: Sequence[LabeledTile], values: Any, seed: int
-) -> terms.Prototypes:
-    """Prototypes with the scale of a sample of the labeled pixels."""
-    share = -(-SCALE_PIXELS // len(lots))
-    rows = tasks.in_order(pool, _pixels, (source, share, seed), list(enumerate(lots)))
-    return sampling.prototypes(np.concatenate(rows), values)
+def given_probabilities(fit: Fit) -> list[DataTerm]:
+    """Probabilities of all examples, which come with them."""
+    count = len(fit.source.classes)
+    for example in fit.source.examples:
+        given = example.probabilities
+        if given is None:
+            raise ValueError(f"{example.image.path}: expected probabilities of it, got none")
+        if given.stored_channels != count:
+            raise ValueError(
+                f"{given.path}: expected probabilities of {count} classes, "
+                f"got {given.stored_channels}"
+            )
+    return [terms.Probabilities(count)]
 
 
 def _features(
     work: tuple[Source, int, int], item: tuple[int, LabeledTile]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, F) and classes from 0 of some labeled pixels of a lot."""
-    (source, count, seed), (number, lot) = work, item
+    """Features (n, F) and classes from 0 of some labeled pixels of a tile."""
+    (source, count, seed), (number, labeled) = work, item
     assert source.features is not None
-    example, box = source.examples[lot.example], _core(lot)
+    example, box = source.examples[labeled.example], _core(labeled)
     target = targets_of(example, box, source.classes)
     chosen = drawn(np.flatnonzero(target), count, (seed, number))
     reach = source.features.radius
@@ -130,34 +159,24 @@ def _features(
     return rows, target.ravel()[chosen].astype(np.int64) - 1
 
 
-def out_of_fold(
-    pool: Pool,
-    source: Source,
-    lots: Sequence[LabeledTile],
-    folds: Sequence[int],
-    seed: int,
-    progress: Callable[[str], None],
-) -> list[Classified]:
-    """Classifiers: for each fold one that was fitted to the others, and last one fitted to all.
-
-    Parameters
-    ----------
-    folds : fold of each lot
-    """
-    features = source.features or MULTISCALE
-    source = Source(source.examples, source.classes, features)
-    share = -(-SAMPLES // len(lots))
-    progress(f"features of {len(lots)} tiles")
-    parts = tasks.in_order(pool, _features, (source, share, seed), list(enumerate(lots)))
-    count = max(folds) + 1
-    found = []
+def out_of_fold(fit: Fit) -> list[DataTerm]:
+    """Classifiers: for each fold one that was fitted to the others, and last one fitted to all."""
+    source = dataclasses.replace(fit.source, features=fit.source.features or MULTISCALE)
+    assert source.features is not None
+    share = -(-SAMPLES // len(fit.tiles))
+    fit.say(f"features of {len(fit.tiles)} tiles")
+    work, numbered = (source, share, fit.seed), list(enumerate(fit.tiles))
+    parts = tasks.in_order(fit.pool, _features, work, numbered)
+    count = max(fit.folds) + 1
+    found: list[DataTerm] = []
     for fold in [*range(count), count]:
         what = f"classifier {fold + 1} of {count + 1}"
-        progress(what + (f", without block {fold + 1}" if fold < count else ", all tiles"))
-        kept = [part for part, f in zip(parts, folds, strict=True) if f != fold]
+        fit.say(what + (f", without block {fold + 1}" if fold < count else ", all tiles"))
+        kept = [part for part, f in zip(parts, fit.folds, strict=True) if f != fold]
         rows = np.concatenate([rows for rows, _ in kept])
         labels = np.concatenate([labels for _, labels in kept])
-        found.append(Classified(features, _fit(rows, labels, source.classes, seed)))
+        fitted = _fit(rows, labels, source.classes, fit.seed)
+        found.append(Classified(source.features, fitted))
     return found
 
 
@@ -169,3 +188,61 @@ def _fit(rows: np.ndarray, labels: np.ndarray, classes: Sequence[Class], seed: i
             "training images: the classifier is fitted to the other blocks"
         )
     return trees.fit(rows, labels, len(classes), seed)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How a data term comes from examples.
+
+    Attributes
+    ----------
+    fit : gives one term, or one for each fold and last one for all
+    per_fold : whether it gives one for each fold
+    probable : whether its distances are log-probabilities that were learned, which tell more of a
+        pixel's neighbors: then wider neighborhoods and features of them are the defaults
+    """
+
+    fit: Callable[[Fit], list[DataTerm]]
+    per_fold: bool = False
+    probable: bool = False
+
+
+LEARNERS = {
+    "means": Learner(class_means),
+    "probabilities": Learner(given_probabilities, probable=True),
+    "classifier": Learner(out_of_fold, per_fold=True, probable=True),
+}
+
+
+def learner_of(term: Any) -> Learner:
+    """The learner that a name, rows of prototypes or a data term ask for.
+
+    Raises
+    ------
+    ValueError
+        If a name is that of no learner and of no data term.
+    """
+    if isinstance(term, str):
+        return LEARNERS[term] if term in LEARNERS else _fixed(terms.named(term))
+    return _fixed(term if terms.is_settled(term) else terms.Prototypes(sampling.rows_of(term)))
+
+
+def _fixed(term: DataTerm) -> Learner:
+    """A term that is given, but for what the labeled pixels tell of it."""
+
+    def fit(fit: Fit) -> list[DataTerm]:
+        count = len(fit.source.classes)
+        if term.classes != count:
+            raise ValueError(f"expected a data term of {count} classes, got {term.classes}")
+        if term.takes_probabilities:
+            given_probabilities(fit)
+        return [term.settle(fit.sample)]
+
+    return Learner(fit)
+
+
+def described(term: Any) -> Any:
+    """What was asked for, as JSON."""
+    if isinstance(term, str):
+        return term
+    return term.describe() if terms.is_settled(term) else np.asarray(term).tolist()

@@ -15,7 +15,7 @@ from ..flow.gradient import Linearization, Polynomials, linearize_at
 from ..flow.losses import Loss
 from ..kernels import namespace
 from ..kernels.arrays import Array, Offsets, on_device, to_host
-from ..model import predictor
+from ..model import predictor as predictors
 from ..model.classes import Class
 from ..model.features import Features
 from ..model.predictor import Predictor
@@ -63,7 +63,7 @@ class FlowSettings:
 
 @dataclass(frozen=True)
 class TileReader:
-    """What reading a lot takes.
+    """What reader a labeled takes.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class TileReader:
     everywhere : whether all of the window has targets, not the core alone
     """
 
-    course: FlowSettings
+    flow: FlowSettings
     examples: tuple[Example, ...]
     terms: tuple[DataTerm, ...]
     features: Features | None
@@ -81,7 +81,7 @@ class TileReader:
 
 @dataclass
 class TileData:
-    """A lot that was read: features, q = -D / rho, targets; on the device.
+    """A tile that was read: features, q = -D / rho, targets; on the device.
 
     Attributes
     ----------
@@ -98,14 +98,14 @@ class TileData:
     memo: tuple[Any, Linearization] | None = field(default=None, repr=False)
 
     def linearization(
-        self, course: FlowSettings, weights: Predictor | None, key: Any
+        self, flow: FlowSettings, predictor: Predictor | None, key: Any
     ) -> Linearization:
         """The flow at the predictor's weights (uniform ones without), kept for the same key."""
         if self.memo is None or self.memo[0] != key or key is None:
             omega = self.uniform
-            if weights is not None:
-                omega = weights.weights(self.features, self.uniform, course.kernel)
-            self.memo = (key, linearize(course, self, omega))
+            if predictor is not None:
+                omega = predictor.weights(self.features, self.uniform, flow.kernel)
+            self.memo = (key, linearize(flow, self, omega))
         return self.memo[1]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,18 +116,18 @@ class TileData:
         return sum(a.nbytes for a in (self.features, self.q, self.target, self.uniform))
 
 
-def linearize(course: FlowSettings, lesson: TileData, weights: Array) -> Linearization:
+def linearize(flow: FlowSettings, data: TileData, weights: Array) -> Linearization:
     """The flow at these weights, (K, *window)."""
-    return linearize_at(weights, lesson.q, course.offsets, course.time, course.way, course.kernel)
+    return linearize_at(weights, data.q, flow.offsets, flow.time, flow.way, flow.kernel)
 
 
-def read(reading: TileReader, lot: LabeledTile) -> TileData:
-    """Read a lot and compute its features and data term."""
-    course, example = reading.course, reading.examples[lot.example]
-    term = reading.terms[lot.fold]
-    move = on_device(course.device)
-    window = lot.tile.window
-    reach = margin(term, reading.features, len(window))
+def read(reader: TileReader, labeled: LabeledTile) -> TileData:
+    """Read a tile and compute its features and data term."""
+    flow, example = reader.flow, reader.examples[labeled.example]
+    term = reader.terms[labeled.fold]
+    move = on_device(flow.device)
+    window = labeled.tile.window
+    reach = margin(term, reader.features, len(window))
     outer = tuple(
         slice(max(0, w.start - m), min(n, w.stop + m))
         for w, n, m in zip(window, example.image.grid, reach, strict=True)
@@ -139,31 +139,31 @@ def read(reading: TileReader, lot: LabeledTile) -> TileData:
         valid = move(image_files.read(example.mask, outer)[0] != 0)
     source = image if given is None else move(image_files.read(given, outer))
     with examples.naming(given or example.image, outer):
-        q = term.potential(source, valid, course.rho)
+        q = term.potential(source, valid, flow.rho)
     features = q[:0]
-    if reading.features is not None:
-        if reading.features.needs("image"):
+    if reader.features is not None:
+        if reader.features.needs("image"):
             with examples.naming(example.image, outer):
                 image = usable(image, valid, "image")
-        features = predictor.raw(reading.features, image, q, course.rho)
+        features = predictors.raw(reader.features, image, q, flow.rho)
     target = np.zeros(
-        tuple(w.stop - w.start for w in window), np.min_scalar_type(len(course.classes))
+        tuple(w.stop - w.start for w in window), np.min_scalar_type(len(flow.classes))
     )
-    core = lot.tile.inner
-    if reading.everywhere:
+    core = labeled.tile.inner
+    if reader.everywhere:
         core = tuple(slice(0, w.stop - w.start) for w in window)
     place = tuple(
         slice(w.start + i.start, w.start + i.stop) for w, i in zip(window, core, strict=True)
     )
-    target[core] = examples.targets(examples.read_labels(example.labels, place), course.classes)
+    target[core] = examples.targets(examples.read_labels(example.labels, place), flow.classes)
     inside = None if valid is None else valid[part]
     if inside is not None:
         target[~to_host(inside)] = 0
     grid = target.shape
     uniform = (
-        _uniform(course.offsets, grid, course.device)
+        _uniform(flow.offsets, grid, flow.device)
         if inside is None
-        else stencil.uniform(course.offsets, grid, inside, namespace(q))
+        else stencil.uniform(flow.offsets, grid, inside, namespace(q))
     )
     return TileData(
         np.ascontiguousarray(features[:, *part]),
@@ -178,17 +178,54 @@ def _uniform(offsets: Offsets, grid: tuple[int, ...], device: str) -> Array:
     return on_device(device)(stencil.uniform(offsets, grid))
 
 
+@dataclass(frozen=True)
+class Sums:
+    """What is summed over the labeled pixels of tiles.
+
+    Attributes
+    ----------
+    loss : sums of the loss, float64
+    wrong, labeled : numbers of wrongly labeled and of labeled pixels
+    regularizer : sum of the regularizer
+    """
+
+    loss: np.ndarray
+    wrong: int
+    labeled: int
+    regularizer: float = 0.0
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.loss + other.loss,
+            self.wrong + other.wrong,
+            self.labeled + other.labeled,
+            self.regularizer + other.regularizer,
+        )
+
+    def __radd__(self, nothing: int) -> Sums:  # `sum` begins with 0
+        return self
+
+    @property
+    def finite(self) -> bool:
+        """Whether all sums are finite."""
+        return bool(np.isfinite(self.loss).all() and np.isfinite(self.regularizer))
+
+    @property
+    def error(self) -> float:
+        """Share of wrongly labeled pixels."""
+        return self.wrong / self.labeled
+
+
 def loss_sums(
-    argument: tuple[FlowSettings, Predictor | None, np.ndarray, Any], lesson: TileData
-) -> np.ndarray:
-    """Sums of the loss, then wrongly labeled pixels (with a bias a class) and labeled ones."""
-    course, weights, bias, key = argument
-    found = lesson.linearization(course, weights, key)
-    sums = course.loss.sums(found.z, lesson.target)
-    return np.concatenate([sums, wrong(found.z, lesson.target, bias)])
+    argument: tuple[FlowSettings, Predictor | None, np.ndarray, Any], data: TileData
+) -> Sums:
+    """Sums of the loss, and of pixels that are wrongly labeled with one bias for each class."""
+    flow, predictor, bias, key = argument
+    found = data.linearization(flow, predictor, key)
+    return Sums(flow.loss.sums(found.z, data.target), *wrong(found.z, data.target, bias))
 
 
-def wrong(z: Array, target: Array, bias: np.ndarray) -> list[int]:
+def wrong(z: Array, target: Array, bias: np.ndarray) -> tuple[int, int]:
     """How many pixels have another label than their target, and how many are labeled."""
     best = z[0] + z.dtype.type(bias[0])
     where = np.ones_like(target)
@@ -198,32 +235,32 @@ def wrong(z: Array, target: Array, bias: np.ndarray) -> list[int]:
         where[better] = j + 1
         best[better] = value[better]
     labeled = target > 0
-    return [int(((where != target) & labeled).sum()), int(labeled.sum())]
+    return int(((where != target) & labeled).sum()), int(labeled.sum())
 
 
 def parameter_gradient(
-    argument: tuple[FlowSettings, Predictor, np.ndarray, Any], lesson: TileData
+    argument: tuple[FlowSettings, Predictor, np.ndarray, Any], data: TileData
 ) -> dict[str, np.ndarray]:
     """Gradient of the predictor's parameters, given the sums of the loss over all tiles."""
-    course, weights, sums, key = argument
-    found = lesson.linearization(course, weights, key)
-    g = course.loss.gradient(found.z, lesson.target, sums)
+    flow, predictor, sums, key = argument
+    found = data.linearization(flow, predictor, key)
+    g = flow.loss.gradient(found.z, data.target, sums)
     tangent = found.gradient(g).tangent
-    lesson.memo = None
-    return weights.gradient(lesson.features, tangent, course.kernel)
+    data.memo = None
+    return predictor.gradient(data.features, tangent, flow.kernel)
 
 
 def validation_scores(
-    argument: tuple[FlowSettings, Predictor | None, int], lesson: TileData
+    argument: tuple[FlowSettings, Predictor | None, int], data: TileData
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sums of the loss, Z at every so-manyth labeled pixel, (n, J), and their classes from 0."""
-    course, weights, stride = argument
-    found = lesson.linearization(course, weights, None)
-    lesson.memo = None
-    target = to_host(lesson.target).ravel()
+    flow, predictor, stride = argument
+    found = data.linearization(flow, predictor, None)
+    data.memo = None
+    target = to_host(data.target).ravel()
     chosen = np.flatnonzero(target)[::stride]
-    z = to_host(found.z).reshape(len(course.classes), -1)
-    sums = course.loss.sums(found.z, lesson.target)
+    z = to_host(found.z).reshape(len(flow.classes), -1)
+    sums = flow.loss.sums(found.z, data.target)
     return sums, np.ascontiguousarray(z[:, chosen].T), target[chosen].astype(np.int64) - 1
 
 
@@ -236,16 +273,16 @@ def sample(
     -------
     features (n, F), agreement (n, K) bool, known (n, K) bool
     """
-    (course, count, seed), (lesson, number) = argument, item
-    target = to_host(lesson.target)
+    (flow, count, seed), (data, number) = argument, item
+    target = to_host(data.target)
     chosen = drawn(np.flatnonzero(target), count, (seed, number))
-    features = to_host(lesson.features)
+    features = to_host(data.features)
     rows = features.reshape(len(features), -1)[:, chosen].T
     places = np.unravel_index(chosen, target.shape)
     own = target[places]
-    same = np.zeros((len(chosen), len(course.offsets)), bool)
+    same = np.zeros((len(chosen), len(flow.offsets)), bool)
     known = np.zeros_like(same)
-    for k, offset in enumerate(course.offsets):
+    for k, offset in enumerate(flow.offsets):
         there = [p + o for p, o in zip(places, offset, strict=True)]
         inside = np.all([(t >= 0) & (t < n) for t, n in zip(there, target.shape, strict=True)], 0)
         label = target[tuple(np.where(inside, t, 0) for t in there)]

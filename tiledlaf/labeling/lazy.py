@@ -1,0 +1,97 @@
+"""Lazy labels of dask arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..files import image as image_files
+from ..files import images
+from ..files.image import Image
+from ..kernels.arrays import on_device, to_host
+from ..model import sampling, terms
+from ..model.settings import margin
+from ..pool import lazy
+from .choice import Choice
+from .plan import check_model
+from .worker import Window, label_window
+
+
+def opened(image: Any, probabilities: Any, axes: str | None, channels: Any) -> tuple[Image, Any]:
+    """The image and the probabilities of dask arrays, without their pixels."""
+    bare = images.describe(image, axes, channels)
+    if probabilities is None:
+        return bare, None
+    given = images.describe(probabilities, "c" + bare.spatial_axes)
+    if given.grid != bare.grid:
+        raise ValueError(
+            f"expected probabilities of the image's size {bare.grid}, got {given.grid}"
+        )
+    return bare, given
+
+
+def label(
+    image: Any,
+    bare: Image,
+    probabilities: Any,
+    given: Image | None,
+    mask: Any,
+    chosen: Choice,
+    seed: int,
+    confidence: bool,
+) -> Any:
+    """Lazy labels of dask arrays; k-means is a delayed task on a sample.
+
+    Parameters
+    ----------
+    image, probabilities, mask : dask arrays or None
+    bare, given : the first two as images without pixels
+    """
+    planes = image_files.channels_first(image, bare)
+    if chosen.weights is not None:
+        raise ValueError("weights of an image are not for lazy arrays: label the image itself")
+    if chosen.model is not None:
+        check_model(chosen.model, bare, given)
+    settings, features = chosen.settings, None
+    term: Any = chosen.term
+    if given is None and chosen.model is None:
+        windows = sampling.sample_windows(bare.grid, seed)
+        term = lazy.delayed(
+            _settle_blocks,
+            term,
+            [planes[:, *w] for w in windows],
+            None if mask is None else [mask[w] for w in windows],
+        )
+    if settings.predictor is not None:
+        features = settings.predictor.features
+    arrays = {"image": planes} if given is None or features is not None else {}
+    if given is not None:
+        arrays["probabilities"] = probabilities
+    if mask is not None:
+        if mask.shape != bare.grid:
+            raise ValueError(f"expected a mask of the image's size {bare.grid}, got {mask.shape}")
+        arrays["mask"] = mask[None]
+    beyond = margin(chosen.term, features, len(bare.grid))
+    halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
+    stack = lazy.map_windows(
+        _lazy_block, list(arrays.values()), halo, (term, settings, list(arrays))
+    )
+    labels = stack[0].astype(np.min_scalar_type(chosen.term.classes))
+    return (labels, stack[1]) if confidence else labels
+
+
+def _settle_blocks(term: terms.Pending, blocks: Any, masks: Any) -> terms.DataTerm:
+    return term.settle(lambda: sampling.pixels_of(blocks, masks))
+
+
+def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
+    term, settings, names = extra
+    given = dict(zip(names, blocks, strict=True))
+    valid = given["mask"][0] != 0 if "mask" in given else None
+    data = Window(given.get("image"), given.get("probabilities"), valid)
+    whole = tuple(slice(0, n) for n in blocks[0].shape[1:])
+    labels, confidence, _ = label_window(
+        data.cut(whole, on_device(settings.device)), term, settings
+    )
+    return np.stack([to_host(labels).astype(np.float32), to_host(confidence)])
