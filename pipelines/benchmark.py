@@ -41,11 +41,12 @@ from tiledlaf.kernels import select
 from tiledlaf.kernels.compiled.vector import fma, lanes_of, load, splat, store, store_each, zeros
 from tiledlaf.labeling import records, resources, sample
 from tiledlaf.labeling import run as labeling_run
-from tiledlaf.labeling.plan import make_plan
+from tiledlaf.labeling.plan import Writing, make_plan
 from tiledlaf.labeling.worker import Window, compute
 from tiledlaf.model import settings, terms
 from tiledlaf.model.features import Features
 from tiledlaf.pool import dask as dask_pool
+from tiledlaf.pool.opening import Running
 from tiledlaf.training import examples
 from tiledlaf.training import run as training_run
 
@@ -547,13 +548,13 @@ def labeled(
             term=terms.Clusters(classes),
             settings=settings.make_settings("3x3", 2, 1.0, TIME, None, "cpu"),
             tile=tile,
-            copy_image=copy_image,
+            writing=Writing(copy_image=copy_image),
         )
     )
     tiles = [t.index for t in plan.job.grid]
     some = tiles[:: max(1, len(tiles) // 6)][:6]
     alone: list[float] = []
-    with resources.open_pool(plan, workers, "processes", None) as pool:
+    with resources.open_pool(plan, Running(workers, "processes")) as pool:
         for part in (some, some):  # the first time loads kernels
             alone = [s for _, s, error, _ in pool.run(repeat, plan.job, part) if not error]
         found = labeling_run.run(plan, pool)

@@ -314,7 +314,7 @@ def learn(mosaic: Mosaic, path: Path) -> dict[str, Any]:
         time=0.5,
         features=CONTEXT,
         steps=effort.steps,
-        prototypes=effort.prototypes,
+        predictor_size=effort.prototypes,
     )
     with opening.open_pool(WORKERS, None, None) as pool:
         found = train(data, recipe, pool)

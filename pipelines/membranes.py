@@ -137,7 +137,7 @@ class Effort:
 
 
 FULL = Effort()
-SMALL = Effort(256, 2, 8_000, 15, {"steps": 10, "prototypes": 8}, False)
+SMALL = Effort(256, 2, 8_000, 15, {"steps": 10, "predictor_size": 8}, False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +244,8 @@ def folds_of(training: int) -> list[int]:
 
 def mapped(function: Callable[..., Any], *items: Sequence[Any]) -> list[Any]:
     """Results in order, by as many threads as there are processors."""
-    with open_pool(None, None, None) as pool:
-        return pool.each(lambda _, item: function(*item), None, list(zip(*items, strict=True)))
+    with open_pool() as pool:
+        return pool.map(lambda _, item: function(*item), None, list(zip(*items, strict=True)))
 
 
 def odds_of(p: np.ndarray) -> np.ndarray:
@@ -582,7 +582,7 @@ def learned(
                 f"validation {100 * record['validation']:.3f} %, {record['seconds']:.0f} s"
             )
 
-    with open_pool(None, None, None) as pool:
+    with open_pool() as pool:
         model = train(
             Data(*given, term="probabilities", names=names), recipe, pool, path, progress=progress
         )

@@ -17,7 +17,7 @@ def data():
 
 def test_fit_and_predict(data):
     images, labels = data
-    flow = tiledlaf.AssignmentFlow(prototypes=20, steps=40, workers=2)
+    flow = tiledlaf.AssignmentFlow(predictor_size=20, steps=40, workers=2)
     assert flow.fit(images[:4], labels[:4]) is flow
     np.testing.assert_array_equal(flow.classes_, [3, 10])
     found = flow.predict(images[4])
@@ -41,7 +41,7 @@ def test_parameters_are_scikit_learns():
 def test_the_model_does_not_depend_on_workers(data):
     images, labels = data
     prints = {
-        tiledlaf.AssignmentFlow(prototypes=8, steps=10, workers=n)
+        tiledlaf.AssignmentFlow(predictor_size=8, steps=10, workers=n)
         .fit(images, labels)
         .model_.fingerprint()
         for n in (1, 3)
@@ -53,11 +53,13 @@ def test_sparse_labels_and_probabilities(data):
     images, labels = data
     rng = np.random.default_rng(0)
     sparse = [np.where(rng.random(y.shape) < 0.2, y, 0) for y in labels]
-    flow = tiledlaf.AssignmentFlow(prototypes=8, steps=10, ignore=0, names={"3": "in", "10": "on"})
+    flow = tiledlaf.AssignmentFlow(
+        predictor_size=8, steps=10, ignore=0, names={"3": "in", "10": "on"}
+    )
     flow.fit(images, sparse)
     assert flow.model_.names == ["in", "on"]
     p = [np.stack([1 - np.clip(i, 0, 1), np.clip(i, 0, 1)]) for i in images]
-    flow = tiledlaf.AssignmentFlow("probabilities", prototypes=8, steps=10, neighborhood="3x3")
+    flow = tiledlaf.AssignmentFlow("probabilities", predictor_size=8, steps=10, neighborhood="3x3")
     flow.fit(images, labels, probabilities=p, validation=(images[:1], labels[:1], p[:1]))
     with pytest.raises(ValueError, match="expects --probabilities"):
         flow.predict(images[0])

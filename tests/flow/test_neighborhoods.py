@@ -127,7 +127,7 @@ def gradients(offsets, shape, edges, halo=None):
     image, labels = blobs(shape, 1)
     labels[..., 30:34] = 9  # not labeled
     (example,) = examples.pair(image, labels, axes="zyx"[-len(shape) :])
-    course = training_worker.FlowSettings(
+    flow = training_worker.FlowSettings(
         (Class("0", (0,)), Class("1", (1,))),
         offsets,
         1.0,
@@ -144,20 +144,19 @@ def gradients(offsets, shape, edges, halo=None):
         rng.normal(size=(6, len(offsets))) * 0.5,
     )
     reach = (
-        course.halo
+        flow.halo
         if halo is None
-        else tuple(min(h, c) for h, c in zip(halo, course.halo, strict=True))
+        else tuple(min(h, c) for h, c in zip(halo, flow.halo, strict=True))
     )
     zero = (0,) * len(shape)
-    lots = [training_worker.LabeledTile(0, t) for t in Grid(shape, zero, shape, edges, reach)]
+    tiles = [training_worker.LabeledTile(0, t) for t in Grid(shape, zero, shape, edges, reach)]
     term = Prototypes(((0.0,), (1.0,)), 1.0)  # so undecided that far pixels matter
     with tasks.threads(2) as pool:
-        reading = training_worker.TileReader(course, (example,), (term,), weights.features)
-        handles = pool.hold(training_worker.read, reading, lots)
-        sums, found = training_run._step(
-            pool, course, weights, np.zeros(2), range(len(lots)), handles, None
-        )
-    return course.loss.value(sums[:-2]), found
+        reader = training_worker.TileReader(flow, (example,), (term,), weights.features)
+        handles = pool.persist(training_worker.read, reader, tiles)
+        held = training_run.Tiles(pool, flow, handles, (), 1)
+        sums, found = held.step(weights, np.zeros(2), range(len(tiles)), None)
+    return flow.loss.value(sums.loss), found
 
 
 SIZES = {2: (4, 8), 3: (3, 3, 5)}  # some offsets lead out of them on both sides

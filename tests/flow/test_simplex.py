@@ -7,19 +7,14 @@ from tiledlaf.flow import simplex
 
 
 @given(labels=st.integers(2, 12), seed=st.integers(0, 2**32 - 1))
-def test_maps_and_their_inverses(labels, seed):
+def test_maps(labels, seed):
     rng = np.random.default_rng(seed)
-    p, q = (np.maximum(rng.dirichlet(np.ones(labels), 5).T, 1e-4) for _ in range(2))
-    p, q = p / p.sum(axis=0), q / q.sum(axis=0)
-    u = rng.normal(size=(labels, 5))
+    p = np.maximum(rng.dirichlet(np.ones(labels), 5).T, 1e-4)
+    p, u = p / p.sum(axis=0), rng.normal(size=(labels, 5))
     np.testing.assert_allclose(simplex.replicator(p, u), oracle.replicator(p, u), atol=1e-14)
-    np.testing.assert_allclose(simplex.lift(p, simplex.lift_inverse(p, q)), q, rtol=1e-9)
-    np.testing.assert_allclose(simplex.exp(p, simplex.log(p, q)), q, rtol=1e-7)
-    np.testing.assert_allclose(
-        simplex.exp(p, p * simplex.project(u)), oracle.lift(p, p * simplex.project(u))
-    )
-    np.testing.assert_allclose(simplex.lift(p, u + 3), simplex.lift(p, u))
-    for tangent in (simplex.replicator(p, u), simplex.log(p, q), simplex.lift_inverse(p, q)):
+    np.testing.assert_allclose(simplex.softmax(np.log(p) + u), oracle.lift(p, p * u))
+    np.testing.assert_allclose(simplex.softmax(u + 3), simplex.softmax(u))
+    for tangent in (simplex.replicator(p, u), simplex.project(u)):
         np.testing.assert_allclose(tangent.sum(axis=0), 0, atol=1e-12)
 
 

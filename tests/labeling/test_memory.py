@@ -16,21 +16,22 @@ import json, sys
 from tiledlaf.files import images
 from tiledlaf.flow import integrators
 from tiledlaf.labeling import choice, run, sample
-from tiledlaf.labeling.plan import make_plan
+from tiledlaf.labeling.plan import Writing, make_plan
 from tiledlaf.labeling.resources import open_pool, predicted_bytes
+from tiledlaf.pool.opening import Running
 from tiledlaf.model.settings import make_settings
 
 case = json.loads(sys.argv[1])
 image = images.open_image(case["image"])
 given = case["probabilities"] and choice.open_probabilities(case["probabilities"], "yx")
 plan = make_plan(
-    image, case["output"], tile=1024, confidence=True, probabilities=given or None,
+    image, case["output"], tile=1024, writing=Writing(confidence=True), probabilities=given or None,
     term=choice.data_term(case["classes"], None, given or None, 0),
     settings=make_settings(
         case["neighborhood"], 2, 1.0, 1.0, integrators.make(case["integrator"]), "cpu"
     ),
 )
-with open_pool(plan, 1, "threads", None) as pool:
+with open_pool(plan, Running(1, "threads")) as pool:
     records = []
     run.run(sample.settle(plan), pool, records.append)
 print(max(r["peak_mib"] for r in records), predicted_bytes(plan.job) / 2**20)

@@ -17,7 +17,7 @@ from tiledlaf import label
 from tiledlaf.files import images, ngff
 from tiledlaf.flow.stencil import parse
 from tiledlaf.labeling.choice import choose_labeling
-from tiledlaf.labeling.plan import make_plan
+from tiledlaf.labeling.plan import Writing, make_plan
 from tiledlaf.labeling.worker import label_tile
 from tiledlaf.model import model as model_file
 from tiledlaf.model import trees as boosting
@@ -433,7 +433,7 @@ def test_a_smaller_halo_changes_bits(each):
         model=each,
         probabilities=p,
         tile=32,
-        confidence=True,
+        writing=Writing(confidence=True),
     )
     expected = whole(image, model=each, **given(each, image))[1]
     for less in (0, 1):

@@ -205,7 +205,7 @@ def make(offsets, many, count, seed=0):
     )
 
 
-@pytest.mark.parametrize("part", ["prototypes", "patches", "sigma", "all"])
+@pytest.mark.parametrize("part", ["anchors", "patches", "sigma", "all"])
 @pytest.mark.parametrize("loss", [Cosine(), CrossEntropy((1.0, 2.0), 0.5)], ids=["cosine", "ce"])
 def test_taylor_remainder_of_all_parameters(loss, part):
     """From features to weights, flow and loss, and all the way back."""
@@ -252,7 +252,7 @@ def test_moved_patches_stay_tangent():
     moved = start.moved({**given, "patches": given["patches"] + 3.0, "sigma": np.array([0.5])})
     np.testing.assert_allclose(moved.patches, start.patches, atol=1e-14)
     assert moved.sigma == pytest.approx(np.exp(0.5))
-    np.testing.assert_array_equal(moved.prototypes, start.prototypes)
+    np.testing.assert_array_equal(moved.anchors, start.anchors)
     # and so do their gradients
     features, _, _, _, _, _, gu = problem("many masked")
     model = make(WIDE, 3, 4)
@@ -266,7 +266,7 @@ def test_features_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="expected 9 features, got 8"):
         model.weights(np.zeros((8, 4, 5)), uniform)
     with pytest.raises(ValueError, match="expected mean and scale of 9 features and 4 patches"):
-        Predictor(PATCH, np.zeros(8), np.ones(9), model.prototypes, model.patches)
+        Predictor(PATCH, np.zeros(8), np.ones(9), model.anchors, model.patches)
     with pytest.raises(ValueError, match="arrays of one type"):
         model.weights(np.zeros((9, 4, 5), np.float32), uniform)
 
@@ -293,10 +293,10 @@ def test_first_predictor():
     assert model.sigma == 1
     np.testing.assert_allclose(model.patches.sum(axis=1), 0, atol=1e-14)
     # each prototype is the mean of its kind, and leaves out neighbors with other labels
-    order = np.argsort(model.prototypes[:, 0])
+    order = np.argsort(model.anchors[:, 0])
     for k, j in enumerate(order):
         mean = ((rows - model.mean) / model.scale)[kind == k].mean(axis=0)
-        np.testing.assert_allclose(model.prototypes[j], mean, atol=0.1)
+        np.testing.assert_allclose(model.anchors[j], mean, atol=0.1)
     even, edge = model.patches[order]
     assert np.ptp(even) < 0.1
     assert edge[:3].max() < edge[3:].min() - 3
@@ -309,18 +309,18 @@ def test_first_predictor():
 def test_first_predictor_is_deterministic():
     rows, agreement, known, _ = samples()
     models = [predictor.initial(PATCH, rows, agreement, known, 12, seed=seed) for seed in (3, 3, 4)]
-    for name in ("prototypes", "patches", "mean", "scale"):
+    for name in ("anchors", "patches", "mean", "scale"):
         one, same, _ = (getattr(model, name) for model in models)
         assert one.tobytes() == same.tobytes()
-    assert (models[0].prototypes != models[2].prototypes).any()
-    assert models[0].prototypes.shape == (12, 3)
+    assert (models[0].anchors != models[2].anchors).any()
+    assert models[0].anchors.shape == (12, 3)
 
 
 def test_no_more_prototypes_than_different_features():
     rows, agreement, known, _ = samples()
     few = np.repeat(rows[:4], 100, axis=0)
     model = predictor.initial(PATCH, few, agreement, known, 50, seed=0)
-    assert model.prototypes.shape == (4, 3)
+    assert model.anchors.shape == (4, 3)
     assert np.isfinite(model.patches).all()
 
 

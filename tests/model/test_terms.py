@@ -17,9 +17,9 @@ def test_prototype_distances_are_squared_and_scaled():
 
 def test_scale_is_the_mean_distance_to_the_nearest_prototype():
     sample = np.array([[0.0], [1.0], [9.0], [10.0]])
-    assert sampling.prototypes(sample, [[0.0], [10.0]]).scale == pytest.approx(0.5)
+    assert terms.prototypes(sample, [[0.0], [10.0]]).scale == pytest.approx(0.5)
     # nothing but prototypes: their own distance
-    assert sampling.prototypes(np.array([[0.0], [3.0]]), [[0.0], [3.0]]).scale == 9.0
+    assert terms.prototypes(np.array([[0.0], [3.0]]), [[0.0], [3.0]]).scale == 9.0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])

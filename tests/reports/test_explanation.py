@@ -27,7 +27,7 @@ from tiledlaf.reports import drawing, pages, view
 from tiledlaf.reports.view import describe, usage
 
 BOX = stencil.box(3, 3)
-PAGES = ["prototypes", "labels", "entropy", "direction", "axis"]
+PAGES = ["anchors", "labels", "entropy", "direction", "axis"]
 TAUGHT = [*PAGES, "gradient", "sensitivity"]
 
 
@@ -152,7 +152,7 @@ def test_how_prototypes_are_used(monkeypatch):
     shares = np.zeros((count, *grid))
     for pixel in np.ndindex(*grid):
         f = (features[:, *pixel] - predictor.mean) / predictor.scale
-        shares[:, *pixel] = lo._memberships(f, predictor.prototypes, 1.3)[1]
+        shares[:, *pixel] = lo._memberships(f, predictor.anchors, 1.3)[1]
     for band in (2**25, 100):  # in one piece, and a few rows at a time
         monkeypatch.setattr(view, "BAND", band)
         found = usage(predictor, features, image, valid)
@@ -270,12 +270,12 @@ def test_a_model_alone():
     found = run("explain", "patch.model")
     assert found.code == 0, found
     assert found.out == "pictures: patch-explained/index.html\n"
-    shown, text = pictures("patch-explained", ["prototypes"])
+    shown, text = pictures("patch-explained", ["anchors"])
     assert "8 prototypes of 9 features" in text
     assert "sorted by the strength of their patches" in text
     assert "classes: cell <1>, line" in text
     # a card: its features and its patch
-    assert shown["prototypes"].shape[1] > 2 * pages.SQUARE
+    assert shown["anchors"].shape[1] > 2 * pages.SQUARE
 
 
 def test_a_model_on_an_image():

@@ -93,7 +93,7 @@ def predictions(kernel, dtype):
     valid = stencil.uniform(offsets, grid).astype(dtype)
     yield f"predicted weights, {np.dtype(dtype).name}", kernels.predict(*given, valid)
     learned = kernels.predict_adjoint(*given, tangent)
-    for part, found in zip(("prototypes", "patches", "sigma"), learned, strict=True):
+    for part, found in zip(("anchors", "patches", "sigma"), learned, strict=True):
         yield f"predictor's {part}, {np.dtype(dtype).name}", np.asarray(found)
 
 

@@ -372,7 +372,7 @@ def example(seed, noise=0.8):
     return graph.Example(g, kinds, features, distances, target)
 
 
-@pytest.mark.parametrize("part", ["prototypes", "patches", "sigma"])
+@pytest.mark.parametrize("part", ["anchors", "patches", "sigma"])
 def test_gradient_of_the_predictor(part):
     """The gradient that `learn` follows, by the remainder of Taylor's formula."""
     e, loss, rng = example(0), CrossEntropy(), np.random.default_rng(1)

@@ -1,5 +1,6 @@
 """Training: what is learned, from which pixels, and the same model however the work is cut."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -150,7 +151,7 @@ def test_any_number_of_workers(whole, number):
 def test_processes(whole):
     """A worker dies on the way: what it held is made again, and no bit changes."""
     data = training_run.Data(examples.pair("images", "labels"))
-    recipe = training_run.Recipe(prototypes=5, steps=30)
+    recipe = training_run.Recipe(predictor_size=5, steps=30)
     killed = []
     with dask_pool.dask(2) as pool:
         worker = workers()[0]
@@ -256,7 +257,7 @@ def test_a_finished_training_does_nothing(whole, monkeypatch):
     def step(*_):
         raise AssertionError("a step was made")
 
-    monkeypatch.setattr(training_run, "_step", step)
+    monkeypatch.setattr(training_run.Tiles, "step", step)
     monkeypatch.setattr(training_run.training_worker, "read", step)
     again = trained("--workers", "1")
     assert again.out == first.out
@@ -348,10 +349,10 @@ def test_limit_after_a_cut(whole, monkeypatch):
 
 
 RUNAWAY = [
-    {"patches": 1e6, "prototypes": 1e6, "sigma": 1e3},
+    {"patches": 1e6, "anchors": 1e6, "sigma": 1e3},
     {"sigma": 1e4},
     {"patches": 1e40},
-    {"prototypes": 1e30},
+    {"anchors": 1e30},
 ]
 
 
@@ -384,7 +385,9 @@ def test_not_finite_on_the_way(whole, monkeypatch, where):
             return found
         if where == "parameter_gradient":
             return {k: v * np.nan for k, v in found.items()}
-        return found * np.nan if where == "loss_sums" else (found[0] * np.nan, *found[1:])
+        if where == "loss_sums":
+            return dataclasses.replace(found, loss=found.loss * np.nan)
+        return (found[0] * np.nan, *found[1:])
 
     monkeypatch.setattr(training_worker, where, broken)
     found = trained("--workers", "1")
@@ -573,7 +576,7 @@ def test_workers_of_another_folder(whole, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path / "elsewhere")
 
     with tasks.threads(2) as pool:
-        recipe = training_run.Recipe(prototypes=5, steps=30)
+        recipe = training_run.Recipe(predictor_size=5, steps=30)
         training_run.train(data, recipe, pool, tmp_path / "model", progress=move)
     same(tmp_path / "model", whole)
 
@@ -608,20 +611,20 @@ def test_a_block_is_set_aside(count, shape, neighborhood):
     """Every pixel is in one tile alone; the last ones are for validation."""
     labels = (np.indices(shape).sum(axis=0) % 2).astype(np.uint8)
     axes = "zyx"[-len(shape) :]
-    one = examples.Example(from_array(np.zeros(shape), axes), from_array(labels, axes))
-    data = training_run.Data([one] * count)
+    example = examples.Example(from_array(np.zeros(shape), axes), from_array(labels, axes))
+    data = training_run.Data([example] * count)
     with tasks.threads(1) as pool:
-        ready = training_plan.make_plan(data, training_run.Recipe(neighborhood), pool)
+        plan = training_plan.make_plan(data, training_run.Recipe(neighborhood), pool)
     times = [np.zeros(shape, int) for _ in range(count)]
-    for lot in (*ready.lots, *ready.judges):
-        times[lot.example][fitting._core(lot)] += 1
+    for one in (*plan.training, *plan.validation):
+        times[one.example][fitting._core(one)] += 1
     assert all((found == 1).all() for found in times)
-    places = [(lot.example, lot.tile.index) for lot in (*ready.lots, *ready.judges)]
+    places = [(t.example, t.tile.index) for t in (*plan.training, *plan.validation)]
     assert places == sorted(places)
-    share = sum(sum(ready.counts[lot.example, lot.tile.index]) for lot in ready.judges)
+    share = sum(sum(plan.counts[t.example, t.tile.index]) for t in plan.validation)
     assert 0.04 < share / (count * labels.size) < 0.5
     if count >= 5:
-        assert not {lot.example for lot in ready.lots} & {lot.example for lot in ready.judges}
+        assert not {t.example for t in plan.training} & {t.example for t in plan.validation}
 
 
 def test_what_is_set_aside_is_not_learned_from(whole):
@@ -751,7 +754,7 @@ def gradients(edges, loss, *, halo=None, features=features.PATCH, time=3.0, tol=
     image, labels = lines(shape, seed=seed)
     labels[:, 70:80] = 9  # not labeled
     (example,) = examples.pair(image, labels)
-    course = training_worker.FlowSettings(
+    flow = training_worker.FlowSettings(
         (Class("cell", (0,)), Class("line", (1,))),
         parse("3x3", 2),
         1.0,
@@ -768,19 +771,18 @@ def gradients(edges, loss, *, halo=None, features=features.PATCH, time=3.0, tol=
         rng.normal(size=(6, count)),
         rng.normal(size=(6, 9)) * 0.5,
     )
-    reach = course.halo if halo is None else (halo,) * 2
-    lots = [training_worker.LabeledTile(0, t) for t in Grid(shape, (0, 0), shape, edges, reach)]
+    reach = flow.halo if halo is None else (halo,) * 2
+    tiles = [training_worker.LabeledTile(0, t) for t in Grid(shape, (0, 0), shape, edges, reach)]
     term = Prototypes(((0.0,), (1.0,)), 1.0)  # so undecided that far pixels matter
     with tasks.threads(2) as pool:
-        handles = pool.hold(
+        handles = pool.persist(
             training_worker.read,
-            training_worker.TileReader(course, (example,), (term,), features),
-            lots,
+            training_worker.TileReader(flow, (example,), (term,), features),
+            tiles,
         )
-        sums, found = training_run._step(
-            pool, course, weights, np.zeros(2), range(len(lots)), handles, None
-        )
-    return course.loss.value(sums[:-2]), sums[-2:], found
+        held = training_run.Tiles(pool, flow, handles, (), 1)
+        sums, found = held.step(weights, np.zeros(2), range(len(tiles)), None)
+    return flow.loss.value(sums.loss), (sums.wrong, sums.labeled), found
 
 
 def distance(found, expected):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -32,10 +32,12 @@ class Pending(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
     takes_probabilities: ClassVar[bool] = False
 
-    @property
-    def classes(self) -> int:
-        """Number of labels J."""
-        ...
+    if TYPE_CHECKING:  # a field of some, which a property here would hide
+
+        @property
+        def classes(self) -> int:
+            """Number of labels J."""
+            ...
 
     @property
     def radius(self) -> int:
