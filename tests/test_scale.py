@@ -116,6 +116,7 @@ def simulated(tmp_path_factory):
     return folder, json.loads((folder / "simulation.json").read_text())
 
 
+@pytest.mark.slow  # of the simulation, whose tables are timings
 def test_costs_of_empty_tiles(simulated):
     folder, about = simulated
     rows = about["costs"]
@@ -135,6 +136,7 @@ def test_costs_of_empty_tiles(simulated):
         assert len(list(csv.DictReader(file))) == len(rows)
 
 
+@pytest.mark.slow
 def test_simulated_workers_share_tiles(simulated):
     folder, about = simulated
     rows = about["scaling"]
@@ -151,6 +153,7 @@ def test_simulated_workers_share_tiles(simulated):
         assert np.asarray(picture).std() > 10
 
 
+@pytest.mark.slow
 def test_one_table_alone_keeps_the_other(simulated):
     folder, about = simulated
     assert start("simulation", "--output", folder, "--only", "scaling").returncode == 0
