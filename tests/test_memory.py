@@ -38,10 +38,10 @@ print(max(r["peak_mib"] for r in records), predicted_bytes(plan.job) / 2**20)
     ("classes", "probabilities", "neighborhood", "integrator"),
     [
         (3, None, "3x3", "taylor"),
-        (None, 12, "3x3", "taylor"),
+        (None, 15, "3x3", "taylor"),
         (2, None, "rings:3,7", "euler"),
-        (4, None, "3x3", "krylov"),
-        (4, None, "3x3", "rkmk4"),
+        (3, None, "3x3", "krylov"),
+        (3, None, "3x3", "rkmk4"),
         (3, None, "3x3", "sequence"),
     ],
 )
