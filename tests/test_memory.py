@@ -21,7 +21,7 @@ case = json.loads(sys.argv[1])
 image = images.open_image(case["image"])
 given = case["probabilities"] and options.open_probabilities(case["probabilities"], "yx")
 plan = make_plan(
-    image, case["output"], tile=1024, confidence=True, probabilities=given or None,
+    image, case["output"], tile=768, confidence=True, probabilities=given or None,
     term=options.data_term(case["classes"], None, given or None, 0),
     settings=options.make_settings(
         case["neighborhood"], 2, 1.0, 1.0, options.integrator(case["integrator"]), "cpu"
@@ -47,9 +47,9 @@ print(max(r["peak_mib"] for r in records), predicted_bytes(plan.job) / 2**20)
 )
 def test_peak_is_under_the_prediction(tmp_path, classes, probabilities, neighborhood, integrator):
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "image.npy", rng.integers(0, 255, (3, 1100, 1100)).astype(np.uint8))
+    np.save(tmp_path / "image.npy", rng.integers(0, 255, (3, 820, 820)).astype(np.uint8))
     if probabilities:
-        p = rng.integers(1, 255, (probabilities, 1100, 1100)).astype(np.uint8)
+        p = rng.integers(1, 255, (probabilities, 820, 820)).astype(np.uint8)
         np.save(tmp_path / "p.npy", p)
     case = {
         "image": str(tmp_path / "image.npy"),
