@@ -1,5 +1,6 @@
 """What tests share."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -9,6 +10,9 @@ from threadpoolctl import threadpool_limits
 
 # what a shell starts in the background ignores Ctrl-C, and so would the commands of tests
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# compiling makes many objects that stay: looking for garbage among them took a tenth of all time
+gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(scope="module")

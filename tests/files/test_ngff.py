@@ -291,13 +291,13 @@ def test_overwrite_replaces_one_name_and_nothing_else(tmp_path):
     assert zarr.open_group(store, path="labels").attrs["ome"]["labels"] == ["tiledlaf", "three"]
     np.testing.assert_array_equal(first, label(image, classes=2))
     with pytest.raises(ValueError, match="another run"):
-        label(image, store, classes=4, tile=32, name="three")
+        label(image, store, classes=8, tile=32, name="three")
     assert hashes(store) == before
-    label(image, store, classes=4, tile=32, name="three", overwrite=True)
+    label(image, store, classes=8, tile=32, name="three", overwrite=True)
     assert hashes(store, "labels/three") == {
         k: v for k, v in before.items() if not k.startswith("labels/three/")
     }
-    assert arrays(store, "labels/three")[0][:].max() == 4
+    assert arrays(store, "labels/three")[0][:].max() == 8
 
 
 def test_overwrite_leaves_nothing_of_the_labels_it_replaces(tmp_path):

@@ -46,9 +46,7 @@ MORE = {
     "labels": [2, 10],
     "learned": ["2-D"],
 }
-KINDS = pytest.mark.parametrize(
-    "kind", ["AVX-512", pytest.param("x86-64-v2", marks=pytest.mark.slow)]
-)
+KINDS = pytest.mark.parametrize("kind", ["AVX-512", "x86-64-v2"])
 
 pytestmark = [
     pytest.mark.skipif(
@@ -154,6 +152,7 @@ def test_the_reference_agrees_where_numpy_does(cache):
     assert differences(found, expected) == {}
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_run_of_the_command(kind, cache, model):
     """Labels, confidence and pyramids of an image by a model, tile by tile."""

@@ -25,7 +25,7 @@ case = json.loads(sys.argv[1])
 image = images.open_image(case["image"])
 given = case["probabilities"] and choice.open_probabilities(case["probabilities"], "yx")
 plan = make_plan(
-    image, case["output"], tile=1024, writing=Writing(confidence=True), probabilities=given or None,
+    image, case["output"], tile=768, writing=Writing(confidence=True), probabilities=given or None,
     term=choice.data_term(case["classes"], None, given or None, 0),
     settings=make_settings(
         case["neighborhood"], 2, 1.0, 1.0, integrators.make(case["integrator"]), "cpu"
@@ -42,18 +42,18 @@ print(max(r["peak_mib"] for r in records), predicted_bytes(plan.job) / 2**20)
     ("classes", "probabilities", "neighborhood", "integrator"),
     [
         (3, None, "3x3", "taylor"),
-        (None, 12, "3x3", "taylor"),
+        (None, 15, "3x3", "taylor"),
         (2, None, "rings:3,7", "euler"),
-        (4, None, "3x3", "krylov"),
-        (4, None, "3x3", "rkmk4"),
+        (3, None, "3x3", "krylov"),
+        (3, None, "3x3", "rkmk4"),
         (3, None, "3x3", "sequence"),
     ],
 )
 def test_peak_is_under_the_prediction(tmp_path, classes, probabilities, neighborhood, integrator):
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "image.npy", rng.integers(0, 255, (3, 1100, 1100)).astype(np.uint8))
+    np.save(tmp_path / "image.npy", rng.integers(0, 255, (3, 820, 820)).astype(np.uint8))
     if probabilities:
-        p = rng.integers(1, 255, (probabilities, 1100, 1100)).astype(np.uint8)
+        p = rng.integers(1, 255, (probabilities, 820, 820)).astype(np.uint8)
         np.save(tmp_path / "p.npy", p)
     case = {
         "image": str(tmp_path / "image.npy"),

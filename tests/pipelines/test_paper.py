@@ -224,6 +224,7 @@ def test_figure_5(folder):
     assert said == [r["predicted %"] < 0.9 * min(r["local %"], r["uniform %"]) for r in unseen]
 
 
+@pytest.mark.slow  # the peaks of some twenty processes
 def test_remarks_on_memory(folder):
     (rows,) = start("memory", folder)
     for row in rows:

@@ -35,6 +35,7 @@ def gigapixel(data_folder, tmp_path_factory):
     return folder, json.loads((folder / "gigapixel.json").read_text()), found.stdout
 
 
+@pytest.mark.slow  # of the small run, which trains on photographs and labels a mosaic
 def test_the_mosaic_is_an_image_with_its_truth(gigapixel):
     folder, about, _ = gigapixel
     found = ngff.read_multiscale(str(folder / "mosaic.zarr"))
@@ -52,6 +53,7 @@ def test_the_mosaic_is_an_image_with_its_truth(gigapixel):
     assert 0.3 < (image.max(axis=0) == 0).mean() < 0.7
 
 
+@pytest.mark.slow
 def test_labels_are_better_than_none(gigapixel):
     _, about, printed = gigapixel
     judged, vessels = about["judged"], about["mosaic"]["vessels"]
@@ -67,6 +69,7 @@ def test_labels_are_better_than_none(gigapixel):
     assert f"{100 * judged['all']['error']:.3f}" in printed
 
 
+@pytest.mark.slow
 def test_judged_windows_are_of_other_photographs(gigapixel):
     _, about, _ = gigapixel
     model = about["model"]
@@ -75,6 +78,7 @@ def test_judged_windows_are_of_other_photographs(gigapixel):
     assert model["labeled"] == 12 * about["effort"]["region"] ** 2
 
 
+@pytest.mark.slow
 def test_throughput_is_in_the_summary(gigapixel):
     folder, about, printed = gigapixel
     run = about["labels"]
@@ -94,6 +98,7 @@ def test_throughput_is_in_the_summary(gigapixel):
         assert np.asarray(picture).std() > 20
 
 
+@pytest.mark.slow
 def test_a_second_start_takes_what_is_finished(gigapixel, data_folder):
     folder, _, printed = gigapixel
     again = start("gigapixel", "--data", data_folder, "--output", folder)
@@ -116,6 +121,7 @@ def simulated(tmp_path_factory):
     return folder, json.loads((folder / "simulation.json").read_text())
 
 
+@pytest.mark.slow  # of the simulation, whose tables are timings
 def test_costs_of_empty_tiles(simulated):
     folder, about = simulated
     rows = about["costs"]
@@ -135,6 +141,7 @@ def test_costs_of_empty_tiles(simulated):
         assert len(list(csv.DictReader(file))) == len(rows)
 
 
+@pytest.mark.slow
 def test_simulated_workers_share_tiles(simulated):
     folder, about = simulated
     rows = about["scaling"]
@@ -151,6 +158,7 @@ def test_simulated_workers_share_tiles(simulated):
         assert np.asarray(picture).std() > 10
 
 
+@pytest.mark.slow
 def test_one_table_alone_keeps_the_other(simulated):
     folder, about = simulated
     assert start("simulation", "--output", folder, "--only", "scaling").returncode == 0

@@ -398,7 +398,7 @@ def test_a_volume(neighborhood):
 
 
 def test_colors_and_several_classes():
-    image, labels = colors((64, 72), cells=12, classes=4, seed=1)
+    image, labels = colors((64, 72), cells=12, classes=3, seed=1)
     tifffile.imwrite("color.tif", image, photometric="minisblack", planarconfig="separate")
     tifffile.imwrite("color_labels.tif", labels)
     found = run(
