@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,26 @@ import numpy as np
 from . import gradient as compiled
 from . import predictor, trees, wave
 from .numpy import Array, Offsets, opposite, transpose
-from .wave import AVERAGE, BLOCK, BOTH, CLASSIFY, FLOW, LINE, LOWER, SIMILARITY, UPPER, Layout
+from .wave import (
+    AVERAGE,
+    BLOCK,
+    BOTH,
+    CLASSIFY,
+    FLOW,
+    LINE,
+    LOWER,
+    SIMILARITY,
+    UPPER,
+    Flow,
+    Given,
+    Grid,
+    Labels,
+    Layout,
+    Neighbors,
+    Results,
+    Rings,
+    Strip,
+)
 
 CACHE = 1 << 20  # bytes that the rings of a strip may take of a core's own cache
 POWERS = 3 << 20  # the same for those of all powers: more, since strips compute their halo twice
@@ -52,21 +72,37 @@ def _run(
     count, *grid = q.shape
     # 2-D grids are (y, 1, x), so that rows are the wave's axis as slabs are in 3-D
     shape = (grid[0], grid[1] if len(grid) == 3 else 1, grid[-1])
-    full = [o if len(o) == 3 else (o[0], 0, o[1]) for o in offsets]
-    order, entries, groups = _visits(full)
+    full = tuple(o if len(o) == 3 else (o[0], 0, o[1]) for o in offsets)
     radius = tuple(max(abs(o[axis]) for o in full) for axis in range(3))
     halo, fewer = radius[2] * (len(coefficients) + 1), _padded(count - 1)
     at, width = _layout(shape, radius, len(full), count, fewer, len(coefficients) + 2, q.itemsize)
     pixels = int(np.prod(grid))
-    # the last row's neighbors reach as far beyond it as the first pixel lies within its line
-    u = _aligned((len(coefficients) + 2) * at.level + at.origin % at.line, dtype)
-    s = _aligned(at.kept * shape[1] * at.vectors * at.record, dtype)
+    mask = np.zeros((2, at.vectors * lanes), dtype)
+    mask[0, :width] = 1
+    rings = Rings(
+        # the last row's neighbors reach as far beyond it as the first pixel lies within its line
+        u=_aligned((len(coefficients) + 2) * at.level + at.origin % at.line, dtype),
+        s=_aligned(at.kept * shape[1] * at.vectors * at.record, dtype),
+        mask=mask.ravel(),
+    )
     nothing = np.empty(0, dtype)
-    planes = nothing if mode == CLASSIFY else np.empty(count * pixels, dtype)
+    w, x = (np.ascontiguousarray(a).ravel() for a in given[:2])
     label = np.empty(pixels if mode == CLASSIFY else 0, _label_type(count))
     confidence, gap = (np.empty(len(label), dtype) for _ in range(2))
-    w, x = (np.ascontiguousarray(a).ravel() for a in given[:2])
-    b = nothing if base is None else np.ascontiguousarray(base).ravel()
+    results = Results(
+        planes=nothing if mode == CLASSIFY else np.empty(count * pixels, dtype),
+        label=label,
+        confidence=confidence,
+        gap=gap,
+    )
+    same = (
+        Given(w, x, nothing if base is None else np.ascontiguousarray(base).ravel()),
+        _visits(full, at),
+        Labels((0,) * count, _block(count), (0,) * fewer, _block(count - 1)),
+        Flow(np.array(coefficients, dtype), bool(keep), dtype(scale)),
+        rings,
+        results,
+    )
     stop, end = 0, shape[2]
     while stop < end:
         # all strips are equally wide; a last core narrower than a vector is written with some
@@ -74,36 +110,11 @@ def _run(
         left = min(max(stop - halo, 0), end - width)
         start, right = min(stop, end - lanes), left + width
         stop = end if right == end else right - halo
-        wave.wave(
-            mode,
-            at,
-            shape,
-            radius,
-            (left, right),
-            (start, stop),
-            w,
-            x,
-            b,
-            order,
-            entries,
-            groups,
-            (0,) * count,
-            _block(count),
-            (0,) * fewer,
-            _block(count - 1),
-            np.array(coefficients, dtype),
-            bool(keep),
-            dtype(scale),
-            u,
-            s,
-            planes,
-            label,
-            confidence,
-            gap,
-        )
+        strip = Strip((left, right), (start, stop))
+        wave.wave(mode, at, Grid(*shape, pixels, radius[0]), strip, *same)
     if mode == CLASSIFY:
         return label.reshape(grid), confidence.reshape(grid), gap.reshape(grid)
-    return planes.reshape(q.shape)
+    return results.planes.reshape(q.shape)
 
 
 def _narrow(
@@ -124,15 +135,9 @@ def _narrow(
     return np.ascontiguousarray(out[..., :nx])
 
 
-def _visits(offsets: Sequence[tuple[int, ...]]) -> tuple[Array, Array, Array]:
-    """In which order two rows visit their neighbors, sorted, with those of both visited once.
-
-    Returns
-    -------
-    order : of the offsets
-    entries : (n, 3), the neighbors of the upper row
-    groups : (m, 2), runs of entries: of which row, and how many
-    """
+@lru_cache  # in a grid's small windows this would take as long as the wave
+def _visits(offsets: Offsets, at: Layout) -> Neighbors:
+    """Sort the neighbors of two adjacent rows, those of both only once, and say where they lie."""
     order = sorted(range(len(offsets)), key=offsets.__getitem__)
     upper = set(offsets)
     lower = {(z + 1, y, x) for z, y, x in offsets}
@@ -145,7 +150,10 @@ def _visits(offsets: Sequence[tuple[int, ...]]) -> tuple[Array, Array, Array]:
         if not groups or groups[-1][0] != kind:
             groups.append([kind, 0])
         groups[-1][1] += 1
-    return np.array(order), np.array(entries), np.array(groups)
+    z, y, x = np.array(entries).T
+    slots = (np.arange(at.slots)[:, None] + z) % at.slots
+    steps = slots * at.row + y * at.line + x
+    return Neighbors(np.array(order), steps.ravel(), len(entries), np.array(groups))
 
 
 def _padded(labels: int) -> int:
