@@ -16,7 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = {types.float32: 16, types.uint32: 16, types.float64: 8}
 ELEMENTS = {
@@ -375,17 +375,20 @@ def log(typing_context, a):
 
 
 def _arithmetic(operation: Any, instruction: str) -> None:
-    @intrinsic
-    def call(typing_context, a, b):
-        def code(context, builder, signature, arguments):
-            return _each(builder, getattr(builder, instruction), *arguments)
+    """Let an operator work on vectors; unlike an overload, this compiles no function per type."""
 
-        return _widest(a, b)(a, b), code
+    @type_callable(operation)
+    def kind(context):
+        def typer(a, b):
+            if isinstance(a, Vector) and isinstance(b, Vector):
+                return _widest(a, b)
+            return None
 
-    @overload(operation)
-    def vectors(a, b):
-        both = isinstance(a, Vector) and isinstance(b, Vector)
-        return (lambda a, b: call(a, b)) if both else None
+        return typer
+
+    @lower_builtin(operation, Vector, Vector)
+    def code(context, builder, signature, arguments):
+        return _each(builder, getattr(builder, instruction), *arguments)
 
 
 for _operation, _instruction in (
