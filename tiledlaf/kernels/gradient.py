@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from .numpy import Array
 from .vector import (
     fma,
     inner,
@@ -44,10 +45,61 @@ class Rings(NamedTuple):
     radius: int  # largest distance of a neighbor, in rows
     levels: int  # powers of the operator
     results: int  # polynomials
+    labels: int  # J - 1, those that differences are held of
+    neighbors: int
     widest: int  # columns of a strip, without its halo
     halo: int  # columns beside a strip that are computed twice
     guard: int  # room before and after all rows of a ring: neighbors of the first and the last
     plane: int  # from a plane of a row to the next
+
+
+class Given(NamedTuple):
+    """Flat planes of the grid."""
+
+    w: Array
+    s: Array
+    q: Array
+    source: Array
+    z: Array
+
+
+class Results(NamedTuple):
+    """Flat planes of the grid."""
+
+    out: Array
+    more: Array  # the other polynomials of a chain
+
+
+class Levels(NamedTuple):
+    """How the rows of each power lie in `Memory.u`."""
+
+    slots: Array  # rows
+    starts: Array  # the first one's place
+
+
+class Neighbors(NamedTuple):
+    """Where the neighbors of a pixel lie."""
+
+    offsets: Array  # (K, 3)
+    aside: Array  # from a pixel's place in its row to the neighbor's in its own
+
+
+class Memory(NamedTuple):
+    """The rings, and two single rows."""
+
+    u: Array  # rows of each power
+    kept: Array  # of weights and S
+    around: Array  # of z and q
+    found: Array  # a row of the polynomials, and of the first one's last label
+    own: Array  # a row of weights
+
+
+class Counts(NamedTuple):
+    """Zeros, one of each: LLVM knows a tuple's length."""
+
+    fewer: tuple[int, ...]  # labels but the last one
+    block: tuple[int, ...]  # those of them that are averaged at once
+    neighbors: tuple[int, ...]
 
 
 @_row
@@ -162,10 +214,13 @@ def _replicated(ring, at, kept, similar, plane, fewer, left, end):
 
 
 @_row
-def _power(u, here, steps, kept, row, t, many, plane, fewer, block, left, end):
+def _power(memory, here, steps, row, to, counts, left, end):
     """A row of R_S Omega u, from rows of u at `steps` to `here`; weights and S lie at `row`."""
-    lanes, count, part = lanes_of(u), len(fewer), len(block)
+    u, kept, plane = memory.u, memory.kept, to.plane
+    fewer, block = counts.fewer, counts.block
+    lanes, count, part, many = lanes_of(u), len(fewer), len(block), len(counts.neighbors)
     similar = row + many * plane
+    t = registers(u, fewer)
     for x in range(left, end, lanes):
         dot = splat(u.dtype.type(0))
         for first in range(0, count, part):
@@ -185,9 +240,10 @@ def _power(u, here, steps, kept, row, t, many, plane, fewer, block, left, end):
 
 
 @_row
-def _combined(out, to, table, u, places, fewer, block, first, last):
+def _combined(memory, to, table, places, counts, first, last):
     """Rows of all polynomials, from the rows of all powers."""
-    lanes, count, part = lanes_of(u), len(fewer), len(block)
+    u, out, block = memory.u, memory.found, counts.block
+    lanes, count, part = lanes_of(u), len(counts.fewer), len(block)
     for start in range(0, count, part):
         j = min(start, count - part)
         for x in range(first, last, lanes):
@@ -220,32 +276,17 @@ def _centered(row, at, last, plane, fewer, size):
 
 
 @_row
-def _gradient(
-    own,
-    row,
-    kept,
-    similar,
-    p,
-    near,
-    steps,
-    to,
-    terms,
-    e,
-    t,
-    total,
-    fewer,
-    block,
-    neighbors,
-    first,
-    last,
-):
+def _gradient(memory, row, similar, steps, to, counts, first, last):
     """A row of R_Omega dL/dOmega in place of the weights: of z and q at the neighbors, at `steps`.
 
-    `own` has the weights at `row`, `kept` S at `similar`; `p` lbar and p, whose sums are 0; z and
-    then q are in `near`.
+    Weights lie at `row`, S at `similar`. What was found are lbar and p, whose sums are 0; z and
+    then q are around.
     """
+    own, kept, p, near = memory.own, memory.kept, memory.found, memory.around
+    fewer, block, neighbors = counts.fewer, counts.block, counts.neighbors
     lanes, count, part, many = lanes_of(p), len(fewer), len(block), len(neighbors)
-    nothing, plane = splat(p.dtype.type(0)), to.plane
+    nothing, plane, terms = splat(p.dtype.type(0)), to.plane, to.results - 1
+    t, total, e = registers(p, fewer), registers(p, fewer), registers(p, neighbors)
     for x in range(first, last, lanes):
         here = x - first
         for k in range(many):
@@ -296,48 +337,24 @@ def _gradient(
 
 
 @_jit
-def sweep(
-    mode,
-    to,
-    w,
-    s,
-    q,
-    source,
-    z,
-    table,
-    out,
-    more,
-    offsets,
-    slots,
-    u,
-    kept,
-    around,
-    found,
-    own,
-    fewer,
-    block,
-    neighbors,
-):
+def sweep(mode, to, given, table, results, neighbors, at, memory, counts):
     """Polynomials in R_S Omega, level after level a row apart, where a level is a power.
 
     CHAIN: of Pi_0 source, the first one to `out`, differences of the others to `more`. PULL: of
     R_S source on the transposed operator, and with what they are at a row the gradient of the
     weights. PRODUCTS: that alone, `source` being the polynomials.
-
-    `u` has `slots` rows of each power, `kept` rows of weights and S, `around` rows of z and q;
-    `found` has a row of the polynomials and of the first one's last label, `own` of weights.
     """
-    lanes, count, many, plane = lanes_of(s), len(fewer), len(neighbors), to.plane
+    w, s, q, source, z = given
+    u, kept, around, found, own = memory
+    offsets, aside = neighbors
+    slots, starts = at
+    # of `to`, not lengths of tuples: numba would compile the callees for each number anew
+    count, many, plane = to.labels, to.neighbors, to.plane
     radius, levels, terms = to.radius, to.levels, to.results - 1
-    starts, places = np.zeros(levels + 1, np.int64), np.zeros(levels, np.int64)
-    for level in range(levels):
-        starts[level + 1] = starts[level] + slots[level] * count * plane
     depth, each = radius * (levels - 1) + 1, (many + count + 1) * plane
     window, planes = 2 * radius + 1, to.results * count
-    sign, width = -1 if mode == PULL else 1, to.columns // to.lines
-    aside = offsets[:, 1] * width + offsets[:, 2]
-    steps = np.empty(many, np.int64)
-    t, total, e = registers(s, fewer), registers(s, fewer), registers(s, neighbors)
+    sign, lanes = -1 if mode == PULL else 1, lanes_of(s)
+    places, steps = np.empty(levels, np.int64), np.empty(many, np.int64)
     for core in range(0, to.columns, to.widest):
         stop = min(to.columns, core + to.widest)
         left, last = max(0, core - to.halo), min(to.columns, stop + to.halo)
@@ -352,9 +369,9 @@ def sweep(
                     _rows(kept, row, w, to, many, front, left, last, end)
                 _rows(kept, row + many * plane, s, to, count + 1, front, left, last, end)
                 here = front % slots[0] * count * plane + shift
-                _differences(u, here, source, to, fewer, front, left, last, end)
+                _differences(u, here, source, to, counts.fewer, front, left, last, end)
                 if mode == PULL:
-                    _replicated(u, here, kept, row + many * plane, plane, fewer, left, end)
+                    _replicated(u, here, kept, row + many * plane, plane, counts.fewer, left, end)
             for level in range(1, levels):
                 y = front - radius * level
                 if _within(y, to.rows):
@@ -365,14 +382,16 @@ def sweep(
                         steps[k] = line + shift + sign * aside[k]
                     here = starts[level] + y % slots[level] * count * plane + shift
                     row = y % depth * each + shift
-                    _power(u, here, steps, kept, row, t, many, plane, fewer, block, left, end)
+                    _power(memory, here, steps, row, to, counts, left, end)
             y = front - radius * (levels - 1)
             ahead = y + radius
             if mode != CHAIN and _within(ahead, to.rows):
                 here = ahead % window * planes * plane + shift
                 a, b = max(left, core - to.guard), min(last, stop + to.guard)
                 _rows(around, here, z, to, terms * count, ahead, a, b, b)
-                _differences(around, here + terms * count * plane, q, to, fewer, ahead, a, b, b)
+                _differences(
+                    around, here + terms * count * plane, q, to, counts.fewer, ahead, a, b, b
+                )
             if not _within(y, to.rows):
                 continue
             beside, size = -core, stop - core
@@ -381,13 +400,15 @@ def sweep(
             else:
                 for level in range(levels):
                     places[level] = starts[level] + y % slots[level] * count * plane + shift
-                _combined(found, to, table, u, places, fewer, block, core, stop)
+                _combined(memory, to, table, places, counts, core, stop)
                 for r in range(1 if mode == CHAIN else to.results):
-                    _centered(found, r * count * plane, planes * plane, plane, fewer, size)
+                    _centered(found, r * count * plane, planes * plane, plane, counts.fewer, size)
             if mode == CHAIN:
-                _written(out, found, 0, to, 0, count, y, core, stop)
-                _written(out, found, planes, to, count, 1, y, core, stop)
-                _written(more, found, count, to, 0, terms * count, y, core, stop)
+                for n in range(count):
+                    _written(results.out, n, found, n, to, y, core, stop)
+                _written(results.out, count, found, planes, to, y, core, stop)
+                for n in range(terms * count):
+                    _written(results.more, n, found, count + n, to, y, core, stop)
                 continue
             _rows(own, beside, w, to, many, y, core, stop, stop)
             similar = y % depth * each + shift + many * plane
@@ -396,35 +417,21 @@ def sweep(
             for k in range(many):
                 slot = (y + offsets[k, 0] + window) % window
                 steps[k] = slot * planes * plane + shift + aside[k]
-            _gradient(
-                own,
-                beside,
-                kept,
-                similar,
-                found,
-                around,
-                steps,
-                to,
-                terms,
-                e,
-                t,
-                total,
-                fewer,
-                block,
-                neighbors,
-                core,
-                stop,
-            )
-            _written(out, own, 0, to, 0, many, y, core, stop)
+            _gradient(memory, beside, similar, steps, to, counts, core, stop)
+            for n in range(many):
+                _written(results.out, n, own, n, to, y, core, stop)
 
 
 @_row
-def _written(out, row, plane, to, where, count, y, first, last):
-    """Planes of a row, from `plane` on, to where the whole grid lies, from plane `where` on."""
-    for n in range(count):
-        start = (plane + n) * to.plane - first
-        at = (where + n) * to.rows * to.columns + y * to.columns
-        _copy(out, at, row, start, 0, len(row), first, last, last, 0)
+def _written(out, n, row, m, to, y, first, last):
+    """Plane m of a row to where the whole grid lies, plane n of it."""
+    lanes = lanes_of(out)
+    start, at = m * to.plane - first, n * to.rows * to.columns + y * to.columns
+    whole = first + (last - first) // lanes * lanes
+    for x in range(first, whole, lanes):
+        store(out, at + x, load(row, start + x))
+    for x in range(whole, last):
+        out[at + x] = row[start + x]
 
 
 @_jit

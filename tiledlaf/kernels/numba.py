@@ -373,24 +373,34 @@ def _sweep(
     # an odd number of cache lines: planes do not compete for the same places in the cache
     plane = min(-(-columns // lanes) * lanes, widest + 2 * halo)
     plane += lanes * ((plane // lanes + 1) % 2)
-    to = compiled.Rings(rows, columns, lines, radius, levels, results, widest, halo, guard, plane)
+    to = compiled.Rings(
+        rows=rows,
+        columns=columns,
+        lines=lines,
+        radius=radius,
+        levels=levels,
+        results=results,
+        labels=count,
+        neighbors=len(offsets),
+        widest=widest,
+        halo=halo,
+        guard=guard,
+        plane=plane,
+    )
     rings = [_aligned(size * plane + 2 * guard + lanes, dtype) for size in sizes]
     for ring in rings:
         ring[:] = 0  # a weight of 0 must meet numbers
-    given = (np.ascontiguousarray(x).ravel() for x in (weights, s, q, source, z))
+    starts = np.cumsum(slots) - slots
     compiled.sweep(
         mode,
         to,
-        *given,
+        compiled.Given(*(np.ascontiguousarray(x).ravel() for x in (weights, s, q, source, z))),
         np.ascontiguousarray(table, dtype),
-        out.ravel(),
-        more.ravel(),
-        full,
-        slots,
-        *rings,
-        (0,) * count,
-        _block(count),
-        (0,) * len(offsets),
+        compiled.Results(out.ravel(), more.ravel()),
+        compiled.Neighbors(full, full[:, 1] * width + full[:, 2]),
+        compiled.Levels(slots, starts * count * plane),
+        compiled.Memory(*rings),
+        compiled.Counts((0,) * count, _block(count), (0,) * len(offsets)),
     )
 
 
