@@ -461,21 +461,22 @@ def _labeled(z: Array, target: Array) -> tuple[Array, Array]:
 
 
 def _parameters(
-    features: Array, prototypes: Array, patches: Array
-) -> tuple[Array, Array, tuple[int, int, int], int, int]:
-    """Prototypes as (F, padded N), patches (N, K), their sizes, pixels and numbers of a plane."""
+    features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, part: int
+) -> tuple[predictor.Parameters, predictor.Sizes]:
+    """Parameters of the features' type, patches padded to whole parts of neighbors; and sizes."""
     dtype, lanes = features.dtype, LINE // features.itemsize
-    count, many = prototypes.shape
+    (count, many), neighbors = prototypes.shape, patches.shape[1]
     group = predictor.GROUP
     turned = np.zeros((many, -(-count // group) * group), dtype)
     turned[:, :count] = np.asarray(prototypes, dtype).T
-    pixels = features[0].size
+    padded = np.zeros((count, -(-neighbors // part) * part), dtype)
+    padded[:, :neighbors] = patches
+    pixels = -(-features[0].size // lanes) * lanes
     return (
-        turned.ravel(),
-        np.ascontiguousarray(patches, dtype),
-        (count, many, patches.shape[1]),
-        pixels,
-        -(-pixels // lanes) * lanes,
+        predictor.Parameters(
+            _row(normal, dtype), turned.ravel(), padded.ravel(), dtype.type(sigma)
+        ),
+        predictor.Sizes(count, many, neighbors, pixels),
     )
 
 
@@ -487,54 +488,31 @@ def predict(
     features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, uniform: Array
 ) -> Array:
     """Weights from features (4.3)-(4.4)."""
-    dtype = _same_float(features, uniform)
-    turned, rows, sizes, pixels, size = _parameters(features, prototypes, patches)
-    neighbors = sizes[2]
+    _same_float(features, uniform)
+    neighbors = patches.shape[1]
     part = _block(neighbors)
-    padded = np.zeros((len(rows), -(-neighbors // len(part)) * len(part)), dtype)
-    padded[:, :neighbors] = rows
-    x, valid = (_flat(_flatten(a, 1), size) for a in (features, uniform))
-    out = np.empty(neighbors * size, dtype)
-    predictor.predict(
-        x,
-        _row(normal, dtype),
-        turned,
-        padded.ravel(),
-        dtype(sigma),
-        valid,
-        out,
-        sizes,
-        size,
-        (0,) * predictor.GROUP,
-        part,
-        (0,) * padded.shape[1],
-    )
-    return out.reshape(-1, size)[:, :pixels].reshape(uniform.shape)
+    parameters, sizes = _parameters(features, normal, prototypes, patches, sigma, len(part))
+    x, valid = (_flat(_flatten(a, 1), sizes.pixels) for a in (features, uniform))
+    out = np.empty(neighbors * sizes.pixels, features.dtype)
+    wide = (0,) * (-(-neighbors // len(part)) * len(part))
+    predictor.predict(x, parameters, valid, out, sizes, (0,) * predictor.GROUP, part, wide)
+    return out.reshape(neighbors, -1)[:, : features[0].size].reshape(uniform.shape)
 
 
 def predict_adjoint(
     features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, gradient: Array
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Gradients of the predictor's parameters."""
-    dtype = _same_float(features, gradient)
-    turned, rows, sizes, _, size = _parameters(features, prototypes, patches)
-    count, many, neighbors = sizes
+    _same_float(features, gradient)
+    parameters, sizes = _parameters(features, normal, prototypes, patches, sigma, 1)
+    count, many, neighbors, pixels = sizes
     lanes = LINE // features.itemsize
     by_feature = np.zeros((count, -(-many // lanes) * lanes))
     by_neighbor = np.zeros((count, -(-neighbors // lanes) * lanes))
-    x, g = (_flat(_flatten(a, 1), size) for a in (features, gradient))
+    x, g = (_flat(_flatten(a, 1), pixels) for a in (features, gradient))
+    group = (0,) * predictor.GROUP
     mass, change = predictor.predict_adjoint(
-        x,
-        _row(normal, dtype),
-        turned,
-        rows.ravel(),
-        dtype(sigma),
-        g,
-        sizes,
-        size,
-        (0,) * predictor.GROUP,
-        by_feature,
-        by_neighbor,
+        x, parameters, g, sizes, group, by_feature, by_neighbor
     )
     d_prototypes = by_feature[:, :many] - np.asarray(prototypes, np.float64) * mass[:, None]
     return d_prototypes, by_neighbor[:, :neighbors], -change

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
+from .numpy import Array
 from .vector import (
     exp,
     fma,
@@ -27,19 +30,38 @@ _jit = njit(nogil=True, cache=True, error_model="numpy")
 _inline = njit(forceinline=True, error_model="numpy")
 
 
+class Parameters(NamedTuple):
+    """The predictor's parameters, flat."""
+
+    normal: Array  # (2, F): what is subtracted from a feature, and then multiplied with
+    prototypes: Array  # (F, N), N rounded up to whole groups
+    patches: Array  # (N, K); in `predict` K is rounded up to whole parts
+    sigma: float
+
+
+class Sizes(NamedTuple):
+    """How many there are."""
+
+    prototypes: int  # N
+    features: int  # F
+    neighbors: int  # K
+    pixels: int  # of a plane, rounded up to whole vectors
+
+
 @_inline
-def _shares(x, at, apart, prototypes, count, features, sigma, distance, share, to, stride, group):
+def _shares(x, at, apart, parameters, sizes, distance, share, to, stride, group):
     """Distances to all prototypes and shares of a vector of pixels; rows `stride` apart.
 
-    `prototypes` is (features, padded count), flat. Shares are not yet divided by their sum, which
-    is returned; they may take the place of the distances.
+    Shares are not yet divided by their sum, which is returned; they may take the place of the
+    distances.
     """
-    part = len(group)
+    prototypes, sigma = parameters.prototypes, parameters.sigma
+    count, part = sizes.prototypes, len(group)
     padded = -(-count // part) * part
     least = splat(x.dtype.type(np.inf))
     for n in range(0, padded, part):
         square = zeros(x, group)
-        for f in range(features):
+        for f in range(sizes.features):
             offset = load(x, at + f * apart) - splat_each(prototypes, f * padded + n, 1, group)
             square = fma(offset, offset, square)
         store_each(distance, to + n * stride, stride, sqrt(square))
@@ -55,12 +77,11 @@ def _shares(x, at, apart, prototypes, count, features, sigma, distance, share, t
 
 
 @_jit
-def predict(
-    features, normal, prototypes, patches, sigma, uniform, out, sizes, size, group, part, wide
-):
-    """Weights (K, size) of flat planes; `patches` is (N, padded K), `sizes` N, F and K."""
+def predict(features, parameters, uniform, out, sizes, group, part, wide):
+    """Weights (K, pixels) of flat planes."""
     lanes, block = lanes_of(features), len(part)
-    count, many, neighbors = sizes
+    normal, patches = parameters.normal, parameters.patches
+    count, many, neighbors, size = sizes
     padded = -(-neighbors // block) * block
     share = np.empty((count + len(group)) * lanes, features.dtype)
     x = np.empty(many * STAGE, features.dtype)
@@ -79,9 +100,7 @@ def predict(
             for i in range(0, columns, lanes):
                 store(valid, k * STAGE + i, load(uniform, k * size + start + i))
         for i in range(0, columns, lanes):
-            total = _shares(
-                x, i, STAGE, prototypes, count, many, sigma, share, share, 0, lanes, group
-            )
+            total = _shares(x, i, STAGE, parameters, sizes, share, share, 0, lanes, group)
             inverse = one / total
             for k in range(0, padded, block):
                 value = zeros(features, part)
@@ -136,25 +155,11 @@ def _correlate(c, x, count, width, columns, group, out):
 
 
 @_jit
-def predict_adjoint(
-    features,
-    normal,
-    prototypes,
-    patches,
-    sigma,
-    gradient,
-    sizes,
-    size,
-    group,
-    by_feature,
-    by_neighbor,
-):
-    """Sums over pixels: c f (N, padded F), a g (N, padded K), c (N), and r d.
-
-    `patches` is (N, K) here.
-    """
+def predict_adjoint(features, parameters, gradient, sizes, group, by_feature, by_neighbor):
+    """Sums over pixels: c f (N, padded F), a g (N, padded K), c (N), and r d."""
     lanes = lanes_of(features)
-    count, many, neighbors = sizes
+    normal, _, patches, sigma = parameters
+    count, many, neighbors, size = sizes
     rows = count + len(group)
     distance = np.zeros(rows * PIXELS, features.dtype)
     share = np.zeros(rows * PIXELS, features.dtype)
@@ -178,9 +183,7 @@ def predict_adjoint(
             for i in range(columns):
                 g[k * PIXELS + i] = gradient[k * size + start + i]
         for i in range(0, columns, lanes):
-            total = _shares(
-                x, i, PIXELS, prototypes, count, many, sigma, distance, share, i, PIXELS, group
-            )
+            total = _shares(x, i, PIXELS, parameters, sizes, distance, share, i, PIXELS, group)
             inverse = splat(features.dtype.type(1)) / total
             mean = nothing
             for n in range(count):
