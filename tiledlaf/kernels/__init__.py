@@ -2,8 +2,8 @@
 
 Each sibling has the same functions with the same names and signatures. Arrays are planes,
 label (or neighbor) first: ``weights (K, *grid)``, ``x (J, *grid)``; ``offsets`` is a tuple of K
-integer tuples, `grid.ndim` entries each. A neighbor outside the grid has weight 0. The numpy one
-takes a `Graph` in place of offsets as well.
+integer tuples of `grid.ndim` entries each. A neighbor outside the grid has weight 0. The numpy
+sibling also takes a `Graph` in place of offsets.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def select(
     Parameters
     ----------
     array : numpy or cupy array
-        Decides the sibling where `kernel` is None.
+        Selects the sibling if `kernel` is None.
     kernel : {"numpy", "numba", "cupy"}, optional
-        A sibling by name. Nothing falls back to another one.
+        A sibling by name, without fallback to another one.
     neighborhood : offsets or Graph, optional
 
     Raises
@@ -62,7 +62,7 @@ def select(
 
 
 def check_device(device: str) -> None:
-    """Refuse an unknown device; whether it is there is a matter of where it is used.
+    """Reject an unknown device; whether it is available is checked where it is used.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def on_device(device: str) -> Callable[[np.ndarray], Any]:
     Raises
     ------
     ValueError
-        If the device is unknown, or cuda is asked for and cannot be had.
+        If the device is unknown, or cuda is requested but not available.
     """
     check_device(device)
     if device == "cpu":
@@ -98,5 +98,5 @@ def on_device(device: str) -> Callable[[np.ndarray], Any]:
 
 
 def to_host(array: Any) -> np.ndarray:
-    """Return a NumPy array, from the device where it is on one."""
+    """Return a NumPy array, copied from the device if it is on one."""
     return np.asarray(array if isinstance(array, np.ndarray) else array.get())

@@ -1,11 +1,11 @@
 """The compiled chains and local products of the gradient, as a wave of rows through rings.
 
-Rows are copied into rings that stay in the cache: a vector of pixels after the other, whatever the
-grid's width. A neighbor lies a fixed number of places away; what a pixel beside the border finds
+Rows are copied into ring buffers that stay in the cache, one vector of pixels after another,
+whatever the grid's width. A neighbor lies at a fixed distance; what a pixel at the border finds
 there belongs to another row, and its weight is 0.
 
-What R_S or p is applied to is held as differences to the last label's, J - 1 planes: both ignore
-a constant of each pixel.
+The operands of R_S and p are stored as differences from the last label, J - 1 planes: both ignore
+a constant added at a pixel.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ _jit = njit(nogil=True, cache=True, error_model="numpy")
 
 
 class Rings(NamedTuple):
-    """How the wave goes over a grid, and how rows lie in its rings."""
+    """How the wave passes over a grid, and the layout of its ring buffers."""
 
-    rows: int  # of the grid; in 3-D these are slabs
-    columns: int  # pixels of a row
-    lines: int  # that a row consists of: 1, or those of a slab
-    radius: int  # largest distance of a neighbor, in rows
+    rows: int  # of the grid; slabs in 3-D
+    columns: int  # pixels per row
+    lines: int  # per row: 1 in 2-D
+    radius: int  # largest distance to a neighbor, in rows
     levels: int  # powers of the operator
     results: int  # polynomials
-    labels: int  # J - 1, those that differences are held of
+    labels: int  # J - 1
     neighbors: int
-    widest: int  # columns of a strip, without its halo
-    halo: int  # columns beside a strip that are computed twice
-    guard: int  # room before and after all rows of a ring: neighbors of the first and the last
-    plane: int  # from a plane of a row to the next
+    widest: int  # columns of a strip without its halo
+    halo: int  # columns on either side of a strip that are computed twice
+    guard: int  # padding at both ends of a ring, for neighbors of its first and last pixels
+    plane: int  # from one plane of a row to the next
 
 
 class Given(NamedTuple):
-    """Flat planes of the grid."""
+    """Inputs, as flat planes of the grid."""
 
     w: Array
     s: Array
@@ -64,24 +64,24 @@ class Given(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Flat planes of the grid."""
+    """Outputs, as flat planes of the grid."""
 
     out: Array
     more: Array  # the other polynomials of a chain
 
 
 class Levels(NamedTuple):
-    """How the rows of each power lie in `Memory.u`."""
+    """The ring of each power in `Memory.u`."""
 
-    slots: Array  # rows
-    starts: Array  # the first one's place
+    slots: Array  # number of rows
+    starts: Array  # where the first one lies
 
 
 class Neighbors(NamedTuple):
     """Where the neighbors of a pixel lie."""
 
     offsets: Array  # (K, 3)
-    aside: Array  # from a pixel's place in its row to the neighbor's in its own
+    aside: Array  # distance within a row
 
 
 class Memory(NamedTuple):
@@ -95,10 +95,10 @@ class Memory(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Zeros, one of each: LLVM knows a tuple's length."""
+    """Tuples of zeros, one per label or neighbor: their lengths are constants to LLVM."""
 
-    fewer: tuple[int, ...]  # labels but the last one
-    block: tuple[int, ...]  # those of them that are averaged at once
+    fewer: tuple[int, ...]  # J - 1 labels
+    block: tuple[int, ...]  # labels that are averaged at once
     neighbors: tuple[int, ...]
 
 
@@ -109,9 +109,9 @@ def _within(i, size):
 
 @_row
 def _copy(ring, at, given, start, low, high, first, last, end, ahead):
-    """ring[at + x] <- given[start + x] for first <= x < last, 0 up to end and outside low, high.
+    """ring[at + x] <- given[start + x] for first <= x < last, 0 from there up to `end`.
 
-    What will be read next time lies `ahead`.
+    What lies outside given[low:high] is 0. The next call's data, `ahead` of these, is prefetched.
     """
     lanes = lanes_of(ring)
     a = min(max(first, low - start), last)
@@ -130,7 +130,7 @@ def _copy(ring, at, given, start, low, high, first, last, end, ahead):
 
 @_row
 def _rows(ring, at, given, to, count, y, first, last, end):
-    """A row of `count` planes into a ring."""
+    """Copy a row of `count` planes into a ring."""
     size = to.rows * to.columns
     for j in range(count):
         start = j * size + y * to.columns
@@ -150,7 +150,7 @@ def _rows(ring, at, given, to, count, y, first, last, end):
 
 @_row
 def _differences(ring, at, given, to, fewer, y, first, last, end):
-    """A row of J planes into a ring of J - 1: less the last one."""
+    """Copy a row of J planes into a ring as J - 1 differences to the last one."""
     lanes, count, size = lanes_of(ring), len(fewer), to.rows * to.columns
     start = y * to.columns
     whole = first + (last - first) // lanes * lanes
@@ -172,7 +172,7 @@ def _differences(ring, at, given, to, fewer, y, first, last, end):
 
 @_row
 def _turned(ring, at, w, to, offsets, y, first, last, end):
-    """A row of the transposed weights: of neighbor k, those of the pixel that it is of."""
+    """Copy a row of transposed weights: weight k of the pixel whose neighbor k this one is."""
     width = to.columns // to.lines
     for k in range(len(offsets)):
         above = y - offsets[k, 0]
@@ -183,7 +183,7 @@ def _turned(ring, at, w, to, offsets, y, first, last, end):
             a, b = max(first - line * width, 0), min(last - line * width, width)
             stop = b if line < to.lines - 1 else end - line * width
             here = at + k * to.plane + line * width
-            # a pixel beyond the grid, even one whose weights point into it, has no part
+            # pixels outside the grid do not contribute, even if their weights point into it
             _copy(
                 ring,
                 here,
@@ -200,7 +200,7 @@ def _turned(ring, at, w, to, offsets, y, first, last, end):
 
 @_row
 def _replicated(ring, at, kept, similar, plane, fewer, left, end):
-    """R_S of a row, in its place."""
+    """Apply R_S to a row in place."""
     lanes, count = lanes_of(ring), len(fewer)
     for x in range(left, end, lanes):
         dot = splat(ring.dtype.type(0))
@@ -215,7 +215,7 @@ def _replicated(ring, at, kept, similar, plane, fewer, left, end):
 
 @_row
 def _power(memory, here, steps, row, to, counts, left, end):
-    """A row of R_S Omega u, from rows of u at `steps` to `here`; weights and S lie at `row`."""
+    """A row of R_S Omega u at `here`, from rows of u at `steps`; weights and S are at `row`."""
     u, kept, plane = memory.u, memory.kept, to.plane
     fewer, block = counts.fewer, counts.block
     lanes, count, part, many = lanes_of(u), len(fewer), len(block), len(counts.neighbors)
@@ -241,13 +241,13 @@ def _power(memory, here, steps, row, to, counts, left, end):
 
 @_row
 def _combined(memory, to, table, places, counts, first, last):
-    """Rows of all polynomials, from the rows of all powers."""
+    """Rows of all polynomials from the rows of all powers."""
     u, out, block = memory.u, memory.found, counts.block
     lanes, count, part = lanes_of(u), len(counts.fewer), len(block)
     for start in range(0, count, part):
         j = min(start, count - part)
         for x in range(first, last, lanes):
-            # two at a time: half the loads; an odd last one is its own partner
+            # two at a time halve the loads; an odd last one is its own partner
             for r in range(0, to.results, 2):
                 other = min(r + 1, to.results - 1)
                 one, two = zeros(u, block), zeros(u, block)
@@ -262,7 +262,7 @@ def _combined(memory, to, table, places, counts, first, last):
 
 @_row
 def _centered(row, at, last, plane, fewer, size):
-    """Planes whose sum with the last label's is 0, in place of differences; that one at `last`."""
+    """Center differences in place: with the last label's, at `last`, planes then sum to 0."""
     lanes, count = lanes_of(row), len(fewer)
     share = splat(row.dtype.type(1 / (count + 1)))
     for x in range(0, size, lanes):
@@ -277,10 +277,10 @@ def _centered(row, at, last, plane, fewer, size):
 
 @_row
 def _gradient(memory, row, similar, steps, to, counts, first, last):
-    """A row of R_Omega dL/dOmega in place of the weights: of z and q at the neighbors, at `steps`.
+    """Replace a row of weights by R_Omega dL/dOmega; z and q of the neighbors are at `steps`.
 
-    Weights lie at `row`, S at `similar`. What was found are lbar and p, whose sums are 0; z and
-    then q are around.
+    Weights are at `row`, S at `similar`. `memory.found` holds lbar and p, centered, and
+    `memory.around` z and then q.
     """
     own, kept, p, near = memory.own, memory.kept, memory.found, memory.around
     fewer, block, neighbors = counts.fewer, counts.block, counts.neighbors
@@ -297,7 +297,7 @@ def _gradient(memory, row, similar, steps, to, counts, first, last):
             inside, along = nothing, nothing
             mine = (r + 1) * count * plane + here
             for start in range(0, count, part):
-                # the last block is moved back: what it has met before counts once
+                # the last block is shifted back: labels it shares with the one before count once
                 j = min(start, count - part)
                 again = start - j
                 a = load_each(p, mine + j * plane, plane, block)
@@ -338,17 +338,17 @@ def _gradient(memory, row, similar, steps, to, counts, first, last):
 
 @_jit
 def sweep(mode, to, given, table, results, neighbors, at, memory, counts):
-    """Polynomials in R_S Omega, level after level a row apart, where a level is a power.
+    """Polynomials in R_S Omega, one level per power, each `radius` rows behind the previous one.
 
-    CHAIN: of Pi_0 source, the first one to `out`, differences of the others to `more`. PULL: of
-    R_S source on the transposed operator, and with what they are at a row the gradient of the
-    weights. PRODUCTS: that alone, `source` being the polynomials.
+    CHAIN: polynomials of Pi_0 source, the first one to `out`, differences of the others to `more`.
+    PULL: polynomials of R_S source with the transposed operator, and from their rows the gradient
+    of the weights. PRODUCTS: that gradient alone, from polynomials given as `source`.
     """
     w, s, q, source, z = given
     u, kept, around, found, own = memory
     offsets, aside = neighbors
     slots, starts = at
-    # of `to`, not lengths of tuples: numba would compile the callees for each number anew
+    # fields, as a tuple's length is a literal, and numba compiles callees for each literal
     count, many, plane = to.labels, to.neighbors, to.plane
     radius, levels, terms = to.radius, to.levels, to.results - 1
     depth, each = radius * (levels - 1) + 1, (many + count + 1) * plane
@@ -376,7 +376,7 @@ def sweep(mode, to, given, table, results, neighbors, at, memory, counts):
                 y = front - radius * level
                 if _within(y, to.rows):
                     for k in range(many):
-                        # beyond the grid weights are 0, whatever the ring holds
+                        # weights are 0 outside the grid, whatever the ring holds
                         slot = (y + sign * offsets[k, 0] + slots[level - 1]) % slots[level - 1]
                         line = starts[level - 1] + slot * count * plane
                         steps[k] = line + shift + sign * aside[k]
@@ -424,7 +424,7 @@ def sweep(mode, to, given, table, results, neighbors, at, memory, counts):
 
 @_row
 def _written(out, n, row, m, to, y, first, last):
-    """Plane m of a row to where the whole grid lies, plane n of it."""
+    """Write plane m of a row to plane n of the grid."""
     lanes = lanes_of(out)
     start, at = m * to.plane - first, n * to.rows * to.columns + y * to.columns
     whole = first + (last - first) // lanes * lanes
@@ -436,14 +436,14 @@ def _written(out, n, row, m, to, y, first, last):
 
 @_jit
 def alignment(z, target, labels):
-    """Sums of Pi_0 z at the target, of ||Pi_0 z||^2 and of labeled pixels; flat planes."""
+    """Sums of Pi_0 z at the target and of ||Pi_0 z||^2, and the number of labeled pixels."""
     lanes, pixels = lanes_of(z), len(target)
     squares, ahead = np.empty(lanes, z.dtype), np.empty(lanes, z.dtype)
     number = z.dtype.type
     nothing, one, half = splat(number(0)), splat(number(1)), splat(number(0.5))
     along, norm, count = 0.0, 0.0, 0
     for first in range(0, pixels, lanes):
-        x = min(first, pixels - lanes)  # the last vector is moved back
+        x = min(first, pixels - lanes)  # the last vector is shifted back
         label = load(target, x)
         labeled = where_greater(label, half, one, nothing)
         mean = _mean(z, x, pixels, labels)
@@ -482,7 +482,7 @@ def align(z, target, inward, onward, out, labels):
 
 @_row
 def _at(label, j, half, yes, no):
-    """`yes` where the label, a whole number, is j."""
+    """`yes` where the label, an integer, equals j."""
     return where_greater(label, j - half, where_greater(label, j + half, no, yes), no)
 
 

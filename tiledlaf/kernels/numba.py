@@ -1,6 +1,6 @@
-"""The kernels for a CPU: lay out what the compiled `wave` works on, strip by strip.
+"""The kernels for a CPU: prepare the memory of the compiled functions and run them by strips.
 
-Same functions as the numpy sibling, whose docstrings hold.
+Same functions as the numpy sibling, whose docstrings apply.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from .wave import (
     Strip,
 )
 
-CACHE = 1 << 20  # bytes that the rings of a strip may take of a core's own cache
-POWERS = 3 << 20  # the same for those of all powers: more, since strips compute their halo twice
+CACHE = 1 << 20  # bytes of a core's private cache for the rings of a strip
+POWERS = 3 << 20  # the same for all powers: more, as strips compute their halo twice
 
 
 def _aligned(size: int, dtype: Any) -> Array:
-    """Memory that starts with a cache line."""
+    """Memory that starts at a cache line."""
     itemsize = np.dtype(dtype).itemsize
     memory = np.empty(size + LINE // itemsize, dtype)
     return memory[(-memory.ctypes.data % LINE) // itemsize :][:size]
 
 
 def _block(labels: int) -> tuple[int, ...]:
-    """Zeros, as many as there are labels in a block: the fewest equal blocks."""
+    """One zero per label of a block; blocks are as few as possible and equal in size."""
     labels = max(labels, 1)
     return (0,) * -(-labels // -(-labels // BLOCK))
 
@@ -70,7 +70,7 @@ def _run(
     if q.shape[-1] < lanes:
         return _narrow(mode, given, offsets, coefficients, keep, scale, lanes)
     count, *grid = q.shape
-    # 2-D grids are (y, 1, x), so that rows are the wave's axis as slabs are in 3-D
+    # 2-D grids are (y, 1, x): the wave passes over rows as it does over slabs in 3-D
     shape = (grid[0], grid[1] if len(grid) == 3 else 1, grid[-1])
     full = tuple(o if len(o) == 3 else (o[0], 0, o[1]) for o in offsets)
     radius = tuple(max(abs(o[axis]) for o in full) for axis in range(3))
@@ -105,8 +105,8 @@ def _run(
     )
     stop, end = 0, shape[2]
     while stop < end:
-        # all strips are equally wide; a last core narrower than a vector is written with some
-        # columns before it, which are the same again
+        # all strips are equally wide; a last core narrower than a vector is widened to the left,
+        # where it writes the same values again
         left = min(max(stop - halo, 0), end - width)
         start, right = min(stop, end - lanes), left + width
         stop = end if right == end else right - halo
@@ -126,7 +126,7 @@ def _narrow(
     scale: float,
     lanes: int,
 ) -> Any:
-    """A grid narrower than a vector, padded: weights 0 keep what is added away from the rest."""
+    """Pad a grid narrower than a vector; weights of 0 isolate the padding."""
     nx = given[0].shape[-1]
     weights, q, *base = (np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, lanes - nx)]) for a in given)
     out = _run(mode, weights, q, offsets, coefficients, keep, scale, *base)
@@ -135,9 +135,9 @@ def _narrow(
     return np.ascontiguousarray(out[..., :nx])
 
 
-@lru_cache  # in a grid's small windows this would take as long as the wave
+@lru_cache  # on a small grid it would take as long as the wave itself
 def _visits(offsets: Offsets, at: Layout) -> Neighbors:
-    """Sort the neighbors of two adjacent rows, those of both only once, and say where they lie."""
+    """Sort the neighbors of two adjacent rows, shared ones once, and locate them in the rings."""
     order = sorted(range(len(offsets)), key=offsets.__getitem__)
     upper = set(offsets)
     lower = {(z + 1, y, x) for z, y, x in offsets}
@@ -157,7 +157,7 @@ def _visits(offsets: Offsets, at: Layout) -> Neighbors:
 
 
 def _padded(labels: int) -> int:
-    """Planes for these labels in equal blocks: those beyond them have S = 0."""
+    """Labels rounded up to whole blocks; the additional ones have S = 0."""
     size = len(_block(labels))
     return -(-max(labels, 1) // size) * size
 
@@ -171,11 +171,11 @@ def _layout(
     levels: int,
     itemsize: int,
 ) -> tuple[Layout, int]:
-    """Rings for strips as wide as the cache allows; for a single one if too much would be halo.
+    """Rings for strips as wide as the cache allows, or for a single one if the halo is too large.
 
     Returns
     -------
-    Layout, and the number of columns of a strip
+    layout, number of columns per strip
     """
     lanes, nx = LINE // itemsize, shape[2]
     halo = radius[2] * (levels - 1)
@@ -187,7 +187,7 @@ def _layout(
     widest = max(CACHE // column, 4 * lanes)
     if widest < 8 * halo:
         widest = nx + 2 * halo
-    # as many strips as that takes, of equal width in whole vectors
+    # as many strips as needed, of equal width in whole vectors
     strips = max(-(-(nx - 2 * halo) // (widest - 2 * halo)), 1)
     width = -(-(nx - 2 * halo) // strips) + 2 * halo
     width = min(-(-width // lanes) * lanes, nx)
@@ -296,7 +296,7 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
 
 
 def logarithm(p: Array, least: float, factor: float) -> Array:
-    """Log of what is at least `least`, times a factor."""
+    """`factor` log max(p, least)."""
     dtype = _same_float(p)
     size = max(p.size, LINE // p.itemsize)
     out = np.empty(size, dtype)
@@ -305,7 +305,7 @@ def logarithm(p: Array, least: float, factor: float) -> Array:
 
 
 def softmax(scores: Array) -> Array:
-    """Probabilities of scores."""
+    """Softmax of scores."""
     dtype = _same_float(scores)
     count, pixels = len(scores), scores[0].size
     size = max(pixels, LINE // scores.itemsize)
@@ -315,7 +315,7 @@ def softmax(scores: Array) -> Array:
 
 
 def _flat(planes: Array, size: int, guard: int = 0) -> Array:
-    """Planes of `size` numbers each one after the other, with zeros at their ends and around."""
+    """Planes padded with zeros to `size` numbers, one after another; `guard` zeros on both ends."""
     count = int(np.prod(planes.shape[: planes.ndim - 1]))
     if planes.shape[-1] == size and not guard:
         return np.ascontiguousarray(planes).ravel()
@@ -344,7 +344,7 @@ def _sweep(
     """Send all strips of columns through the wave of powers."""
     dtype = _same_float(weights, s, source)
     count, grid = len(s) - 1, s.shape[1:]  # differences to the last label
-    # (y, 1, x) in 2-D: rows are the wave's axis as slabs are in 3-D
+    # (y, 1, x) in 2-D: the wave passes over rows as it does over slabs in 3-D
     rows, (lines, width) = grid[0], grid[1:] if len(grid) == 3 else (1, grid[1])
     full = np.array([o if len(o) == 3 else (o[0], 0, o[1]) for o in offsets], np.int64)
     columns = lines * width
@@ -352,11 +352,11 @@ def _sweep(
     reach = int(abs(full[:, 1] * width + full[:, 2]).max())
     results, levels = table.shape
     lanes = LINE // s.itemsize
-    # rows of each power until the next one, and all polynomials, have been computed from them
+    # each power keeps its rows until the next power and all polynomials are computed from them
     window = 2 * radius + 1
     slots = np.array([max(window, radius * (levels - 1 - n) + 1) for n in range(levels)], np.int64)
     slots = slots * (mode != compiled.PRODUCTS)
-    # planes of the rings: powers; weights and S; z and q; a row of polynomials; a row's weights
+    # planes per ring: powers; weights and S; z and q; a row of polynomials; a row of weights
     sizes = (
         int(slots.sum()) * count,
         (radius * (levels - 1) + 1) * (len(offsets) + count + 1),
@@ -389,7 +389,7 @@ def _sweep(
     )
     rings = [_aligned(size * plane + 2 * guard + lanes, dtype) for size in sizes]
     for ring in rings:
-        ring[:] = 0  # a weight of 0 must meet numbers
+        ring[:] = 0  # 0 times uninitialized memory could be NaN
     starts = np.cumsum(slots) - slots
     compiled.sweep(
         mode,
@@ -421,7 +421,7 @@ def chain(
 def pull(
     weights: Array, s: Array, q: Array, z: Array, g: Array, offsets: Offsets, table: Array
 ) -> Array:
-    """`products` of the adjoint `chain`, which is held by rows only."""
+    """`products` of the adjoint `chain`, of which only some rows are kept."""
     out = np.empty_like(weights, order="C")
     _sweep(compiled.PULL, weights, s, q, g, z, offsets, np.asarray(table), out, out[:0])
     return out
@@ -454,7 +454,7 @@ def align(z: Array, target: Array, inward: float, onward: float) -> Array:
 
 
 def _labeled(z: Array, target: Array) -> tuple[Array, Array]:
-    """Flat planes of a vector or more, and labels as their type."""
+    """Flat planes of at least one vector, and the target in the same type."""
     dtype = _same_float(z)
     size = max(target.size, LINE // z.itemsize)
     return _flat(_flatten(z, 1), size), _flat(_row(target, dtype)[None], size)
@@ -463,7 +463,7 @@ def _labeled(z: Array, target: Array) -> tuple[Array, Array]:
 def _parameters(
     features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, part: int
 ) -> tuple[predictor.Parameters, predictor.Sizes]:
-    """Parameters of the features' type, patches padded to whole parts of neighbors; and sizes."""
+    """Parameters in the features' type, patches padded to whole parts of neighbors; and sizes."""
     dtype, lanes = features.dtype, LINE // features.itemsize
     (count, many), neighbors = prototypes.shape, patches.shape[1]
     group = predictor.GROUP

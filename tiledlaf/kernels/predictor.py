@@ -1,4 +1,4 @@
-"""The compiled weight predictor (4.3)-(4.4) and its adjoint: blocks of pixels that stay in L1."""
+"""The compiled weight predictor (4.3)-(4.4) and its adjoint, on blocks of pixels that fit in L1."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .vector import (
     zeros,
 )
 
-STAGE = 256  # pixels whose features and weights lie in the cache at a time
-PIXELS = 128  # of a block in the adjoint: its features and shares stay in the cache
-GROUP = 8  # prototypes at once
+STAGE = 256  # pixels per block, whose features and weights stay in the cache
+PIXELS = 128  # the same in the adjoint, with features and attention
+GROUP = 8  # prototypes processed at once
 _jit = njit(nogil=True, cache=True, error_model="numpy")
 _inline = njit(forceinline=True, error_model="numpy")
 
@@ -33,27 +33,26 @@ _inline = njit(forceinline=True, error_model="numpy")
 class Parameters(NamedTuple):
     """The predictor's parameters, flat."""
 
-    normal: Array  # (2, F): what is subtracted from a feature, and then multiplied with
+    normal: Array  # (2, F): what is subtracted from each feature, and the factor that follows
     prototypes: Array  # (F, N), N rounded up to whole groups
     patches: Array  # (N, K); in `predict` K is rounded up to whole parts
     sigma: float
 
 
 class Sizes(NamedTuple):
-    """How many there are."""
+    """How many there are of each."""
 
     prototypes: int  # N
     features: int  # F
     neighbors: int  # K
-    pixels: int  # of a plane, rounded up to whole vectors
+    pixels: int  # per plane, rounded up to whole vectors
 
 
 @_inline
 def _shares(x, at, apart, parameters, sizes, distance, share, to, stride, group):
-    """Distances to all prototypes and shares of a vector of pixels; rows `stride` apart.
+    """Distances to all prototypes and attention of a vector of pixels, in rows `stride` apart.
 
-    Shares are not yet divided by their sum, which is returned; they may take the place of the
-    distances.
+    Attention is not yet divided by its sum, which is returned; it may overwrite the distances.
     """
     prototypes, sigma = parameters.prototypes, parameters.sigma
     count, part = sizes.prototypes, len(group)
@@ -78,7 +77,7 @@ def _shares(x, at, apart, parameters, sizes, distance, share, to, stride, group)
 
 @_jit
 def predict(features, parameters, uniform, out, sizes, group, part, wide):
-    """Weights (K, pixels) of flat planes."""
+    """Weights (K, pixels) from flat planes."""
     lanes, block = lanes_of(features), len(part)
     normal, patches = parameters.normal, parameters.patches
     count, many, neighbors, size = sizes
@@ -91,7 +90,7 @@ def predict(features, parameters, uniform, out, sizes, group, part, wide):
     nothing, one = splat(features.dtype.type(0)), splat(features.dtype.type(1))
     for start in range(0, size, STAGE):
         columns = min(STAGE, size - start)
-        # plane after plane: read side by side, so many planes would outrun the prefetcher
+        # plane after plane: in parallel they would be more streams than the prefetcher can follow
         for f in range(many):
             for i in range(0, columns, lanes):
                 value = load(features, f * size + start + i) - splat(normal[f])
@@ -117,7 +116,7 @@ def predict(features, parameters, uniform, out, sizes, group, part, wide):
             total = tiny
             for k in range(neighbors):
                 e = exp(load(t, k * lanes) - best)
-                # also where no neighbor is valid and all differences are 0
+                # needed if no neighbor is valid, as all differences are 0 then
                 e = where_greater(load(valid, k * STAGE + i), nothing, e, nothing)
                 store(t, k * lanes, e)
                 total = total + e
@@ -131,7 +130,7 @@ def predict(features, parameters, uniform, out, sizes, group, part, wide):
 
 @_jit
 def _turn(planes, count, columns, out, width):
-    """(count, pixels) of a block as (pixels, width): the numbers of a pixel side by side."""
+    """Transpose a block of planes to (pixels, width): each pixel's values become contiguous."""
     for j in range(count):
         for i in range(columns):
             out[i * width + j] = planes[j * PIXELS + i]
@@ -139,7 +138,7 @@ def _turn(planes, count, columns, out, width):
 
 @_jit
 def _correlate(c, x, count, width, columns, group, out):
-    """out[n] += sum_i c[n, i] x[i], rows of `width` numbers."""
+    """out[n] += sum_i c[n, i] x[i], in rows of `width` numbers."""
     lanes, part = lanes_of(c), len(group)
     sums = np.empty(part * lanes, c.dtype)
     for n in range(0, -(-count // part) * part, part):
@@ -156,7 +155,7 @@ def _correlate(c, x, count, width, columns, group, out):
 
 @_jit
 def predict_adjoint(features, parameters, gradient, sizes, group, by_feature, by_neighbor):
-    """Sums over pixels: c f (N, padded F), a g (N, padded K), c (N), and r d."""
+    """Sum c f (N, padded F), a g (N, padded K), c (N) and r d over the pixels."""
     lanes = lanes_of(features)
     normal, _, patches, sigma = parameters
     count, many, neighbors, size = sizes

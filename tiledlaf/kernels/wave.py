@@ -1,10 +1,10 @@
-"""The compiled flow on a CPU: explicit vectors along rows, one thread, without the GIL.
+"""The compiled flow on a CPU: explicit SIMD along rows, single-threaded, without the GIL.
 
-All steps of a flow follow each other as a wave over the rows of a strip of columns: each move of
-the wave takes every level, an iterate of the flow, on by two rows, and only the rows of one
-neighborhood of each level are held, in rings that stay in the cache. Iterates are differences to
-the last label's, J - 1 planes: A ignores a constant of each pixel, and a pixel outside the grid
-stays 0 without being asked for, since its S is 0.
+All steps of a flow sweep as one wave over the rows of a strip of columns. Each move of the wave
+advances every level (an iterate of the flow) by two rows. Of each level only the rows within
+reach of a neighborhood are kept, in ring buffers that stay in the cache. Iterates are stored as
+differences from the last label, J - 1 planes, since A ignores a constant added at a pixel. Pixels
+outside the grid stay 0 without a check, because their S is 0.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from .vector import (
     zeros,
 )
 
-LINE = 64  # bytes of a vector, and of a cache line
-BLOCK = 13  # labels whose sums for two rows fit into the 32 registers
+LINE = 64  # bytes per vector and per cache line
+BLOCK = 13  # labels whose sums for two rows fit in the 32 registers
 FAINT = math.log(1e-20)
 UPPER, LOWER, BOTH = range(3)
 AVERAGE, SIMILARITY, FLOW, CLASSIFY = range(4)
@@ -45,60 +45,60 @@ _inline = njit(forceinline=True, error_model="numpy")
 
 
 class Layout(NamedTuple):
-    """Where things lie in the rings, counted in numbers. A row is a (y, x) slab in 3-D."""
+    """Layout of the ring buffers, in array elements. In 3-D a row is a (y, x) slab."""
 
-    vectors: int  # of pixels from x = 0 to the end of a strip
-    plane: int  # from a label to the next
-    line: int  # from y to y + 1
-    origin: int  # from a row's start to its first pixel
-    row: int  # from a row to the next
+    vectors: int  # per line of a strip
+    plane: int  # from one label to the next
+    line: int  # from one line to the next
+    origin: int  # from the start of a row to its first pixel
+    row: int  # from one row to the next
     slots: int  # rows in the ring of a level
-    level: int  # from a level's ring to the next
-    record: int  # from the weights and S of a vector of pixels to the next
+    level: int  # from one level's ring to the next
+    record: int  # from the weights and S of one vector of pixels to those of the next
     kept: int  # rows in the ring of weights and S
 
 
 class Grid(NamedTuple):
-    """The grid of pixels; in 3-D its rows are (y, x) slabs."""
+    """Size of the grid; in 3-D its rows are (y, x) slabs."""
 
     rows: int
     lines: int  # per row: 1 in 2-D
     columns: int
-    pixels: int
-    radius: int  # largest distance of a neighbor, in rows
+    pixels: int  # in total
+    radius: int  # largest distance to a neighbor, in rows
 
 
 class Strip(NamedTuple):
-    """Columns of the grid, as (first, end)."""
+    """A strip of the grid; columns as (start, stop)."""
 
-    window: tuple[int, int]  # go in
-    core: tuple[int, int]  # come out
+    window: tuple[int, int]  # columns read
+    core: tuple[int, int]  # columns written
 
 
 class Given(NamedTuple):
-    """Flat planes of the grid."""
+    """Inputs, as flat planes of the grid."""
 
     w: Array
     q: Array
-    base: Array  # log W0 to decide with, or empty
+    base: Array  # log W0, or empty
 
 
 class Neighbors(NamedTuple):
     """The neighbors of two adjacent rows, in the order in which they are visited."""
 
-    order: Array  # of the planes of weights
+    order: Array  # planes of weights in that order
     steps: Array  # from a pixel of the upper row to its neighbors, for each slot of that row
-    entries: int  # steps of a slot
-    groups: Array  # (m, 2), runs of steps: UPPER, LOWER or BOTH, and how many
+    entries: int  # steps per slot
+    groups: Array  # (m, 2), runs of steps: UPPER, LOWER or BOTH, and their number
 
 
 class Labels(NamedTuple):
-    """Zeros, one per label: LLVM knows a tuple's length."""
+    """Tuples of zeros, one per label: their lengths are constants to LLVM."""
 
     every: tuple[int, ...]  # J
-    block: tuple[int, ...]  # those of `every` that are averaged at once
+    block: tuple[int, ...]  # labels out of J that are averaged at once
     fewer: tuple[int, ...]  # J - 1, rounded up to whole parts
-    part: tuple[int, ...]  # those of `fewer` that are averaged at once
+    part: tuple[int, ...]  # labels out of J - 1 that are averaged at once
 
 
 class Flow(NamedTuple):
@@ -110,15 +110,15 @@ class Flow(NamedTuple):
 
 
 class Rings(NamedTuple):
-    """The memory that a strip is computed in."""
+    """Working memory of a strip."""
 
     u: Array  # rows of all levels
     s: Array  # records of weights and S
-    mask: Array  # a line of ones and, beyond the window, zeros; then a line of zeros
+    mask: Array  # a line of ones, zero beyond the window; then a line of zeros
 
 
 class Results(NamedTuple):
-    """Flat planes of the grid; those that the mode does not ask for are empty."""
+    """Outputs, as flat planes of the grid; empty unless the mode asks for them."""
 
     planes: Array
     label: Array
@@ -127,13 +127,13 @@ class Results(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Two rows of a level, the upper and the lower one: places in the rings."""
+    """Where two adjacent rows of a level, the upper and the lower one, are read and written."""
 
-    source: int  # the ring of the level before
-    before: tuple[int, int]  # the same rows of the level before
+    source: int  # ring of the previous level
+    before: tuple[int, int]  # the same rows of the previous level
     target: tuple[int, int]
     records: tuple[int, int]
-    inside: tuple[int, int]  # of the mask: its zeros for a row outside the grid
+    inside: tuple[int, int]  # line of the mask: zeros for a row outside the grid
     step: int  # first of the steps to their neighbors
 
 
@@ -144,28 +144,28 @@ class Ahead(NamedTuple):
     w: Array
     planes: tuple[int, int]  # of q and of w
     places: tuple[int, int]  # the first pixel in q and in w
-    stride: int  # from a plane to the next
-    line: int  # to the next line of pixels
-    first: int  # plane of a level
-    every: int  # planes to its next one
+    stride: int  # from one plane to the next
+    line: int  # from one line of pixels to the next
+    first: int  # first plane of a level's share
+    every: int  # from one plane of its share to the next
 
 
 class Scores(NamedTuple):
-    """What labels are decided on: scale z, plus log W0 if there is one."""
+    """The scores of labels: scale z, plus log W0 if there is one."""
 
     z: Array
-    plane: int  # from a label to the next
-    planes: int  # labels in z; that of a label beyond them is 0
+    plane: int  # from one label to the next
+    planes: int  # labels in z; further labels have z = 0
     scale: float
     base: Array  # log W0, or empty
-    stride: int  # from a label of log W0 to the next
+    stride: int  # from one label of log W0 to the next
 
 
 @_inline
 def _block_averages(rings, neighbors, plane, p, e, upper, lower, block):
-    """Omega u for a vector of pixels and for the one in the next row, `block` labels from p on.
+    """Omega u for a vector of pixels and the one in the next row, a block of labels from p on.
 
-    A neighbor of both is loaded once. Each adds up its neighbors in the order of `offsets`.
+    A neighbor of both is loaded once. Each sums its neighbors in the sorted order of the offsets.
     """
     u, s, _ = rings
     _, steps, _, groups = neighbors
@@ -198,7 +198,7 @@ def _block_averages(rings, neighbors, plane, p, e, upper, lower, block):
 
 @_inline
 def _averages(rings, neighbors, plane, p, e, records, labels, block, a, b):
-    """Omega u for all labels, block by block; the last one is moved back to end with them."""
+    """Omega u for all labels by blocks; the last block is shifted back to end with the labels."""
     lanes = lanes_of(rings.u)
     size, count = len(block), len(labels)
     upper, lower = records
@@ -213,10 +213,10 @@ def _averages(rings, neighbors, plane, p, e, records, labels, block, a, b):
 
 @_inline
 def _softmax(u, t, labels, inside):
-    """S = softmax(t) (2.16)-(2.17), times 0 in the lanes outside the grid.
+    """S = softmax(t) (2.16)-(2.17), zero in the lanes outside the grid.
 
-    What is under 1e-20 of the largest is 0: products with it would be denormal numbers, which
-    make a processor ten times slower.
+    Entries below 1e-20 of the largest become 0: products with them would be denormal numbers,
+    which slow a processor down tenfold.
     """
     lanes, count = lanes_of(u), len(labels)
     faint, nothing = splat(u.dtype.type(FAINT)), splat(u.dtype.type(0))
@@ -237,7 +237,7 @@ def _softmax(u, t, labels, inside):
 
 @_inline
 def _source(mode, rings, t, labels, inside, sp, final, plane, target):
-    """S, which is kept, and B = S - 1/J; or what the mode asks for in place of B."""
+    """Store S, and B = S - 1/J or what the mode asks for instead."""
     u, s, _ = rings
     lanes, count = lanes_of(u), len(labels)
     if mode != AVERAGE:
@@ -253,10 +253,10 @@ def _source(mode, rings, t, labels, inside, sp, final, plane, target):
 
 @_inline
 def _step(rings, t, sp, c, keep, before, plane, target, planes, block):
-    """B + c R_S t, + u where kept; t of the last label is 0.
+    """B + c R_S t, plus u if `keep`; t of the last label is 0.
 
-    The products with S_j and with S_J are rounded alike: labels that tie stay tied. B is added
-    last: where it is 0, the faintest influence from afar still decides.
+    Products with S_j and with S_J are rounded alike, so tied labels stay tied. B is added last:
+    where it is 0, even the faintest distant influence decides.
     """
     u, s, _ = rings
     lanes, size = lanes_of(u), len(block)
@@ -277,7 +277,7 @@ def _step(rings, t, sp, c, keep, before, plane, target, planes, block):
 
 @_inline
 def _fetch(ahead, x):
-    """Ask for the vectors at column x that the wave's next move reads."""
+    """Prefetch the vectors at column x that the next move of the wave reads."""
     q, w, planes, places, stride, line, first, every = ahead
     for plane in range(first, planes[0], every):
         prefetch(q, places[0] + x + plane * stride)
@@ -289,7 +289,7 @@ def _fetch(ahead, x):
 
 @_row
 def _sources(mode, at, lines, rings, rows, neighbors, labels, ahead):
-    """Two rows of level 1 from q."""
+    """Compute two rows of level 1 from q."""
     u, mask = rings.u, rings.mask
     every, lanes = labels.every, lanes_of(u)
     a = registers(u, every)
@@ -322,7 +322,7 @@ def _sources(mode, at, lines, rings, rows, neighbors, labels, ahead):
 
 @_row
 def _steps(c, keep, at, lines, rings, rows, neighbors, labels, ahead):
-    """Two rows of a level from the level before it."""
+    """Compute two rows of a level from the previous level."""
     fewer, part = labels.fewer, labels.part
     lanes = lanes_of(rings.u)
     a = registers(rings.u, fewer)
@@ -355,7 +355,7 @@ def _steps(c, keep, at, lines, rings, rows, neighbors, labels, ahead):
 
 @_row
 def _fill(q, i, grid, columns, u, p, labels, at):
-    """A row of q, from pixel i on, into level 0."""
+    """Copy a row of q, from pixel i on, into level 0."""
     lanes = lanes_of(q)
     for y in range(grid.lines):
         for j in range(len(labels)):
@@ -368,7 +368,7 @@ def _fill(q, i, grid, columns, u, p, labels, at):
 
 @_row
 def _pack(w, order, i, grid, columns, s, sp, at):
-    """A row of weights, from pixel i on, in the order in which the averages read them."""
+    """Copy a row of weights, from pixel i on, in the order in which the averages read them."""
     lanes = lanes_of(w)
     for y in range(grid.lines):
         for k in range(len(order)):
@@ -392,7 +392,7 @@ def _copy_row(u, p, plane, labels, pixels, out, o, stride):
 
 @_row
 def _center_row(u, p, plane, labels, pixels, scale, out, o, stride):
-    """Z from the differences to its last label: with sum 0, and scaled."""
+    """Z from its differences to the last label: centered and scaled."""
     lanes, count = lanes_of(u), len(labels)
     for start in range(0, pixels, lanes):
         x = min(start, pixels - lanes)
@@ -419,12 +419,12 @@ def _value(scores, j, p, i):
 
 @_row
 def _decide_row(scores, count, p, i, pixels, results):
-    """Best label, its share and its lead; a last vector is moved back to end with the pixels."""
+    """Best label, its probability and its gap to the second best."""
     number = scores.z.dtype.type
     lanes = lanes_of(scores.z)
     one = splat(number(1))
     for start in range(0, pixels, lanes):
-        x = min(start, pixels - lanes)
+        x = min(start, pixels - lanes)  # the last vector is shifted back to end with the pixels
         best = _value(scores, 0, p + x, i + x)
         second = splat(number(-np.inf))
         where = one
@@ -446,9 +446,9 @@ def _decide_row(scores, count, p, i, pixels, results):
 def wave(mode, at, grid, strip, given, neighbors, labels, flow, rings, results):
     """Take one strip through all levels.
 
-    Level 0 holds q, level 1 the source B = S - 1/J, level l + 1 the l-th iterate. A level follows
-    the one before it at a distance of `grid.radius` rows. Rows outside the grid are computed as
-    far as a neighborhood reaches, and are 0.
+    Level 0 holds q, level 1 the source B = S - 1/J, level l + 1 the l-th iterate. Each level
+    trails the previous one by `grid.radius` rows. Rows outside the grid are computed as far as a
+    neighborhood reaches, and are 0.
     """
     w, q, base = given
     u, s, mask = rings
@@ -511,7 +511,7 @@ def wave(mode, at, grid, strip, given, neighbors, labels, flow, rings, results):
             else:
                 c = flow.coefficients[level - 2]
                 _steps(c, flow.keep, at, grid.lines, rings, rows, neighbors, labels, share)
-        # what has come to the last level goes out
+        # write the rows that have reached the last level
         for i in range(2):
             y = front - radius * (levels - 1) + i
             if y < 0 or y >= grid.rows:
@@ -532,14 +532,14 @@ def wave(mode, at, grid, strip, given, neighbors, labels, flow, rings, results):
 
 @_jit
 def decide(z, count, pixels, label, confidence, gap):
-    """Decide on flat planes of Z."""
+    """Best label, probability and gap on flat planes of Z."""
     scores = Scores(z, pixels, count, z.dtype.type(1), z[:0], 0)
     _decide_row(scores, count, 0, 0, pixels, Results(z[:0], label, confidence, gap))
 
 
 @_jit
 def distances(image, prototypes, factor, out):
-    """Sums of squares over the channels, in their order, times a factor; flat planes."""
+    """Squared distances, summed over the channels in order, times a factor; flat planes."""
     for j in range(len(prototypes)):
         d = out[j]
         for c in range(len(image)):
@@ -562,14 +562,14 @@ def logarithm(p, least, factor, out):
     lanes, pixels = lanes_of(p), len(p)
     lowest = splat(least)
     for start in range(0, pixels, lanes):
-        i = min(start, pixels - lanes)  # a last vector is moved back to end with the pixels
+        i = min(start, pixels - lanes)  # the last vector is shifted back to end with the pixels
         v = load(p, i)
         store(out, i, splat(factor) * log(where_greater(v, lowest, v, lowest)))
 
 
 @_jit
 def softmax(scores, count, pixels, out):
-    """Probabilities of flat planes of scores; of a single one, of it and of 0 before it."""
+    """Softmax of flat planes of scores; a single plane is preceded by a plane of zeros."""
     lanes = lanes_of(scores)
     nothing, one = splat(scores.dtype.type(0)), splat(scores.dtype.type(1))
     t = np.empty(count * lanes, scores.dtype)
@@ -577,7 +577,7 @@ def softmax(scores, count, pixels, out):
         i = min(start, pixels - lanes)
         best = load(scores, i)
         if count == 1:
-            # exp of what is negative: it cannot overflow, and the small one keeps its digits
+            # exp of a negative number cannot overflow, and the smaller one keeps its digits
             small = exp(where_greater(best, nothing, nothing - best, best))
             large = one / (one + small)
             small = small * large
