@@ -2,8 +2,8 @@
 
 Each sibling has the same functions with the same names and signatures. Arrays are planes,
 label (or neighbor) first: ``weights (K, *grid)``, ``x (J, *grid)``; ``offsets`` is a tuple of K
-integer tuples, `grid.ndim` entries each. A neighbor outside the grid has weight 0. The numpy one
-takes a `Graph` in place of offsets as well.
+integer tuples of `grid.ndim` entries each. A neighbor outside the grid has weight 0. The numpy
+sibling also takes a `Graph` in place of offsets.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def select(
     Parameters
     ----------
     array : numpy or cupy array
-        Decides the sibling where `kernel` is None.
+        Selects the sibling if `kernel` is None.
     kernel : {"numpy", "numba", "cupy"}, optional
-        A sibling by name. Nothing falls back to another one.
+        A sibling by name, without fallback to another one.
     neighborhood : offsets or Graph, optional
 
     Raises

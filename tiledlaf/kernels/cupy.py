@@ -1,8 +1,8 @@
-"""The kernels for a GPU: CUDA C, one thread a pixel, neighboring threads on neighboring pixels.
+"""The kernels for a GPU: CUDA C, one thread per pixel, adjacent threads on adjacent pixels.
 
-A pixel sees the same operations in the same order whatever the grid, so a window's interior has
-the bits of the whole image. Kernels are queued on the current stream: nothing waits for them.
-Same functions as the numpy sibling, whose docstrings hold.
+A pixel sees the same operations in the same order whatever the grid, so a window's interior is
+bit-identical to the whole image. Kernels are queued on the current stream; nothing waits for them.
+Same functions as the numpy sibling, whose docstrings apply.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-# learning runs on the readable reference, whose operators work on the device's arrays as well
+# learning uses the readable reference, whose operators also work on device arrays
 from .arrays import Array, Offsets
 from .numpy import (
     align,
@@ -49,10 +49,10 @@ __all__ = [
     "softmax",
 ]
 
-BLOCK = (32, 8)  # threads: a row of pixels is coalesced, rows of a block share their neighbors
-REGISTERS = 32  # labels held at once; the averages of more labels wait in the output
-GROUP = 16  # labels at once where there are more
-# every fused multiply-add is written out: the compiler must not choose where to contract
+BLOCK = (32, 8)  # threads: rows of pixels are coalesced, and the rows of a block share neighbors
+REGISTERS = 32  # labels kept in registers; with more labels, averages wait in the output
+GROUP = 16  # labels at once if there are more
+# every fused multiply-add is explicit: the compiler must not choose where to contract
 OPTIONS = ("--fmad=false",)
 
 # J, K, G (labels held at once), OFFSETS (K triples), real, label_t, FMA and EXP are macros
@@ -167,7 +167,7 @@ extern "C" __global__ void decide(
 }
 """
 
-# sums without fused operations: the bits of the numpy sibling
+# no fused operations, to match the numpy sibling bit for bit
 _DISTANCES = cupy.ElementwiseKernel(
     "raw T image, raw float32 prototypes, int64 pixels, int64 labels, int64 channels, "
     "float32 factor",
@@ -206,7 +206,7 @@ def _module(labels: int, offsets: Offsets, dtype: str) -> Any:
 
 
 def _launch(name: str, offsets: Offsets, planes: Array, *arguments: Any) -> None:
-    """Queue a kernel with a thread for each pixel of the planes."""
+    """Queue a kernel with one thread per pixel of the planes."""
     if planes.dtype not in (np.float32, np.float64):
         raise ValueError(f"expected float32 or float64 arrays, got {planes.dtype}")
     nz, ny, nx = (1,) * (4 - planes.ndim) + planes.shape[1:]
@@ -217,7 +217,7 @@ def _launch(name: str, offsets: Offsets, planes: Array, *arguments: Any) -> None
 
 
 def _planes(weights: Array, x: Array, offsets: Offsets) -> tuple[Array, Array]:
-    """Check that the arrays fit, or a kernel would read wrong memory; make them contiguous."""
+    """Check shapes and types, lest a kernel read wrong memory; make the arrays contiguous."""
     if weights.dtype != x.dtype:
         raise ValueError(f"expected arrays of one type, got {weights.dtype} and {x.dtype}")
     expected = (len(offsets), *x.shape[1:])
@@ -256,7 +256,7 @@ def flow(
     keep: bool = False,
     scale: float = 1.0,
 ) -> Array:
-    """Z of a linearized flow: S, then one kernel for each coefficient, between two buffers."""
+    """Z of a linearized flow: S, then one kernel per coefficient, between two buffers."""
     weights, q = _planes(weights, q, offsets)
     real = q.dtype.type
     s = similarity(weights, q, offsets)

@@ -1,4 +1,4 @@
-"""Neighborhoods on graphs: rows of CSR in place of offsets, a weight an edge in place of planes.
+"""Neighborhoods on graphs: rows of CSR instead of offsets, one weight per edge instead of planes.
 
 The functions of `kernels.numpy` take a `Graph` wherever they take offsets: only what is here
 depends on how neighbors are stored.
@@ -20,7 +20,7 @@ Array = Any
 class Graph:
     """Neighbors of each node, itself among them, which need not be mutual.
 
-    Weights are (E,), one an edge, and sum to 1 over a row; what lies on nodes is (J, n).
+    Weights are (E,), one per edge, and sum to 1 over a row; arrays on nodes are (J, n).
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Graph:
                 f"{self.indices.max()}"
             )
         alone = n - np.count_nonzero(self.rows == self.indices)
-        # the rows of a column are in order
+        # row indices are sorted within a column
         rows, starts = self._columns.indices, self._columns.indptr[1:-1]
         again = rows[1:] == rows[:-1]
         again[starts[(starts > 0) & (starts < self.edges)] - 1] = False
@@ -78,7 +78,7 @@ class Graph:
 
     @functools.cached_property
     def rows(self) -> np.ndarray:
-        """The node that an edge belongs to, (E,)."""
+        """The node that each edge belongs to, (E,)."""
         return np.repeat(np.arange(self.nodes, dtype=self.indices.dtype), self.degrees)
 
     def matrix(self, weights: Array) -> Any:
@@ -89,7 +89,7 @@ class Graph:
 
     @functools.cached_property
     def _columns(self) -> Any:
-        """Column by column where the edges are, as a scipy.sparse array (n, n)."""
+        """Index of each edge, column by column, as a scipy.sparse array (n, n)."""
         return self.matrix(np.arange(self.edges)).tocsc()
 
     @functools.cached_property
@@ -110,12 +110,12 @@ class Graph:
         return np.stack([omega @ plane for plane in x])
 
     def adjoint(self, weights: Array, x: Array) -> Array:
-        """(Omega^T x)_k = sum of omega_ik x_i over the i that have k as neighbor, (J, n)."""
+        """(Omega^T x)_k = sum of omega_ik x_i over the i with k in N_i, (J, n)."""
         omega = self.matrix(weights).T
         return np.stack([omega @ plane for plane in x])
 
     def pairs(self, a: Array, b: Array) -> Array:
-        """<a_i, b_k> of each edge, (E,), of a and b (J, n)."""
+        """<a_i, b_k> of each edge, (E,), for a and b (J, n)."""
         out = np.zeros(self.edges, np.result_type(a, b))
         for x, y in zip(a, b, strict=True):
             out += x[self.rows] * y[self.indices]
@@ -126,9 +126,9 @@ class Graph:
         return self.spread(np.add.reduceat(values, self.indptr[:-1]))
 
     def max(self, values: Array) -> Array:
-        """Largest of the row of each edge, (E,)."""
+        """Maximum over the row of each edge, (E,)."""
         return self.spread(np.maximum.reduceat(values, self.indptr[:-1]))
 
     def spread(self, values: Array) -> Array:
-        """What lies on nodes (n, ...) on the edges of each, (E, ...)."""
+        """Repeat values of nodes (n, ...) for the edges of each node, (E, ...)."""
         return np.repeat(values, self.degrees, axis=0)

@@ -1,12 +1,13 @@
-"""The kernels for a CPU: lay out what the compiled `wave` works on, strip by strip.
+"""The kernels for a CPU: prepare the memory of the compiled functions and run them by strips.
 
-Same functions as the numpy sibling, whose docstrings hold.
+Same functions as the numpy sibling, whose docstrings apply.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,23 +26,31 @@ from .compiled.flow import (
     LOWER,
     SIMILARITY,
     UPPER,
+    Flow,
+    Given,
+    Grid,
+    Labels,
     Layout,
+    Neighbors,
+    Results,
+    Rings,
+    Strip,
 )
 from .numpy import opposite, transpose
 
-CACHE = 1 << 20  # bytes that the rings of a strip may take of a core's own cache
-POWERS = 3 << 20  # the same for those of all powers: more, since strips compute their halo twice
+CACHE = 1 << 20  # bytes of a core's private cache for the rings of a strip
+POWERS = 3 << 20  # the same for all powers: more, as strips compute their halo twice
 
 
 def _aligned(size: int, dtype: Any) -> Array:
-    """Memory that starts with a cache line."""
+    """Memory that starts at a cache line."""
     itemsize = np.dtype(dtype).itemsize
     memory = np.empty(size + LINE // itemsize, dtype)
     return memory[(-memory.ctypes.data % LINE) // itemsize :][:size]
 
 
 def _block(labels: int) -> tuple[int, ...]:
-    """Zeros, as many as there are labels in a block: the fewest equal blocks."""
+    """One zero per label of a block; blocks are as few as possible and equal in size."""
     labels = max(labels, 1)
     return (0,) * -(-labels // -(-labels // BLOCK))
 
@@ -63,60 +72,51 @@ def _run(
     if q.shape[-1] < lanes:
         return _narrow(mode, given, offsets, coefficients, keep, scale, lanes)
     count, *grid = q.shape
-    # 2-D grids are (y, 1, x), so that rows are the wave's axis as slabs are in 3-D
+    # 2-D grids are (y, 1, x): the wave passes over rows as it does over slabs in 3-D
     shape = (grid[0], grid[1] if len(grid) == 3 else 1, grid[-1])
-    full = [o if len(o) == 3 else (o[0], 0, o[1]) for o in offsets]
-    order, entries, groups = _visits(full)
+    full = tuple(o if len(o) == 3 else (o[0], 0, o[1]) for o in offsets)
     radius = tuple(max(abs(o[axis]) for o in full) for axis in range(3))
     halo, fewer = radius[2] * (len(coefficients) + 1), _padded(count - 1)
     at, width = _layout(shape, radius, len(full), count, fewer, len(coefficients) + 2, q.itemsize)
     pixels = int(np.prod(grid))
-    # the last row's neighbors reach as far beyond it as the first pixel lies within its line
-    u = _aligned((len(coefficients) + 2) * at.level + at.origin % at.line, dtype)
-    s = _aligned(at.kept * shape[1] * at.vectors * at.record, dtype)
+    mask = np.zeros((2, at.vectors * lanes), dtype)
+    mask[0, :width] = 1
+    rings = Rings(
+        # the last row's neighbors reach as far beyond it as the first pixel lies within its line
+        u=_aligned((len(coefficients) + 2) * at.level + at.origin % at.line, dtype),
+        s=_aligned(at.kept * shape[1] * at.vectors * at.record, dtype),
+        mask=mask.ravel(),
+    )
     nothing = np.empty(0, dtype)
-    planes = nothing if mode == CLASSIFY else np.empty(count * pixels, dtype)
+    w, x = (np.ascontiguousarray(a).ravel() for a in given[:2])
     label = np.empty(pixels if mode == CLASSIFY else 0, _label_type(count))
     confidence, gap = (np.empty(len(label), dtype) for _ in range(2))
-    w, x = (np.ascontiguousarray(a).ravel() for a in given[:2])
-    b = nothing if base is None else np.ascontiguousarray(base).ravel()
+    results = Results(
+        planes=nothing if mode == CLASSIFY else np.empty(count * pixels, dtype),
+        label=label,
+        confidence=confidence,
+        gap=gap,
+    )
+    same = (
+        Given(w, x, nothing if base is None else np.ascontiguousarray(base).ravel()),
+        _visits(full, at),
+        Labels((0,) * count, _block(count), (0,) * fewer, _block(count - 1)),
+        Flow(np.array(coefficients, dtype), bool(keep), dtype(scale)),
+        rings,
+        results,
+    )
     stop, end = 0, shape[2]
     while stop < end:
-        # all strips are equally wide; a last core narrower than a vector is written with some
-        # columns before it, which are the same again
+        # all strips are equally wide; a last core narrower than a vector is widened to the left,
+        # where it writes the same values again
         left = min(max(stop - halo, 0), end - width)
         start, right = min(stop, end - lanes), left + width
         stop = end if right == end else right - halo
-        wave.wave(
-            mode,
-            at,
-            shape,
-            radius,
-            (left, right),
-            (start, stop),
-            w,
-            x,
-            b,
-            order,
-            entries,
-            groups,
-            (0,) * count,
-            _block(count),
-            (0,) * fewer,
-            _block(count - 1),
-            np.array(coefficients, dtype),
-            bool(keep),
-            dtype(scale),
-            u,
-            s,
-            planes,
-            label,
-            confidence,
-            gap,
-        )
+        strip = Strip((left, right), (start, stop))
+        wave.wave(mode, at, Grid(*shape, pixels, radius[0]), strip, *same)
     if mode == CLASSIFY:
         return label.reshape(grid), confidence.reshape(grid), gap.reshape(grid)
-    return planes.reshape(q.shape)
+    return results.planes.reshape(q.shape)
 
 
 def _narrow(
@@ -128,7 +128,7 @@ def _narrow(
     scale: float,
     lanes: int,
 ) -> Any:
-    """A grid narrower than a vector, padded: weights 0 keep what is added away from the rest."""
+    """Pad a grid narrower than a vector; weights of 0 isolate the padding."""
     nx = given[0].shape[-1]
     weights, q, *base = (np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, lanes - nx)]) for a in given)
     out = _run(mode, weights, q, offsets, coefficients, keep, scale, *base)
@@ -137,15 +137,9 @@ def _narrow(
     return np.ascontiguousarray(out[..., :nx])
 
 
-def _visits(offsets: Sequence[tuple[int, ...]]) -> tuple[Array, Array, Array]:
-    """In which order two rows visit their neighbors, sorted, with those of both visited once.
-
-    Returns
-    -------
-    order : of the offsets
-    entries : (n, 3), the neighbors of the upper row
-    groups : (m, 2), runs of entries: of which row, and how many
-    """
+@lru_cache  # on a small grid it would take as long as the wave itself
+def _visits(offsets: Offsets, at: Layout) -> Neighbors:
+    """Sort the neighbors of two adjacent rows, shared ones once, and locate them in the rings."""
     order = sorted(range(len(offsets)), key=offsets.__getitem__)
     upper = set(offsets)
     lower = {(z + 1, y, x) for z, y, x in offsets}
@@ -158,11 +152,14 @@ def _visits(offsets: Sequence[tuple[int, ...]]) -> tuple[Array, Array, Array]:
         if not groups or groups[-1][0] != kind:
             groups.append([kind, 0])
         groups[-1][1] += 1
-    return np.array(order), np.array(entries), np.array(groups)
+    z, y, x = np.array(entries).T
+    slots = (np.arange(at.slots)[:, None] + z) % at.slots
+    steps = slots * at.row + y * at.line + x
+    return Neighbors(np.array(order), steps.ravel(), len(entries), np.array(groups))
 
 
 def _padded(labels: int) -> int:
-    """Planes for these labels in equal blocks: those beyond them have S = 0."""
+    """Labels rounded up to whole blocks; the additional ones have S = 0."""
     size = len(_block(labels))
     return -(-max(labels, 1) // size) * size
 
@@ -176,11 +173,11 @@ def _layout(
     levels: int,
     itemsize: int,
 ) -> tuple[Layout, int]:
-    """Rings for strips as wide as the cache allows; for a single one if too much would be halo.
+    """Rings for strips as wide as the cache allows, or for a single one if the halo is too large.
 
     Returns
     -------
-    Layout, and the number of columns of a strip
+    layout, number of columns per strip
     """
     lanes, nx = LINE // itemsize, shape[2]
     halo = radius[2] * (levels - 1)
@@ -192,7 +189,7 @@ def _layout(
     widest = max(CACHE // column, 4 * lanes)
     if widest < 8 * halo:
         widest = nx + 2 * halo
-    # as many strips as that takes, of equal width in whole vectors
+    # as many strips as needed, of equal width in whole vectors
     strips = max(-(-(nx - 2 * halo) // (widest - 2 * halo)), 1)
     width = -(-(nx - 2 * halo) // strips) + 2 * halo
     width = min(-(-width // lanes) * lanes, nx)
@@ -301,7 +298,7 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
 
 
 def logarithm(p: Array, least: float, factor: float) -> Array:
-    """Log of what is at least `least`, times a factor."""
+    """`factor` log max(p, least)."""
     dtype = _same_float(p)
     size = max(p.size, LINE // p.itemsize)
     out = np.empty(size, dtype)
@@ -310,7 +307,7 @@ def logarithm(p: Array, least: float, factor: float) -> Array:
 
 
 def softmax(scores: Array) -> Array:
-    """Probabilities of scores."""
+    """Softmax of scores."""
     dtype = _same_float(scores)
     count, pixels = len(scores), scores[0].size
     size = max(pixels, LINE // scores.itemsize)
@@ -320,7 +317,7 @@ def softmax(scores: Array) -> Array:
 
 
 def _flat(planes: Array, size: int, guard: int = 0) -> Array:
-    """Planes of `size` numbers each one after the other, with zeros at their ends and around."""
+    """Planes padded with zeros to `size` numbers, one after another; `guard` zeros on both ends."""
     count = int(np.prod(planes.shape[: planes.ndim - 1]))
     if planes.shape[-1] == size and not guard:
         return np.ascontiguousarray(planes).ravel()
@@ -349,7 +346,7 @@ def _sweep(
     """Send all strips of columns through the wave of powers."""
     dtype = _same_float(weights, s, source)
     count, grid = len(s) - 1, s.shape[1:]  # differences to the last label
-    # (y, 1, x) in 2-D: rows are the wave's axis as slabs are in 3-D
+    # (y, 1, x) in 2-D: the wave passes over rows as it does over slabs in 3-D
     rows, (lines, width) = grid[0], grid[1:] if len(grid) == 3 else (1, grid[1])
     full = np.array([o if len(o) == 3 else (o[0], 0, o[1]) for o in offsets], np.int64)
     columns = lines * width
@@ -357,11 +354,11 @@ def _sweep(
     reach = int(abs(full[:, 1] * width + full[:, 2]).max())
     results, levels = table.shape
     lanes = LINE // s.itemsize
-    # rows of each power until the next one, and all polynomials, have been computed from them
+    # each power keeps its rows until the next power and all polynomials are computed from them
     window = 2 * radius + 1
     slots = np.array([max(window, radius * (levels - 1 - n) + 1) for n in range(levels)], np.int64)
     slots = slots * (mode != compiled.PRODUCTS)
-    # planes of the rings: powers; weights and S; z and q; a row of polynomials; a row's weights
+    # planes per ring: powers; weights and S; z and q; a row of polynomials; a row of weights
     sizes = (
         int(slots.sum()) * count,
         (radius * (levels - 1) + 1) * (len(offsets) + count + 1),
@@ -378,24 +375,34 @@ def _sweep(
     # an odd number of cache lines: planes do not compete for the same places in the cache
     plane = min(-(-columns // lanes) * lanes, widest + 2 * halo)
     plane += lanes * ((plane // lanes + 1) % 2)
-    to = compiled.Rings(rows, columns, lines, radius, levels, results, widest, halo, guard, plane)
+    to = compiled.Rings(
+        rows=rows,
+        columns=columns,
+        lines=lines,
+        radius=radius,
+        levels=levels,
+        results=results,
+        labels=count,
+        neighbors=len(offsets),
+        widest=widest,
+        halo=halo,
+        guard=guard,
+        plane=plane,
+    )
     rings = [_aligned(size * plane + 2 * guard + lanes, dtype) for size in sizes]
     for ring in rings:
-        ring[:] = 0  # a weight of 0 must meet numbers
-    given = (np.ascontiguousarray(x).ravel() for x in (weights, s, q, source, z))
+        ring[:] = 0  # 0 times uninitialized memory could be NaN
+    starts = np.cumsum(slots) - slots
     compiled.sweep(
         mode,
         to,
-        *given,
+        compiled.Given(*(np.ascontiguousarray(x).ravel() for x in (weights, s, q, source, z))),
         np.ascontiguousarray(table, dtype),
-        out.ravel(),
-        more.ravel(),
-        full,
-        slots,
-        *rings,
-        (0,) * count,
-        _block(count),
-        (0,) * len(offsets),
+        compiled.Results(out.ravel(), more.ravel()),
+        compiled.Neighbors(full, full[:, 1] * width + full[:, 2]),
+        compiled.Levels(slots, starts * count * plane),
+        compiled.Memory(*rings),
+        compiled.Counts((0,) * count, _block(count), (0,) * len(offsets)),
     )
 
 
@@ -416,7 +423,7 @@ def chain(
 def pull(
     weights: Array, s: Array, q: Array, z: Array, g: Array, offsets: Offsets, table: Array
 ) -> Array:
-    """`products` of the adjoint `chain`, which is held by rows only."""
+    """`products` of the adjoint `chain`, of which only some rows are kept."""
     out = np.empty_like(weights, order="C")
     _sweep(compiled.PULL, weights, s, q, g, z, offsets, np.asarray(table), out, out[:0])
     return out
@@ -449,28 +456,29 @@ def align(z: Array, target: Array, inward: float, onward: float) -> Array:
 
 
 def _labeled(z: Array, target: Array) -> tuple[Array, Array]:
-    """Flat planes of a vector or more, and labels as their type."""
+    """Flat planes of at least one vector, and the target in the same type."""
     dtype = _same_float(z)
     size = max(target.size, LINE // z.itemsize)
     return _flat(_flatten(z, 1), size), _flat(_row(target, dtype)[None], size)
 
 
 def _parameters(
-    features: Array, prototypes: Array, patches: Array
-) -> tuple[Array, Array, tuple[int, int, int], int, int]:
-    """Prototypes as (F, padded N), patches (N, K), their sizes, pixels and numbers of a plane."""
+    features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, part: int
+) -> tuple[predictor.Parameters, predictor.Sizes]:
+    """Parameters in the features' type, patches padded to whole parts of neighbors; and sizes."""
     dtype, lanes = features.dtype, LINE // features.itemsize
-    count, many = prototypes.shape
+    (count, many), neighbors = prototypes.shape, patches.shape[1]
     group = predictor.GROUP
     turned = np.zeros((many, -(-count // group) * group), dtype)
     turned[:, :count] = np.asarray(prototypes, dtype).T
-    pixels = features[0].size
+    padded = np.zeros((count, -(-neighbors // part) * part), dtype)
+    padded[:, :neighbors] = patches
+    pixels = -(-features[0].size // lanes) * lanes
     return (
-        turned.ravel(),
-        np.ascontiguousarray(patches, dtype),
-        (count, many, patches.shape[1]),
-        pixels,
-        -(-pixels // lanes) * lanes,
+        predictor.Parameters(
+            _row(normal, dtype), turned.ravel(), padded.ravel(), dtype.type(sigma)
+        ),
+        predictor.Sizes(count, many, neighbors, pixels),
     )
 
 
@@ -482,54 +490,31 @@ def predict(
     features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, uniform: Array
 ) -> Array:
     """Weights from features (4.3)-(4.4)."""
-    dtype = _same_float(features, uniform)
-    turned, rows, sizes, pixels, size = _parameters(features, prototypes, patches)
-    neighbors = sizes[2]
+    _same_float(features, uniform)
+    neighbors = patches.shape[1]
     part = _block(neighbors)
-    padded = np.zeros((len(rows), -(-neighbors // len(part)) * len(part)), dtype)
-    padded[:, :neighbors] = rows
-    x, valid = (_flat(_flatten(a, 1), size) for a in (features, uniform))
-    out = np.empty(neighbors * size, dtype)
-    predictor.predict(
-        x,
-        _row(normal, dtype),
-        turned,
-        padded.ravel(),
-        dtype(sigma),
-        valid,
-        out,
-        sizes,
-        size,
-        (0,) * predictor.GROUP,
-        part,
-        (0,) * padded.shape[1],
-    )
-    return out.reshape(-1, size)[:, :pixels].reshape(uniform.shape)
+    parameters, sizes = _parameters(features, normal, prototypes, patches, sigma, len(part))
+    x, valid = (_flat(_flatten(a, 1), sizes.pixels) for a in (features, uniform))
+    out = np.empty(neighbors * sizes.pixels, features.dtype)
+    wide = (0,) * (-(-neighbors // len(part)) * len(part))
+    predictor.predict(x, parameters, valid, out, sizes, (0,) * predictor.GROUP, part, wide)
+    return out.reshape(neighbors, -1)[:, : features[0].size].reshape(uniform.shape)
 
 
 def predict_adjoint(
     features: Array, normal: Array, prototypes: Array, patches: Array, sigma: float, gradient: Array
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Gradients of the predictor's parameters."""
-    dtype = _same_float(features, gradient)
-    turned, rows, sizes, _, size = _parameters(features, prototypes, patches)
-    count, many, neighbors = sizes
+    _same_float(features, gradient)
+    parameters, sizes = _parameters(features, normal, prototypes, patches, sigma, 1)
+    count, many, neighbors, pixels = sizes
     lanes = LINE // features.itemsize
     by_feature = np.zeros((count, -(-many // lanes) * lanes))
     by_neighbor = np.zeros((count, -(-neighbors // lanes) * lanes))
-    x, g = (_flat(_flatten(a, 1), size) for a in (features, gradient))
+    x, g = (_flat(_flatten(a, 1), pixels) for a in (features, gradient))
+    group = (0,) * predictor.GROUP
     mass, change = predictor.predict_adjoint(
-        x,
-        _row(normal, dtype),
-        turned,
-        rows.ravel(),
-        dtype(sigma),
-        g,
-        sizes,
-        size,
-        (0,) * predictor.GROUP,
-        by_feature,
-        by_neighbor,
+        x, parameters, g, sizes, group, by_feature, by_neighbor
     )
     d_prototypes = by_feature[:, :many] - np.asarray(prototypes, np.float64) * mass[:, None]
     return d_prototypes, by_neighbor[:, :neighbors], -change

@@ -15,7 +15,7 @@ from .graph import Graph
 
 
 def shifted(offset: Sequence[int], grid: Sequence[int]) -> tuple[tuple[slice, ...], ...]:
-    """Slices of the pixels i with i + offset inside the grid, and of i + offset."""
+    """Slices of the pixels i whose i + offset is inside the grid, and of i + offset."""
     axes = list(zip(offset, grid, strict=True))
     here = tuple(slice(max(0, -o), max(0, n - max(0, o))) for o, n in axes)
     there = tuple(slice(max(0, o), max(0, n + min(0, o))) for o, n in axes)
@@ -63,7 +63,7 @@ def transpose(weights: Array, offsets: Neighborhood) -> Array:
 
 
 def pairs(a: Array, b: Array, offsets: Neighborhood) -> Array:
-    """<a_i, b_(i + offset k)> of every pixel and neighbor, (K, *grid), of a and b (J, *grid)."""
+    """<a_i, b_(i + offset k)> of every pixel and neighbor, (K, *grid), for a and b (J, *grid)."""
     if isinstance(offsets, Graph):
         return offsets.pairs(a, b)
     out = namespace(a).zeros((len(offsets), *a.shape[1:]), a.dtype)
@@ -74,12 +74,12 @@ def pairs(a: Array, b: Array, offsets: Neighborhood) -> Array:
 
 
 def row_sum(values: Array, offsets: Neighborhood | None) -> Array:
-    """Sums over neighbors that (K, *grid) can be divided by."""
+    """Sums over neighbors, in a shape that broadcasts against (K, *grid)."""
     return offsets.sum(values) if isinstance(offsets, Graph) else values.sum(axis=0)
 
 
 def row_max(values: Array, offsets: Neighborhood | None) -> Array:
-    """The largest of the neighbors, as `row_sum`."""
+    """Maximum over neighbors, shaped like `row_sum`."""
     return offsets.max(values) if isinstance(offsets, Graph) else values.max(axis=0)
 
 
@@ -115,7 +115,7 @@ def flow(
 
 
 def decide(z: Array) -> tuple[Array, Array, Array]:
-    """Label argmax_j z_j (the first of equals; from 1), max_j softmax(z)_j, gap to the second.
+    """Label argmax_j z_j (from 1; the first of ties), max_j softmax(z)_j, gap to the second.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
 
 
 def logarithm(p: Array, least: float, factor: float) -> Array:
-    """`factor` log max(p, least), of p's shape and type."""
+    """`factor` log max(p, least), in p's shape and type."""
     number = p.dtype.type
     q = np.log(np.maximum(p, number(least)))
     q *= number(factor)
@@ -162,13 +162,13 @@ def logarithm(p: Array, least: float, factor: float) -> Array:
 
 
 def softmax(scores: Array) -> Array:
-    """Probabilities (J, *grid) of scores (J, *grid); of one score, that of a second label, two.
+    """Softmax (J, *grid) of scores (J, *grid); of a single one, that of a second label: two.
 
-    Label after label, an order that does not depend on the grid.
+    Labels are summed in an order that does not depend on the grid.
     """
     xp, one = namespace(scores), scores.dtype.type(1)
     if len(scores) == 1:
-        # exp of what is negative: it cannot overflow, and the small one keeps its digits
+        # exp of a negative number cannot overflow, and the smaller one keeps its digits
         small = xp.exp(-abs(scores[0]))
         large = one / (one + small)
         small *= large
@@ -185,14 +185,14 @@ def softmax(scores: Array) -> Array:
 def chain(
     weights: Array, s: Array, source: Array, offsets: Neighborhood, table: Array
 ) -> tuple[Array, Array]:
-    """Polynomials in A = R_S Omega of B = Pi_0 source, R of them at once.
+    """Polynomials in A = R_S Omega applied to B = Pi_0 source, R of them at once.
 
     out_r = sum over l of table[r, l] A^l B.
 
     Returns
     -------
     (J, *grid), (R - 1, J - 1, *grid)
-        The first; and the others as `products` takes them, less their last label's plane.
+        The first; and the others as `products` takes them, minus their last label's plane.
     """
     u, xp = source - source.mean(axis=0), namespace(source)
     out = xp.stack([source.dtype.type(c) * u for c in table[:, 0]])
@@ -207,7 +207,7 @@ def chain(
 def pull(
     weights: Array, s: Array, q: Array, z: Array, g: Array, offsets: Neighborhood, table: Array
 ) -> Array:
-    """`products` of z and polynomials of the adjoint flow; the first one is the integral's.
+    """`products` of z and polynomials of the adjoint flow, the first of which is the integral.
 
     The adjoint flow goes in the form y = R_S u, since R_S (Omega^T R_S) u = (R_S Omega^T) y.
     """
@@ -218,7 +218,7 @@ def pull(
 
 
 def whole(differences: Array) -> Array:
-    """With a plane of zeros for the last label, (R, J, *grid)."""
+    """Append a plane of zeros for the last label, (R, J, *grid)."""
     xp = namespace(differences)
     return xp.concatenate([differences, xp.zeros_like(differences[:, :1])], axis=1)
 
@@ -233,7 +233,7 @@ def products(
     weights, s, q : (K, *grid), (J, *grid), (J, *grid)
     p, z : (R, J, *grid), (R, J - 1, *grid)
         p_r = R_S u_r and z_r with sum of u_r (x) z_r = integral of lambda (x) Z (Theorem 3.8);
-        z_r less its last label's plane, since p_r sums to 0.
+        z_r minus its last label's plane, since p_r sums to 0.
     source : (J, *grid)
         R_S times the integral of lambda.
     """
@@ -330,14 +330,14 @@ def _combination(planes: Array, numbers: Array) -> Array:
 
 
 def normalized(features: Array, normal: Array) -> Array:
-    """(f - mean) times a factor a feature, (F, *grid)."""
+    """(f - mean) times one factor per feature, (F, *grid)."""
     shape = (-1, *(1,) * (features.ndim - 1))
     mean, factor = (namespace(features).asarray(n, features.dtype).reshape(shape) for n in normal)
     return (features - mean) * factor
 
 
 def attention(features: Array, prototypes: Array, sigma: float) -> tuple[Array, Array]:
-    """Shares a_j and distances ||f - p_j||, both (N, *grid)."""
+    """Attention a_j and distances ||f - p_j||, both (N, *grid)."""
     xp, number = namespace(features), features.dtype.type
     square = [
         sum((f - number(p)) ** 2 for f, p in zip(features, row, strict=True)) for row in prototypes
@@ -359,7 +359,7 @@ def scores(
     """Sum of decision trees, tree after tree in float32.
 
     A tree's leaves are bits, from left to right. A node whose threshold a pixel exceeds clears
-    those to its left; the lowest that all nodes leave is the pixel's.
+    the bits of its left subtree; the lowest bit left in the end is the pixel's leaf.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""The compiled flow on a CPU: explicit vectors along rows, one thread, without the GIL.
+"""The compiled flow on a CPU: explicit SIMD along rows, single-threaded, without the GIL.
 
-All steps of a flow follow each other as a wave over the rows of a strip of columns: each move of
-the wave takes every level, an iterate of the flow, on by two rows, and only the rows of one
-neighborhood of each level are held, in rings that stay in the cache. Iterates are differences to
-the last label's, J - 1 planes: A ignores a constant of each pixel, and a pixel outside the grid
-stays 0 without being asked for, since its S is 0.
+All steps of a flow sweep as one wave over the rows of a strip of columns. Each move of the wave
+advances every level (an iterate of the flow) by two rows. Of each level only the rows within
+reach of a neighborhood are kept, in ring buffers that stay in the cache. Iterates are stored as
+differences from the last label, J - 1 planes, since A ignores a constant added at a pixel. Pixels
+outside the grid stay 0 without a check, because their S is 0.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from .numpy import Array
 from .vector import (
     exp,
     fma,
@@ -33,8 +34,8 @@ from .vector import (
     zeros,
 )
 
-LINE = 64  # bytes of a vector, and of a cache line
-BLOCK = 13  # labels whose sums for two rows fit into the 32 registers
+LINE = 64  # bytes per vector and per cache line
+BLOCK = 13  # labels whose sums for two rows fit in the 32 registers
 FAINT = math.log(1e-20)
 UPPER, LOWER, BOTH = range(3)
 AVERAGE, SIMILARITY, FLOW, CLASSIFY = range(4)
@@ -44,25 +45,130 @@ _inline = njit(forceinline=True, error_model="numpy")
 
 
 class Layout(NamedTuple):
-    """Where things lie in the rings, counted in numbers. A row is a (y, x) slab in 3-D."""
+    """Layout of the ring buffers, in array elements. In 3-D a row is a (y, x) slab."""
 
-    vectors: int  # of pixels from x = 0 to the end of a strip
-    plane: int  # from a label to the next
-    line: int  # from y to y + 1
-    origin: int  # from a row's start to its first pixel
-    row: int  # from a row to the next
+    vectors: int  # per line of a strip
+    plane: int  # from one label to the next
+    line: int  # from one line to the next
+    origin: int  # from the start of a row to its first pixel
+    row: int  # from one row to the next
     slots: int  # rows in the ring of a level
-    level: int  # from a level's ring to the next
-    record: int  # from the weights and S of a vector of pixels to the next
+    level: int  # from one level's ring to the next
+    record: int  # from the weights and S of one vector of pixels to those of the next
     kept: int  # rows in the ring of weights and S
 
 
-@_inline
-def _block_averages(u, plane, p, s, upper, lower, steps, e, groups, block):
-    """Omega u for a vector of pixels and for the one in the next row, `block` labels from p on.
+class Grid(NamedTuple):
+    """Size of the grid; in 3-D its rows are (y, x) slabs."""
 
-    A neighbor of both is loaded once. Each adds up its neighbors in the order of `offsets`.
+    rows: int
+    lines: int  # per row: 1 in 2-D
+    columns: int
+    pixels: int  # in total
+    radius: int  # largest distance to a neighbor, in rows
+
+
+class Strip(NamedTuple):
+    """A strip of the grid; columns as (start, stop)."""
+
+    window: tuple[int, int]  # columns read
+    core: tuple[int, int]  # columns written
+
+
+class Given(NamedTuple):
+    """Inputs, as flat planes of the grid."""
+
+    w: Array
+    q: Array
+    base: Array  # log W0, or empty
+
+
+class Neighbors(NamedTuple):
+    """The neighbors of two adjacent rows, in the order in which they are visited."""
+
+    order: Array  # planes of weights in that order
+    steps: Array  # from a pixel of the upper row to its neighbors, for each slot of that row
+    entries: int  # steps per slot
+    groups: Array  # (m, 2), runs of steps: UPPER, LOWER or BOTH, and their number
+
+
+class Labels(NamedTuple):
+    """Tuples of zeros, one per label: their lengths are constants to LLVM."""
+
+    every: tuple[int, ...]  # J
+    block: tuple[int, ...]  # labels out of J that are averaged at once
+    fewer: tuple[int, ...]  # J - 1, rounded up to whole parts
+    part: tuple[int, ...]  # labels out of J - 1 that are averaged at once
+
+
+class Flow(NamedTuple):
+    """Z = scale U after U <- B + keep U + c A U for each coefficient c."""
+
+    coefficients: Array
+    keep: bool
+    scale: float
+
+
+class Rings(NamedTuple):
+    """Working memory of a strip."""
+
+    u: Array  # rows of all levels
+    s: Array  # records of weights and S
+    mask: Array  # a line of ones, zero beyond the window; then a line of zeros
+
+
+class Results(NamedTuple):
+    """Outputs, as flat planes of the grid; empty unless the mode asks for them."""
+
+    planes: Array
+    label: Array
+    confidence: Array
+    gap: Array
+
+
+class Rows(NamedTuple):
+    """Where two adjacent rows of a level, the upper and the lower one, are read and written."""
+
+    source: int  # ring of the previous level
+    before: tuple[int, int]  # the same rows of the previous level
+    target: tuple[int, int]
+    records: tuple[int, int]
+    inside: tuple[int, int]  # line of the mask: zeros for a row outside the grid
+    step: int  # first of the steps to their neighbors
+
+
+class Ahead(NamedTuple):
+    """What the next move of the wave reads; each level prefetches its share of the planes."""
+
+    q: Array
+    w: Array
+    planes: tuple[int, int]  # of q and of w
+    places: tuple[int, int]  # the first pixel in q and in w
+    stride: int  # from one plane to the next
+    line: int  # from one line of pixels to the next
+    first: int  # first plane of a level's share
+    every: int  # from one plane of its share to the next
+
+
+class Scores(NamedTuple):
+    """The scores of labels: scale z, plus log W0 if there is one."""
+
+    z: Array
+    plane: int  # from one label to the next
+    planes: int  # labels in z; further labels have z = 0
+    scale: float
+    base: Array  # log W0, or empty
+    stride: int  # from one label of log W0 to the next
+
+
+@_inline
+def _block_averages(rings, neighbors, plane, p, e, upper, lower, block):
+    """Omega u for a vector of pixels and the one in the next row, a block of labels from p on.
+
+    A neighbor of both is loaded once. Each sums its neighbors in the sorted order of the offsets.
     """
+    u, s, _ = rings
+    _, steps, _, groups = neighbors
     lanes = lanes_of(u)
     a = zeros(u, block)
     b = zeros(u, block)
@@ -91,27 +197,28 @@ def _block_averages(u, plane, p, s, upper, lower, steps, e, groups, block):
 
 
 @_inline
-def _averages(u, plane, p, s, upper, lower, steps, e, groups, labels, block, a, b):
-    """Omega u for all labels, block by block; the last one is moved back to end with them."""
-    lanes = lanes_of(u)
+def _averages(rings, neighbors, plane, p, e, records, labels, block, a, b):
+    """Omega u for all labels by blocks; the last block is shifted back to end with the labels."""
+    lanes = lanes_of(rings.u)
     size, count = len(block), len(labels)
+    upper, lower = records
     for first in range(0, count, size):
         j = min(first, count - size)
         above, below = _block_averages(
-            u, plane, p + j * plane, s, upper, lower, steps, e, groups, block
+            rings, neighbors, plane, p + j * plane, e, upper, lower, block
         )
         store_each(a, j * lanes, lanes, above)
         store_each(b, j * lanes, lanes, below)
 
 
 @_inline
-def _softmax(u, t, count, inside):
-    """S = softmax(t) (2.16)-(2.17), times 0 in the lanes outside the grid.
+def _softmax(u, t, labels, inside):
+    """S = softmax(t) (2.16)-(2.17), zero in the lanes outside the grid.
 
-    What is under 1e-20 of the largest is 0: products with it would be denormal numbers, which
-    make a processor ten times slower.
+    Entries below 1e-20 of the largest become 0: products with them would be denormal numbers,
+    which slow a processor down tenfold.
     """
-    lanes = lanes_of(u)
+    lanes, count = lanes_of(u), len(labels)
     faint, nothing = splat(u.dtype.type(FAINT)), splat(u.dtype.type(0))
     best = load(t, 0)
     for j in range(1, count):
@@ -129,11 +236,12 @@ def _softmax(u, t, count, inside):
 
 
 @_inline
-def _source(mode, u, t, count, inside, s, sp, final, plane, target):
-    """S, which is kept, and B = S - 1/J; or what the mode asks for in place of B."""
-    lanes = lanes_of(u)
+def _source(mode, rings, t, labels, inside, sp, final, plane, target):
+    """Store S, and B = S - 1/J or what the mode asks for instead."""
+    u, s, _ = rings
+    lanes, count = lanes_of(u), len(labels)
     if mode != AVERAGE:
-        _softmax(u, t, count, inside)
+        _softmax(u, t, labels, inside)
     last = load(t, (count - 1) * lanes)
     store(s, final, last)
     for j in range(count - 1):
@@ -144,12 +252,13 @@ def _source(mode, u, t, count, inside, s, sp, final, plane, target):
 
 
 @_inline
-def _step(u, t, s, sp, c, keep, before, plane, target, planes, block):
-    """B + c R_S t, + u where kept; t of the last label is 0.
+def _step(rings, t, sp, c, keep, before, plane, target, planes, block):
+    """B + c R_S t, plus u if `keep`; t of the last label is 0.
 
-    The products with S_j and with S_J are rounded alike: labels that tie stay tied. B is added
-    last: where it is 0, the faintest influence from afar still decides.
+    Products with S_j and with S_J are rounded alike, so tied labels stay tied. B is added last:
+    where it is 0, even the faintest distant influence decides.
     """
+    u, s, _ = rings
     lanes, size = lanes_of(u), len(block)
     dot = splat(u.dtype.type(0))
     for j in range(0, len(planes), size):
@@ -167,142 +276,90 @@ def _step(u, t, s, sp, c, keep, before, plane, target, planes, block):
 
 
 @_inline
-def _fetch(q, w, ahead, j, k, stride, nx, first, every):
-    """Ask for the vectors of q and w that the wave's next move reads, every so-manyth plane."""
-    for plane in range(first, j, every):
-        prefetch(q, ahead[0] + plane * stride)
-        prefetch(q, ahead[0] + plane * stride + nx)
-    for plane in range(first, k, every):
-        prefetch(w, ahead[1] + plane * stride)
-        prefetch(w, ahead[1] + plane * stride + nx)
+def _fetch(ahead, x):
+    """Prefetch the vectors at column x that the next move of the wave reads."""
+    q, w, planes, places, stride, line, first, every = ahead
+    for plane in range(first, planes[0], every):
+        prefetch(q, places[0] + x + plane * stride)
+        prefetch(q, places[0] + x + plane * stride + line)
+    for plane in range(first, planes[1], every):
+        prefetch(w, places[1] + x + plane * stride)
+        prefetch(w, places[1] + x + plane * stride + line)
 
 
 @_row
-def _sources(
-    mode,
-    at,
-    n1,
-    u,
-    source,
-    target,
-    s,
-    rows,
-    mask,
-    masks,
-    steps,
-    e,
-    groups,
-    labels,
-    planes,
-    block,
-    q,
-    w,
-    nq,
-    nw,
-    ahead,
-    ps,
-    nx,
-    first,
-    every,
-):
-    """Two rows of level 1 from q."""
-    count, lanes = len(labels), lanes_of(u)
-    a = registers(u, labels)
-    b = registers(u, labels)
-    sp = at.record - (planes + 1) * lanes
-    for y in range(n1):
+def _sources(mode, at, lines, rings, rows, neighbors, labels, ahead):
+    """Compute two rows of level 1 from q."""
+    u, mask = rings.u, rings.mask
+    every, lanes = labels.every, lanes_of(u)
+    a = registers(u, every)
+    b = registers(u, every)
+    sp, final = at.record - (len(labels.fewer) + 1) * lanes, at.record - lanes
+    for y in range(lines):
         for v in range(at.vectors):
-            _fetch(q, w, (ahead[0] + v * lanes, ahead[1] + v * lanes), nq, nw, ps, nx, first, every)
-            p = at.origin + y * at.line + v * lanes
+            x = v * lanes
+            _fetch(ahead, x)
+            p = at.origin + y * at.line + x
             i = (y * at.vectors + v) * at.record
-            upper, lower = rows[0] + i, rows[1] + i
+            upper, lower = rows.records[0] + i, rows.records[1] + i
             _averages(
-                u, at.plane, source + p, s, upper, lower, steps, e, groups, labels, block, a, b
-            )
-            inside = load(mask, masks[0] + v * lanes)
-            _source(
-                mode,
-                u,
+                rings,
+                neighbors,
+                at.plane,
+                rows.source + p,
+                rows.step,
+                (upper, lower),
+                every,
+                labels.block,
                 a,
-                count,
-                inside,
-                s,
-                upper + sp,
-                upper + at.record - lanes,
-                at.plane,
-                target[0] + p,
-            )
-            inside = load(mask, masks[1] + v * lanes)
-            _source(
-                mode,
-                u,
                 b,
-                count,
-                inside,
-                s,
-                lower + sp,
-                lower + at.record - lanes,
-                at.plane,
-                target[1] + p,
             )
+            inside, target = load(mask, rows.inside[0] + x), rows.target[0] + p
+            _source(mode, rings, a, every, inside, upper + sp, upper + final, at.plane, target)
+            inside, target = load(mask, rows.inside[1] + x), rows.target[1] + p
+            _source(mode, rings, b, every, inside, lower + sp, lower + final, at.plane, target)
 
 
 @_row
-def _steps(
-    c,
-    keep,
-    at,
-    n1,
-    u,
-    source,
-    before,
-    target,
-    s,
-    rows,
-    steps,
-    e,
-    groups,
-    fewer,
-    block,
-    q,
-    w,
-    nq,
-    nw,
-    ahead,
-    ps,
-    nx,
-    first,
-    every,
-):
-    """Two rows of a level from the level before it."""
-    lanes = lanes_of(u)
-    a = registers(u, fewer)
-    b = registers(u, fewer)
+def _steps(c, keep, at, lines, rings, rows, neighbors, labels, ahead):
+    """Compute two rows of a level from the previous level."""
+    fewer, part = labels.fewer, labels.part
+    lanes = lanes_of(rings.u)
+    a = registers(rings.u, fewer)
+    b = registers(rings.u, fewer)
     sp = at.record - (len(fewer) + 1) * lanes
-    for y in range(n1):
+    for y in range(lines):
         for v in range(at.vectors):
-            _fetch(q, w, (ahead[0] + v * lanes, ahead[1] + v * lanes), nq, nw, ps, nx, first, every)
-            p = at.origin + y * at.line + v * lanes
+            x = v * lanes
+            _fetch(ahead, x)
+            p = at.origin + y * at.line + x
             i = (y * at.vectors + v) * at.record
-            upper, lower = rows[0] + i, rows[1] + i
+            upper, lower = rows.records[0] + i, rows.records[1] + i
             _averages(
-                u, at.plane, source + p, s, upper, lower, steps, e, groups, fewer, block, a, b
+                rings,
+                neighbors,
+                at.plane,
+                rows.source + p,
+                rows.step,
+                (upper, lower),
+                fewer,
+                part,
+                a,
+                b,
             )
-            _step(
-                u, a, s, upper + sp, c, keep, before[0] + p, at.plane, target[0] + p, fewer, block
-            )
-            _step(
-                u, b, s, lower + sp, c, keep, before[1] + p, at.plane, target[1] + p, fewer, block
-            )
+            before, target = rows.before[0] + p, rows.target[0] + p
+            _step(rings, a, upper + sp, c, keep, before, at.plane, target, fewer, part)
+            before, target = rows.before[1] + p, rows.target[1] + p
+            _step(rings, b, lower + sp, c, keep, before, at.plane, target, fewer, part)
 
 
 @_row
-def _fill(q, i, stride, nx, n1, columns, u, p, count, at):
-    """A row of q, from pixel i on, into level 0."""
+def _fill(q, i, grid, columns, u, p, labels, at):
+    """Copy a row of q, from pixel i on, into level 0."""
     lanes = lanes_of(q)
-    for y in range(n1):
-        for j in range(count):
-            source = i + j * stride + y * nx
+    for y in range(grid.lines):
+        for j in range(len(labels)):
+            source = i + j * grid.pixels + y * grid.columns
             target = p + y * at.line + j * at.plane
             for start in range(0, columns, lanes):
                 x = min(start, columns - lanes)
@@ -310,12 +367,12 @@ def _fill(q, i, stride, nx, n1, columns, u, p, count, at):
 
 
 @_row
-def _pack(w, order, i, stride, nx, n1, columns, s, sp, at):
-    """A row of weights, from pixel i on, in the order in which the averages read them."""
+def _pack(w, order, i, grid, columns, s, sp, at):
+    """Copy a row of weights, from pixel i on, in the order in which the averages read them."""
     lanes = lanes_of(w)
-    for y in range(n1):
+    for y in range(grid.lines):
         for k in range(len(order)):
-            source = i + order[k] * stride + y * nx
+            source = i + order[k] * grid.pixels + y * grid.columns
             target = sp + y * at.vectors * at.record + k * lanes
             for x in range(0, columns - lanes + 1, lanes):
                 store(s, target, load(w, source + x))
@@ -325,18 +382,18 @@ def _pack(w, order, i, stride, nx, n1, columns, s, sp, at):
 
 
 @_row
-def _copy_row(u, p, plane, count, pixels, out, o, stride):
+def _copy_row(u, p, plane, labels, pixels, out, o, stride):
     lanes = lanes_of(u)
-    for j in range(count):
+    for j in range(len(labels)):
         for start in range(0, pixels, lanes):
             x = min(start, pixels - lanes)
             store(out, o + j * stride + x, load(u, p + j * plane + x))
 
 
 @_row
-def _center_row(u, p, plane, count, pixels, scale, out, o, stride):
-    """Z from the differences to its last label: with sum 0, and scaled."""
-    lanes = lanes_of(u)
+def _center_row(u, p, plane, labels, pixels, scale, out, o, stride):
+    """Z from its differences to the last label: centered and scaled."""
+    lanes, count = lanes_of(u), len(labels)
     for start in range(0, pixels, lanes):
         x = min(start, pixels - lanes)
         total = splat(u.dtype.type(0))
@@ -350,94 +407,63 @@ def _center_row(u, p, plane, count, pixels, scale, out, o, stride):
 
 
 @_inline
-def _value(z, p, plane, j, planes, scale, base, i, stride):
-    """z_j, 0 beyond the planes there are, plus log W0 if there is one."""
-    value = splat(scale) * load(z, p + j * plane) if j < planes else splat(z.dtype.type(0))
-    return value + load(base, i + j * stride) if len(base) else value
+def _value(scores, j, p, i):
+    """The score of label j, z from p on and log W0 from i on."""
+    z, base = scores.z, scores.base
+    if j < scores.planes:
+        value = splat(scores.scale) * load(z, p + j * scores.plane)
+    else:
+        value = splat(z.dtype.type(0))
+    return value + load(base, i + j * scores.stride) if len(base) else value
 
 
 @_row
-def _decide_row(z, p, plane, planes, count, pixels, scale, base, i, stride, label, confidence, gap):
-    """Best label, its share and its lead; a last vector is moved back to end with the pixels."""
-    lanes = lanes_of(z)
-    one = splat(z.dtype.type(1))
+def _decide_row(scores, count, p, i, pixels, results):
+    """Best label, its probability and its gap to the second best."""
+    number = scores.z.dtype.type
+    lanes = lanes_of(scores.z)
+    one = splat(number(1))
     for start in range(0, pixels, lanes):
-        x = min(start, pixels - lanes)
-        best = _value(z, p + x, plane, 0, planes, scale, base, i + x, stride)
-        second = splat(z.dtype.type(-np.inf))
+        x = min(start, pixels - lanes)  # the last vector is shifted back to end with the pixels
+        best = _value(scores, 0, p + x, i + x)
+        second = splat(number(-np.inf))
         where = one
         for j in range(1, count):
-            v = _value(z, p + x, plane, j, planes, scale, base, i + x, stride)
+            v = _value(scores, j, p + x, i + x)
             second = where_greater(v, best, best, where_greater(v, second, v, second))
-            where = where_greater(v, best, splat(z.dtype.type(j + 1)), where)
+            where = where_greater(v, best, splat(number(j + 1)), where)
             best = where_greater(v, best, v, best)
-        total = splat(z.dtype.type(0))
+        total = splat(number(0))
         for j in range(count):
-            v = _value(z, p + x, plane, j, planes, scale, base, i + x, stride)
+            v = _value(scores, j, p + x, i + x)
             total = total + exp(v - best)
-        store(confidence, i + x, one / total)
-        store(gap, i + x, best - second)
-        store_whole(label, i + x, where)
+        store(results.confidence, i + x, one / total)
+        store(results.gap, i + x, best - second)
+        store_whole(results.label, i + x, where)
 
 
 @_jit
-def wave(
-    mode,
-    at,
-    shape,
-    radius,
-    window,
-    core,
-    w,
-    q,
-    base,
-    order,
-    entries,
-    groups,
-    labels,
-    wide,
-    fewer,
-    block,
-    coefficients,
-    keep,
-    scale,
-    u,
-    s,
-    planes,
-    label,
-    confidence,
-    gap,
-):
-    """One strip: columns `window` of the grid go in, columns `core` come out.
+def wave(mode, at, grid, strip, given, neighbors, labels, flow, rings, results):
+    """Take one strip through all levels.
 
-    Level 0 holds q, level 1 the source B = S - 1/J, level l + 1 the l-th iterate. A level follows
-    the one before it at a distance of `radius[0]` rows. Rows outside the grid are computed as far
-    as a neighborhood reaches, and are 0.
+    Level 0 holds q, level 1 the source B = S - 1/J, level l + 1 the l-th iterate. Each level
+    trails the previous one by `grid.radius` rows. Rows outside the grid are computed as far as a
+    neighborhood reaches, and are 0.
     """
-    count, lanes = len(labels), lanes_of(q)
-    n0, n1, nx = shape
-    r0 = radius[0]
-    left, right = window
-    columns = right - left
-    stride = n0 * n1 * nx
-    levels = len(coefficients) + 2
-    width = at.vectors * lanes
+    w, q, base = given
+    u, s, mask = rings
+    every, radius = labels.every, grid.radius
+    left, right = strip.window
+    columns, row = right - left, grid.lines * grid.columns
+    levels = len(flow.coefficients) + 2
+    records = grid.lines * at.vectors * at.record  # of a row
     u[:] = 0
     s[:] = 0
-    mask = np.zeros(2 * width, u.dtype)
-    mask[:columns] = 1
-    # where each neighbor lies, by the slot of the row
-    number = len(entries)
-    steps = np.empty(at.slots * number, np.int64)
-    for slot in range(at.slots):
-        for e in range(number):
-            there = (slot + entries[e, 0] + at.slots) % at.slots
-            steps[slot * number + e] = there * at.row + entries[e, 1] * at.line + entries[e, 2]
-    for front in range(0, n0 + r0 * (levels - 1), 2):
-        ahead = ((front + 2) * n1 * nx + left, (front + 2 - r0) * n1 * nx + left)
+    for front in range(0, grid.rows + radius * (levels - 1), 2):
+        ahead = ((front + 2) * row + left, (front + 2 - radius) * row + left)
         for level in range(levels):
-            y = front - r0 * level
-            if y < -1 or y >= n0 + r0:
+            y = front - radius * level
+            if y < -1 or y >= grid.rows + radius:
                 continue
             slot = y % at.slots
             target = (
@@ -446,124 +472,74 @@ def wave(
             )
             if level == 0:
                 for i in range(2):
-                    if y + i < n0:
-                        pixel = (y + i) * n1 * nx + left
-                        _fill(
-                            q, pixel, stride, nx, n1, columns, u, target[i] + at.origin, count, at
-                        )
+                    if y + i < grid.rows:
+                        pixel = (y + i) * row + left
+                        _fill(q, pixel, grid, columns, u, target[i] + at.origin, every, at)
                     else:
                         u[target[i] : target[i] + at.row] = 0
                 continue
-            rows = (
-                y % at.kept * n1 * at.vectors * at.record,
-                (y + 1) % at.kept * n1 * at.vectors * at.record,
+            rows = Rows(
+                source=(level - 1) * at.level,
+                before=(target[0] - at.level, target[1] - at.level),
+                target=target,
+                records=(y % at.kept * records, (y + 1) % at.kept * records),
+                inside=(
+                    0 if 0 <= y < grid.rows else len(mask) // 2,
+                    0 if 0 <= y + 1 < grid.rows else len(mask) // 2,
+                ),
+                step=slot * neighbors.entries,
             )
-            source = (level - 1) * at.level
+            share = Ahead(
+                q=q,
+                w=w,
+                planes=(len(every), len(neighbors.order)),
+                places=ahead,
+                stride=grid.pixels,
+                line=grid.columns,
+                first=level - 1,
+                every=levels - 1,
+            )
             if level == 1:
                 for i in range(2):
-                    if 0 <= y + i < n0:
-                        pixel = (y + i) * n1 * nx + left
-                        _pack(w, order, pixel, stride, nx, n1, columns, s, rows[i], at)
+                    place = rows.records[i]
+                    if 0 <= y + i < grid.rows:
+                        pixel = (y + i) * row + left
+                        _pack(w, neighbors.order, pixel, grid, columns, s, place, at)
                     else:
-                        s[rows[i] : rows[i] + n1 * at.vectors * at.record] = 0
-                masks = (0 if 0 <= y < n0 else width, 0 if 0 <= y + 1 < n0 else width)
-                _sources(
-                    mode,
-                    at,
-                    n1,
-                    u,
-                    source,
-                    target,
-                    s,
-                    rows,
-                    mask,
-                    masks,
-                    steps,
-                    slot * number,
-                    groups,
-                    labels,
-                    len(fewer),
-                    wide,
-                    q,
-                    w,
-                    count,
-                    len(order),
-                    ahead,
-                    stride,
-                    nx,
-                    level - 1,
-                    levels - 1,
-                )
+                        s[place : place + records] = 0
+                _sources(mode, at, grid.lines, rings, rows, neighbors, labels, share)
             else:
-                before = (target[0] - at.level, target[1] - at.level)
-                _steps(
-                    coefficients[level - 2],
-                    keep,
-                    at,
-                    n1,
-                    u,
-                    source,
-                    before,
-                    target,
-                    s,
-                    rows,
-                    steps,
-                    slot * number,
-                    groups,
-                    fewer,
-                    block,
-                    q,
-                    w,
-                    count,
-                    len(order),
-                    ahead,
-                    stride,
-                    nx,
-                    level - 1,
-                    levels - 1,
-                )
-        # what has come to the last level goes out
+                c = flow.coefficients[level - 2]
+                _steps(c, flow.keep, at, grid.lines, rings, rows, neighbors, labels, share)
+        # write the rows that have reached the last level
         for i in range(2):
-            y = front - r0 * (levels - 1) + i
-            if y < 0 or y >= n0:
+            y = front - radius * (levels - 1) + i
+            if y < 0 or y >= grid.rows:
                 continue
-            for line in range(n1):
+            for line in range(grid.lines):
                 p = (levels - 1) * at.level + y % at.slots * at.row + at.origin + line * at.line
-                p += core[0] - left
-                pixel = (y * n1 + line) * nx + core[0]
-                size = core[1] - core[0]
+                p += strip.core[0] - left
+                pixel = y * row + line * grid.columns + strip.core[0]
+                size, planes = strip.core[1] - strip.core[0], results.planes
                 if mode == CLASSIFY:
-                    _decide_row(
-                        u,
-                        p,
-                        at.plane,
-                        count - 1,
-                        count,
-                        size,
-                        scale,
-                        base,
-                        pixel,
-                        stride,
-                        label,
-                        confidence,
-                        gap,
-                    )
+                    scores = Scores(u, at.plane, len(every) - 1, flow.scale, base, grid.pixels)
+                    _decide_row(scores, len(every), p, pixel, size, results)
                 elif mode == FLOW:
-                    _center_row(u, p, at.plane, count, size, scale, planes, pixel, stride)
+                    _center_row(u, p, at.plane, every, size, flow.scale, planes, pixel, grid.pixels)
                 else:
-                    _copy_row(u, p, at.plane, count, size, planes, pixel, stride)
+                    _copy_row(u, p, at.plane, every, size, planes, pixel, grid.pixels)
 
 
 @_jit
 def decide(z, count, pixels, label, confidence, gap):
-    """Decide on flat planes of Z."""
-    one, none = z.dtype.type(1), z[:0]
-    _decide_row(z, 0, pixels, count, count, pixels, one, none, 0, 0, label, confidence, gap)
+    """Best label, probability and gap on flat planes of Z."""
+    scores = Scores(z, pixels, count, z.dtype.type(1), z[:0], 0)
+    _decide_row(scores, count, 0, 0, pixels, Results(z[:0], label, confidence, gap))
 
 
 @_jit
 def distances(image, prototypes, factor, out):
-    """Sums of squares over the channels, in their order, times a factor; flat planes."""
+    """Squared distances, summed over the channels in order, times a factor; flat planes."""
     for j in range(len(prototypes)):
         d = out[j]
         for c in range(len(image)):
@@ -586,14 +562,14 @@ def logarithm(p, least, factor, out):
     lanes, pixels = lanes_of(p), len(p)
     lowest = splat(least)
     for start in range(0, pixels, lanes):
-        i = min(start, pixels - lanes)  # a last vector is moved back to end with the pixels
+        i = min(start, pixels - lanes)  # the last vector is shifted back to end with the pixels
         v = load(p, i)
         store(out, i, splat(factor) * log(where_greater(v, lowest, v, lowest)))
 
 
 @_jit
 def softmax(scores, count, pixels, out):
-    """Probabilities of flat planes of scores; of a single one, of it and of 0 before it."""
+    """Softmax of flat planes of scores; a single plane is preceded by a plane of zeros."""
     lanes = lanes_of(scores)
     nothing, one = splat(scores.dtype.type(0)), splat(scores.dtype.type(1))
     t = np.empty(count * lanes, scores.dtype)
@@ -601,7 +577,7 @@ def softmax(scores, count, pixels, out):
         i = min(start, pixels - lanes)
         best = load(scores, i)
         if count == 1:
-            # exp of what is negative: it cannot overflow, and the small one keeps its digits
+            # exp of a negative number cannot overflow, and the smaller one keeps its digits
             small = exp(where_greater(best, nothing, nothing - best, best))
             large = one / (one + small)
             small = small * large

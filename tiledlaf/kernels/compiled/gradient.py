@@ -1,11 +1,11 @@
 """The compiled chains and local products of the gradient, as a wave of rows through rings.
 
-Rows are copied into rings that stay in the cache: a vector of pixels after the other, whatever the
-grid's width. A neighbor lies a fixed number of places away; what a pixel beside the border finds
+Rows are copied into ring buffers that stay in the cache, one vector of pixels after another,
+whatever the grid's width. A neighbor lies at a fixed distance; what a pixel at the border finds
 there belongs to another row, and its weight is 0.
 
-What R_S or p is applied to is held as differences to the last label's, J - 1 planes: both ignore
-a constant of each pixel.
+The operands of R_S and p are stored as differences from the last label, J - 1 planes: both ignore
+a constant added at a pixel.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from .numpy import Array
 from .vector import (
     fma,
     inner,
@@ -36,18 +37,69 @@ _jit = njit(nogil=True, cache=True, error_model="numpy")
 
 
 class Rings(NamedTuple):
-    """How the wave goes over a grid, and how rows lie in its rings."""
+    """How the wave passes over a grid, and the layout of its ring buffers."""
 
-    rows: int  # of the grid; in 3-D these are slabs
-    columns: int  # pixels of a row
-    lines: int  # that a row consists of: 1, or those of a slab
-    radius: int  # largest distance of a neighbor, in rows
+    rows: int  # of the grid; slabs in 3-D
+    columns: int  # pixels per row
+    lines: int  # per row: 1 in 2-D
+    radius: int  # largest distance to a neighbor, in rows
     levels: int  # powers of the operator
     results: int  # polynomials
-    widest: int  # columns of a strip, without its halo
-    halo: int  # columns beside a strip that are computed twice
-    guard: int  # room before and after all rows of a ring: neighbors of the first and the last
-    plane: int  # from a plane of a row to the next
+    labels: int  # J - 1
+    neighbors: int
+    widest: int  # columns of a strip without its halo
+    halo: int  # columns on either side of a strip that are computed twice
+    guard: int  # padding at both ends of a ring, for neighbors of its first and last pixels
+    plane: int  # from one plane of a row to the next
+
+
+class Given(NamedTuple):
+    """Inputs, as flat planes of the grid."""
+
+    w: Array
+    s: Array
+    q: Array
+    source: Array
+    z: Array
+
+
+class Results(NamedTuple):
+    """Outputs, as flat planes of the grid."""
+
+    out: Array
+    more: Array  # the other polynomials of a chain
+
+
+class Levels(NamedTuple):
+    """The ring of each power in `Memory.u`."""
+
+    slots: Array  # number of rows
+    starts: Array  # where the first one lies
+
+
+class Neighbors(NamedTuple):
+    """Where the neighbors of a pixel lie."""
+
+    offsets: Array  # (K, 3)
+    aside: Array  # distance within a row
+
+
+class Memory(NamedTuple):
+    """The rings, and two single rows."""
+
+    u: Array  # rows of each power
+    kept: Array  # of weights and S
+    around: Array  # of z and q
+    found: Array  # a row of the polynomials, and of the first one's last label
+    own: Array  # a row of weights
+
+
+class Counts(NamedTuple):
+    """Tuples of zeros, one per label or neighbor: their lengths are constants to LLVM."""
+
+    fewer: tuple[int, ...]  # J - 1 labels
+    block: tuple[int, ...]  # labels that are averaged at once
+    neighbors: tuple[int, ...]
 
 
 @_row
@@ -57,9 +109,9 @@ def _within(i, size):
 
 @_row
 def _copy(ring, at, given, start, low, high, first, last, end, ahead):
-    """ring[at + x] <- given[start + x] for first <= x < last, 0 up to end and outside low, high.
+    """ring[at + x] <- given[start + x] for first <= x < last, 0 from there up to `end`.
 
-    What will be read next time lies `ahead`.
+    What lies outside given[low:high] is 0. The next call's data, `ahead` of these, is prefetched.
     """
     lanes = lanes_of(ring)
     a = min(max(first, low - start), last)
@@ -78,7 +130,7 @@ def _copy(ring, at, given, start, low, high, first, last, end, ahead):
 
 @_row
 def _rows(ring, at, given, to, count, y, first, last, end):
-    """A row of `count` planes into a ring."""
+    """Copy a row of `count` planes into a ring."""
     size = to.rows * to.columns
     for j in range(count):
         start = j * size + y * to.columns
@@ -98,7 +150,7 @@ def _rows(ring, at, given, to, count, y, first, last, end):
 
 @_row
 def _differences(ring, at, given, to, fewer, y, first, last, end):
-    """A row of J planes into a ring of J - 1: less the last one."""
+    """Copy a row of J planes into a ring as J - 1 differences to the last one."""
     lanes, count, size = lanes_of(ring), len(fewer), to.rows * to.columns
     start = y * to.columns
     whole = first + (last - first) // lanes * lanes
@@ -120,7 +172,7 @@ def _differences(ring, at, given, to, fewer, y, first, last, end):
 
 @_row
 def _turned(ring, at, w, to, offsets, y, first, last, end):
-    """A row of the transposed weights: of neighbor k, those of the pixel that it is of."""
+    """Copy a row of transposed weights: weight k of the pixel whose neighbor k this one is."""
     width = to.columns // to.lines
     for k in range(len(offsets)):
         above = y - offsets[k, 0]
@@ -131,7 +183,7 @@ def _turned(ring, at, w, to, offsets, y, first, last, end):
             a, b = max(first - line * width, 0), min(last - line * width, width)
             stop = b if line < to.lines - 1 else end - line * width
             here = at + k * to.plane + line * width
-            # a pixel beyond the grid, even one whose weights point into it, has no part
+            # pixels outside the grid do not contribute, even if their weights point into it
             _copy(
                 ring,
                 here,
@@ -148,7 +200,7 @@ def _turned(ring, at, w, to, offsets, y, first, last, end):
 
 @_row
 def _replicated(ring, at, kept, similar, plane, fewer, left, end):
-    """R_S of a row, in its place."""
+    """Apply R_S to a row in place."""
     lanes, count = lanes_of(ring), len(fewer)
     for x in range(left, end, lanes):
         dot = splat(ring.dtype.type(0))
@@ -162,10 +214,13 @@ def _replicated(ring, at, kept, similar, plane, fewer, left, end):
 
 
 @_row
-def _power(u, here, steps, kept, row, t, many, plane, fewer, block, left, end):
-    """A row of R_S Omega u, from rows of u at `steps` to `here`; weights and S lie at `row`."""
-    lanes, count, part = lanes_of(u), len(fewer), len(block)
+def _power(memory, here, steps, row, to, counts, left, end):
+    """A row of R_S Omega u at `here`, from rows of u at `steps`; weights and S are at `row`."""
+    u, kept, plane = memory.u, memory.kept, to.plane
+    fewer, block = counts.fewer, counts.block
+    lanes, count, part, many = lanes_of(u), len(fewer), len(block), len(counts.neighbors)
     similar = row + many * plane
+    t = registers(u, fewer)
     for x in range(left, end, lanes):
         dot = splat(u.dtype.type(0))
         for first in range(0, count, part):
@@ -185,13 +240,14 @@ def _power(u, here, steps, kept, row, t, many, plane, fewer, block, left, end):
 
 
 @_row
-def _combined(out, to, table, u, places, fewer, block, first, last):
-    """Rows of all polynomials, from the rows of all powers."""
-    lanes, count, part = lanes_of(u), len(fewer), len(block)
+def _combined(memory, to, table, places, counts, first, last):
+    """Rows of all polynomials from the rows of all powers."""
+    u, out, block = memory.u, memory.found, counts.block
+    lanes, count, part = lanes_of(u), len(counts.fewer), len(block)
     for start in range(0, count, part):
         j = min(start, count - part)
         for x in range(first, last, lanes):
-            # two at a time: half the loads; an odd last one is its own partner
+            # two at a time halve the loads; an odd last one is its own partner
             for r in range(0, to.results, 2):
                 other = min(r + 1, to.results - 1)
                 one, two = zeros(u, block), zeros(u, block)
@@ -206,7 +262,7 @@ def _combined(out, to, table, u, places, fewer, block, first, last):
 
 @_row
 def _centered(row, at, last, plane, fewer, size):
-    """Planes whose sum with the last label's is 0, in place of differences; that one at `last`."""
+    """Center differences in place: with the last label's, at `last`, planes then sum to 0."""
     lanes, count = lanes_of(row), len(fewer)
     share = splat(row.dtype.type(1 / (count + 1)))
     for x in range(0, size, lanes):
@@ -220,32 +276,17 @@ def _centered(row, at, last, plane, fewer, size):
 
 
 @_row
-def _gradient(
-    own,
-    row,
-    kept,
-    similar,
-    p,
-    near,
-    steps,
-    to,
-    terms,
-    e,
-    t,
-    total,
-    fewer,
-    block,
-    neighbors,
-    first,
-    last,
-):
-    """A row of R_Omega dL/dOmega in place of the weights: of z and q at the neighbors, at `steps`.
+def _gradient(memory, row, similar, steps, to, counts, first, last):
+    """Replace a row of weights by R_Omega dL/dOmega; z and q of the neighbors are at `steps`.
 
-    `own` has the weights at `row`, `kept` S at `similar`; `p` lbar and p, whose sums are 0; z and
-    then q are in `near`.
+    Weights are at `row`, S at `similar`. `memory.found` holds lbar and p, centered, and
+    `memory.around` z and then q.
     """
+    own, kept, p, near = memory.own, memory.kept, memory.found, memory.around
+    fewer, block, neighbors = counts.fewer, counts.block, counts.neighbors
     lanes, count, part, many = lanes_of(p), len(fewer), len(block), len(neighbors)
-    nothing, plane = splat(p.dtype.type(0)), to.plane
+    nothing, plane, terms = splat(p.dtype.type(0)), to.plane, to.results - 1
+    t, total, e = registers(p, fewer), registers(p, fewer), registers(p, neighbors)
     for x in range(first, last, lanes):
         here = x - first
         for k in range(many):
@@ -256,7 +297,7 @@ def _gradient(
             inside, along = nothing, nothing
             mine = (r + 1) * count * plane + here
             for start in range(0, count, part):
-                # the last block is moved back: what it has met before counts once
+                # the last block is shifted back: labels it shares with the one before count once
                 j = min(start, count - part)
                 again = start - j
                 a = load_each(p, mine + j * plane, plane, block)
@@ -296,48 +337,24 @@ def _gradient(
 
 
 @_jit
-def sweep(
-    mode,
-    to,
-    w,
-    s,
-    q,
-    source,
-    z,
-    table,
-    out,
-    more,
-    offsets,
-    slots,
-    u,
-    kept,
-    around,
-    found,
-    own,
-    fewer,
-    block,
-    neighbors,
-):
-    """Polynomials in R_S Omega, level after level a row apart, where a level is a power.
+def sweep(mode, to, given, table, results, neighbors, at, memory, counts):
+    """Polynomials in R_S Omega, one level per power, each `radius` rows behind the previous one.
 
-    CHAIN: of Pi_0 source, the first one to `out`, differences of the others to `more`. PULL: of
-    R_S source on the transposed operator, and with what they are at a row the gradient of the
-    weights. PRODUCTS: that alone, `source` being the polynomials.
-
-    `u` has `slots` rows of each power, `kept` rows of weights and S, `around` rows of z and q;
-    `found` has a row of the polynomials and of the first one's last label, `own` of weights.
+    CHAIN: polynomials of Pi_0 source, the first one to `out`, differences of the others to `more`.
+    PULL: polynomials of R_S source with the transposed operator, and from their rows the gradient
+    of the weights. PRODUCTS: that gradient alone, from polynomials given as `source`.
     """
-    lanes, count, many, plane = lanes_of(s), len(fewer), len(neighbors), to.plane
+    w, s, q, source, z = given
+    u, kept, around, found, own = memory
+    offsets, aside = neighbors
+    slots, starts = at
+    # fields, as a tuple's length is a literal, and numba compiles callees for each literal
+    count, many, plane = to.labels, to.neighbors, to.plane
     radius, levels, terms = to.radius, to.levels, to.results - 1
-    starts, places = np.zeros(levels + 1, np.int64), np.zeros(levels, np.int64)
-    for level in range(levels):
-        starts[level + 1] = starts[level] + slots[level] * count * plane
     depth, each = radius * (levels - 1) + 1, (many + count + 1) * plane
     window, planes = 2 * radius + 1, to.results * count
-    sign, width = -1 if mode == PULL else 1, to.columns // to.lines
-    aside = offsets[:, 1] * width + offsets[:, 2]
-    steps = np.empty(many, np.int64)
-    t, total, e = registers(s, fewer), registers(s, fewer), registers(s, neighbors)
+    sign, lanes = -1 if mode == PULL else 1, lanes_of(s)
+    places, steps = np.empty(levels, np.int64), np.empty(many, np.int64)
     for core in range(0, to.columns, to.widest):
         stop = min(to.columns, core + to.widest)
         left, last = max(0, core - to.halo), min(to.columns, stop + to.halo)
@@ -352,27 +369,29 @@ def sweep(
                     _rows(kept, row, w, to, many, front, left, last, end)
                 _rows(kept, row + many * plane, s, to, count + 1, front, left, last, end)
                 here = front % slots[0] * count * plane + shift
-                _differences(u, here, source, to, fewer, front, left, last, end)
+                _differences(u, here, source, to, counts.fewer, front, left, last, end)
                 if mode == PULL:
-                    _replicated(u, here, kept, row + many * plane, plane, fewer, left, end)
+                    _replicated(u, here, kept, row + many * plane, plane, counts.fewer, left, end)
             for level in range(1, levels):
                 y = front - radius * level
                 if _within(y, to.rows):
                     for k in range(many):
-                        # beyond the grid weights are 0, whatever the ring holds
+                        # weights are 0 outside the grid, whatever the ring holds
                         slot = (y + sign * offsets[k, 0] + slots[level - 1]) % slots[level - 1]
                         line = starts[level - 1] + slot * count * plane
                         steps[k] = line + shift + sign * aside[k]
                     here = starts[level] + y % slots[level] * count * plane + shift
                     row = y % depth * each + shift
-                    _power(u, here, steps, kept, row, t, many, plane, fewer, block, left, end)
+                    _power(memory, here, steps, row, to, counts, left, end)
             y = front - radius * (levels - 1)
             ahead = y + radius
             if mode != CHAIN and _within(ahead, to.rows):
                 here = ahead % window * planes * plane + shift
                 a, b = max(left, core - to.guard), min(last, stop + to.guard)
                 _rows(around, here, z, to, terms * count, ahead, a, b, b)
-                _differences(around, here + terms * count * plane, q, to, fewer, ahead, a, b, b)
+                _differences(
+                    around, here + terms * count * plane, q, to, counts.fewer, ahead, a, b, b
+                )
             if not _within(y, to.rows):
                 continue
             beside, size = -core, stop - core
@@ -381,13 +400,15 @@ def sweep(
             else:
                 for level in range(levels):
                     places[level] = starts[level] + y % slots[level] * count * plane + shift
-                _combined(found, to, table, u, places, fewer, block, core, stop)
+                _combined(memory, to, table, places, counts, core, stop)
                 for r in range(1 if mode == CHAIN else to.results):
-                    _centered(found, r * count * plane, planes * plane, plane, fewer, size)
+                    _centered(found, r * count * plane, planes * plane, plane, counts.fewer, size)
             if mode == CHAIN:
-                _written(out, found, 0, to, 0, count, y, core, stop)
-                _written(out, found, planes, to, count, 1, y, core, stop)
-                _written(more, found, count, to, 0, terms * count, y, core, stop)
+                for n in range(count):
+                    _written(results.out, n, found, n, to, y, core, stop)
+                _written(results.out, count, found, planes, to, y, core, stop)
+                for n in range(terms * count):
+                    _written(results.more, n, found, count + n, to, y, core, stop)
                 continue
             _rows(own, beside, w, to, many, y, core, stop, stop)
             similar = y % depth * each + shift + many * plane
@@ -396,47 +417,33 @@ def sweep(
             for k in range(many):
                 slot = (y + offsets[k, 0] + window) % window
                 steps[k] = slot * planes * plane + shift + aside[k]
-            _gradient(
-                own,
-                beside,
-                kept,
-                similar,
-                found,
-                around,
-                steps,
-                to,
-                terms,
-                e,
-                t,
-                total,
-                fewer,
-                block,
-                neighbors,
-                core,
-                stop,
-            )
-            _written(out, own, 0, to, 0, many, y, core, stop)
+            _gradient(memory, beside, similar, steps, to, counts, core, stop)
+            for n in range(many):
+                _written(results.out, n, own, n, to, y, core, stop)
 
 
 @_row
-def _written(out, row, plane, to, where, count, y, first, last):
-    """Planes of a row, from `plane` on, to where the whole grid lies, from plane `where` on."""
-    for n in range(count):
-        start = (plane + n) * to.plane - first
-        at = (where + n) * to.rows * to.columns + y * to.columns
-        _copy(out, at, row, start, 0, len(row), first, last, last, 0)
+def _written(out, n, row, m, to, y, first, last):
+    """Write plane m of a row to plane n of the grid."""
+    lanes = lanes_of(out)
+    start, at = m * to.plane - first, n * to.rows * to.columns + y * to.columns
+    whole = first + (last - first) // lanes * lanes
+    for x in range(first, whole, lanes):
+        store(out, at + x, load(row, start + x))
+    for x in range(whole, last):
+        out[at + x] = row[start + x]
 
 
 @_jit
 def alignment(z, target, labels):
-    """Sums of Pi_0 z at the target, of ||Pi_0 z||^2 and of labeled pixels; flat planes."""
+    """Sums of Pi_0 z at the target and of ||Pi_0 z||^2, and the number of labeled pixels."""
     lanes, pixels = lanes_of(z), len(target)
     squares, ahead = np.empty(lanes, z.dtype), np.empty(lanes, z.dtype)
     number = z.dtype.type
     nothing, one, half = splat(number(0)), splat(number(1)), splat(number(0.5))
     along, norm, count = 0.0, 0.0, 0
     for first in range(0, pixels, lanes):
-        x = min(first, pixels - lanes)  # the last vector is moved back
+        x = min(first, pixels - lanes)  # the last vector is shifted back
         label = load(target, x)
         labeled = where_greater(label, half, one, nothing)
         mean = _mean(z, x, pixels, labels)
@@ -475,7 +482,7 @@ def align(z, target, inward, onward, out, labels):
 
 @_row
 def _at(label, j, half, yes, no):
-    """`yes` where the label, a whole number, is j."""
+    """`yes` where the label, an integer, equals j."""
     return where_greater(label, j - half, where_greater(label, j + half, no, yes), no)
 
 

@@ -1,10 +1,13 @@
-"""The compiled weight predictor (4.3)-(4.4) and its adjoint: blocks of pixels that stay in L1."""
+"""The compiled weight predictor (4.3)-(4.4) and its adjoint, on blocks of pixels that fit in L1."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from .numpy import Array
 from .vector import (
     exp,
     fma,
@@ -20,26 +23,44 @@ from .vector import (
     zeros,
 )
 
-STAGE = 256  # pixels whose features and weights lie in the cache at a time
-PIXELS = 128  # of a block in the adjoint: its features and shares stay in the cache
-GROUP = 8  # prototypes at once
+STAGE = 256  # pixels per block, whose features and weights stay in the cache
+PIXELS = 128  # the same in the adjoint, with features and attention
+GROUP = 8  # prototypes processed at once
 _jit = njit(nogil=True, cache=True, error_model="numpy")
 _inline = njit(forceinline=True, error_model="numpy")
 
 
-@_inline
-def _shares(x, at, apart, prototypes, count, features, sigma, distance, share, to, stride, group):
-    """Distances to all prototypes and shares of a vector of pixels; rows `stride` apart.
+class Parameters(NamedTuple):
+    """The predictor's parameters, flat."""
 
-    `prototypes` is (features, padded count), flat. Shares are not yet divided by their sum, which
-    is returned; they may take the place of the distances.
+    normal: Array  # (2, F): what is subtracted from each feature, and the factor that follows
+    prototypes: Array  # (F, N), N rounded up to whole groups
+    patches: Array  # (N, K); in `predict` K is rounded up to whole parts
+    sigma: float
+
+
+class Sizes(NamedTuple):
+    """How many there are of each."""
+
+    prototypes: int  # N
+    features: int  # F
+    neighbors: int  # K
+    pixels: int  # per plane, rounded up to whole vectors
+
+
+@_inline
+def _shares(x, at, apart, parameters, sizes, distance, share, to, stride, group):
+    """Distances to all prototypes and attention of a vector of pixels, in rows `stride` apart.
+
+    Attention is not yet divided by its sum, which is returned; it may overwrite the distances.
     """
-    part = len(group)
+    prototypes, sigma = parameters.prototypes, parameters.sigma
+    count, part = sizes.prototypes, len(group)
     padded = -(-count // part) * part
     least = splat(x.dtype.type(np.inf))
     for n in range(0, padded, part):
         square = zeros(x, group)
-        for f in range(features):
+        for f in range(sizes.features):
             offset = load(x, at + f * apart) - splat_each(prototypes, f * padded + n, 1, group)
             square = fma(offset, offset, square)
         store_each(distance, to + n * stride, stride, sqrt(square))
@@ -55,12 +76,11 @@ def _shares(x, at, apart, prototypes, count, features, sigma, distance, share, t
 
 
 @_jit
-def predict(
-    features, normal, prototypes, patches, sigma, uniform, out, sizes, size, group, part, wide
-):
-    """Weights (K, size) of flat planes; `patches` is (N, padded K), `sizes` N, F and K."""
+def predict(features, parameters, uniform, out, sizes, group, part, wide):
+    """Weights (K, pixels) from flat planes."""
     lanes, block = lanes_of(features), len(part)
-    count, many, neighbors = sizes
+    normal, patches = parameters.normal, parameters.patches
+    count, many, neighbors, size = sizes
     padded = -(-neighbors // block) * block
     share = np.empty((count + len(group)) * lanes, features.dtype)
     x = np.empty(many * STAGE, features.dtype)
@@ -70,7 +90,7 @@ def predict(
     nothing, one = splat(features.dtype.type(0)), splat(features.dtype.type(1))
     for start in range(0, size, STAGE):
         columns = min(STAGE, size - start)
-        # plane after plane: read side by side, so many planes would outrun the prefetcher
+        # plane after plane: in parallel they would be more streams than the prefetcher can follow
         for f in range(many):
             for i in range(0, columns, lanes):
                 value = load(features, f * size + start + i) - splat(normal[f])
@@ -79,9 +99,7 @@ def predict(
             for i in range(0, columns, lanes):
                 store(valid, k * STAGE + i, load(uniform, k * size + start + i))
         for i in range(0, columns, lanes):
-            total = _shares(
-                x, i, STAGE, prototypes, count, many, sigma, share, share, 0, lanes, group
-            )
+            total = _shares(x, i, STAGE, parameters, sizes, share, share, 0, lanes, group)
             inverse = one / total
             for k in range(0, padded, block):
                 value = zeros(features, part)
@@ -98,7 +116,7 @@ def predict(
             total = tiny
             for k in range(neighbors):
                 e = exp(load(t, k * lanes) - best)
-                # also where no neighbor is valid and all differences are 0
+                # needed if no neighbor is valid, as all differences are 0 then
                 e = where_greater(load(valid, k * STAGE + i), nothing, e, nothing)
                 store(t, k * lanes, e)
                 total = total + e
@@ -112,7 +130,7 @@ def predict(
 
 @_jit
 def _turn(planes, count, columns, out, width):
-    """(count, pixels) of a block as (pixels, width): the numbers of a pixel side by side."""
+    """Transpose a block of planes to (pixels, width): each pixel's values become contiguous."""
     for j in range(count):
         for i in range(columns):
             out[i * width + j] = planes[j * PIXELS + i]
@@ -120,7 +138,7 @@ def _turn(planes, count, columns, out, width):
 
 @_jit
 def _correlate(c, x, count, width, columns, group, out):
-    """out[n] += sum_i c[n, i] x[i], rows of `width` numbers."""
+    """out[n] += sum_i c[n, i] x[i], in rows of `width` numbers."""
     lanes, part = lanes_of(c), len(group)
     sums = np.empty(part * lanes, c.dtype)
     for n in range(0, -(-count // part) * part, part):
@@ -136,25 +154,11 @@ def _correlate(c, x, count, width, columns, group, out):
 
 
 @_jit
-def predict_adjoint(
-    features,
-    normal,
-    prototypes,
-    patches,
-    sigma,
-    gradient,
-    sizes,
-    size,
-    group,
-    by_feature,
-    by_neighbor,
-):
-    """Sums over pixels: c f (N, padded F), a g (N, padded K), c (N), and r d.
-
-    `patches` is (N, K) here.
-    """
+def predict_adjoint(features, parameters, gradient, sizes, group, by_feature, by_neighbor):
+    """Sum c f (N, padded F), a g (N, padded K), c (N) and r d over the pixels."""
     lanes = lanes_of(features)
-    count, many, neighbors = sizes
+    normal, _, patches, sigma = parameters
+    count, many, neighbors, size = sizes
     rows = count + len(group)
     distance = np.zeros(rows * PIXELS, features.dtype)
     share = np.zeros(rows * PIXELS, features.dtype)
@@ -178,9 +182,7 @@ def predict_adjoint(
             for i in range(columns):
                 g[k * PIXELS + i] = gradient[k * size + start + i]
         for i in range(0, columns, lanes):
-            total = _shares(
-                x, i, PIXELS, prototypes, count, many, sigma, distance, share, i, PIXELS, group
-            )
+            total = _shares(x, i, PIXELS, parameters, sizes, distance, share, i, PIXELS, group)
             inverse = splat(features.dtype.type(1)) / total
             mean = nothing
             for n in range(count):

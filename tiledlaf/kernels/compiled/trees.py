@@ -1,7 +1,7 @@
-"""Compiled decision trees: every node of a tree is asked, and bits tell the leaf (QuickScorer).
+"""Compiled decision trees: all nodes are evaluated, and a bit mask selects the leaf (QuickScorer).
 
-No branch depends on a pixel, so a block of pixels goes through a node as vectors do. Each pixel
-does the same additions in the same order, whatever its block.
+No branch depends on a pixel, so each node processes a block of pixels as vectors. Every pixel's
+values are added in the same order, whatever its block.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from numba import njit
 from .vector import load_each, splat, store_each, where_greater
 
 LANES = 16
-VECTORS = (0,) * 4  # of pixels in a block: their bits stay in registers
+VECTORS = (0,) * 4  # per block of pixels: their bit masks stay in registers
 BLOCK = LANES * len(VECTORS)
 LEAVES = 32
 ALL = np.uint32(0xFFFFFFFF)
-DE_BRUIJN = np.uint32(0x077CB531)  # each of its 32 windows of five bits is another number
+DE_BRUIJN = np.uint32(0x077CB531)  # its 32 windows of five bits all differ
 
 
 def leaf_order() -> np.ndarray:
-    """The leaf whose bit moves this number into the top five bits of `DE_BRUIJN`, (32,)."""
+    """Leaf whose bit moves each number into the top five bits of `DE_BRUIJN`, (32,)."""
     order = np.empty(LEAVES, np.int64)
     order[[(int(DE_BRUIJN) << leaf & int(ALL)) >> 27 for leaf in range(LEAVES)]] = range(LEAVES)
     return order
@@ -28,21 +28,21 @@ def leaf_order() -> np.ndarray:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def scores(features, feature, threshold, mask, first, value, baseline, block, total, out):
-    """Add up the trees' values.
+    """Sum the values of all trees.
 
     Parameters
     ----------
     features : (F, pixels) float32
     feature, threshold, mask : (N,) int64, float32, uint32
-        The feature as its place in the block.
+        Of the nodes; a feature is given by its position in `block`.
     first : (T + 1,) int64
     value : (T * LEAVES,) float32
-        Each tree's in `leaf_order`.
+        Leaves of each tree in `leaf_order`.
     baseline : (K,) float32
     block : (F * BLOCK,) float32
-        Room; what is beyond a shorter last block is never looked at again.
+        Scratch; values beyond the end of a shorter last block are never used.
     total : (K * BLOCK,) float32
-        Room.
+        Scratch.
     out : (K, pixels) float32
     """
     pixels, count = features.shape[1], len(baseline)
@@ -50,7 +50,7 @@ def scores(features, feature, threshold, mask, first, value, baseline, block, to
     none = np.full(LANES, ALL)
     for start in range(0, pixels, BLOCK):
         size = min(BLOCK, pixels - start)
-        # a copy: planes of 2^n bytes would compete for the same places in the cache
+        # copied: planes of 2^n bytes would compete for the same cache sets
         for f in range(len(features)):
             for i in range(size):
                 block[f * BLOCK + i] = features[f, start + i]
@@ -60,7 +60,7 @@ def scores(features, feature, threshold, mask, first, value, baseline, block, to
         k = 0
         for t in range(len(first) - 1):
             left = load_each(none, 0, 0, VECTORS)
-            # unsigned: an index that cannot be negative needs no check
+            # unsigned: negative indices need no check then
             for n in range(np.uint64(first[t]), np.uint64(first[t + 1])):
                 x = load_each(block, feature[n], LANES, VECTORS)
                 left = left & where_greater(x, splat(threshold[n]), splat(mask[n]), splat(ALL))

@@ -2,7 +2,7 @@
 
 The order of operations is written down, never left to a vectoriser: a pixel's bits do not depend
 on where it lies in a row, and LLVM splits the vectors on narrower machines without changing them.
-A value may be several vectors, one a label, all in registers; a single vector broadcasts to them.
+A value may be several vectors, one per label, all in registers; a single vector broadcasts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = {types.float32: 16, types.uint32: 16, types.float64: 8}
 ELEMENTS = {
@@ -24,7 +24,7 @@ ELEMENTS = {
     types.uint32: ir.IntType(32),
     types.float64: ir.DoubleType(),
 }
-# ln 2 in two parts: the first has so few bits that a whole number times it is exact
+# ln 2 in two parts: the first has so few bits that its product with an integer is exact
 LN2 = {
     types.float32: (0.693359375, -2.12194440e-4),
     types.float64: (float.fromhex("0x1.62e42fee00000p-1"), 1.90821492927058770002e-10),
@@ -105,7 +105,7 @@ def _widest(*kinds: Any) -> Any:
 
 @intrinsic
 def lanes_of(typing_context, array):
-    """Numbers in a vector of the array's type, a constant to LLVM (itemsize is not)."""
+    """Lanes in a vector of the array's type, a constant to LLVM (itemsize is not)."""
 
     def code(context, builder, signature, arguments):
         return ir.Constant(ir.IntType(64), LANES[array.dtype])
@@ -115,9 +115,9 @@ def lanes_of(typing_context, array):
 
 @intrinsic
 def registers(typing_context, like, labels):
-    """Room for a vector a label, `labels` a tuple: its length is known to LLVM.
+    """Memory for one vector per label of the tuple `labels`, whose length is a constant to LLVM.
 
-    On the stack; in registers where LLVM knows every index.
+    On the stack, or in registers where LLVM knows every index.
     """
     dtype, count = like.dtype, len(labels)
 
@@ -142,7 +142,7 @@ def zeros(typing_context, like, labels):
 
 @intrinsic
 def load(typing_context, array, index):
-    """A vector from a flat array, at any index."""
+    """Load a vector from a flat array, at any index."""
 
     def code(context, builder, signature, arguments):
         pointer = _pointer(context, builder, array, *arguments)
@@ -153,7 +153,7 @@ def load(typing_context, array, index):
 
 @intrinsic
 def load_each(typing_context, array, index, stride, labels):
-    """A vector for each entry of the tuple `labels`, `stride` apart."""
+    """Load a vector for each entry of the tuple `labels`, `stride` apart."""
     kind = Vector(array.dtype, len(labels))
 
     def code(context, builder, signature, arguments):
@@ -166,7 +166,7 @@ def load_each(typing_context, array, index, stride, labels):
 
 @intrinsic
 def store(typing_context, array, index, value):
-    """Put a vector into a flat array, at any index."""
+    """Store a vector in a flat array, at any index."""
 
     def code(context, builder, signature, arguments):
         pointer = _pointer(context, builder, array, *arguments[:2])
@@ -178,7 +178,7 @@ def store(typing_context, array, index, value):
 
 @intrinsic
 def store_each(typing_context, array, index, stride, values):
-    """Put several vectors into a flat array, `stride` apart."""
+    """Store several vectors in a flat array, `stride` apart."""
 
     def code(context, builder, signature, arguments):
         pointer, stride = _pointer(context, builder, array, *arguments[:2]), arguments[2]
@@ -192,7 +192,7 @@ def store_each(typing_context, array, index, stride, values):
 
 @intrinsic
 def store_whole(typing_context, array, index, value):
-    """Put a vector of whole numbers into a flat array of unsigned integers, at any index."""
+    """Store a vector of integral values in a flat array of unsigned integers, at any index."""
 
     def code(context, builder, signature, arguments):
         integer = ir.VectorType(ir.IntType(array.dtype.bitwidth), LANES[value.dtype])
@@ -206,7 +206,7 @@ def store_whole(typing_context, array, index, value):
 
 @intrinsic
 def prefetch(typing_context, array, index):
-    """Ask for a cache line before it is needed; any index is allowed."""
+    """Prefetch a cache line; any index is allowed."""
 
     def code(context, builder, signature, arguments):
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -225,7 +225,7 @@ def prefetch(typing_context, array, index):
 
 @intrinsic
 def splat(typing_context, value):
-    """A vector with the same number in every lane."""
+    """Broadcast a number to all lanes."""
 
     def code(context, builder, signature, arguments):
         vector = _ir(value)
@@ -239,7 +239,7 @@ def splat(typing_context, value):
 
 @intrinsic
 def splat_each(typing_context, array, index, stride, labels):
-    """A vector for each entry of the tuple `labels`: numbers of an array, `stride` apart."""
+    """Broadcast a number for each entry of the tuple `labels`, `stride` apart in an array."""
     kind = Vector(array.dtype, len(labels))
 
     def code(context, builder, signature, arguments):
@@ -306,7 +306,7 @@ def where_greater(typing_context, a, b, yes, no):
 
 @intrinsic
 def exp(typing_context, a):
-    """exp of vectors, for arguments up to 80; very small results end at about 1e-38."""
+    """exp of vectors, for arguments up to 80; underflow ends at the smallest normal numbers."""
     dtype = a.dtype
     single = dtype == types.float32
     degree, lowest, bias, bits = (7, -87.0, 127, 23) if single else (13, -708.0, 1023, 52)
@@ -375,17 +375,20 @@ def log(typing_context, a):
 
 
 def _arithmetic(operation: Any, instruction: str) -> None:
-    @intrinsic
-    def call(typing_context, a, b):
-        def code(context, builder, signature, arguments):
-            return _each(builder, getattr(builder, instruction), *arguments)
+    """Define an operator on vectors; unlike an overload, it compiles no function for each type."""
 
-        return _widest(a, b)(a, b), code
+    @type_callable(operation)
+    def kind(context):
+        def typer(a, b):
+            if isinstance(a, Vector) and isinstance(b, Vector):
+                return _widest(a, b)
+            return None
 
-    @overload(operation)
-    def vectors(a, b):
-        both = isinstance(a, Vector) and isinstance(b, Vector)
-        return (lambda a, b: call(a, b)) if both else None
+        return typer
+
+    @lower_builtin(operation, Vector, Vector)
+    def code(context, builder, signature, arguments):
+        return _each(builder, getattr(builder, instruction), *arguments)
 
 
 for _operation, _instruction in (
