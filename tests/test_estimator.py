@@ -61,6 +61,6 @@ def test_sparse_labels_and_probabilities(data):
     p = [np.stack([1 - np.clip(i, 0, 1), np.clip(i, 0, 1)]) for i in images]
     flow = tiledlaf.AssignmentFlow("probabilities", predictor_size=8, steps=10, neighborhood="3x3")
     flow.fit(images, labels, probabilities=p, validation=(images[:1], labels[:1], p[:1]))
-    with pytest.raises(ValueError, match="expects --probabilities"):
+    with pytest.raises(ValueError, match="expects `probabilities`"):
         flow.predict(images[0])
     assert (flow.predict(images[0], probabilities=p[0]) == labels[0]).mean() > 0.95

@@ -148,7 +148,7 @@ def test_info(inputs, path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("", "exactly one of --classes, --prototypes and --probabilities"),
+        ("", "exactly one of --classes, --prototypes, --probabilities and --term"),
         ("--classes 2 --probabilities p39.npy", "exactly one of --classes"),
         ("--classes 1", "two or more classes, got 1"),
         ("--classes 0", "two or more classes, got 0"),
@@ -163,7 +163,7 @@ def test_info(inputs, path):
         ("--prototypes ragged.csv", "ragged.csv: expected rows of the same length, got 2"),
         ("--prototypes empty.csv", "two or more prototypes"),
         ("--prototypes one.csv", "two or more prototypes"),
-        ("--prototypes two_columns.csv", "prototypes of 1 columns, one a channel, got 2"),
+        ("--prototypes two_columns.csv", "prototypes of 1 columns, one per channel, got 2"),
         ("--prototypes equal.csv", "finite and different from each other"),
         ("--prototypes nan.csv", "finite and different from each other"),
         ("--probabilities none.npy", "none.npy: no such file"),
@@ -233,7 +233,7 @@ def test_data_term(inputs, options, words):
         ("--channels 0,0", "got 0,0"),
         ("--channels red", "--channels expects integers like 0,2, got 'red'"),
         ("--names none.txt", "none.txt: No such file"),
-        ("--names three.txt", "expected 2 names, one a class, got 3"),
+        ("--names three.txt", "expected 2 names, one per class, got 3"),
         ("--names broken.json", "broken.json: expected a JSON list of names"),
         ("--names from0.json", 'expected names for "1" to "2"'),
         ("--workers 0", "1 or more workers, got 0"),

@@ -201,12 +201,12 @@ PROTOTYPES = [
         "expected a term of 1 classes, got 2",
     ),
     (entry(classes=[{"name": "a"}, {"name": "b"}]), "no 'values'"),
-    (entry(term={"kind": "magic"}), "expected prototypes, probabilities or a classifier"),
+    (entry(term={"kind": "magic"}), "of the kinds prototypes, probabilities, classifier, got 'magic'"),
     (entry(term__scale=0), "positive scale"),
     (entry(term__scale=float("inf")), "positive scale"),
     (entry(term__values=[[0.0], [float("nan")]]), "finite"),
-    (entry(term__values=[[0.0], [0.5, 1]]), "prototypes of one length"),
-    (entry(term__values=[[0.0, 1], [0.5, 1]]), "1 channel"),
+    (entry(term__values=[[0.0], [0.5, 1]]), "rows of numbers, all of one length"),
+    (entry(term__values=[[0.0, 1], [0.5, 1]]), "one per channel, got 2"),
     (entry(term__values=[[0.5], [0.5]]), "different"),
     (entry(trained=None), ""),
     (without("model"), "no 'model'"),
@@ -215,7 +215,7 @@ PROTOTYPES = [
     (changed("model", lambda a: np.array("[]")), ""),
     (changed("model", lambda a: np.array(5)), ""),
     (changed("predictor/patches", nan), "expected finite float64 numbers as patches"),
-    (changed("predictor/prototypes", lambda a: a.astype("f4")), "prototypes, got float32"),
+    (changed("predictor/prototypes", lambda a: a.astype("f4")), "anchors, got float32"),
     (changed("predictor/prototypes", lambda a: a.ravel()), ""),
     (changed("predictor/prototypes", lambda a: a[:3]), "expected mean and scale"),
     (changed("predictor/patches", lambda a: a[:, :8]), "expected patches of 9, got 8"),
@@ -516,7 +516,7 @@ def test_other_images(files):
     refused("2 spatial axes, got 3", "label", "volume.npy", "v.zarr", *command[1:], "--axes", "zyx")
     with pytest.raises(ValueError, match="2 spatial axes, got 3"):
         label(da.zeros((8, 40, 50)), axes="zyx", model=make("prototypes"))
-    with pytest.raises(ValueError, match="1 channel"):
+    with pytest.raises(ValueError, match="one per channel, got 2"):
         label(da.zeros((3, 40, 50)), model=make("prototypes"))
 
 

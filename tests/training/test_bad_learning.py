@@ -163,8 +163,8 @@ BOTH = [
     ("--names broken.json", "broken.json: expected JSON, "),
     ("--names image.tif", "image.tif: expected JSON, "),
     ("--prototypes three.csv", "of 2 classes, got 3"),
-    ("--prototypes one.csv", "of 2 classes, got 1"),
-    ("--prototypes columns.csv", "expected prototypes with 1 columns, one a channel, got 2"),
+    ("--prototypes one.csv", "two or more prototypes as rows, got shape (1, 1)"),
+    ("--prototypes columns.csv", "expected prototypes of 1 columns, one per channel, got 2"),
     ("--prototypes nan.csv", "expected finite prototypes"),
     ("--prototypes equal.csv", "expected different prototypes"),
     ("--prototypes words.csv", "words.csv: expected rows of numbers"),
@@ -182,7 +182,7 @@ BOTH = [
     ("--tol 0", "tol must be a positive number, got 0.0"),
     ("--steps 0", "expected 1 or more"),
     ("--loss square", "loss must be one of cosine, pixel-cosine, cross-entropy, got 'square'"),
-    ("--loss pixel-cosine", "the cosine of each pixel needs 3 labels or more, got 2"),
+    ("--loss pixel-cosine", "the loss PixelCosine needs 3 classes or more, got 2"),
     ("--neighborhood 4x4", "neighborhood"),
     ("--device tpu", "device must be cpu or cuda, got 'tpu'"),
     ("--workers 0", "expected 1 or more workers, got 0"),
@@ -200,7 +200,7 @@ def test_options(inputs, command, options, words):
 
 
 TRAIN = [
-    ("--size 0", "expected 1 or more prototypes, got 0"),
+    ("--size 0", "--predictor-size must be 1 or more, got 0"),
     ("--seed -1", "expected a seed of 0 to 4294967295, got -1"),
     ("--limit -1", "expected a limit of 0 minutes or more, got -1.0"),
     ("--limit nan", "expected a limit of 0 minutes or more, got nan"),

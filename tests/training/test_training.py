@@ -227,7 +227,7 @@ def cut(monkeypatch, owner, name, count, *, after=False, command=TRAIN):
     ("owner", "name", "count", "after"),
     [
         (training_run.training_worker, "read", 3, False),  # before the first step
-        (training_run.predictor, "initial", 1, True),
+        (training_run.predictors, "initial", 1, True),
         (training_run.Adam, "update", 1, True),
         (training_run.Adam, "update", 13, False),  # between two checkpoints
         (os, "replace", 1, False),  # a checkpoint is written, but not yet in its place

@@ -44,9 +44,12 @@ def make(name: str = "taylor", **options: float | None) -> Integrator:
         raise ValueError(f"integrator must be one of {', '.join(INTEGRATORS)}, got {name!r}")
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
+        if key not in {f.name for kind in INTEGRATORS.values() for f in fields(kind)}:
+            raise TypeError(f"no integrator has the option {key!r}")
         owners = [n for n, kind in INTEGRATORS.items() if key in {f.name for f in fields(kind)}]
         if name not in owners:
+            many = "s" * (len(owners) > 1)
             raise ValueError(
-                f"`{key}` belongs to the integrators {', '.join(owners) or 'of others'}, got {name}"
+                f"`{key}` belongs to the integrator{many} {', '.join(owners)}, got {name}"
             )
     return INTEGRATORS[name](**given)

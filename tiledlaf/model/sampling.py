@@ -80,8 +80,10 @@ def rows_of(values: Any) -> tuple[tuple[float, ...], ...]:
         ) from None
     if rows.ndim != 2 or len(rows) < 2:
         raise ValueError(f"expected two or more prototypes as rows, got shape {rows.shape}")
-    if not np.isfinite(rows).all() or len(np.unique(rows, axis=0)) < len(rows):
-        raise ValueError("expected prototypes that are finite and different from each other")
+    if not np.isfinite(rows).all():
+        raise ValueError("expected finite prototypes, got NaN or inf")
+    if len(np.unique(rows, axis=0)) < len(rows):
+        raise ValueError("expected different prototypes, got two equal rows")
     return tuple(tuple(map(float, row)) for row in rows)
 
 

@@ -145,8 +145,10 @@ def estimate(
     every = [t.core for t in tiles]
     tables = tasks.in_order(pool, fitting.label_values, (example,), [(0, box) for box in every])
     classes = find_classes(sorted({v for t in tables for v in t}), names, ignore)
+    loss = losses.make(how.loss)
+    losses.check_classes(loss, len(classes))
     way = Polynomials(how.tol)
-    flow = FlowSettings(classes, offsets, how.rho, how.time, way, losses.make(how.loss), how.device)
+    flow = FlowSettings(classes, offsets, how.rho, how.time, way, loss, how.device)
     # forward and back through all flows; Z is wanted at the neighbors of a pixel, not its own
     reach = 2 * how.sequence * way.degree(how.time / how.sequence) - 1
     halo = tuple(reach * r for r in stencil.radius(offsets))

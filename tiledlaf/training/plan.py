@@ -71,7 +71,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("predictor_size", "steps", "patience"):
             if getattr(self, name) < 1:
-                raise ValueError(f"expected 1 or more {name}, got {getattr(self, name)}")
+                raise ValueError(f"`{name}` must be 1 or more, got {getattr(self, name)}")
         if self.optimizer not in OPTIMIZERS:
             known = " or ".join(OPTIMIZERS)
             raise ValueError(f"optimizer must be {known}, got {self.optimizer!r}")

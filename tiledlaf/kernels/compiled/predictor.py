@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from .numpy import Array
+from ..arrays import Array
 from .vector import (
     exp,
     fma,
