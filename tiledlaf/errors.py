@@ -1,11 +1,34 @@
-"""Errors that callers can tell apart."""
+"""Errors that callers can tell apart. All are ValueErrors; each message is one line.
+
+A message names keywords in backticks, such as `classes`; the command shows them as its options.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-class BadPixels(ValueError):
+class TiledlafError(ValueError):
+    """What this program refuses, with what was expected and what came."""
+
+
+class InputError(TiledlafError):
+    """An input, an option or a combination of them that cannot be used."""
+
+
+class OutputBelongsElsewhere(TiledlafError):
+    """An output that belongs to another image, run or program."""
+
+
+class NotEnoughMemory(TiledlafError):
+    """A run that would not fit into a worker's memory."""
+
+
+class DamagedFile(TiledlafError):
+    """A file that is not whole, or not what it should be."""
+
+
+class BadPixels(InputError):
     """Pixels that cannot be labeled; `first` is one's place in the window that was given."""
 
     def __init__(self, text: str, first: Sequence[int]) -> None:

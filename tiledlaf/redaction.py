@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from .errors import InputError
+
 # a pathlib.Path of a URL has lost a slash
 SCHEME = r"([A-Za-z][\w+.-]+:/{1,2})"
 URL = re.compile(SCHEME + r"""([^\s'"<>]*[^\s'"<>:,;.)])""")
@@ -34,7 +36,7 @@ def check(path: str | os.PathLike[str]) -> None:
     """
     found = re.fullmatch(SCHEME + "(.*)", os.fspath(path), re.DOTALL)
     if found and _address(found[2]) != found[2]:
-        raise ValueError(
+        raise InputError(
             f"{found[1]}{_address(found[2])}: expected a path or URL without user, password and "
             "query; credentials come from the environment"
         )

@@ -98,7 +98,7 @@ def test_tiff_volume_with_and_without_axes(tmp_path):
             file.write(plane, metadata=None)
     assert images.open_image(named).spatial_axes == "zyx"
     check(images.open_image(named), VOLUME[None])
-    with pytest.raises(ValueError, match="--axes zyx"):
+    with pytest.raises(ValueError, match="`axes` zyx"):
         images.open_image(bare)
     check(images.open_image(bare, axes="zyx"), VOLUME[None])
 
@@ -153,7 +153,7 @@ def test_ome_tiff_levels(tmp_path):
         check(image, np.moveaxis(pixels, -1, 0))
         assert image.levels == tuple(p.shape[:2] for p in levels[number:])
         assert image.scale == pytest.approx((0.5 * 70 / len(pixels), 0.25 * 85 / pixels.shape[1]))
-    with pytest.raises(ValueError, match="level of 0 to 2, got --level 3"):
+    with pytest.raises(ValueError, match="level of 0 to 2, got `level` 3"):
         images.open_image(path, level=3)
 
 
@@ -276,7 +276,7 @@ def test_plain_zarr_names_its_dimensions(tmp_path):
     zarr.create_array(tmp_path / "v3", data=VOLUME, dimension_names=["Z", "y", "x"])
     check(images.open_image(tmp_path / "v3"), VOLUME[None])
     two = zarr.create_array(tmp_path / "v2", data=VOLUME, zarr_format=2)
-    with pytest.raises(ValueError, match="--axes zyx"):
+    with pytest.raises(ValueError, match="`axes` zyx"):
         images.open_image(tmp_path / "v2")
     two.attrs["_ARRAY_DIMENSIONS"] = ["z", "y", "x"]
     assert images.open_image(tmp_path / "v2").axes == "zyx"
@@ -370,10 +370,10 @@ def test_axes_are_told_by_the_shape(shape, axes):
 
 @pytest.mark.parametrize("shape", [(5, 30, 40), (30, 40, 5), (30, 40, 2), (2, 5, 30, 40), (7,)])
 def test_axes_that_the_shape_does_not_tell(shape, tmp_path):
-    with pytest.raises(ValueError, match="--axes"):
+    with pytest.raises(ValueError, match="`axes`"):
         images.from_array(np.zeros(shape))
     np.save(tmp_path / "a.npy", np.zeros(shape))
-    with pytest.raises(ValueError, match=r"a\.npy.*--axes"):
+    with pytest.raises(ValueError, match=r"a\.npy.*`axes`"):
         images.open_image(tmp_path / "a.npy")
 
 

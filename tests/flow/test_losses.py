@@ -189,7 +189,7 @@ def test_no_label_is_an_error(name):
     ("make", "message"),
     [
         (lambda z, y: Cosine().value(Cosine().sums(0 * z, y)), "a flow that is not 0"),
-        (lambda z, y: PixelCosine().gradient(z[:2], y, np.ones(2)), "3 labels or more, got 2"),
+        (lambda z, y: PixelCosine().gradient(z[:2], y, np.ones(2)), "3 classes or more, got 2"),
         (lambda z, y: CrossEntropy((1, 2, 3)).sums(z, y), "expected 4 class weights, got 3"),
         (lambda z, y: losses.make("hinge"), "cosine, pixel-cosine, cross-entropy, got 'hinge'"),
     ],

@@ -31,7 +31,7 @@ from tiledlaf.flow import stencil
 from tiledlaf.flow.integrators import make
 from tiledlaf.flow.nonlinear import mean_entropy
 from tiledlaf.labeling.choice import data_term
-from tiledlaf.labeling.plan import make_plan
+from tiledlaf.labeling.plan import Writing, make_plan
 from tiledlaf.labeling.worker import label_tile
 from tiledlaf.model.settings import make_settings
 
@@ -322,7 +322,7 @@ def test_halo_is_as_large_as_needed_and_no_larger(scheme):
         probabilities=given,
         tile=edge,
         settings=settings,
-        confidence=True,
+        writing=Writing(confidence=True),
     )
     grid = dataclasses.replace(plan.job.grid, halo=(reach - 1,) * 2)
     job = dataclasses.replace(plan.job, grid=grid)
@@ -409,8 +409,8 @@ def test_command_line(tmp_path, given, scheme):
         (lambda: AdaptiveRKMK(order=4), "order must be one of 3, 5, got 4"),
         (lambda: RKMK4().reach(-1), "time must be a positive number, got -1"),
         (lambda: make("rk"), "integrator must be one of taylor, krylov, euler, sequence, "),
-        (lambda: make("taylor", steps=3), "--steps belongs to the integrators euler, "),
-        (lambda: make("rkmk4", dim=3), "--dim belongs to the integrator krylov, got rkmk4"),
+        (lambda: make("taylor", steps=3), "`steps` belongs to the integrators euler, "),
+        (lambda: make("rkmk4", dim=3), "`dim` belongs to the integrator krylov, got rkmk4"),
     ],
 )
 def test_refusals(make, message):

@@ -201,7 +201,10 @@ PROTOTYPES = [
         "expected a term of 1 classes, got 2",
     ),
     (entry(classes=[{"name": "a"}, {"name": "b"}]), "no 'values'"),
-    (entry(term={"kind": "magic"}), "of the kinds prototypes, probabilities, classifier, got 'magic'"),
+    (
+        entry(term={"kind": "magic"}),
+        "of the kinds prototypes, probabilities, classifier, got 'magic'",
+    ),
     (entry(term__scale=0), "positive scale"),
     (entry(term__scale=float("inf")), "positive scale"),
     (entry(term__values=[[0.0], [float("nan")]]), "finite"),
@@ -516,7 +519,7 @@ def test_other_images(files):
     refused("2 spatial axes, got 3", "label", "volume.npy", "v.zarr", *command[1:], "--axes", "zyx")
     with pytest.raises(ValueError, match="2 spatial axes, got 3"):
         label(da.zeros((8, 40, 50)), axes="zyx", model=make("prototypes"))
-    with pytest.raises(ValueError, match="one per channel, got 2"):
+    with pytest.raises(ValueError, match="1 channel"):
         label(da.zeros((3, 40, 50)), model=make("prototypes"))
 
 

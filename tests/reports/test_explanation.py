@@ -271,7 +271,7 @@ def test_a_model_alone():
     assert found.code == 0, found
     assert found.out == "pictures: patch-explained/index.html\n"
     shown, text = pictures("patch-explained", ["anchors"])
-    assert "8 prototypes of 9 features" in text
+    assert "8 anchors of 9 features" in text
     assert "sorted by the strength of their patches" in text
     assert "classes: cell <1>, line" in text
     # a card: its features and its patch

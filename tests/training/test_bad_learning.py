@@ -180,7 +180,7 @@ BOTH = [
     ("--rho -1", "rho must be a positive number, got -1.0"),
     ("--rho nan", "rho must be a positive number, got nan"),
     ("--tol 0", "tol must be a positive number, got 0.0"),
-    ("--steps 0", "expected 1 or more"),
+    ("--steps 0", "1 or more"),
     ("--loss square", "loss must be one of cosine, pixel-cosine, cross-entropy, got 'square'"),
     ("--loss pixel-cosine", "the loss PixelCosine needs 3 classes or more, got 2"),
     ("--neighborhood 4x4", "neighborhood"),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from ..labeling.run import Summary
 
@@ -22,7 +24,7 @@ def demo(output: str) -> int:
     from ..reports import text
 
     if not Path(output).is_dir():
-        raise ValueError(f"`output` {output}: no such folder")
+        raise InputError(f"`output` {output}: no such folder")
     found, path = label_demo(output)
     click.echo("\n".join([*text.summary(found, dict(enumerate(NAMES, 1))), f"picture: {path}"]))
     return 1 if found.errors else 0

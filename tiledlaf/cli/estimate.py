@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..errors import InputError
 from . import progress, shared
 
 # options that go to `Estimation` as they are
@@ -67,7 +68,7 @@ def estimate(**given: Any) -> int:
     from ..training import examples
 
     if given["probabilities"] is not None and given["prototypes"] is not None:
-        raise ValueError("expected at most one of `probabilities` and `prototypes`")
+        raise InputError("expected at most one of `probabilities` and `prototypes`")
     pairs = examples.pair(
         given["image"],
         given["labels"],
@@ -77,7 +78,7 @@ def estimate(**given: Any) -> int:
         channels=given["channels"],
     )
     if len(pairs) != 1:
-        raise ValueError(f"expected one IMAGE, got {len(pairs)}")
+        raise InputError(f"expected one IMAGE, got {len(pairs)}")
     term: Any = "means"
     if pairs[0].probabilities is not None:
         term = "probabilities"

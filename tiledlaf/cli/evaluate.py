@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ..errors import InputError
+
 
 @click.command()
 @click.argument("labels")
@@ -44,9 +46,9 @@ def evaluate(
             shared.check_file(option, path)
             for other in (labels, truth):
                 if shared.same(other, path):
-                    raise ValueError(f"{option} {path}: expected another file than {other}")
+                    raise InputError(f"{option} {path}: expected another file than {other}")
     if json_file is not None and json_file == picture_file:
-        raise ValueError(f"--json {json_file}: expected another file than --picture")
+        raise InputError(f"--json {json_file}: expected another file than --picture")
     found = evaluation.evaluate(labels, truth, boundary=boundary, name=name, ignore=ignore)
     click.echo("\n".join(evaluation.lines(found)))
     if json_file is not None:

@@ -7,6 +7,8 @@ import json
 
 import click
 
+from ..errors import InputError
+
 
 @click.command()
 @click.argument("path")
@@ -41,7 +43,7 @@ def status(output: str, name: str | None, as_json: bool, picture_file: str | Non
     if picture_file is not None:
         if len(found.labels) != 1:
             known = ", ".join(one.name for one in found.labels) or "no labels"
-            raise ValueError(f"--picture shows one of the labels: choose a --name of {known}")
+            raise InputError(f"--picture shows one of the labels: choose a --name of {known}")
         ((out, notes),) = status.outputs(output, found.labels[0].name)
         title = text.status(found)[1]  # the line on tiles
         pictures.tile_map(status.times(out, notes), title).save(picture_file)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import InputError
 from . import progress, shared
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def label(**given: Any) -> int:
 
     if given["into_input"] == (given["output"] is not None):
         got = "both" if given["into_input"] else "none"
-        raise ValueError(f"expected an OUTPUT or `into_input`, got {got}")
+        raise InputError(f"expected an OUTPUT or `into_input`, got {got}")
     running = Running(
         given["workers"],
         given["scheduler"],
@@ -148,7 +149,7 @@ def label(**given: Any) -> int:
         **{key: given[key] for key in PASSED},
     )
     if given["names"] is not None and plan.classes:
-        raise ValueError("`names`: the classes have names from their training")
+        raise InputError("`names`: the classes have names from their training")
     if given["export"] is not None:
         pictures.check_export(given["export"], plan.job.grid.size, plan.job.term.classes)
         _check_other_file(given)
@@ -176,7 +177,7 @@ def _integrator(given: Mapping[str, Any]) -> Any:
         return None
     for key in ("model", "weights"):
         if given[key] is not None:
-            raise ValueError(f"`{key}` fixes {', '.join(named)}: drop one or the other")
+            raise InputError(f"`{key}` fixes {', '.join(named)}: drop one or the other")
     return integrators.make(given["integrator"] or "taylor", **options)
 
 
@@ -184,7 +185,7 @@ def _check_other_file(given: Mapping[str, Any]) -> None:
     """Refuse to write over what is read."""
     for key in ("input", "probabilities", "mask", "model", "weights"):
         if given[key] is not None and shared.same(given[key], given["export"]):
-            raise ValueError(f"`export` {given['export']}: expected another file than the {key}")
+            raise InputError(f"`export` {given['export']}: expected another file than the {key}")
 
 
 def _say_failed(plan: Plan, found: Summary) -> None:

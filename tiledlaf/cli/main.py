@@ -11,6 +11,7 @@ from types import FrameType
 import click
 
 from .. import __version__
+from ..registry import Registry
 from . import shared
 from .shared import INTERRUPTED, TERMINATED, Failed, Terminated
 
@@ -25,6 +26,7 @@ COMMANDS = {
     "status": "info",
     "demo": "demo",
 }
+ALL: Registry[str | click.Command] = Registry("tiledlaf.commands", COMMANDS)
 
 
 def main() -> None:
@@ -82,15 +84,17 @@ class Commands(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Their names, in the order in which people use them."""
-        return list(COMMANDS)
+        return list(ALL)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The command of a name, None where there is none."""
-        if name not in COMMANDS:
+        if name not in ALL:
             return None
-        found: click.Command = getattr(
-            importlib.import_module(f"{__package__}.{COMMANDS[name]}"), name
-        )
+        kept = ALL[name]
+        if isinstance(kept, click.Command):
+            return kept
+        module = importlib.import_module(f"{__package__}.{kept}")
+        found: click.Command = getattr(module, name)
         return found
 
 

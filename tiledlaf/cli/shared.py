@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..errors import InputError
 from ..redaction import redacted
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -54,7 +55,7 @@ def integers(separator: str = ",") -> Callable[..., tuple[int, ...] | None]:
         try:
             return tuple(int(part) for part in text.split(separator))
         except ValueError:
-            raise ValueError(f"--{option.name} expects integers like 0,2, got {text!r}") from None
+            raise InputError(f"--{option.name} expects integers like 0,2, got {text!r}") from None
 
     return read
 
@@ -69,7 +70,7 @@ def spans(
         pairs = [part.split(":") for part in text.split(",")]
         return tuple((int(a), int(b)) for a, b in pairs)
     except ValueError:
-        raise ValueError(f"`region` expects y0:y1,x0:x1, got {text!r}") from None
+        raise InputError(f"`region` expects y0:y1,x0:x1, got {text!r}") from None
 
 
 def address(context: Any, option: click.Parameter, text: str | None) -> str | None:
@@ -78,7 +79,7 @@ def address(context: Any, option: click.Parameter, text: str | None) -> str | No
         return None
     host, _, port = text.rpartition(":")
     if not (port.isdigit() and int(port) < 2**16):
-        raise ValueError(
+        raise InputError(
             f"--{option.name} expects nothing, PORT or HOST:PORT, got {text!r} (without a "
             "value it goes last)"
         )
@@ -159,14 +160,14 @@ def read_csv(path: str) -> list[list[float]]:
     rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
-            raise ValueError(
+            raise InputError(
                 f"{path}: expected rows of the same length, got {len(rows[0])} values in row 1 and "
                 f"{len(row)} in row {number}"
             )
     try:
         return [[float(value) for value in row] for row in rows]
     except ValueError as error:
-        raise ValueError(f"{path}: expected rows of numbers, {error}") from None
+        raise InputError(f"{path}: expected rows of numbers, {error}") from None
 
 
 def read_text(path: str) -> str:
@@ -174,9 +175,9 @@ def read_text(path: str) -> str:
     try:
         return Path(path).read_text("utf-8-sig")  # spreadsheets begin files with a mark
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected a text file") from None
+        raise InputError(f"{path}: expected a text file") from None
     except OSError as error:
-        raise ValueError(reason(error)) from None
+        raise InputError(reason(error)) from None
 
 
 def read_features(text: str) -> Any:
@@ -190,7 +191,7 @@ def read_features(text: str) -> Any:
     try:
         return features.Features.from_list(json.loads(read_text(text)))
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"`features` {text}: expected context, patch, multiscale or a JSON list, {error}"
         ) from None
 
@@ -208,10 +209,10 @@ def read_names(path: str) -> Sequence[str]:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected a JSON list of names, {error}") from None
+        raise InputError(f"{path}: expected a JSON list of names, {error}") from None
     if isinstance(found, dict):
         if sorted(found) != sorted(map(str, range(1, len(found) + 1))):
-            raise ValueError(
+            raise InputError(
                 f'{path}: expected names for "1" to "{len(found)}", got {sorted(found)}'
             )
         found = [found[str(v)] for v in range(1, len(found) + 1)]
@@ -222,9 +223,9 @@ def check_file(option: str, path: str) -> None:
     """Refuse a file that cannot be written, before anything is computed."""
     folder = Path(path).absolute().parent
     if option == "--picture" and Path(path).suffix.lower() != ".png":
-        raise ValueError(f"{option} expects a file ending .png, got {path}")
+        raise InputError(f"{option} expects a file ending .png, got {path}")
     if Path(path).is_dir() or not folder.is_dir():
         what = "a folder" if Path(path).is_dir() else "no such folder"
-        raise ValueError(f"{option} {path}: expected a file in a folder that exists, got {what}")
+        raise InputError(f"{option} {path}: expected a file in a folder that exists, got {what}")
     if not os.access(folder, os.W_OK):
-        raise ValueError(f"{option} {path}: expected a place to write, but {folder} is read-only")
+        raise InputError(f"{option} {path}: expected a place to write, but {folder} is read-only")

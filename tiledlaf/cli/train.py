@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..errors import InputError
 from . import progress, shared
 
 
@@ -103,7 +104,7 @@ def _term(given: Mapping[str, Any]) -> Any:
     """The one data term that is asked for; a named one may take the probabilities."""
     others = ["probabilities"] * (given["term"] is None) + ["prototypes", "term"]
     if given["classifier"] + sum(given[key] is not None for key in others) > 1:
-        raise ValueError(
+        raise InputError(
             "expected at most one of `probabilities`, `classifier`, `prototypes` and `term`"
         )
     if given["classifier"]:
@@ -122,10 +123,10 @@ def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
     keys = [f"{which}{key}" for key in ("images", "labels", "probabilities", "mask")]
     images, labels, *others = (given[key] for key in keys)
     if (images is None) != (labels is None):
-        raise ValueError(f"expected `{keys[0]}` and `{keys[1]}` together")
+        raise InputError(f"expected `{keys[0]}` and `{keys[1]}` together")
     if images is None:
         for key, value in zip(keys[2:], others, strict=True):
             if value is not None:
-                raise ValueError(f"`{key}` belongs to `{keys[0]}`")
+                raise InputError(f"`{key}` belongs to `{keys[0]}`")
         return []
     return examples.pair(images, labels, *others, axes=given["axes"], channels=given["channels"])

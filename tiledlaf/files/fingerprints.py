@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import OutputBelongsElsewhere
+
 # settings that stand for the names, sizes and times of files
 HASHED = ("input", "probabilities", "mask", "model", "weights")
 
@@ -25,7 +27,7 @@ def refuse_difference(
         there, here = (
             ", ".join(f"{k} {_short(k, entries.get(k))}" for k in keys) for entries in (held, asked)
         )
-        raise ValueError(f"{problem}: it has {there}; this run has {here} ({advice})")
+        raise OutputBelongsElsewhere(f"{problem}: it has {there}; this run has {here} ({advice})")
 
 
 def _short(key: str, value: Any) -> str:

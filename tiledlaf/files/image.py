@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from ..errors import DamagedFile, InputError
 from ..tiles import Box
 from . import nodes, stores, units
 
@@ -79,7 +80,9 @@ class Reader(Protocol):
 
     def sniff(self, path: str) -> bool:
         """Whether a path is of this format."""
-        return Path(path).suffix.lower() in self.suffixes and not os.path.isdir(path)
+        if stores.is_url(path) or os.path.isdir(path):
+            return False
+        return Path(path).suffix.lower() in self.suffixes
 
     def read(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
         """Pixels of a box of the array as stored."""
@@ -102,10 +105,10 @@ class _Memory(Reader):
     stored = False
 
     def look(self, path: str, level: int, axes: str | None) -> Levels:
-        raise ValueError(f"{path}: expected a file, got an array in memory")
+        raise InputError(f"{path}: expected a file, got an array in memory")
 
     def open(self, path: str, name: str) -> Any:
-        raise ValueError(f"{path}: expected a file, got an array in memory")
+        raise InputError(f"{path}: expected a file, got an array in memory")
 
 
 MEMORY = _Memory()
@@ -217,7 +220,7 @@ def unreadable(image: Image, error: Exception) -> OSError | ValueError:
 
     An OSError if the file system refused, which it may not when it is asked again.
     """
-    kind = OSError if nodes.system_error(error) else ValueError
+    kind = OSError if nodes.system_error(error) else DamagedFile
     return kind(f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}")
 
 
@@ -239,7 +242,7 @@ def opened_whole(reader: Reader, path: str) -> Any:
     try:
         return opened(reader, path, "")
     except (OSError, EOFError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{path}: this file cannot be read, {error}") from None
+        raise DamagedFile(f"{path}: this file cannot be read, {error}") from None
 
 
 @functools.lru_cache(maxsize=16)
@@ -256,7 +259,7 @@ def guess_axes(shape: Sequence[int], path: str) -> str:
     if len(shape) == 3 and shape[2] in (3, 4):
         return "yxc"
     likely = "zyx" if len(shape) == 3 else "tczyx"[-len(shape) :]
-    raise ValueError(
+    raise InputError(
         f"{path}: its axes are not named and its shape {tuple(shape)} does not tell them; "
         f"say them with `axes`, such as `axes` {likely}"
     )
@@ -298,28 +301,28 @@ def make(path: str, reader: Reader, found: Levels, axes: str | None = None) -> I
 def check_axes(path: str, axes: str, shape: Sequence[int]) -> None:
     """Refuse axes that do not fit the shape, or that no image has."""
     if len(axes) != len(shape):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected axes for the {len(shape)} dimensions of its shape {tuple(shape)}, "
             f"got {axes!r}"
         )
     spatial = "".join(a for a in axes if a in SPATIAL)
     if set(axes) - set("tczyx") or len(set(axes)) < len(axes) or spatial not in ("yx", "zyx"):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected axes of the letters t, c, z, y, x with y and x in this order, "
             f"got {axes!r}"
         )
     if "t" in axes and shape[axes.index("t")] != 1:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected one time point, got {shape[axes.index('t')]}: label them one by one"
         )
     if not all(shape):
-        raise ValueError(f"{path}: expected pixels, got the shape {tuple(shape)}")
+        raise InputError(f"{path}: expected pixels, got the shape {tuple(shape)}")
 
 
 def choose_channels(image: Image, channels: Sequence[int] | None) -> Image:
     """The image with these channels; refuse those that it does not have."""
     if np.dtype(image.dtype).kind not in "uifb":
-        raise ValueError(f"{image.path}: expected numbers as pixels, got the type {image.dtype}")
+        raise InputError(f"{image.path}: expected numbers as pixels, got the type {image.dtype}")
     if channels is None:
         return image
     chosen = tuple(channels)
@@ -328,7 +331,7 @@ def choose_channels(image: Image, channels: Sequence[int] | None) -> Image:
         or len(set(chosen)) < len(chosen)
         or not set(chosen) <= set(range(image.stored_channels))
     ):
-        raise ValueError(
+        raise InputError(
             f"{image.path}: expected different channels of 0 to {image.stored_channels - 1}, "
             f"got {','.join(map(str, chosen)) or 'none'}"
         )
@@ -338,7 +341,7 @@ def choose_channels(image: Image, channels: Sequence[int] | None) -> Image:
 def check_level(path: str, level: int, count: int) -> None:
     """Refuse a level that the image does not have."""
     if not 0 <= level < count:
-        raise ValueError(f"{path}: expected a level of 0 to {count - 1}, got `level` {level}")
+        raise InputError(f"{path}: expected a level of 0 to {count - 1}, got `level` {level}")
 
 
 def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:

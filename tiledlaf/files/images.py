@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import redaction
+from ..errors import InputError
 from ..registry import Registry
 from . import image as image_files
 from . import stores
@@ -49,10 +50,10 @@ def open_image(
     path = str(path)
     redaction.check(path)
     if not stores.is_url(path) and not os.path.exists(path):
-        raise ValueError(f"{path}: no such file or folder")
+        raise InputError(f"{path}: no such file or folder")
     reader = reader_of(path)
     if reader is None:
-        raise ValueError(f"{path}: {_unknown(path)}")
+        raise InputError(f"{path}: {_unknown(path)}")
     found = reader.look(path, level, axes)
     return image_files.choose_channels(image_files.make(path, reader, found, axes), channels)
 
@@ -90,7 +91,7 @@ def open_labels(path: str | os.PathLike[str]) -> Image:
         found = image_files.make(path, reader, reader.look(path, 0, axes), axes)
         image = image_files.choose_channels(found, None)
     if image.stored_channels != 1:
-        raise ValueError(
+        raise InputError(
             f"{image.path}: expected a label image of one channel, got {image.stored_channels} "
             f"channels (shape {image.shape})"
         )
@@ -110,7 +111,7 @@ def as_image(given: Any, *, level: int = 0, axes: str | None = None, channels: A
     if isinstance(given, str | os.PathLike):
         return open_image(given, level=level, axes=axes, channels=channels)
     if level:
-        raise ValueError(f"expected level 0 of an array, which has no other, got {level}")
+        raise InputError(f"expected level 0 of an array, which has no other, got {level}")
     return from_array(given, axes, channels)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..errors import DamagedFile, InputError
 from . import nodes
 from .levels import Pyramid
 
@@ -56,11 +57,11 @@ def read_multiscale(path: str) -> Multiscale:
             hint = "; it is a collection: name one of its images, such as PATH/0"
         else:
             hint = f"; it holds {', '.join(sorted(node.keys())) or 'nothing'}"
-        raise ValueError(f"{path}: expected an OME-Zarr image or a Zarr array, got a group{hint}")
+        raise InputError(f"{path}: expected an OME-Zarr image or a Zarr array, got a group{hint}")
     try:
         return _multiscale(path, node, found)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(
+        raise DamagedFile(
             f"{path}: its multiscales metadata cannot be read, {nodes.first_line(error)}"
         ) from None
 
@@ -103,7 +104,7 @@ def _within(place: str, name: Any) -> str:
     """
     steps = name.replace("\\", "/").split("/") if isinstance(name, str) else [""]
     if {"", ".", ".."} & set(steps) or PureWindowsPath(name).drive:
-        raise ValueError(f"{place}: expected names of what lies in it as paths, got {name!r}")
+        raise InputError(f"{place}: expected names of what lies in it as paths, got {name!r}")
     return str(name)
 
 
@@ -119,7 +120,7 @@ def check_links(store: str, group: str) -> None:
     own = root / group
     for place in (*own.relative_to(root).parents, own, *own.glob("*"), *own.glob("*/*.jsonl")):
         if not (root / place).resolve().is_relative_to(root):
-            raise ValueError(
+            raise InputError(
                 f"{store}: expected {(root / place).relative_to(root)} to lie within the store, "
                 "but a symbolic link leads out of it"
             )
@@ -198,7 +199,7 @@ def label_names(store: str) -> list[str]:
     labels = nodes.open_group(store, "labels")
     found = nodes.metadata(labels).get("labels", []) if labels is not None else []
     if not isinstance(found, list):
-        raise ValueError(f"{store}/labels: expected a list of labels, got {found!r}")
+        raise InputError(f"{store}/labels: expected a list of labels, got {found!r}")
     return [_within(f"{store}/labels", name) for name in found]
 
 

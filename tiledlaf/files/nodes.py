@@ -17,6 +17,7 @@ import zarr
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore, ObjectStore, StorePath
 
+from ..errors import InputError
 from . import stores
 from .stores import PART, Bucket, Folder, Unanswered
 
@@ -72,7 +73,7 @@ def open_node(path: str) -> zarr.Group | zarr.Array:
     except Unanswered:
         raise
     except Exception as error:
-        raise ValueError(f"{path}: expected a Zarr store, got {first_line(error)}") from None
+        raise InputError(f"{path}: expected a Zarr store, got {first_line(error)}") from None
 
 
 def first_line(error: Exception) -> str:
@@ -119,7 +120,7 @@ def _check_data(path: str, array: zarr.Array) -> None:
     names = [getattr(codec, "codec_id", "") for codec in codecs]
     if array.dtype.kind in "OT" or "pickle" in names:
         what = "pickled objects" if "pickle" in names else f"the type {array.dtype}"
-        raise ValueError(f"{path}: expected numbers as pixels, got {what}")
+        raise InputError(f"{path}: expected numbers as pixels, got {what}")
 
 
 class _Inline(asyncio.SelectorEventLoop):
@@ -260,7 +261,7 @@ def open_group(store: str, path: str) -> zarr.Group | None:
     except Unanswered:
         raise
     except Exception as error:
-        raise ValueError(f"{store}: expected a Zarr store, got {first_line(error)}") from None
+        raise InputError(f"{store}: expected a Zarr store, got {first_line(error)}") from None
 
 
 def has_group(store: str, name: str) -> bool:

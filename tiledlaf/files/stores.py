@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import redaction
+from ..errors import InputError
 
 
 def nearest_existing(path: str) -> Path:
@@ -69,19 +70,19 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     # a password may hold any sign, so that its end is not found; only a web server has a port
     web = scheme.lower() in WEB and re.fullmatch(r"[^:]*(:\d+)?|\[[\da-fA-F:]*\](:\d+)?", host)
     if ":" in host and (not web or "@" in rest):
-        raise ValueError(
+        raise InputError(
             f"expected a {scheme}:// URL without user, password and query; credentials come from "
             "the environment"
         )
     if "\\" in rest:
-        raise ValueError(f"{path}: expected a URL without backslashes")
+        raise InputError(f"{path}: expected a URL without backslashes")
     if scheme.lower() not in SCHEMES:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a path or a URL that begins with s3://, gs://, az:// or https://"
         )
     steps = urllib.parse.unquote(rest).removeprefix("/").removesuffix("/").split("/")
     if not host or {".", ".."} & set(steps) or ("" in steps and len(steps) > 1):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a URL such as {scheme}://bucket/image.zarr, without . and .. and "
             "doubled slashes"
         )
@@ -188,7 +189,7 @@ class Bucket:
         try:
             import obstore
         except ImportError:
-            raise ValueError(
+            raise InputError(
                 f"{url}: object stores need obstore, which is not installed: "
                 "pip install 'tiledlaf[cloud]'"
             ) from None

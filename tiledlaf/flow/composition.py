@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels import Neighborhood
 from ..kernels.arrays import Array, namespace
 from .gradient import Linearization, Polynomials, Way, linearize_at
@@ -169,7 +170,7 @@ class _Stacked:
                 finer = Taylor(tol / mu ** len(self.matrices))
                 found.append((finer.terms(self.time, a), norm / mu))
         if not found:
-            raise ValueError(
+            raise InputError(
                 f"a coupling of norm {norm:g} is too strong for the time {self.time:g}"
             )
         degree, coupled = min(found)
@@ -231,24 +232,24 @@ def _parallel(
 
 def _check(layers: Sequence[Layer], couplings: Sequence[np.ndarray], parallel: bool) -> None:
     if len(layers) < 2 or len(couplings) != len(layers) - 1:
-        raise ValueError(
+        raise InputError(
             "expected two layers or more and a coupling between each and the next, got "
             f"{len(layers)} and {len(couplings)}"
         )
     for layer in layers:
         check_planes(layer.weights, layer.distances, layer.offsets)
         if layer.distances.shape[1:] != layers[0].distances.shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"expected layers of one grid, got {layers[0].distances.shape[1:]} and "
                 f"{layer.distances.shape[1:]}"
             )
     for before, layer, coupling in zip(layers, layers[1:], couplings, strict=False):
         expected = (len(layer.distances), len(before.distances))
         if np.shape(coupling) != expected:
-            raise ValueError(f"expected a coupling of shape {expected}, got {np.shape(coupling)}")
+            raise InputError(f"expected a coupling of shape {expected}, got {np.shape(coupling)}")
     times = [layer.time for layer in layers]
     if parallel and len(set(times)) > 1:
-        raise ValueError(f"layers in parallel have one time, got {', '.join(map(str, times))}")
+        raise InputError(f"layers in parallel have one time, got {', '.join(map(str, times))}")
 
 
 def _projected(matrix: np.ndarray) -> np.ndarray:

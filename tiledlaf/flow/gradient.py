@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.linalg
 
+from ..errors import InputError
 from ..kernels import Neighborhood
 from ..kernels.arrays import Array, namespace
 from ..kernels.numpy import opposite, transpose, whole
@@ -278,7 +279,7 @@ def linearize_at(
 
 def _rank(sigma: np.ndarray, rank: int | None, tol: float) -> int:
     if rank is not None and rank < 1:
-        raise ValueError(f"rank must be 1 or more, got {rank}")
+        raise InputError(f"rank must be 1 or more, got {rank}")
     if rank is None:
         rank = max(1, int((sigma > tol * sigma.max(initial=0)).sum()))
     return min(rank, len(sigma))

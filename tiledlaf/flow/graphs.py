@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 import scipy.spatial
 
+from ..errors import InputError
 from ..kernels import Graph
 from ..kernels.arrays import Array, Offsets
 from ..kernels.numpy import shifted
@@ -19,7 +20,7 @@ def of_matrix(adjacency: Any) -> Graph:
     """The graph of a square adjacency matrix, sparse or dense: its nonzeros and the diagonal."""
     matrix = scipy.sparse.coo_array(adjacency)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"expected a square adjacency matrix, got shape {matrix.shape}")
+        raise InputError(f"expected a square adjacency matrix, got shape {matrix.shape}")
     keep = matrix.data != 0
     return _of_edges(matrix.row[keep], matrix.col[keep], matrix.shape[0])
 
@@ -37,7 +38,7 @@ def of_points(points: Array, neighbors: int) -> Graph:
     """Each point with its nearest ones, (n, d): the point first, the others by distance."""
     points = np.asarray(points)
     if points.ndim != 2 or not 0 < neighbors < len(points) or not np.isfinite(points).all():
-        raise ValueError(
+        raise InputError(
             f"expected finite points (n, d) and 1 to n - 1 neighbors, got shape {points.shape} "
             f"and {neighbors}"
         )
@@ -104,11 +105,11 @@ def _regions(labels: Array) -> int:
     """How many regions there are; refuse numbers that are left out."""
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu" or labels.size == 0 or labels.min() < 0:
-        raise ValueError(f"expected regions as integers from 0, got {labels.dtype}")
+        raise InputError(f"expected regions as integers from 0, got {labels.dtype}")
     n = int(labels.max())
     found = np.count_nonzero(np.bincount(labels.ravel(), minlength=n + 1)[1:])
     if n == 0 or found < n:
-        raise ValueError(f"expected regions 1, 2, ... without gaps, got {found} of {n}")
+        raise InputError(f"expected regions 1, 2, ... without gaps, got {found} of {n}")
     return n
 
 
@@ -147,7 +148,7 @@ def directions(graph: Graph, places: Array, sectors: int = 8) -> np.ndarray:
         y and x of the nodes; sector 1 is centered on +x, the next ones turn towards +y.
     """
     if np.shape(places) != (2, graph.nodes):
-        raise ValueError(f"expected places (2, {graph.nodes}), got shape {np.shape(places)}")
+        raise InputError(f"expected places (2, {graph.nodes}), got shape {np.shape(places)}")
     y, x = np.asarray(places)[:, graph.indices] - np.asarray(places)[:, graph.rows]
     turn = np.rint(np.arctan2(y, x) / (2 * math.pi) * sectors).astype(int) % sectors
     return np.where(graph.rows == graph.indices, 0, turn + 1)

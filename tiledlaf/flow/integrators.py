@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from ..errors import InputError
 from ..registry import Registry
 from .linear import Euler, Integrator, Krylov, LinearizedSequence, Taylor
 from .nonlinear import RKMK4, GeometricEuler
@@ -41,7 +42,7 @@ def make(name: str = "taylor", **options: float | None) -> Integrator:
     Euler(steps=20)
     """
     if name not in INTEGRATORS:
-        raise ValueError(f"integrator must be one of {', '.join(INTEGRATORS)}, got {name!r}")
+        raise InputError(f"integrator must be one of {', '.join(INTEGRATORS)}, got {name!r}")
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
         if key not in {f.name for kind in INTEGRATORS.values() for f in fields(kind)}:
@@ -49,7 +50,7 @@ def make(name: str = "taylor", **options: float | None) -> Integrator:
         owners = [n for n, kind in INTEGRATORS.items() if key in {f.name for f in fields(kind)}]
         if name not in owners:
             many = "s" * (len(owners) > 1)
-            raise ValueError(
+            raise InputError(
                 f"`{key}` belongs to the integrator{many} {', '.join(owners)}, got {name}"
             )
     return INTEGRATORS[name](**given)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels import Graph, Neighborhood, select
 from ..kernels.arrays import Array
 from .krylov import phi_action
@@ -121,14 +122,14 @@ def check_positive(**values: float) -> None:
     """Refuse what is not a positive number."""
     for name, value in values.items():
         if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be a positive number, got {value}")
+            raise InputError(f"{name} must be a positive number, got {value}")
 
 
 def check_time(time: float) -> None:
     """Refuse a T that cannot be integrated to."""
     check_positive(time=time)
     if time > LONGEST:
-        raise ValueError(f"time must be at most {LONGEST:g}, got {time:g}")
+        raise InputError(f"time must be at most {LONGEST:g}, got {time:g}")
 
 
 class Fixed(Integrator, Protocol):
@@ -186,7 +187,7 @@ class Fixed(Integrator, Protocol):
 def check_steps(steps: int) -> None:
     """Refuse less than one step."""
     if steps < 1:
-        raise ValueError(f"steps must be 1 or more, got {steps}")
+        raise InputError(f"steps must be 1 or more, got {steps}")
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class Taylor(Fixed):
         """The degree n; `contraction` is a."""
         check_time(time)
         if time * contraction > STIFFEST:
-            raise ValueError(
+            raise InputError(
                 f"time {time:g} is too long for an operator of norm {contraction:g}: expected a "
                 f"product of at most {STIFFEST:g}"
             )
@@ -277,7 +278,7 @@ class Krylov(Integrator):
     def __post_init__(self) -> None:
         check_positive(tol=self.tol)
         if self.dim < 1:
-            raise ValueError(f"dim must be 1 or more, got {self.dim}")
+            raise InputError(f"dim must be 1 or more, got {self.dim}")
 
     def reach(self, time: float) -> int:
         """Radii beyond which a pixel's influence is under `tol`, as for `Taylor`."""
@@ -431,14 +432,14 @@ def rounding(z: Array, w0: Array = None) -> Array:
 def check_planes(weights: Array, distances: Array, offsets: Neighborhood, layers: int = 0) -> None:
     """Refuse what does not fit; weights may be those of several `layers`, (layers, K, *grid)."""
     if len(distances) < 2:
-        raise ValueError(f"distances need two classes or more, got shape {distances.shape}")
+        raise InputError(f"distances need two classes or more, got shape {distances.shape}")
     if not isinstance(offsets, Graph):
         expected = (len(offsets), *distances.shape[1:])
     elif distances.shape[1:] == (offsets.nodes,):
         expected = (offsets.edges,)
     else:
-        raise ValueError(
+        raise InputError(
             f"distances must have shape (J, {offsets.nodes}) on this graph, got {distances.shape}"
         )
     if weights.shape not in (expected, (layers, *expected)):
-        raise ValueError(f"weights must have shape {expected}, got {weights.shape}")
+        raise InputError(f"weights must have shape {expected}, got {weights.shape}")

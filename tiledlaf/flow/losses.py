@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels import Graph, select
 from ..kernels.arrays import Array, namespace
 from ..kernels.numpy import row_sum
@@ -98,7 +99,7 @@ class Cosine(Loss):
         """The loss."""
         a, b, c = sums
         if not (b > 0 and c > 0):
-            raise ValueError(
+            raise InputError(
                 "expected labeled pixels and a flow that is not 0, got "
                 f"||V*||^2 = {c:g}, ||V||^2 = {b:g}"
             )
@@ -180,7 +181,7 @@ class CrossEntropy(Loss):
         if not self.weights:
             return hot.sum(axis=0)
         if len(self.weights) != len(hot):
-            raise ValueError(f"expected {len(hot)} class weights, got {len(self.weights)}")
+            raise InputError(f"expected {len(hot)} class weights, got {len(self.weights)}")
         return sum(hot.dtype.type(c) * h for c, h in zip(self.weights, hot, strict=True))
 
     def _assignment(self, z: Array, w0: Array) -> Array:
@@ -201,7 +202,7 @@ class CrossEntropy(Loss):
 
 def _mean(sums: np.ndarray) -> float:
     if not sums[1] > 0:
-        raise ValueError("expected labeled pixels, got none")
+        raise InputError("expected labeled pixels, got none")
     return float(sums[0] / sums[1])
 
 
@@ -226,14 +227,14 @@ def make(name: str, **options: Any) -> Loss:
     CrossEntropy(weights=(), scale=2.0)
     """
     if name not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
+        raise InputError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
     return LOSSES[name](**options)
 
 
 def check_classes(loss: Loss, count: int) -> None:
     """Refuse fewer classes than a loss can learn from."""
     if count < loss.least_classes:
-        raise ValueError(
+        raise InputError(
             f"the loss {type(loss).__name__} needs {loss.least_classes} classes or more, "
             f"got {count}"
         )

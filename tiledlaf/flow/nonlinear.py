@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels import Neighborhood
 from ..kernels.arrays import Array
 from .linear import Integrator, Solution, check_positive, check_steps, check_time
@@ -189,7 +190,7 @@ class AdaptiveRKMK(Integrator):
         check_positive(tol=self.tol)
         _check_entropy(self.entropy)
         if self.order not in PAIRS:
-            raise ValueError(f"order must be one of {', '.join(map(str, PAIRS))}, got {self.order}")
+            raise InputError(f"order must be one of {', '.join(map(str, PAIRS))}, got {self.order}")
 
     @property
     def planes(self) -> int:
@@ -213,7 +214,7 @@ class AdaptiveRKMK(Integrator):
         check_time(time)
         finest = FINEST * float(np.finfo(q.dtype).eps)
         if self.tol < finest:
-            raise ValueError(
+            raise InputError(
                 f"tol must be {finest:.1g} or more with {q.dtype} arrays, got {self.tol:g}"
             )
         tableau = embedded(self.order)
@@ -230,7 +231,7 @@ class AdaptiveRKMK(Integrator):
             end = field(moved)
             local = _largest_osc(_advanced(0 * z, [*stages, end], tableau.error, h))
             if not math.isfinite(local):
-                raise ValueError(f"expected finite weights and distances, got a flow of {local}")
+                raise InputError(f"expected finite weights and distances, got a flow of {local}")
             wanted = MOST if local == 0 else SAFETY * (self.tol * h / local) ** (1 / tableau.order)
             if local <= self.tol * h:
                 z, first, error, accepted = moved, end, error + local, accepted + 1
@@ -306,11 +307,11 @@ def _largest_osc(x: Array) -> float:
 
 def _check_entropy(entropy: float) -> None:
     if not (entropy >= 0 and math.isfinite(entropy)):
-        raise ValueError(f"entropy must be 0 or a positive number, got {entropy}")
+        raise InputError(f"entropy must be 0 or a positive number, got {entropy}")
 
 
 def _refusal(integrator: object, what: str, instead: str) -> ValueError:
-    return ValueError(
+    return InputError(
         f"{type(integrator).__name__} {what}, which tiles do not have: use it with tiledlaf.solve, "
         f"or {instead}"
     )

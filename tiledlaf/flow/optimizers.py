@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels import Graph
 from ..kernels.arrays import Array, namespace
 from ..kernels.numpy import row_max, row_sum
@@ -116,7 +117,7 @@ class Descent:
 
     def __post_init__(self) -> None:
         if self.step not in ("exponential", "tangent"):
-            raise ValueError(f"step must be exponential or tangent, got {self.step!r}")
+            raise InputError(f"step must be exponential or tangent, got {self.step!r}")
 
     def init(self, weights: Array) -> float | None:
         """The step size to try first; None until a gradient has told the scale."""

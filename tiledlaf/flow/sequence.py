@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels import Graph, Neighborhood
 from ..kernels.arrays import Array, namespace
 from .gradient import Linearization, Way, linearize_at
@@ -99,7 +100,7 @@ def _times(time: float | Sequence[float], count: int) -> tuple[float, ...]:
     if given.ndim == 0:
         return (float(given) / count,) * count
     if given.shape != (count,):
-        raise ValueError(f"expected the time of each of {count} steps, got {len(given)}")
+        raise InputError(f"expected the time of each of {count} steps, got {len(given)}")
     return tuple(map(float, given))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels.arrays import Array, Offsets
 from ..kernels.numpy import shifted
 
@@ -17,14 +18,14 @@ from ..kernels.numpy import shifted
 def box(*edges: int) -> Offsets:
     """All offsets of a box with odd edges, in C order."""
     if any(edge < 1 or edge % 2 == 0 for edge in edges):
-        raise ValueError(f"a neighborhood box needs odd edges, got {'x'.join(map(str, edges))}")
+        raise InputError(f"a neighborhood box needs odd edges, got {'x'.join(map(str, edges))}")
     return tuple(itertools.product(*(range(-(e // 2), e // 2 + 1) for e in edges)))
 
 
 def rings(*distances: int) -> Offsets:
     """3x3 and, for each distance d, the 8 offsets (+-d or 0, +-d or 0)."""
     if any(d < 2 for d in distances) or len(set(distances)) < len(distances):
-        raise ValueError(f"rings need different distances of 2 or more, got {list(distances)}")
+        raise InputError(f"rings need different distances of 2 or more, got {list(distances)}")
     far = (tuple(d * o for o in offset) for d in distances for offset in box(3, 3) if any(offset))
     return (*box(3, 3), *far)
 
@@ -51,7 +52,7 @@ def parse(text: str, ndim: int) -> Offsets:
     elif Path(text).is_file():
         offsets = _read(text)
     else:
-        raise ValueError(
+        raise InputError(
             f"neighborhood must be like 3x3, 3x3x3, rings:3,7 or a file of offsets, got {text!r}"
         )
     return fit(offsets, ndim)
@@ -70,7 +71,7 @@ def _read(path: str) -> Offsets:
             if line.strip() and not line.startswith("#")
         ]
     except ValueError as error:
-        raise ValueError(f"neighborhood file {path}: expected integer offsets, {error}") from None
+        raise InputError(f"neighborhood file {path}: expected integer offsets, {error}") from None
     return tuple(rows)
 
 
@@ -79,13 +80,13 @@ def fit(offsets: Sequence[Sequence[int]], ndim: int) -> Offsets:
     rows = tuple(tuple(int(o) for o in offset) for offset in offsets)
     sizes = {len(row) for row in rows}
     if len(sizes) != 1 or not sizes <= {2, 3}:
-        raise ValueError(f"offsets must all have 2 or all have 3 integers, got {rows[:3]}")
+        raise InputError(f"offsets must all have 2 or all have 3 integers, got {rows[:3]}")
     size = sizes.pop()
     if size > ndim:
-        raise ValueError(f"a {size}-D neighborhood does not fit an image with {ndim} spatial axes")
+        raise InputError(f"a {size}-D neighborhood does not fit an image with {ndim} spatial axes")
     rows = tuple((0,) * (ndim - size) + row for row in rows)
     if len(set(rows)) < len(rows) or (0,) * ndim not in rows:
-        raise ValueError("a neighborhood needs the pixel itself (offset 0) and no offset twice")
+        raise InputError("a neighborhood needs the pixel itself (offset 0) and no offset twice")
     return rows
 
 

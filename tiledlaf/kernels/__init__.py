@@ -12,6 +12,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from ..errors import InputError
 from .arrays import Neighborhood, check_device, namespace, on_device, to_host
 from .graph import Graph
 
@@ -50,9 +51,9 @@ def select(
     graph = isinstance(neighborhood, Graph)
     name = kernel or ("cupy" if on_gpu else "numpy" if graph else "numba")
     if name not in KERNELS:
-        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {name!r}")
+        raise InputError(f"kernel must be one of {', '.join(KERNELS)}, got {name!r}")
     if on_gpu != (name == "cupy"):
-        raise ValueError(f"kernel {name!r} does not work on {type(array).__module__} arrays")
+        raise InputError(f"kernel {name!r} does not work on {type(array).__module__} arrays")
     if graph and name != "numpy":
-        raise ValueError(f"graphs need the kernel 'numpy' and NumPy arrays, got kernel {name!r}")
+        raise InputError(f"graphs need the kernel 'numpy' and NumPy arrays, got kernel {name!r}")
     return importlib.import_module(f"{__name__}.{name}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from .graph import Graph
 
 
@@ -26,7 +27,7 @@ def check_device(device: str) -> None:
         If it is neither "cpu" nor "cuda".
     """
     if device not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+        raise InputError(f"device must be cpu or cuda, got {device!r}")
 
 
 def on_device(device: str) -> Callable[[np.ndarray], Any]:
@@ -43,12 +44,12 @@ def on_device(device: str) -> Callable[[np.ndarray], Any]:
     try:
         cupy = importlib.import_module("cupy")
     except ImportError:
-        raise ValueError(
+        raise InputError(
             "device cuda needs CuPy, which is not installed: pip install 'tiledlaf[cuda13]' "
             "(or cuda12)"
         ) from None
     if not cupy.cuda.is_available():
-        raise ValueError("device cuda: CuPy finds no usable GPU here")
+        raise InputError("device cuda: CuPy finds no usable GPU here")
     move: Callable[[np.ndarray], Any] = cupy.asarray
     return move
 

@@ -14,6 +14,8 @@ from typing import Any
 import cupy
 import numpy as np
 
+from ..errors import InputError
+
 # learning uses the readable reference, whose operators also work on device arrays
 from .arrays import Array, Offsets
 from .numpy import (
@@ -208,7 +210,7 @@ def _module(labels: int, offsets: Offsets, dtype: str) -> Any:
 def _launch(name: str, offsets: Offsets, planes: Array, *arguments: Any) -> None:
     """Queue a kernel with one thread per pixel of the planes."""
     if planes.dtype not in (np.float32, np.float64):
-        raise ValueError(f"expected float32 or float64 arrays, got {planes.dtype}")
+        raise InputError(f"expected float32 or float64 arrays, got {planes.dtype}")
     nz, ny, nx = (1,) * (4 - planes.ndim) + planes.shape[1:]
     blocks = (-(-nx // BLOCK[0]), -(-ny // BLOCK[1]), nz)
     triples = tuple((0,) * (3 - len(o)) + tuple(map(int, o)) for o in offsets)
@@ -219,10 +221,10 @@ def _launch(name: str, offsets: Offsets, planes: Array, *arguments: Any) -> None
 def _planes(weights: Array, x: Array, offsets: Offsets) -> tuple[Array, Array]:
     """Check shapes and types, lest a kernel read wrong memory; make the arrays contiguous."""
     if weights.dtype != x.dtype:
-        raise ValueError(f"expected arrays of one type, got {weights.dtype} and {x.dtype}")
+        raise InputError(f"expected arrays of one type, got {weights.dtype} and {x.dtype}")
     expected = (len(offsets), *x.shape[1:])
     if weights.shape != expected:
-        raise ValueError(f"weights must have shape {expected}, got {weights.shape}")
+        raise InputError(f"weights must have shape {expected}, got {weights.shape}")
     return cupy.ascontiguousarray(weights), cupy.ascontiguousarray(x)
 
 
@@ -298,7 +300,7 @@ def distances(image: Array, prototypes: Array, scale: float) -> Array:
     """Squared distances to the prototypes."""
     prototypes = cupy.asarray(prototypes, np.float32, order="C")
     if prototypes.shape[1] != len(image):
-        raise ValueError(f"prototypes need {len(image)} columns, got {prototypes.shape[1]}")
+        raise InputError(f"prototypes need {len(image)} columns, got {prototypes.shape[1]}")
     out = cupy.empty((len(prototypes), *image.shape[1:]), np.float32)
     image, pixels, factor = cupy.ascontiguousarray(image), image[0].size, np.float32(1 / scale)
     _DISTANCES(image, prototypes, pixels, *prototypes.shape, factor, out, size=pixels)

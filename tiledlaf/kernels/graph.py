@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from ..errors import InputError
+
 Array = Any
 
 
@@ -37,7 +39,7 @@ class Graph:
         for name in ("indptr", "indices"):
             given = np.asarray(getattr(self, name))
             if given.ndim != 1 or given.dtype.kind not in "iu":
-                raise ValueError(
+                raise InputError(
                     f"{name} of a graph must be a row of integers, got {given.dtype} of shape "
                     f"{given.shape}"
                 )
@@ -45,11 +47,11 @@ class Graph:
             object.__setattr__(self, name, kept)
         p, n = self.indptr, self.nodes
         if n < 1 or p[0] != 0 or p[-1] != self.edges or (np.diff(p) < 0).any():
-            raise ValueError(
+            raise InputError(
                 f"indptr of a graph must rise from 0 to the {self.edges} edges, got {p[:9]}..."
             )
         if self.edges and not 0 <= self.indices.min() <= self.indices.max() < n:
-            raise ValueError(
+            raise InputError(
                 f"neighbors must be nodes 0 to {n - 1}, got {self.indices.min()} to "
                 f"{self.indices.max()}"
             )
@@ -59,7 +61,7 @@ class Graph:
         again = rows[1:] == rows[:-1]
         again[starts[(starts > 0) & (starts < self.edges)] - 1] = False
         if alone or again.any():
-            raise ValueError("each node must be its own neighbor, and no node a neighbor twice")
+            raise InputError("each node must be its own neighbor, and no node a neighbor twice")
 
     @property
     def nodes(self) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import redaction
+from ..errors import InputError
 from ..files import images, ngff, nodes
 from ..files.image import Image
 from ..flow import stencil
@@ -46,11 +47,11 @@ def data_term(
     takes = found is not None and found.takes_probabilities
     others = (classes, prototypes, None if takes else probabilities)
     if sum(x is not None for x in (found, *others)) != 1:
-        raise ValueError(
+        raise InputError(
             "expected exactly one of `classes`, `prototypes`, `probabilities` and `term`"
         )
     if takes and probabilities is None:
-        raise ValueError(f"the data term {found.kind} expects `probabilities`")
+        raise InputError(f"the data term {found.kind} expects `probabilities`")
     if classes is not None:
         return terms.Clusters(classes, seed)
     if prototypes is not None:
@@ -65,7 +66,7 @@ def data_term(
 def _classes_of(probabilities: Image) -> int:
     count = probabilities.stored_channels
     if count < 2 or probabilities.axes[0] != "c":
-        raise ValueError(
+        raise InputError(
             f"{probabilities.path}: expected probabilities of two or more classes, one on each "
             f"plane of the first axis, got the shape {probabilities.shape}"
         )
@@ -140,7 +141,7 @@ def choose_labeling(
     source, notes = open_weights(weights)
     held, here = notes["input"], image.fingerprint()
     if held and here and held != here:
-        raise ValueError(f"{weights}: expected weights of {image.path}, got those of another image")
+        raise InputError(f"{weights}: expected weights of {image.path}, got those of another image")
     scheme: Integrator = Taylor(notes["tol"])
     if notes.get("sequence", 1) > 1:
         scheme = LinearizedSequence(notes["sequence"], notes["tol"])
@@ -154,7 +155,7 @@ def choose_labeling(
 def _refuse(what: str, given: Mapping[str, Any]) -> None:
     named = [f"`{key}`" for key, value in given.items() if value is not None]
     if named:
-        raise ValueError(f"{what} fixes {', '.join(named)}: drop one or the other")
+        raise InputError(f"{what} fixes {', '.join(named)}: drop one or the other")
 
 
 def _by_model(given: Any, ndim: int, device: str) -> Choice:
@@ -163,7 +164,7 @@ def _by_model(given: Any, ndim: int, device: str) -> Choice:
     check_device(device)
     offsets = stencil.fit(found.offsets, ndim)
     if len(found.offsets[0]) != ndim:
-        raise ValueError(
+        raise InputError(
             f"the model expects images with {len(found.offsets[0])} spatial axes, got {ndim}"
         )
     settings = dataclasses.replace(settings, offsets=offsets)
@@ -183,5 +184,5 @@ def open_weights(path: str | os.PathLike[str]) -> tuple[Image, dict[str, Any]]:
     notes = ngff.read_notes(text, "") if nodes.is_store(text) else None
     if not notes or "weights" not in notes:
         what = "something else" if Path(text).exists() else "no such path"
-        raise ValueError(f"{text}: expected weights of 'tiledlaf estimate', got {what}")
+        raise InputError(f"{text}: expected weights of 'tiledlaf estimate', got {what}")
     return images.open_image(text), notes["weights"]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import InputError
 from ..files import images
 from ..flow.linear import Integrator
 from ..model.model import Model
@@ -66,7 +67,7 @@ def prepare(
     store = None if output is None else os.fspath(output)
     if writing.into_input:
         if store not in (None, source.path):
-            raise ValueError(f"expected an output or `into_input`, got both ({store})")
+            raise InputError(f"expected an output or `into_input`, got both ({store})")
         store = source.path
     elif store is None:
         _refuse_changed(writing, Writing(confidence=writing.confidence), "belongs to an output")
@@ -252,7 +253,7 @@ def _grouped(options: Mapping[str, Any]) -> tuple[Writing, Running]:
 def _refuse_given(given: Mapping[str, Any], why: str) -> None:
     named = [f"`{name}`" for name, value in given.items() if value]
     if named:
-        raise ValueError(f"{', '.join(named)}: {why}")
+        raise InputError(f"{', '.join(named)}: {why}")
 
 
 def _refuse_changed(given: Any, default: Any, why: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..files import image as image_files
 from ..files import images
 from ..files.image import Image
@@ -25,7 +26,7 @@ def opened(image: Any, probabilities: Any, axes: str | None, channels: Any) -> t
         return bare, None
     given = images.describe(probabilities, "c" + bare.spatial_axes)
     if given.grid != bare.grid:
-        raise ValueError(
+        raise InputError(
             f"expected probabilities of the image's size {bare.grid}, got {given.grid}"
         )
     return bare, given
@@ -50,7 +51,7 @@ def label(
     """
     planes = image_files.channels_first(image, bare)
     if chosen.weights is not None:
-        raise ValueError("weights of an image are not for lazy arrays: label the image itself")
+        raise InputError("weights of an image are not for lazy arrays: label the image itself")
     if chosen.model is not None:
         check_model(chosen.model, bare, given)
     settings, features = chosen.settings, None
@@ -70,7 +71,7 @@ def label(
         arrays["probabilities"] = probabilities
     if mask is not None:
         if mask.shape != bare.grid:
-            raise ValueError(f"expected a mask of the image's size {bare.grid}, got {mask.shape}")
+            raise InputError(f"expected a mask of the image's size {bare.grid}, got {mask.shape}")
         arrays["mask"] = mask[None]
     beyond = margin(chosen.term, features, len(bare.grid))
     halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))

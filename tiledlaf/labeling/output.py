@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import redaction
+from ..errors import InputError, OutputBelongsElsewhere
 from ..files import fingerprints, ngff, nodes, stores, units
 from ..files.levels import Pyramid
 from ..files.stores import Bucket
@@ -72,7 +73,7 @@ class Output:
         path = self.store
         if stores.is_url(path):
             if stores.is_web(path):
-                raise ValueError(f"{path}: expected a place to write, such as s3://bucket/out.zarr")
+                raise InputError(f"{path}: expected a place to write, such as s3://bucket/out.zarr")
         else:
             self._check_folder()
         # another run may be making the first file of it now
@@ -80,12 +81,12 @@ class Output:
         if self.into_input or not held:
             return
         if not nodes.is_store(self.store):
-            raise ValueError(
+            raise OutputBelongsElsewhere(
                 f"{path}: expected a new path or an output of tiledlaf, got a folder of other data"
             )
         notes = ngff.read_notes(self.store, "")
         if notes is None:
-            raise ValueError(
+            raise OutputBelongsElsewhere(
                 f"{path}: expected a new path or an output of tiledlaf, got a Zarr store of "
                 "another origin (`into_input` adds labels to an INPUT)"
             )
@@ -99,11 +100,11 @@ class Output:
     def _check_folder(self) -> None:
         above = stores.nearest_existing(self.store)
         if not above.is_dir():
-            raise ValueError(
+            raise InputError(
                 f"{self.store}: expected a new path or an output of tiledlaf, but {above} is a file"
             )
         if not os.access(above, os.W_OK):
-            raise ValueError(f"{self.store}: expected a place to write, but {above} is read-only")
+            raise InputError(f"{self.store}: expected a place to write, but {above} is read-only")
         for group in (self.group, "confidence"):
             ngff.check_links(self.store, group)
 
@@ -141,7 +142,7 @@ class Output:
             # the write unit of the picture is that of all later labels
             tile = {} if picture is None else {"tile": notes["tile"]}
             if held.get("tile", notes["tile"]) != notes["tile"]:
-                raise ValueError(
+                raise OutputBelongsElsewhere(
                     f"{self.store}: another run has just begun it with tiles of {held['tile']}; "
                     "the same command goes on with those"
                 )
@@ -184,7 +185,9 @@ class Output:
             if records.is_locked(
                 self.records
             ):  # by the same command, begun after this one was planned
-                raise ValueError(f"{self.store}: another run has just begun labels/{self.name}")
+                raise OutputBelongsElsewhere(
+                    f"{self.store}: another run has just begun labels/{self.name}"
+                )
             now = {**now, "ready": False}
             nodes.write_group(self.store, self.group, self.version, self.zarr_format, {}, now)
         removed = 0
@@ -195,7 +198,9 @@ class Output:
 
     def _check_same(self, now: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
         if not _same(now, notes):
-            raise ValueError(f"{self.store}: another run has just begun labels/{self.name}")
+            raise OutputBelongsElsewhere(
+                f"{self.store}: another run has just begun labels/{self.name}"
+            )
 
     def finish(
         self, fingerprint: str, tile: Sequence[int], picture: Pyramid | None, confidence: bool
@@ -213,7 +218,7 @@ class Output:
         now = self.notes() or {}
         same = _same(now, {"fingerprint": fingerprint, "tile": list(tile)})
         if not same or now.get("start", "") != (self.begun or ""):
-            raise ValueError(
+            raise OutputBelongsElsewhere(
                 f"{self.store}: labels/{self.name} was removed or begun anew during this run"
             )
         if confidence:
@@ -263,7 +268,7 @@ class Output:
         held = self._confidence_of()
         if there and held != self.name:
             origin = f"that of labels/{held}" if held else "one of another origin"
-            raise ValueError(
+            raise OutputBelongsElsewhere(
                 f"{self.store}: expected no confidence or that of labels/{self.name}, "
                 f"got {origin}; use another OUTPUT"
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError, OutputBelongsElsewhere
 from ..files import fingerprints, levels, ngff, nodes, stores, units
 from ..files.image import Image
 from ..files.levels import Pyramid
@@ -104,7 +105,7 @@ def make_plan(
         If inputs do not fit each other, or the output belongs to another run.
     """
     if not 0 <= seed < 2**32:
-        raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {seed}")
+        raise InputError(f"expected a seed of 0 to {2**32 - 1}, got {seed}")
     if model is not None:
         check_model(model, image, probabilities)
     _check_inputs(image, term, settings, probabilities, mask, weights)
@@ -162,15 +163,15 @@ def _check_inputs(
     """Refuse inputs that do not fit each other."""
     for other, what in ((probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")):
         if other is not None and other.grid != image.grid:
-            raise ValueError(
+            raise InputError(
                 f"{other.path}: expected {what} of the image's size {image.grid}, got {other.grid}"
             )
     if mask is not None and mask.stored_channels != 1:
-        raise ValueError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
+        raise InputError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
     if not term.takes_probabilities:
         term.check(image.used_channels)
     if weights is not None and weights.stored_channels != settings.channels:
-        raise ValueError(
+        raise InputError(
             f"{weights.path}: expected {settings.channels} weights for each pixel, "
             f"got {weights.stored_channels}"
         )
@@ -182,7 +183,7 @@ def _names(writing: Writing, classes: Sequence[Class], count: int) -> Sequence[s
     if classes and names is None:
         names = [one.name for one in classes]
     if names is not None and len(names) != count:
-        raise ValueError(f"expected {count} names, one per class, got {len(names)}")
+        raise InputError(f"expected {count} names, one per class, got {len(names)}")
     return names
 
 
@@ -190,16 +191,16 @@ def check_model(model: Model, image: Image, probabilities: Image | None) -> None
     """Refuse images that a model is not for."""
     count = image.used_channels
     if count != model.channels:
-        raise ValueError(
+        raise InputError(
             f"{image.path}: the model expects images of {model.channels} channel(s), got {count} "
             "(`channels` chooses)"
         )
     needed = model.term.takes_probabilities
     if needed != (probabilities is not None):
         what = "expects `probabilities`" if needed else "has a data term: drop `probabilities`"
-        raise ValueError(f"the model {what}")
+        raise InputError(f"the model {what}")
     if probabilities is not None and probabilities.stored_channels != len(model.classes):
-        raise ValueError(
+        raise InputError(
             f"{probabilities.path}: the model expects probabilities of {len(model.classes)} "
             f"classes, got {probabilities.stored_channels}"
         )
@@ -215,7 +216,7 @@ def _region(
     )
     if not inside:
         spans = ",".join(f"{a}:{b}" for a, b in region)
-        raise ValueError(
+        raise InputError(
             "expected a region of start:stop an axis with start < stop, within "
             f"{','.join(f'0:{n}' for n in grid)} (pixels of the level), got {spans}"
         )
@@ -267,15 +268,15 @@ def _plain(entries: dict[str, Any]) -> dict[str, Any]:
 def _output(store: str, image: Image, writing: Writing) -> Output:
     name = writing.name
     if not name or name.startswith(".") or set(name) & set("/\\") or name == "zarr.json":
-        raise ValueError(f"expected a name without slashes for the labels, got {name!r}")
+        raise InputError(f"expected a name without slashes for the labels, got {name!r}")
     if stores.is_url(store) and set(name) & set("%?#"):
-        raise ValueError(f"expected a name without %, ? and # in a URL, got {name!r}")
+        raise InputError(f"expected a name without %, ? and # in a URL, got {name!r}")
     if not writing.into_input:
         return Output(store, name)
     found = ngff.read_multiscale(image.path) if nodes.is_store(image.path) else None
     if found is None or found.version not in ("0.4", "0.5"):
         version = f"NGFF version {found.version}" if found and found.version else "none"
-        raise ValueError(
+        raise InputError(
             f"{image.path}: `into_input` expects an OME-Zarr 0.4 or 0.5 image as INPUT, "
             f"got {version}"
         )
@@ -289,14 +290,16 @@ def _held(
     where = f"{out.store}: labels/{out.name}"
     if overwrite:
         if records.is_locked(out.records):  # tiles of both would come to lie beside each other
-            raise ValueError(f"{where} is being written by a run: end it before `overwrite`")
+            raise OutputBelongsElsewhere(
+                f"{where} is being written by a run: end it before `overwrite`"
+            )
         return None
     if notes is None:
         there = bool(nodes.contents(out.store, out.group)) or (
             nodes.is_store(out.store) and out.name in ngff.label_names(out.store)
         )
         if there and out.notes() is None:  # nor of a run that has just begun
-            raise ValueError(
+            raise OutputBelongsElsewhere(
                 f"{where} is there already and not of tiledlaf (choose another `name` or add "
                 "`overwrite`)"
             )
@@ -322,7 +325,7 @@ def _tile(
 ) -> tuple[int, ...]:
     """Edges of a tile: the store's own, the user's, or a default by size and halo."""
     if tile is not None and (tile < 16 or (tile > levels.CHUNK and tile % 16)):
-        raise ValueError(f"expected a tile of 16 or more, from 256 on a multiple of 16, got {tile}")
+        raise InputError(f"expected a tile of 16 or more, from 256 on a multiple of 16, got {tile}")
     other = out is not None and not out.into_input and nodes.is_store(out.store)
     root = ngff.read_notes(out.store, "") if out and other else None
     for notes in (held, root):

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from ..errors import InputError, NotEnoughMemory
 from ..files import stores
 from ..pool import opening
 from ..pool.opening import Running, find_device
@@ -58,14 +59,14 @@ def check_resources(plan: Plan, pool: Pool) -> None:
     find_device(plan.job.settings.device, pool)
     need = predicted_bytes(plan.job)
     if pool.memory is not None and need > pool.memory:
-        raise ValueError(
+        raise NotEnoughMemory(
             f"a worker would need {need / 2**20:.0f} MiB "
             f"and may use {pool.memory / 2**20:.0f} MiB; take a smaller `tile` or fewer workers"
         )
     if plan.out is not None and plan.held is None:
         free = stores.free_bytes(plan.out.store)
         if free is not None and needed_bytes(plan) > free:
-            raise ValueError(
+            raise InputError(
                 f"{plan.out.store}: about {needed_bytes(plan) / 2**20:.0f} MiB are needed and "
                 f"{free / 2**20:.0f} MiB are free"
             )
@@ -76,7 +77,7 @@ def open_pool(plan: Plan, running: Running = Running()) -> contextlib.AbstractCo
     small = len(plan.job.grid) == 1 or math.prod(plan.job.grid.size) <= SMALL
     in_memory, scheduler = not plan.job.image.reader.stored, running.scheduler
     if in_memory and running.named and not opening.in_threads(scheduler):
-        raise ValueError("arrays in memory are labeled by threads; save them as Zarr for a cluster")
+        raise InputError("arrays in memory are labeled by threads; save them as Zarr for a cluster")
     if in_memory or (small and not running.named and not running.watch):
         scheduler = opening.THREADS
     count = opening.cores() if running.workers is None else running.workers

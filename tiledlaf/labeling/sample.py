@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from .. import errors
+from ..errors import InputError
 from ..files.image import Image, read_pixels
 from ..model import sampling
 from ..model.terms import normalized
@@ -38,9 +39,9 @@ def _check_sample(plan: Plan) -> None:
                 try:
                     normalized(block, mask[0][0] != 0 if mask else None)
                 except errors.BadPixels as error:
-                    raise ValueError(f"{source.path}: {error.moved(part)}") from None
+                    raise InputError(f"{source.path}: {error.moved(part)}") from None
                 except ValueError as error:
-                    raise ValueError(f"{source.path}: {error}") from None
+                    raise InputError(f"{source.path}: {error}") from None
 
 
 def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[np.ndarray]]]:
@@ -73,6 +74,6 @@ def draw(plan: Plan) -> np.ndarray:
             try:
                 source.read(windows[0])
             except Exception as error:
-                raise ValueError(f"{source.path}: pixels cannot be read, {error}") from None
+                raise InputError(f"{source.path}: pixels cannot be read, {error}") from None
     masks = None if mask is None else [b[1][0] for b in blocks]
     return sampling.pixels_of([b[0] for b in blocks], masks)

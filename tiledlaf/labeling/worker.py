@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadPixels
+from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import levels
 from ..files.image import Image
@@ -230,7 +230,7 @@ def label_tile(job: Job, tile: Tile) -> Labeled | None:
     try:
         return compute(job, _window(job, tile, valid), tile)
     except ValueError as error:
-        raise ValueError(_failure(job, tile, error)) from None
+        raise InputError(_failure(job, tile, error)) from None
 
 
 def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window:

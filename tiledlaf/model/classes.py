@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
+
 # colors that stay apart for most color-blind people (Okabe and Ito), then lighter ones of them
 COLORS = (
     (0, 114, 178),
@@ -82,15 +84,15 @@ def find_classes(
             groups.setdefault(str(value), []).append(value)
     missing = [name for name, group in groups.items() if not set(group) & set(left)]
     if missing:
-        raise ValueError(f"expected labeled pixels of each class, got none of {', '.join(missing)}")
+        raise InputError(f"expected labeled pixels of each class, got none of {', '.join(missing)}")
     found = tuple(
         Class(name, tuple(group), color(number))
         for number, (name, group) in enumerate(groups.items(), 1)
     )
     if not found:
-        raise ValueError("expected labeled pixels, got none")
+        raise InputError("expected labeled pixels, got none")
     if len(found) < 2:
-        raise ValueError(
+        raise InputError(
             f"expected labels of two or more classes, got only {found[0].name} "
             f"({', '.join(map(str, found[0].values))})"
         )

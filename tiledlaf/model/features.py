@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels.arrays import Array
 
 SOURCES = ("image", "odds")
@@ -54,7 +55,7 @@ class Features:
 
     def __post_init__(self) -> None:
         if not self.specs:
-            raise ValueError("expected one or more features, got none")
+            raise InputError("expected one or more features, got none")
         object.__setattr__(self, "specs", tuple(_checked(spec) for spec in self.specs))
 
     def to_list(self) -> list[list[Any]]:
@@ -71,7 +72,7 @@ class Features:
             If a row is no feature.
         """
         if not isinstance(rows, list | tuple):
-            raise ValueError(f"expected a list of features, got {rows!r}")
+            raise InputError(f"expected a list of features, got {rows!r}")
         return cls(tuple(rows))
 
     @property
@@ -121,7 +122,7 @@ class Features:
         sources = {name: _planes(name, given[name]) for name in SOURCES if self.needs(name)}
         grids = {name: planes.shape[1:] for name, planes in sources.items()}
         if len(set(grids.values())) > 1:
-            raise ValueError(f"expected image and odds on one grid, got {grids}")
+            raise InputError(f"expected image and odds on one grid, got {grids}")
         planes = {name: len(sources.get(name, ())) for name in SOURCES}
         out = np.empty(
             (self.count(planes["image"], planes["odds"]), *next(iter(grids.values()))), np.float32
@@ -172,18 +173,18 @@ def blur_radius(sigma: float) -> int:
 def _checked(spec: Any) -> tuple[Any, ...]:
     """A feature with its numbers as int or float."""
     if not isinstance(spec, list | tuple) or len(spec) < 2:
-        raise ValueError(f"expected a feature as (source, kind, *numbers), got {spec!r}")
+        raise InputError(f"expected a feature as (source, kind, *numbers), got {spec!r}")
     source, kind, *numbers = spec
     if source not in SOURCES:
-        raise ValueError(f"feature's source must be one of {', '.join(SOURCES)}, got {source!r}")
+        raise InputError(f"feature's source must be one of {', '.join(SOURCES)}, got {source!r}")
     if kind not in list(KINDS):  # JSON may bring what has no hash
-        raise ValueError(f"feature must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise InputError(f"feature must be one of {', '.join(KINDS)}, got {kind!r}")
     names = KINDS[kind]
     if len(numbers) != len(names):
-        raise ValueError(f"feature {kind} needs {', '.join(names)}, got {numbers}")
+        raise InputError(f"feature {kind} needs {', '.join(names)}, got {numbers}")
     new = (source, kind, *(_number(kind, n, v) for n, v in zip(names, numbers, strict=True)))
     if _reach(new) > REACH:
-        raise ValueError(f"feature {kind} may reach {REACH} pixels, got {_reach(new)}")
+        raise InputError(f"feature {kind} may reach {REACH} pixels, got {_reach(new)}")
     return new
 
 
@@ -193,7 +194,7 @@ def _number(kind: str, name: str, value: Any) -> int | float:
     right = right and least <= value <= REACH and (not whole or value == int(value))
     if not right or (value == 0 and not whole and kind != "patch"):
         expected = f"an integer {name} from {least}" if whole else f"a {name} above 0 and"
-        raise ValueError(f"feature {kind} needs {expected} up to {REACH}, got {value!r}")
+        raise InputError(f"feature {kind} needs {expected} up to {REACH}, got {value!r}")
     return int(value) if whole else float(value)
 
 
@@ -214,9 +215,9 @@ def _reach(spec: tuple[Any, ...]) -> int:
 
 def _planes(name: str, given: Array | None) -> Array:
     if given is None:
-        raise ValueError(f"expected {name} as the features need it, got None")
+        raise InputError(f"expected {name} as the features need it, got None")
     if given.ndim not in (3, 4) or 0 in given.shape:
-        raise ValueError(
+        raise InputError(
             f"expected {name} as (planes, y, x) or (planes, z, y, x), got shape {given.shape}"
         )
     return np.ascontiguousarray(given, np.float32)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import redaction
+from ..errors import DamagedFile, InputError
 from ..flow.linear import Taylor, check_time
 from ..flow.stencil import fit
 from . import classes, terms
@@ -133,15 +134,15 @@ def load(path: str | os.PathLike[str]) -> Model:
         return _model(arrays)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: expected a complete model, {what}") from None
+        raise DamagedFile(f"{path}: expected a complete model, {what}") from None
 
 
 def _model(arrays: dict[str, np.ndarray]) -> Model:
     about = json.loads(str(arrays["model"]))
     if about["format"] != FORMAT:
-        raise ValueError(f"expected the format {FORMAT!r}, got {about['format']!r}")
+        raise InputError(f"expected the format {FORMAT!r}, got {about['format']!r}")
     if about["version"] != VERSION:
-        raise ValueError(f"expected version {VERSION}, got {about['version']}")
+        raise InputError(f"expected version {VERSION}, got {about['version']}")
     classes = classes_from(about["classes"])
     offsets = fit(about["offsets"], len(about["offsets"][0]))
     check_time(about["time"])
@@ -152,14 +153,14 @@ def _model(arrays: dict[str, np.ndarray]) -> Model:
     )
     for what, count in (("term", term.classes), ("bias", len(bias))):
         if count != len(classes) or count < 2:
-            raise ValueError(f"expected a {what} of {len(classes)} classes, got {count}")
+            raise InputError(f"expected a {what} of {len(classes)} classes, got {count}")
     if not (0 < about["rho"] < math.inf and np.isfinite(bias).all()):
-        raise ValueError("expected a positive rho and finite biases")
+        raise InputError("expected a positive rho and finite biases")
     channels = about["channels"]
     if not isinstance(channels, int) or channels < 1:
-        raise ValueError(f"expected 1 or more channels, got {channels!r}")
+        raise InputError(f"expected 1 or more channels, got {channels!r}")
     if not isinstance(about["trained"], dict):
-        raise ValueError(f"expected notes on the training, got {about['trained']!r}")
+        raise InputError(f"expected notes on the training, got {about['trained']!r}")
     if not term.takes_probabilities:
         term.check(channels)
     found = None
@@ -187,16 +188,16 @@ def _predictor(
     parts = {key: arrays[f"predictor/{name}"] for key, name in PARTS.items()}
     for key, value in parts.items():
         if value.dtype != np.float64 or not np.isfinite(value).all():
-            raise ValueError(f"expected finite float64 numbers as {key}, got {value.dtype}")
+            raise InputError(f"expected finite float64 numbers as {key}, got {value.dtype}")
     sigma = float(entry["sigma"])
     if not (0 < sigma < math.inf and (parts["scale"] > 0).all()):
-        raise ValueError(f"expected a positive sigma and scale of features, got sigma {sigma}")
+        raise InputError(f"expected a positive sigma and scale of features, got sigma {sigma}")
     found = Predictor(features, **parts, sigma=sigma)
     count = features.count(about["channels"], 1 if classes == 2 else classes)
     if len(found.mean) != count or entry["count"] != count:
-        raise ValueError(f"expected {count} features, got {len(found.mean)}")
+        raise InputError(f"expected {count} features, got {len(found.mean)}")
     if found.patches.shape[1] != neighbors:
-        raise ValueError(f"expected patches of {neighbors}, got {found.patches.shape[1]}")
+        raise InputError(f"expected patches of {neighbors}, got {found.patches.shape[1]}")
     return found
 
 
@@ -234,13 +235,13 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray
     """
     redaction.check(path)
     if os.path.isdir(path):
-        raise ValueError(f"{path}: expected a {what}, got a folder")
+        raise InputError(f"{path}: expected a {what}, got a folder")
     if os.path.exists(path) and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: expected a {what}, got another kind of file or a part of one")
+        raise DamagedFile(f"{path}: expected a {what}, got another kind of file or a part of one")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file") from None
     except Exception as error:  # a damaged archive raises what it likes
-        raise ValueError(f"{path}: expected a {what}, {type(error).__name__}: {error}") from None
+        raise DamagedFile(f"{path}: expected a {what}, {type(error).__name__}: {error}") from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels import namespace, select
 from ..kernels.arrays import Array, to_host
 from ..kernels.numpy import attention, normalized
@@ -40,7 +41,7 @@ class Predictor:
         n, f = self.anchors.shape
         shapes = (self.mean.shape, self.scale.shape, self.patches.shape[:1])
         if shapes != ((f,), (f,), (n,)):
-            raise ValueError(
+            raise InputError(
                 f"expected mean and scale of {f} features and {n} patches, got the shapes {shapes}"
             )
 
@@ -109,7 +110,7 @@ class Predictor:
 
     def _given(self, features: Array) -> tuple[Array, Array, Array, float]:
         if len(features) != len(self.mean):
-            raise ValueError(f"expected {len(self.mean)} features, got {len(features)}")
+            raise InputError(f"expected {len(self.mean)} features, got {len(features)}")
         normal = np.stack([self.mean, 1 / self.scale])
         move = namespace(features).asarray
         return move(normal), move(self.anchors), move(self.patches), self.sigma

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
+
 SAMPLE_PIXELS = 65536
 BLOCK = 16  # edge of a sampled block: few chunks are read whatever the image's size
 
@@ -36,7 +38,7 @@ def pixels_of(blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) 
     sample = np.concatenate(rows)
     sample = sample[np.isfinite(sample).all(axis=1)]
     if not len(sample):
-        raise ValueError(
+        raise InputError(
             "expected pixels to find prototypes and scale from, got a sample in which all are NaN, "
             "inf or masked out (`seed` draws another one)"
         )
@@ -53,7 +55,7 @@ def kmeans(sample: np.ndarray, classes: int, seed: int) -> np.ndarray:
 
     distinct = len(np.unique(sample, axis=0))
     if distinct < classes:
-        raise ValueError(
+        raise InputError(
             f"`classes` {classes}: the image's sample of {len(sample)} pixels has only "
             f"{distinct} different values"
         )
@@ -75,15 +77,15 @@ def rows_of(values: Any) -> tuple[tuple[float, ...], ...]:
     try:
         rows = np.asarray(values, np.float64)
     except (TypeError, ValueError):
-        raise ValueError(
+        raise InputError(
             "expected prototypes as rows of numbers, all of one length, got others"
         ) from None
     if rows.ndim != 2 or len(rows) < 2:
-        raise ValueError(f"expected two or more prototypes as rows, got shape {rows.shape}")
+        raise InputError(f"expected two or more prototypes as rows, got shape {rows.shape}")
     if not np.isfinite(rows).all():
-        raise ValueError("expected finite prototypes, got NaN or inf")
+        raise InputError("expected finite prototypes, got NaN or inf")
     if len(np.unique(rows, axis=0)) < len(rows):
-        raise ValueError("expected different prototypes, got two equal rows")
+        raise InputError("expected different prototypes, got two equal rows")
     return tuple(tuple(map(float, row)) for row in rows)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from ..errors import BadPixels
+from ..errors import BadPixels, InputError
 from ..kernels import select
 from ..kernels.arrays import Array, namespace, to_host
 from ..registry import Registry
@@ -127,7 +127,7 @@ class DataTerm(Pending, Protocol):
         ValueError
             If it cannot be asked for by name.
         """
-        raise ValueError(f"the data term {cls.kind} needs more than its name: give `{cls.kind}`")
+        raise InputError(f"the data term {cls.kind} needs more than its name: give `{cls.kind}`")
 
     def describe(self) -> list[Any]:
         """The term as JSON, for notes on what was made with it; `kind` comes first."""
@@ -145,7 +145,7 @@ class DataTerm(Pending, Protocol):
         probabilities : number of classes of probabilities that the user gives, or None
         """
         if prototypes is not None or probabilities is not None:
-            raise ValueError(f"`weights` were estimated with the data term {cls.kind}: drop others")
+            raise InputError(f"`weights` were estimated with the data term {cls.kind}: drop others")
         return cls.from_parts(described[1], {})
 
 
@@ -191,7 +191,7 @@ class Prototypes(DataTerm):
     def check(self, channels: int) -> None:
         """Refuse images with another number of channels than the prototypes."""
         if len(self.values[0]) != channels:
-            raise ValueError(
+            raise InputError(
                 f"expected prototypes of {channels} columns, one per channel, "
                 f"got {len(self.values[0])}"
             )
@@ -204,7 +204,7 @@ class Prototypes(DataTerm):
     def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """Prototypes with their scale."""
         if not 0 < entry["scale"] < math.inf:
-            raise ValueError(f"expected a positive scale of prototypes, got {entry['scale']}")
+            raise InputError(f"expected a positive scale of prototypes, got {entry['scale']}")
         return cls(sampling.rows_of(entry["values"]), float(entry["scale"]))
 
     def describe(self) -> list[Any]:
@@ -220,7 +220,7 @@ class Prototypes(DataTerm):
         if probabilities is not None or (
             prototypes is not None and not np.array_equal(np.asarray(prototypes, float), values)
         ):
-            raise ValueError(f"`weights` were estimated with the prototypes {values}, got others")
+            raise InputError(f"`weights` were estimated with the prototypes {values}, got others")
         return cls(values, float(described[2]))
 
 
@@ -233,7 +233,7 @@ class Clusters(Pending):
 
     def __post_init__(self) -> None:
         if self.classes < 2:
-            raise ValueError(f"expected two or more classes, got {self.classes}")
+            raise InputError(f"expected two or more classes, got {self.classes}")
 
     def settle(self, sample: Sample) -> Prototypes:
         """Prototypes by k-means, and their scale."""
@@ -304,9 +304,9 @@ class Probabilities(DataTerm):
     ) -> Probabilities:
         """Probabilities, which are to be given again."""
         if probabilities is None or prototypes is not None:
-            raise ValueError("`weights` were estimated with `probabilities`: give them")
+            raise InputError("`weights` were estimated with `probabilities`: give them")
         if probabilities != described[1]:
-            raise ValueError(
+            raise InputError(
                 f"expected probabilities of {described[1]} classes, got {probabilities}"
             )
         return cls(probabilities)
@@ -348,10 +348,10 @@ class Classified(DataTerm):
     def check(self, channels: int) -> None:
         """Refuse images with another number of channels than the features."""
         if self.features.needs("odds"):
-            raise ValueError("expected a classifier on features of the image alone")
+            raise InputError("expected a classifier on features of the image alone")
         count = self.features.count(channels, 0)
         if self.trees.features != count:
-            raise ValueError(
+            raise InputError(
                 f"expected a classifier on {count} features, got {self.trees.features}"
             )
 
@@ -397,7 +397,7 @@ def named(text: str) -> DataTerm:
     """
     name, _, rest = text.partition(":")
     if name not in TERMS:
-        raise ValueError(f"`term` must be one of {', '.join(TERMS)}, got {name!r}")
+        raise InputError(f"`term` must be one of {', '.join(TERMS)}, got {name!r}")
     return TERMS[name].from_text(rest)
 
 
@@ -411,7 +411,7 @@ def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Dat
     """The data term of `term_parts`, checked."""
     kind = entry["kind"]
     if kind not in list(TERMS):  # JSON may bring what has no hash
-        raise ValueError(
+        raise InputError(
             f"expected a data term of the kinds {', '.join(TERMS)}, got {kind!r} (is the package "
             "that adds it installed?)"
         )
@@ -472,7 +472,7 @@ def normalized(p: Array, valid: Array = None) -> Array:
         p /= np.maximum(total, np.float32(1))
         expected = "of unsigned integers to have a positive sum over the classes"
     else:
-        raise ValueError(f"expected probabilities of type float or unsigned integer, got {p.dtype}")
+        raise InputError(f"expected probabilities of type float or unsigned integer, got {p.dtype}")
     if valid is not None:
         wrong &= valid
     if bool(wrong.any()):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels import select
 from ..kernels.arrays import Array
 
@@ -58,7 +59,7 @@ class Trees:
         for name, kind in TYPES.items():
             dtype = np.asarray(getattr(self, name)).dtype
             if dtype != kind:
-                raise ValueError(f"trees: expected {name} of type {np.dtype(kind)}, got {dtype}")
+                raise InputError(f"trees: expected {name} of type {np.dtype(kind)}, got {dtype}")
         self._check_shapes()
         self._check_nodes()
 
@@ -75,26 +76,26 @@ class Trees:
         }
         for name, shape in shapes.items():
             if np.shape(getattr(self, name)) != shape:
-                raise ValueError(
+                raise InputError(
                     f"trees: expected {name} of shape {shape}, got {np.shape(getattr(self, name))}"
                 )
         scores = len(self.baseline)
         if scores in (0, 2):
-            raise ValueError(f"trees: expected 1 score or 3 and more, got {scores}")
+            raise InputError(f"trees: expected 1 score or 3 and more, got {scores}")
         if trees == 0 or trees % scores:
-            raise ValueError(f"trees: expected equally many for {scores} scores, got {trees}")
+            raise InputError(f"trees: expected equally many for {scores} scores, got {trees}")
 
     def _check_nodes(self) -> None:
         for name in ("baseline", "threshold", "value"):
             if not np.isfinite(getattr(self, name)).all():
-                raise ValueError(f"trees: expected finite {name}, got NaN or inf")
+                raise InputError(f"trees: expected finite {name}, got NaN or inf")
         nodes, count = np.diff(self.first), len(self.mask)
         if self.first[0] != 0 or self.first[-1] != count or (nodes < 0).any():
-            raise ValueError(f"trees: expected first to rise from 0 to {count}, got other numbers")
+            raise InputError(f"trees: expected first to rise from 0 to {count}, got other numbers")
         if nodes.max() >= LEAVES:
-            raise ValueError(f"trees: expected up to {LEAVES} leaves, got {nodes.max() + 1}")
+            raise InputError(f"trees: expected up to {LEAVES} leaves, got {nodes.max() + 1}")
         if count and not 0 <= self.feature.min() <= self.feature.max() < self.features:
-            raise ValueError(
+            raise InputError(
                 f"trees: expected features 0 to {self.features - 1} in nodes, "
                 f"got {self.feature.min()} to {self.feature.max()}"
             )
@@ -103,7 +104,7 @@ class Trees:
         lowest = cleared & (~cleared + np.uint32(1))
         inside = cleared.astype(np.int64) < 1 << np.repeat(nodes, nodes)
         if not (inside & (cleared != 0) & (cleared & (cleared + lowest) == 0)).all():
-            raise ValueError("trees: expected masks to clear a run of leaves, got another mask")
+            raise InputError("trees: expected masks to clear a run of leaves, got another mask")
 
     @property
     def classes(self) -> int:
@@ -124,11 +125,11 @@ class Trees:
             If an array is missing, unknown, of another type or shape, or holds what is no tree.
         """
         if set(arrays) != set(TYPES):
-            raise ValueError(f"trees: expected arrays {sorted(TYPES)}, got {sorted(arrays)}")
+            raise InputError(f"trees: expected arrays {sorted(TYPES)}, got {sorted(arrays)}")
         given = {name: np.asarray(arrays[name]) for name in TYPES}
         count = given.pop("features")
         if count.shape or count.dtype != np.int64:
-            raise ValueError(
+            raise InputError(
                 f"trees: expected features as one int64, got {count.dtype} of shape {count.shape}"
             )
         return cls(int(count), **{name: np.ascontiguousarray(a) for name, a in given.items()})
@@ -148,7 +149,7 @@ class Trees:
         (J, *grid) float32
         """
         if features.dtype != np.float32 or features.ndim < 2 or len(features) != self.features:
-            raise ValueError(
+            raise InputError(
                 f"expected features as ({self.features}, *grid) float32, "
                 f"got {features.dtype} of shape {features.shape}"
             )
@@ -207,7 +208,7 @@ def fit(
     from threadpoolctl import threadpool_limits
 
     if not 2 <= leaves <= LEAVES:
-        raise ValueError(f"expected 2 to {LEAVES} leaves, got {leaves}")
+        raise InputError(f"expected 2 to {LEAVES} leaves, got {leaves}")
     _check_sample(samples, labels, classes)
     model = HistGradientBoostingClassifier(
         max_iter=iterations,
@@ -225,27 +226,27 @@ def fit(
 
 def _check_sample(samples: np.ndarray, labels: np.ndarray, classes: int) -> None:
     if classes < 2:
-        raise ValueError(f"expected two or more classes, got {classes}")
+        raise InputError(f"expected two or more classes, got {classes}")
     if samples.ndim != 2 or samples.dtype != np.float32 or 0 in samples.shape:
-        raise ValueError(
+        raise InputError(
             f"expected a sample (n, F) float32, got {samples.dtype} of shape {samples.shape}"
         )
     if labels.shape != samples.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
+        raise InputError(
             f"expected {len(samples)} integer labels, got {labels.dtype} of shape {labels.shape}"
         )
     if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
+        raise InputError(
             f"expected labels 0 to {classes - 1}, got {labels.min()} to {labels.max()}"
         )
     missing = sorted(set(range(classes)) - set(map(int, np.unique(labels))))
     if missing:
-        raise ValueError(
+        raise InputError(
             f"expected pixels of all {classes} labels in the sample, got none of "
             f"{', '.join(map(str, missing))}"
         )
     if not np.isfinite(samples).all():
-        raise ValueError("expected finite features, got NaN or inf in the sample")
+        raise InputError("expected finite features, got NaN or inf in the sample")
 
 
 def _trees(model: Any) -> Trees:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from ..errors import InputError
 from ..redaction import redacted
 from . import tasks
 from .tasks import AHEAD, RETRIES, UNWATCHED, Function, Outcome, Pool, Watch
@@ -70,20 +71,20 @@ def dask(
     if scheduler or scheduler_file:
         where = f"scheduler {scheduler or scheduler_file}"
         if watch.dashboard:
-            raise ValueError(f"`dashboard`: the {where} has one of its own, drop this")
+            raise InputError(f"`dashboard`: the {where} has one of its own, drop this")
         if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
-            raise ValueError(f"`scheduler_file` {scheduler_file}: no such file")
+            raise InputError(f"`scheduler_file` {scheduler_file}: no such file")
         try:
             # one that finds no scheduler would leave itself as what dask computes with
             with dask.config.set(scheduler=None):
                 client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
         except (OSError, TypeError, ValueError, TimeoutError) as error:
-            raise ValueError(redacted(f"{where}: no answer, {error}")) from None
+            raise InputError(redacted(f"{where}: no answer, {error}")) from None
         with _quiet(), client:
             try:
                 client.wait_for_workers(1, timeout=COMING)
             except TimeoutError:
-                raise ValueError(f"{where}: no worker came within {COMING} s") from None
+                raise InputError(f"{where}: no worker came within {COMING} s") from None
             known = client.scheduler_info(n_workers=-1)["workers"].values()
             limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
             with _guarded(client, where), _reported(client, watch.report):
@@ -91,7 +92,7 @@ def dask(
         return
     served = watch.dashboard
     if served and importlib.util.find_spec("bokeh") is None:
-        raise ValueError("`dashboard` needs bokeh: pip install 'tiledlaf[watch]'")
+        raise InputError("`dashboard` needs bokeh: pip install 'tiledlaf[watch]'")
     count = workers or CPU_COUNT
     # nobody sees these without a dashboard, and they wake each worker 150 times a second
     unseen = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
@@ -239,7 +240,7 @@ def _reported(client: Any, path: str | None) -> Iterator[None]:
     from distributed import performance_report
 
     if client.run_on_scheduler(importlib.util.find_spec, "bokeh") is None:
-        raise ValueError(
+        raise InputError(
             "`performance_report` needs bokeh where the scheduler runs: pip install "
             "'tiledlaf[watch]'"
         )
@@ -256,7 +257,7 @@ def _reported(client: Any, path: str | None) -> Iterator[None]:
         except Exception as error:
             text = f"`performance_report` {path}: not written, {type(error).__name__}: {error}"
             if whole:
-                raise ValueError(text) from error
+                raise InputError(text) from error
             logging.getLogger(__name__).warning(text)  # what ended the run says more
 
 

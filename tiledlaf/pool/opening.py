@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from ..errors import InputError
 from ..kernels.arrays import check_device, on_device, on_host
 from . import dask as dask_pool
 from . import tasks
@@ -36,7 +37,7 @@ class Running:
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
-            raise ValueError(f"expected 1 or more workers, got {self.workers}")
+            raise InputError(f"expected 1 or more workers, got {self.workers}")
         check_device(self.device)
 
     @property
@@ -66,9 +67,9 @@ def open_pool(
     """
     count = cores() if workers is None else workers
     if count < 1:
-        raise ValueError(f"expected 1 or more workers, got {workers}")
+        raise InputError(f"expected 1 or more workers, got {workers}")
     if in_threads(scheduler) and watch:
-        raise ValueError(
+        raise InputError(
             "`dashboard` and `performance_report` show processes or a cluster: threads have none"
         )
     if scheduler in (None, THREADS) and scheduler_file is None and not watch:

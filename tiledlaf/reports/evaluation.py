@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, ngff, nodes
 from ..files.image import Image
@@ -107,7 +108,7 @@ def _open(labels: Any, truth: Any, name: str) -> tuple[Image, Image, str | None]
         path = os.fspath(truth)
         listed = ngff.label_names(path) if nodes.is_store(path) else []
         if listed:
-            raise ValueError(
+            raise InputError(
                 f"{path}: expected a label image as truth, got a store with labels: name one, such "
                 f"as {os.path.join(path, 'labels', listed[0])}"
             )
@@ -115,7 +116,7 @@ def _open(labels: Any, truth: Any, name: str) -> tuple[Image, Image, str | None]
     else:
         wanted = _from_array(truth, "the truth")
     if given.grid != wanted.grid:
-        raise ValueError(
+        raise InputError(
             f"{wanted.path}: expected a truth of the labels' size {given.grid}, got {wanted.grid}"
         )
     return given, wanted, group
@@ -130,7 +131,7 @@ def _label_image(path: str, name: str) -> str:
         return os.path.join(path, "labels", name)
     # an output whose labels are not made yet holds an image that is no label image
     if listed or "image" in (ngff.read_notes(path, "") or {}):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected labels of the name {name}, got {', '.join(listed) or 'none'} "
             "(`name` chooses)"
         )
@@ -140,7 +141,7 @@ def _label_image(path: str, name: str) -> str:
 def _from_array(data: Any, what: str) -> Image:
     array = np.asarray(data)
     if array.ndim not in (2, 3):
-        raise ValueError(f"{what}: expected a label image (y, x) or (z, y, x), got {array.shape}")
+        raise InputError(f"{what}: expected a label image (y, x) or (z, y, x), got {array.shape}")
     return replace(images.from_array(array, "zyx"[-array.ndim :]), path=what)
 
 
@@ -164,7 +165,7 @@ def _properties(
                 named[value] = str(entry["name"])
             stands[value] = tuple(map(int, entry.get("values", ())))
     except (KeyError, TypeError, ValueError):
-        raise ValueError(
+        raise InputError(
             f'{path}: expected label properties like {{"label-value": 1, "values": [0, 32]}}, '
             f"got {json.dumps(entry)}"
         ) from None
@@ -199,7 +200,7 @@ def _read(image: Image, window: Box) -> np.ndarray:
         whole = block.astype(np.int64)
     if not np.array_equal(whole, block):
         bad = block[whole != block].flat[0]
-        raise ValueError(f"{image.path}: expected whole numbers as labels, got {bad}")
+        raise InputError(f"{image.path}: expected whole numbers as labels, got {bad}")
     return whole
 
 

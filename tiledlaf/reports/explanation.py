@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
 from ..model import model as model_file
 from ..model.model import Model
 from . import pages as page_of
@@ -53,16 +54,16 @@ def explain(
     """
     found = model if isinstance(model, Model) else model_file.load(model)
     if found.predictor is None:
-        raise ValueError("expected a model with a predictor of weights, got one of uniform weights")
+        raise InputError("expected a model with a predictor of weights, got one of uniform weights")
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target}: expected a new or empty folder for the pictures")
+        raise InputError(f"{target}: expected a new or empty folder for the pictures")
     given = {"truth": truth, "probabilities": probabilities, "mask": mask, "region": region}
     view = None
     if image is None:
         named = [f"`{name}`" for name, value in given.items() if value is not None]
         if named:
-            raise ValueError(f"{', '.join(named)} without an image: expected an IMAGE as well")
+            raise InputError(f"{', '.join(named)} without an image: expected an IMAGE as well")
     else:
         example = open_example(image, truth, probabilities, mask, axes, channels)
         view = look(found, found.predictor, example, region, device)

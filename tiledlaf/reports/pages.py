@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from ..errors import InputError
 from ..flow import stencil
 from ..flow.gradient import Spaces, linearize_at
 from ..flow.problem import Gradient
@@ -257,7 +258,7 @@ def gradient(found: Model, view: View) -> list[Page]:
     """The leading singular vectors of the gradient, and where weights matter."""
     flow_settings, data, core = view.flow, view.data, view.core
     if not (data.target > 0).any():
-        raise ValueError(f"expected labeled pixels in {view.about}, got none: `region` chooses")
+        raise InputError(f"expected labeled pixels in {view.about}, got none: `region` chooses")
 
     def by(way: Spaces) -> tuple[Array, Array, Gradient]:
         flow = linearize_at(view.omega, data.q, flow_settings.offsets, flow_settings.time, way)

@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
+from ..errors import InputError
 from ..files import nodes
 from ..model import classes
 from ..model.classes import color, palette
@@ -210,15 +211,15 @@ def check_export(path: str, shape: Sequence[int], classes: int) -> None:
     """Refuse a file that cannot hold these labels, before anything is computed."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".tif", ".tiff"):
-        raise ValueError(f"`export` expects a file ending .png or .tif, got {path}")
+        raise InputError(f"`export` expects a file ending .png or .tif, got {path}")
     if suffix == ".png" and (len(shape) != 2 or classes > 255 or max(shape) > 65000):
-        raise ValueError(
+        raise InputError(
             "`export` .png holds one plane of up to 65000 pixels an edge and 255 labels; "
             f"got the shape {tuple(shape)} and {classes} labels: take .tif"
         )
     if not Path(path).parent.is_dir() or Path(path).is_dir():
         what = "a folder" if Path(path).is_dir() else "no such folder"
-        raise ValueError(f"`export` {path}: expected a file in a folder that exists, got {what}")
+        raise InputError(f"`export` {path}: expected a file in a folder that exists, got {what}")
 
 
 def _blocks(array: Any, shape: Sequence[int]) -> Iterator[np.ndarray]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
+
 MOST = 256  # classes; more values are of instances or of an image
 # the pixels of each pair (truth value, label value)
 Pairs = Counter[tuple[int, int]]
@@ -137,7 +139,7 @@ def mapped(
     for label, values in stands.items():
         for v in values:
             if seen.setdefault(v, label) != label:
-                raise ValueError(
+                raise InputError(
                     f"{path}: expected each truth value in one class, got {v} in those of the "
                     f"labels {seen[v]} and {label}"
                 )
@@ -164,7 +166,7 @@ def compared(
 def check_few(count: int, path: str) -> None:
     """Refuse more values than classes can have."""
     if count > MOST:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a label image of at most {MOST} classes, got {count} different "
             "values (instances or an image?)"
         )
@@ -173,7 +175,7 @@ def check_few(count: int, path: str) -> None:
 def check_boundary(boundary: str | None, names: Sequence[str]) -> None:
     """Refuse a boundary that names no class."""
     if boundary is not None and list(names).count(boundary) != 1:
-        raise ValueError(f"expected one class as boundary of {', '.join(names)}, got {boundary!r}")
+        raise InputError(f"expected one class as boundary of {', '.join(names)}, got {boundary!r}")
 
 
 def sum_up(pairs: Pairs, classes: Classes, labels: str, truth: str, strict: bool) -> Evaluation:
@@ -187,14 +189,14 @@ def sum_up(pairs: Pairs, classes: Classes, labels: str, truth: str, strict: bool
             left_out += count
             continue
         if strict and given and given not in columns:
-            raise ValueError(
+            raise InputError(
                 f"{labels}: expected the label values {', '.join(map(str, columns))} of its "
                 f"classes, or 0, got {given}"
             )
         table[rows[wanted] - 1, columns.get(given, 0)] += count
     if not table.any():
         expected = f"the values {_listed(rows)} of the classes" if rows else "a value to compare"
-        raise ValueError(
+        raise InputError(
             f"{truth}: expected pixels with {expected}, got only {_listed(t for t, _ in pairs)}"
         )
     return Evaluation(

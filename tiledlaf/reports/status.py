@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..files import image as image_files
 from ..files import ngff, nodes, stores
 from ..labeling import records
@@ -155,18 +156,18 @@ def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, 
     """Labels of this program in a store, with their notes."""
     url = stores.is_url(path)
     if stores.is_web(path):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a place that can be listed, such as s3://bucket/out.zarr"
         )
     if not url and not os.path.exists(path):
-        raise ValueError(f"{path}: no such file or folder")
+        raise InputError(f"{path}: no such file or folder")
     known = ngff.label_names(path) if nodes.is_store(path) else []
     found = [Output(path, one) for one in known if name in (None, one)]
     noted = [(out, notes) for out in found if (notes := out.notes()) is not None]
     if not noted:
         which = "labels" if name is None else f"labels/{name}"
         model = "" if url else ", or a model"
-        raise ValueError(f"{path}: expected an output of tiledlaf with {which}{model}")
+        raise InputError(f"{path}: expected an output of tiledlaf with {which}{model}")
     return noted
 
 

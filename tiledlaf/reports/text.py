@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, ngff, nodes, stores
 from ..files.fingerprints import HASHED
@@ -236,7 +237,7 @@ def info(path: str) -> list[str]:
         If there is nothing that can be read.
     """
     if not stores.is_url(path) and not os.path.exists(path):
-        raise ValueError(f"{path}: no such file or folder")
+        raise InputError(f"{path}: no such file or folder")
     if zipfile.is_zipfile(path):
         return model(load(path), path)
     if not nodes.is_store(path):

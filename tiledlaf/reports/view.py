@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..files import image as image_files
 from ..files import images
 from ..flow import losses
@@ -123,7 +124,7 @@ def open_example(
         truth = np.broadcast_to(np.uint8(0), source.grid)
     found = examples.pair(image, truth, probabilities, mask, axes=axes, channels=channels)
     if len(found) != 1:
-        raise ValueError(f"expected one IMAGE, got {len(found)}")
+        raise InputError(f"expected one IMAGE, got {len(found)}")
     return found[0]
 
 
@@ -131,7 +132,7 @@ def _part(grid: Sequence[int], region: Sequence[tuple[int, int]] | None) -> list
     """Start and stop an axis of what is shown: one section of a volume."""
     spans = list(region) if region is not None else [(0, n) for n in grid]
     if region is not None and any(b - a > MOST for a, b in spans[-2:]):
-        raise ValueError(f"expected a region of at most {MOST} pixels an edge, got {spans}")
+        raise InputError(f"expected a region of at most {MOST} pixels an edge, got {spans}")
     edges = [1] * (len(spans) - 2) + [EDGE if region is None else MOST] * 2
     starts = [a + max(0, b - a - edge) // 2 for (a, b), edge in zip(spans, edges, strict=True)]
     return [
@@ -210,7 +211,7 @@ def look(
     )
     about = f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}"
     if not valid.any():
-        raise ValueError(f"expected pixels in {about}, got masked ones alone: `region` chooses")
+        raise InputError(f"expected pixels in {about}, got masked ones alone: `region` chooses")
     return View(
         about,
         image,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import redaction
+from ..errors import DamagedFile, InputError
 from ..files import fingerprints
 from ..flow.optimizers import Moments
 from ..model import model as model_file
@@ -103,7 +104,7 @@ class Checkpoint:
             return
         redaction.check(self.path)
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
-            raise ValueError(f"{self.path}: expected a file in a folder that exists")
+            raise InputError(f"{self.path}: expected a file in a folder that exists")
         if self.path.exists():
             found = model_file.load(self.path)
             self._same(found.trained.get("print", {}), self.path)
@@ -132,11 +133,11 @@ class Checkpoint:
         try:
             yield
         except KeyError as error:
-            raise ValueError(
+            raise DamagedFile(
                 f"{self.file}: expected a complete checkpoint, no {error} (remove it to start anew)"
             ) from None
         except ValueError as error:
-            raise ValueError(f"{error} (remove it to start anew)") from None
+            raise DamagedFile(f"{error} (remove it to start anew)") from None
 
     def terms(self) -> list[DataTerm]:
         """The data terms that an earlier start found; none where there was none."""

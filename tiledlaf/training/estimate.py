@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import redaction
+from ..errors import InputError
 from ..files import images, nodes, stores, units
 from ..files.image import Image
 from ..files.levels import Pyramid
@@ -71,10 +72,10 @@ class Estimation:
     def __post_init__(self) -> None:
         check_positive(rho=self.rho)
         if not (self.tau >= 0 and math.isfinite(self.tau)):
-            raise ValueError(f"tau must be 0 or a positive number, got {self.tau}")
+            raise InputError(f"tau must be 0 or a positive number, got {self.tau}")
         for name in ("steps", "tile", "sequence"):
             if getattr(self, name) < 1:
-                raise ValueError(f"expected 1 or more as {name}, got {getattr(self, name)}")
+                raise InputError(f"expected 1 or more as {name}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,10 @@ def estimate(
     say = progress or (lambda record: None)
     redaction.check(path)
     if stores.is_url(path):
-        raise ValueError(f"{path}: expected a folder for the weights, not a URL")
+        raise InputError(f"{path}: expected a folder for the weights, not a URL")
     store = os.path.abspath(path)
     if os.path.exists(store):
-        raise ValueError(f"{path}: expected a new path for the weights, but it exists")
+        raise InputError(f"{path}: expected a new path for the weights, but it exists")
     check_time(how.time)
     find_device(how.device, pool)
     example = example.with_absolute_paths()
@@ -198,7 +199,7 @@ def _learner(term: Any) -> fitting.Learner:
     """The learner of the data term; those that need several images are for `train`."""
     learner = fitting.learner_of(term)
     if learner.per_fold:
-        raise ValueError(f"the data term {term} is learned from several images: use train")
+        raise InputError(f"the data term {term} is learned from several images: use train")
     return learner
 
 
@@ -228,7 +229,7 @@ def _descend(
     work = dataclasses.replace(work, sums=sums.loss)
     largest = max(pool.map(_largest, work, items))
     if not (math.isfinite(loss) and math.isfinite(largest)):
-        raise ValueError(f"expected a finite loss, got {loss} with the gradient {largest}")
+        raise InputError(f"expected a finite loss, got {loss} with the gradient {largest}")
     history, h = [loss], how.rate / largest if largest else 0.0
     for step in itertools.count(1):
         if step > how.steps or h * largest < 1e-6:

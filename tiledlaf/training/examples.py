@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadPixels
+from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import images, nodes, stores
 from ..files.image import Image
@@ -65,7 +65,7 @@ def find(pattern: str | os.PathLike[str]) -> list[str]:
     else:
         found = glob.glob(text)
     if not found:
-        raise ValueError(f"{text}: expected images, found none")
+        raise InputError(f"{text}: expected images, found none")
     return sorted(found, key=_natural)
 
 
@@ -103,7 +103,7 @@ def pair(
     for what, given in (("labels", labels), ("probabilities", probabilities), ("mask", mask)):
         found = [None] * len(sources) if given is None else _listed(given)
         if len(found) != len(sources):
-            raise ValueError(f"expected {what} for {len(sources)} images, got {len(found)}")
+            raise InputError(f"expected {what} for {len(sources)} images, got {len(found)}")
         others[what] = found
     return [
         _example(*row, axes, channels)
@@ -138,17 +138,17 @@ def _example(
         valid = images.as_mask(mask, source)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None and other.grid != source.grid:
-            raise ValueError(
+            raise InputError(
                 f"{other.path}: expected {what} of the size {source.grid} of {source.path}, "
                 f"got {other.grid}"
             )
     if truth.stored_channels != 1 or np.dtype(truth.dtype).kind not in "uib":
-        raise ValueError(
+        raise InputError(
             f"{truth.path}: expected labels as whole numbers of one channel, "
             f"got {truth.stored_channels} channel(s) of {truth.dtype}"
         )
     if valid is not None and valid.stored_channels != 1:
-        raise ValueError(
+        raise InputError(
             f"{valid.path}: expected a mask of one channel, got {valid.stored_channels}"
         )
     return Example(source, truth, given, valid)
@@ -160,7 +160,7 @@ def naming(image: Image, window: Box) -> Iterator[None]:
     try:
         yield
     except BadPixels as error:
-        raise ValueError(f"{image.path}: {error.moved(window)}") from None
+        raise InputError(f"{image.path}: {error.moved(window)}") from None
 
 
 def read_labels(labels: Image, window: Box) -> np.ndarray:
@@ -173,12 +173,12 @@ def read_names(path: str) -> dict[str, str]:
     try:
         found = json.loads(Path(path).read_text("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, {error}") from None
+        raise InputError(f"{path}: expected JSON, {error}") from None
     whole = isinstance(found, dict) and all(re.fullmatch(r"-?\d+", key) for key in found)
     if not found or not whole or not all(isinstance(name, str) for name in found.values()):
-        raise ValueError(f'{path}: expected names of label values like {{"0": "membrane"}}')
+        raise InputError(f'{path}: expected names of label values like {{"0": "membrane"}}')
     if len({int(key) for key in found}) < len(found):
-        raise ValueError(f"{path}: expected each label value once, got {', '.join(found)}")
+        raise InputError(f"{path}: expected each label value once, got {', '.join(found)}")
     return dict(found)
 
 

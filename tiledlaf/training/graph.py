@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import InputError
 from ..flow.gradient import Linearization, Way, linearize
 from ..flow.graphs import (
     directions,
@@ -111,7 +112,7 @@ def _checked(graph: Graph, distances: Array, target: Array) -> np.ndarray:
     found = np.asarray(target)
     fits = found.shape == (graph.nodes,) and found.dtype.kind in "iu"
     if not fits or found.min() < 0 or found.max() > len(distances):
-        raise ValueError(
+        raise InputError(
             f"expected a target of {graph.nodes} classes 0 to {len(distances)}, got "
             f"{found.dtype} of shape {found.shape}"
         )
@@ -169,7 +170,7 @@ def predict(
     """Weights (E,) as on grids (4.3)-(4.4), each edge with the number of its kind."""
     count = predictor.patches.shape[1]
     if np.shape(kinds) != (graph.edges,) or kinds.min() < 0 or kinds.max() >= count:
-        raise ValueError(
+        raise InputError(
             f"expected kinds 0 to {count - 1} of {graph.edges} edges, got {kinds.min()} to "
             f"{kinds.max()} of shape {np.shape(kinds)}"
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..files import fingerprints
 from ..flow import losses, stencil
 from ..flow.gradient import Polynomials
@@ -71,12 +72,12 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("predictor_size", "steps", "patience"):
             if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be 1 or more, got {getattr(self, name)}")
+                raise InputError(f"`{name}` must be 1 or more, got {getattr(self, name)}")
         if self.optimizer not in OPTIMIZERS:
             known = " or ".join(OPTIMIZERS)
-            raise ValueError(f"optimizer must be {known}, got {self.optimizer!r}")
+            raise InputError(f"optimizer must be {known}, got {self.optimizer!r}")
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"expected a seed of 0 to {2**32 - 1}, got {self.seed}")
+            raise InputError(f"expected a seed of 0 to {2**32 - 1}, got {self.seed}")
         check_positive(rho=self.rho)
 
 
@@ -128,7 +129,7 @@ class TrainingPlan:
 def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
     """Check, find the classes, and cut the labeled parts into tiles."""
     if not data.training:
-        raise ValueError("expected images to learn from, got none")
+        raise InputError("expected images to learn from, got none")
     find_device(recipe.device, pool)
     everything = (*data.training, *data.validation)
     ndim = _alike(everything)
@@ -181,7 +182,7 @@ def _alike(examples: Sequence[Example]) -> int:
     ndims = {len(e.image.grid) for e in examples}
     channels = {e.image.used_channels for e in examples}
     if len(ndims) > 1 or len(channels) > 1:
-        raise ValueError(
+        raise InputError(
             f"expected images with one number of axes and channels, got {sorted(ndims)} axes "
             f"and {sorted(channels)} channels"
         )
@@ -227,12 +228,12 @@ def _split(
         training, validation = _set_aside(training, data.training)
         absent = _absent(classes, counts, training)
         if absent:
-            raise ValueError(
+            raise InputError(
                 f"expected labeled pixels of each class outside the block that is set aside, got "
                 f"none of {absent}; name validation images"
             )
     elif not validation:
-        raise ValueError("expected labeled pixels in the validation images, got none")
+        raise InputError("expected labeled pixels in the validation images, got none")
     absent = _absent(classes, counts, validation)
     if absent:
         where = "validation pixel" if data.validation else "pixel of the block that is set aside"
@@ -267,7 +268,7 @@ def _set_aside(
     else:
         kept = tiles[: len(tiles) - max(1, len(tiles) // 5)]
     if not kept or len(kept) == len(tiles):
-        raise ValueError(
+        raise InputError(
             f"expected labels in two tiles or more, to set one aside, got {len(tiles)}; "
             "name validation images"
         )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import InputError
 from ..flow.optimizers import RATES, Adam
 from ..model import predictor as predictors
 from ..model.model import Model
@@ -57,7 +58,7 @@ def train(
     """
     say = progress or (lambda record: None)
     if limit is not None and not limit >= 0:
-        raise ValueError(f"expected a limit of 0 minutes or more, got {limit}")
+        raise InputError(f"expected a limit of 0 minutes or more, got {limit}")
     started = clock.perf_counter()
     data = dataclasses.replace(
         data,

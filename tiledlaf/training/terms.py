@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..files import image as image_files
 from ..model import sampling, terms, trees
 from ..model.classes import Class
@@ -123,9 +124,9 @@ def given_probabilities(fit: Fit) -> list[DataTerm]:
     for example in fit.source.examples:
         given = example.probabilities
         if given is None:
-            raise ValueError(f"{example.image.path}: expected probabilities of it, got none")
+            raise InputError(f"{example.image.path}: expected probabilities of it, got none")
         if given.stored_channels != count:
-            raise ValueError(
+            raise InputError(
                 f"{given.path}: expected probabilities of {count} classes, "
                 f"got {given.stored_channels}"
             )
@@ -183,7 +184,7 @@ def out_of_fold(fit: Fit) -> list[DataTerm]:
 def _fit(rows: np.ndarray, labels: np.ndarray, classes: Sequence[Class], seed: int) -> trees.Trees:
     missing = [c.name for j, c in enumerate(classes) if not (labels == j).any()]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"expected labeled pixels of {', '.join(missing)} in more than one block of the "
             "training images: the classifier is fitted to the other blocks"
         )
@@ -233,7 +234,7 @@ def _fixed(term: DataTerm) -> Learner:
     def fit(fit: Fit) -> list[DataTerm]:
         count = len(fit.source.classes)
         if term.classes != count:
-            raise ValueError(f"expected a data term of {count} classes, got {term.classes}")
+            raise InputError(f"expected a data term of {count} classes, got {term.classes}")
         if term.takes_probabilities:
             given_probabilities(fit)
         return [term.settle(fit.sample)]

@@ -6,6 +6,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import DamagedFile
 from .. import image, nodes
 from ..image import SPATIAL, Levels, Reader
 
@@ -42,7 +43,7 @@ class Tiff(Reader):
                 named = series.axes.replace("S", "C").lower()
                 dtype, sizes = series.dtype, _pixel_sizes(file)
         except Exception as error:  # a damaged file raises what it likes
-            raise ValueError(f"{path}: expected a TIFF image, got {error}") from None
+            raise DamagedFile(f"{path}: expected a TIFF image, got {error}") from None
         image.check_level(path, level, len(shapes))
         full, shapes = shapes[0], shapes[level:]
         if axes is None and set(named) <= set("tczyx") and len(set(named)) == len(named):

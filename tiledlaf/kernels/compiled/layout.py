@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import InputError
 from ..arrays import Array, Offsets
 from .flow import BLOCK, BOTH, LINE, LOWER, UPPER, Layout, Neighbors
 
@@ -37,7 +38,7 @@ def visits(offsets: Offsets, at: Layout) -> Neighbors:
     upper = set(offsets)
     lower = {(z + 1, y, x) for z, y, x in offsets}
     if len(upper) < len(offsets):
-        raise ValueError(f"expected different offsets, got one twice in {offsets}")
+        raise InputError(f"expected different offsets, got one twice in {offsets}")
     entries = sorted(upper | lower)
     groups: list[list[int]] = []
     for entry in entries:
@@ -116,7 +117,7 @@ def same_float(*arrays: Array) -> Any:
     kinds = {a.dtype for a in arrays}
     if len(kinds) > 1 or kinds.pop() not in (np.float32, np.float64):
         types = ", ".join(str(a.dtype) for a in arrays)
-        raise ValueError(f"expected arrays of one type, float32 or float64, got {types}")
+        raise InputError(f"expected arrays of one type, float32 or float64, got {types}")
     return arrays[0].dtype.type
 
 
