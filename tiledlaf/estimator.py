@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .labeling.label import label
+from .labeling.request import label
 from .pool import opening
 from .training import examples
 from .training import run as training_run

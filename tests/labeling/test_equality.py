@@ -14,8 +14,8 @@ from tiledlaf.files import nodes
 from tiledlaf.labeling import run as labeling_run
 from tiledlaf.labeling import sample
 from tiledlaf.labeling.choice import data_term
-from tiledlaf.labeling.label import label
 from tiledlaf.labeling.plan import make_plan
+from tiledlaf.labeling.request import label
 from tiledlaf.labeling.worker import label_tile
 from tiledlaf.model.settings import Settings, make_settings
 from tiledlaf.pool import dask as dask_pool

@@ -667,7 +667,10 @@ def test_a_class_missing_in_validation(whole):
     tifffile.imwrite("one.tif", np.where(labels == 1, 0, 9).astype(np.uint8))
     found = trained("--validation-images", "images/5.tif", "--validation-labels", "one.tif")
     assert "tiledlaf: warning: no validation pixel is of 1\n" in found.err
-    words = "not used for validation, since no training pixel has them: label values 9 of the validation images"
+    words = (
+        "not used for validation, since no training pixel has them: "
+        "label values 9 of the validation images"
+    )
     assert f"tiledlaf: warning: {words}\n" in found.err
 
 

@@ -41,7 +41,7 @@ def label_demo(folder: str) -> tuple[Summary, Path]:
     import skimage
 
     from ..files import images, nodes
-    from ..labeling.label import label
+    from ..labeling.request import label
     from ..reports import pictures
 
     source = Path(skimage.__file__).parent / "data" / "ihc.png"

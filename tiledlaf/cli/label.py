@@ -116,8 +116,8 @@ def label(**given: Any) -> int:
     cut goes on where it stopped when the same command is given again.
     """
     from ..labeling import resources
-    from ..labeling.label import execute, prepare
     from ..labeling.plan import Writing
+    from ..labeling.request import execute, prepare
     from ..pool.opening import Running
     from ..reports import pictures, text
 

@@ -112,11 +112,7 @@ def make_plan(
     origin, size = _region(image.grid, region)
     names = _names(writing, classes, term.classes)
     out, held, before = None, None, None
-    image_print = {
-        "input": image.fingerprint(),
-        "array": [image.name, image.axes, list(image.shape), image.dtype],
-        "region": [list(origin), list(size)],
-    }
+    image_print = _image_print(image, origin, size)
     asked = dict(image_print) | _described(
         term, settings, image, model, probabilities=probabilities, mask=mask, weights=weights
     )
@@ -150,6 +146,15 @@ def make_plan(
         job = _with_arrays(job, out, writing.image, writing.confidence)
     numbered = dict(enumerate(names, 1))
     return Plan(job, out, asked, image_print, numbered, held, before, seed, classes)
+
+
+def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
+    """What the fingerprint of an image covers."""
+    return {
+        "input": image.fingerprint(),
+        "array": [image.name, image.axes, list(image.shape), image.dtype],
+        "region": [list(origin), list(size)],
+    }
 
 
 def _check_inputs(

@@ -18,9 +18,10 @@ from ..pool.tasks import Pool
 from ..redaction import redacted
 from ..tiles import Tile
 from . import records
+from .output import Output
 from .plan import Plan
 from .records import Appender
-from .worker import checker, label_tile, place, run_tile
+from .worker import Job, checker, label_tile, place, run_tile
 
 Progress = Callable[[dict[str, Any]], None]
 TASK = 2**20  # pixels of small tiles that make a task: its own cost stays small
@@ -72,28 +73,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     assert out is not None, "a plan without an output: run it in memory"
     assert job.labels is not None
     fingerprint = fingerprints.fingerprint(plan.settings)
-    if plan.held is None:
-        notes: dict[str, Any] = {
-            "settings": plan.settings,
-            "fingerprint": fingerprint,
-            "tile": list(job.grid.tile),
-            "tiles": len(job.grid),
-        }
-        if plan.classes:
-            notes["values"] = [list(one.values) for one in plan.classes]
-            notes["colors"] = [list(one.color or color(v)) for v, one in enumerate(plan.classes, 1)]
-        notes |= terms.settled(job.term).notes()
-        out = out.start(
-            notes,
-            plan.image_print,
-            job.labels,
-            job.picture,
-            job.confidence,
-            plan.names,
-            plan.before,
-        )
-    elif plan.held.get("names") != list(plan.names.values()):
-        out.describe(plan.held, plan.names, job.labels)
+    out = _started(plan, out, fingerprint)
     old = records.journal(out.records)
     known = records.latest(old)
     if known:
@@ -131,17 +111,12 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             known[tuple(index)] = record
             if progress is not None:
                 progress(record)
-        for pyramid, reduce in (
-            (job.picture, levels.mean),
-            (job.labels, levels.nearest),
-            (job.confidence, levels.nearest),
-        ):
-            for work in [] if pyramid is None else levels.coarse(out.store, pyramid, reduce):
-                for _, _, error, _ in pool.run(levels.finish, work, work.units):
-                    if error is not None:
-                        raise error
-                    if log.due():
-                        tell(records.LEVELS)
+
+        def still() -> None:
+            if log.due():
+                tell(records.LEVELS)
+
+        _write_levels(job, out.store, pool, still)
         out.finish(fingerprint, job.grid.tile, job.picture, job.confidence is not None)
         complete = all(map(finished, job.grid))
         tell(records.COMPLETE if complete else records.ENDED)
@@ -149,6 +124,49 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         since = records.journal(out.records)[len(old) :]
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))
     return summarize(plan, known, clock.perf_counter() - started, before)
+
+
+def _write_levels(job: Job, store: str, pool: Pool, still: Callable[[], None]) -> None:
+    """Write the levels that tiles cannot write; `still` is called as units are done."""
+    for pyramid, reduce in (
+        (job.picture, levels.mean),
+        (job.labels, levels.nearest),
+        (job.confidence, levels.nearest),
+    ):
+        for work in [] if pyramid is None else levels.coarse(store, pyramid, reduce):
+            for _, _, error, _ in pool.run(levels.finish, work, work.units):
+                if error is not None:
+                    raise error
+                still()
+
+
+def _started(plan: Plan, out: Output, fingerprint: str) -> Output:
+    """The output with its arrays made, or found as an earlier start of the same run left them."""
+    job = plan.job
+    assert job.labels is not None
+    if plan.held is None:
+        notes: dict[str, Any] = {
+            "settings": plan.settings,
+            "fingerprint": fingerprint,
+            "tile": list(job.grid.tile),
+            "tiles": len(job.grid),
+        }
+        if plan.classes:
+            notes["values"] = [list(one.values) for one in plan.classes]
+            notes["colors"] = [list(one.color or color(v)) for v, one in enumerate(plan.classes, 1)]
+        notes |= terms.settled(job.term).notes()
+        return out.start(
+            notes,
+            plan.image_print,
+            job.labels,
+            job.picture,
+            job.confidence,
+            plan.names,
+            plan.before,
+        )
+    if plan.held.get("names") != list(plan.names.values()):
+        out.describe(plan.held, plan.names, job.labels)
+    return out
 
 
 def summarize(

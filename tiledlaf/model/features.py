@@ -144,6 +144,16 @@ class Features:
             start += planes[spec[0]] * _size(spec)
 
 
+def is_patch(spec: tuple[Any, ...]) -> bool:
+    """Whether a feature is a patch of values, which can be shown as an image."""
+    return bool(spec[1] == "patch")
+
+
+def of_image(spec: tuple[Any, ...]) -> bool:
+    """Whether a feature is of the image, not of log-odds."""
+    return bool(spec[0] == "image")
+
+
 def log_odds(q: Array) -> Array:
     """What tells labels apart in q = log p.
 

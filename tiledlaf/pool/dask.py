@@ -64,32 +64,49 @@ def dask(
     ValueError
         If the scheduler does not answer, or bokeh is missing.
     """
+    if scheduler or scheduler_file:
+        with _behind(scheduler, scheduler_file, watch) as pool:
+            yield pool
+    else:
+        with _local(workers, watch) as pool:
+            yield pool
+
+
+@contextmanager
+def _behind(scheduler: str | None, scheduler_file: str | None, watch: Watch) -> Iterator[Pool]:
+    """The workers behind a scheduler."""
+    import dask
+    from distributed import Client
+
+    where = f"scheduler {scheduler or scheduler_file}"
+    if watch.dashboard:
+        raise InputError(f"`dashboard`: the {where} has one of its own, drop this")
+    if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
+        raise InputError(f"`scheduler_file` {scheduler_file}: no such file")
+    try:
+        # one that finds no scheduler would leave itself as what dask computes with
+        with dask.config.set(scheduler=None):
+            client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
+    except (OSError, TypeError, ValueError, TimeoutError) as error:
+        raise InputError(redacted(f"{where}: no answer, {error}")) from None
+    with _quiet(), client:
+        try:
+            client.wait_for_workers(1, timeout=COMING)
+        except TimeoutError:
+            raise InputError(f"{where}: no worker came within {COMING} s") from None
+        known = client.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
+        with _guarded(client, where), _reported(client, watch.report):
+            yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
+
+
+@contextmanager
+def _local(workers: int | None, watch: Watch) -> Iterator[Pool]:
+    """Processes on this machine."""
     import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
-    if scheduler or scheduler_file:
-        where = f"scheduler {scheduler or scheduler_file}"
-        if watch.dashboard:
-            raise InputError(f"`dashboard`: the {where} has one of its own, drop this")
-        if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
-            raise InputError(f"`scheduler_file` {scheduler_file}: no such file")
-        try:
-            # one that finds no scheduler would leave itself as what dask computes with
-            with dask.config.set(scheduler=None):
-                client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
-        except (OSError, TypeError, ValueError, TimeoutError) as error:
-            raise InputError(redacted(f"{where}: no answer, {error}")) from None
-        with _quiet(), client:
-            try:
-                client.wait_for_workers(1, timeout=COMING)
-            except TimeoutError:
-                raise InputError(f"{where}: no worker came within {COMING} s") from None
-            known = client.scheduler_info(n_workers=-1)["workers"].values()
-            limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
-            with _guarded(client, where), _reported(client, watch.report):
-                yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
-        return
     served = watch.dashboard
     if served and importlib.util.find_spec("bokeh") is None:
         raise InputError("`dashboard` needs bokeh: pip install 'tiledlaf[watch]'")
@@ -271,8 +288,7 @@ def dask_setup(worker: Any) -> None:
 
 
 def _pool(client: Any, workers: int, memory: int | None) -> Pool:
-    from distributed import KilledWorker, wait
-    from distributed.comm import CommClosedError
+    from distributed import KilledWorker
 
     def submit(function: Function, job: Any, item: Any) -> Any:
         # the job goes with every task: it is small, and scattered data dies with its worker
@@ -291,25 +307,12 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
                 pending[future.key] = future, part, killed
                 future.add_done_callback(ended.put)
 
-        def results(futures: Sequence[Any]) -> dict[str, Any]:
-            """What tasks gave: of all that have ended by one way there and back."""
-            good = [future for future in futures if future.status == "finished"]
-            with contextlib.suppress(KilledWorker):
-                try:
-                    given = client.gather(good)
-                except OSError as error:  # of the way there, or of trying to connect anew
-                    raise CommClosedError(str(error)) from error
-                for future in good:  # before its worker may die, and Dask would do it again
-                    future.release()
-                return {future.key: one for future, one in zip(good, given, strict=True)}
-            return {}  # one was lost and killed who made it again: ask for each by itself
-
         start(itertools.islice(waiting, AHEAD * known))
         while pending:
             futures = [ended.get()]
             while not ended.empty():
                 futures.append(ended.get())
-            given = results(futures)
+            given = _results(client, futures)
             for future in futures:
                 _, part, killed = pending.pop(future.key)
                 found = given.get(future.key)
@@ -337,20 +340,41 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
             client.retry([f for f in futures if f.status == "error"])
         return action(futures)
 
-    def check(futures: Sequence[Any]) -> None:
-        wait(futures)
-        for future in futures:
-            error = future.exception()
-            if error is not None:
-                raise error
-
     def persist(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
         # what a worker takes with it when it dies is made again from these tasks
         found = [submit(function, job, item) for item in items]
-        outlive(check, found)
+        outlive(_check, found)
         return found
 
     def in_turn(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
         return list(outlive(client.gather, [submit(function, argument, item) for item in items]))
 
     return Pool(workers, memory, run, persist, in_turn)
+
+
+def _results(client: Any, futures: Sequence[Any]) -> dict[str, Any]:
+    """What tasks gave: of all that have ended by one way there and back."""
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    good = [future for future in futures if future.status == "finished"]
+    with contextlib.suppress(KilledWorker):
+        try:
+            given = client.gather(good)
+        except OSError as error:  # of the way there, or of trying to connect anew
+            raise CommClosedError(str(error)) from error
+        for future in good:  # before its worker may die, and Dask would do it again
+            future.release()
+        return {future.key: one for future, one in zip(good, given, strict=True)}
+    return {}  # one was lost and killed who made it again: ask for each by itself
+
+
+def _check(futures: Sequence[Any]) -> None:
+    """Wait for all, and raise the error of the first that failed."""
+    from distributed import wait
+
+    wait(futures)
+    for future in futures:
+        error = future.exception()
+        if error is not None:
+            raise error

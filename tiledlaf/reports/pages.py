@@ -17,6 +17,7 @@ from ..flow.gradient import Spaces, linearize_at
 from ..flow.problem import Gradient
 from ..kernels.arrays import Array
 from ..model.classes import palette
+from ..model.features import is_patch, of_image
 from ..model.model import Model
 from ..model.predictor import Predictor
 from . import drawing
@@ -67,17 +68,9 @@ def anchors(found: Model, predictor: Predictor, view: View | None) -> Page:
     looks, parts = None, []
     if used is not None:
         looks = _gray(used.looks[order])
-    rows = [
-        _squares(found, spec, places, values)
-        for spec, places in predictor.features.parts(found.channels, odds)
-        if spec[1] == "patch"
-    ]
-    rest = [
-        place
-        for spec, places in predictor.features.parts(found.channels, odds)
-        if spec[1] != "patch"
-        for place in places
-    ]
+    parts_of = list(predictor.features.parts(found.channels, odds))
+    rows = [_squares(found, spec, places, values) for spec, places in parts_of if is_patch(spec)]
+    rest = [place for spec, places in parts_of if not is_patch(spec) for place in places]
     shown = [text for text, _ in rows]
     if rest:
         shown.append("other features (blue below, red above the mean)")
@@ -95,17 +88,8 @@ def anchors(found: Model, predictor: Predictor, view: View | None) -> Page:
         cells.append(drawing.patch(colors, found.offsets, SQUARE))
         title = f"{rank + 1}" if used is None else f"{rank + 1}: {100 * used.share[j]:.1f} %"
         parts.append((title, _row(cells)))
-    factor = math.exp(largest)
-    bar = drawing.scale(
-        drawing.BLUE_RED,
-        f"weight 1/{factor:.3g} of uniform or less",
-        f"{factor:.3g} times",
-        "uniform",
-    )
-    numbered = [drawing.line(f"{n}. {one}") for n, one in enumerate(shown, 1)]
-    if predictor.features.needs("odds"):
-        numbered.append(drawing.names(found.names))
-    foot = drawing.above([bar, drawing.line("each card, from left to right:"), *numbered])
+    names = found.names if predictor.features.needs("odds") else None
+    foot = _foot(math.exp(largest), shown, names)
     columns = max(1, min(6, 1500 // (parts[0][1].width + drawing.GAP)))
     how = "by the strength of their patches" if used is None else "by how often they are used"
     text = (
@@ -117,6 +101,20 @@ def anchors(found: Model, predictor: Predictor, view: View | None) -> Page:
     if len(predictor.anchors) > CARDS:
         text += f" The first {CARDS} of {len(predictor.anchors)}."
     return Page("anchors.png", "Anchors", text, drawing.sheet(parts, columns, foot))
+
+
+def _foot(factor: float, shown: Sequence[str], names: Sequence[str] | None) -> PIL.Image.Image:
+    """The legend of the cards: the scale of weights, and what each part of a card shows."""
+    bar = drawing.scale(
+        drawing.BLUE_RED,
+        f"weight 1/{factor:.3g} of uniform or less",
+        f"{factor:.3g} times",
+        "uniform",
+    )
+    numbered = [drawing.line(f"{n}. {one}") for n, one in enumerate(shown, 1)]
+    if names is not None:
+        numbered.append(drawing.names(names))
+    return drawing.above([bar, drawing.line("each card, from left to right:"), *numbered])
 
 
 def _row(cells: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
@@ -134,13 +132,13 @@ def _squares(
     found: Model, spec: tuple[Any, ...], places: Sequence[slice], values: np.ndarray
 ) -> tuple[str, np.ndarray]:
     """A patch feature of all anchors as pixels (N, y, x, 3), and what it is."""
-    source, _, radius, dilation, sigma = spec
+    radius, dilation, sigma = spec[2:]
     side = 2 * radius + 1
     text = f"{side} x {side}"
     text += f", {dilation} pixels apart" if dilation > 1 else ""
     text += f", blurred by {sigma:g}" if sigma else ""
     planes = np.stack([values[:, place] for place in places]).reshape(len(places), -1, side, side)
-    if source == "image":
+    if of_image(spec):
         first = "" if len(planes) in (1, 3) else f" (the first of {len(planes)} channels)"
         return f"image{first}, {text}", _gray(planes.swapaxes(0, 1))
     if len(planes) == 1:  # of two classes: the first one's lead

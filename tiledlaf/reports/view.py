@@ -15,7 +15,7 @@ from ..files import images
 from ..flow import losses
 from ..flow.gradient import Polynomials
 from ..kernels.arrays import Array, Offsets, to_host
-from ..labeling.label import prepare
+from ..labeling.request import prepare
 from ..model import terms
 from ..model.model import Model
 from ..model.predictor import Predictor

@@ -26,6 +26,7 @@ from ..flow.sequence import LinearizedSteps
 from ..kernels import namespace
 from ..kernels.arrays import on_device, to_host
 from ..model.classes import Class, entries, find_classes
+from ..model.terms import DataTerm
 from ..pool import tasks
 from ..pool.opening import find_device
 from ..pool.tasks import Pool, tree_sum
@@ -170,16 +171,7 @@ def estimate(
     partial = [f"{store}.partial{i}" for i in range(2)]
     try:
         result = _descend(pool, how, flow, items, partial, example.image, tiles, say)
-        notes = {
-            "offsets": [list(o) for o in offsets],
-            "rho": how.rho,
-            "time": how.time,
-            "tol": how.tol,
-            "sequence": how.sequence,
-            "term": found.describe(),
-            "classes": entries(classes),
-            "input": example.image.fingerprint(),
-        }
+        notes = _notes(how, flow, found, example.image)
         units.remove_parts(partial[0], "", math.inf)
         nodes.write_group(partial[0], "", "0.5", 3, {}, {"weights": notes})
         os.rename(partial[0], store)
@@ -187,6 +179,20 @@ def estimate(
         for left in partial:
             shutil.rmtree(left, ignore_errors=True)
     return dataclasses.replace(result, classes=classes)
+
+
+def _notes(how: Estimation, flow: FlowSettings, term: DataTerm, image: Image) -> dict[str, Any]:
+    """What labeling must know to use the weights."""
+    return {
+        "offsets": [list(o) for o in flow.offsets],
+        "rho": how.rho,
+        "time": how.time,
+        "tol": how.tol,
+        "sequence": how.sequence,
+        "term": term.describe(),
+        "classes": entries(flow.classes),
+        "input": image.fingerprint(),
+    }
 
 
 def _tiles(grid: tuple[int, ...], halo: tuple[int, ...], tile: int) -> Grid:

@@ -206,9 +206,7 @@ def label(
     }
     if any(map(is_dask, (image, probabilities, mask))):
         given = {"output": output, "region": region, "level": level, "progress": progress}
-        _refuse_given(given, LAZY)
-        _refuse_changed(writing, Writing(confidence=writing.confidence), LAZY)
-        _refuse_changed(running, Running(device=running.device), LAZY)
+        _check_lazy(given, writing, running)
         bare, proxy = lazy.opened(image, probabilities, axes, channels)
         chosen = choose_labeling(
             bare, probabilities=proxy, device=running.device, seed=seed, **choice
@@ -248,6 +246,13 @@ def _grouped(options: Mapping[str, Any]) -> tuple[Writing, Running]:
             raise TypeError(f"label() has no keyword {name!r}{hint}")
     writing, running = ({k: v for k, v in options.items() if k in group} for group in groups)
     return Writing(**writing), Running(**running)
+
+
+def _check_lazy(given: Mapping[str, Any], writing: Writing, running: Running) -> None:
+    """Refuse what has no meaning for dask arrays, rather than ignore it."""
+    _refuse_given(given, LAZY)
+    _refuse_changed(writing, Writing(confidence=writing.confidence), LAZY)
+    _refuse_changed(running, Running(device=running.device), LAZY)
 
 
 def _refuse_given(given: Mapping[str, Any], why: str) -> None:

@@ -1,0 +1,12 @@
+from . import choice as choice
+from . import lazy as lazy
+from . import output as output
+from . import plan as plan
+from . import records as records
+from . import request as request
+from . import resources as resources
+from . import run as run
+from . import sample as sample
+from . import worker as worker
+from .request import label as label
+from .run import Summary as Summary

@@ -1,0 +1,10 @@
+from . import classes as classes
+from . import features as features
+from . import model as model
+from . import predictor as predictor
+from . import sampling as sampling
+from . import settings as settings
+from . import terms as terms
+from . import trees as trees
+from .model import Model as Model
+from .model import load as load

@@ -1,0 +1,13 @@
+from . import checkpoint as checkpoint
+from . import estimate as estimate
+from . import examples as examples
+from . import graph as graph
+from . import plan as plan
+from . import run as run
+from . import terms as terms
+from . import worker as worker
+from .plan import Data as Data
+from .plan import Recipe as Recipe
+from .plan import TrainingWarning as TrainingWarning
+from .run import fit_bias as fit_bias
+from .run import train as train
