@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..registry import Registry
 from . import image as image_files
 from . import stores
+from .formats.bioio import Bioio
 from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
@@ -22,7 +23,8 @@ from .formats.zarr import Zarr
 from .image import Image, Levels, Reader
 
 FORMATS: Registry[Reader] = Registry(
-    "tiledlaf.formats", {"zarr": Zarr(), "tiff": Tiff(), "raster": Raster(), "npy": Npy()}
+    "tiledlaf.formats",
+    {"zarr": Zarr(), "tiff": Tiff(), "raster": Raster(), "npy": Npy(), "bioio": Bioio()},
 )
 
 

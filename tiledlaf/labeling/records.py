@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -91,6 +90,21 @@ def _parse(line: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and ("tile" in record or "stage" in record) else None
 
 
+def _lock(file: Any, alone: bool) -> None:
+    """Lock a file, together with others or alone and at once.
+
+    Raises
+    ------
+    OSError
+        If the system or the file system has no locks, or another process holds one.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+
+
 @contextmanager
 def appending(path: Path | str) -> Iterator[Appender]:
     """Open a file of records, or a place for objects of them, for more of them."""
@@ -105,7 +119,7 @@ def appending(path: Path | str) -> Iterator[Appender]:
     # NFS they can; torn lines count as not written.
     with path.open("a+b", buffering=0) as file:
         with contextlib.suppress(OSError):  # not every file system has locks
-            fcntl.flock(file, fcntl.LOCK_SH)
+            _lock(file, alone=False)
         with _ending(Appender(file.fileno(), cut)) as log:
             yield log
 
@@ -132,7 +146,7 @@ def is_locked(path: Path | str) -> bool | None:
         return None
     try:
         with path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file, alone=True)
     except BlockingIOError:
         return True
     except OSError:

@@ -8,7 +8,6 @@ import itertools
 import math
 import os
 import platform
-import resource
 import sys
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
@@ -347,5 +346,9 @@ def _peak_mib() -> int:
     status = Path("/proc/self/status")
     if status.is_file():  # a new process inherits getrusage's number from the one that started it
         return int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024
+    try:
+        import resource
+    except ImportError:  # Windows, which is not asked
+        return 0
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
