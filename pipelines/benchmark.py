@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 from numba import njit
 from scipy.ndimage import gaussian_filter
+from support import peers
 
 import tiledlaf
 from tiledlaf import Taylor

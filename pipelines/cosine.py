@@ -16,13 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import experiment
 import numpy as np
-import peers
 import voronoi
-import ways
-from experiment import Claim, Outcome
 from scipy.ndimage import distance_transform_edt
+from support import experiment, peers, ways
+from support.experiment import Claim, Outcome
 
 from tiledlaf.flow import stencil
 from tiledlaf.flow.gradient import Polynomials, Spaces

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import experiment
 import numpy as np
 import voronoi
-import ways
-from experiment import Claim, Outcome
+from support import experiment, ways
+from support.experiment import Claim, Outcome
 
 from tiledlaf import solve
 from tiledlaf.flow import stencil

@@ -18,10 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import experiment
 import numpy as np
-import ways
-from experiment import Claim, Outcome
+from support import experiment, ways
+from support.experiment import Claim, Outcome
 
 K = len(ways.BOX)
 # terms that the singular values choose at T = 5 (figure 3)

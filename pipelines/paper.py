@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import experiment
+from support import experiment
 
 
 def main() -> None:

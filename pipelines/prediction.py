@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import experiment
 import gradients
 import numpy as np
 import voronoi
-import ways
-from experiment import Claim, Outcome
+from support import experiment, ways
+from support.experiment import Claim, Outcome
 
 from tiledlaf import AssignmentFlow
 from tiledlaf.flow import stencil

@@ -16,12 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import experiment
 import gradients
 import numpy as np
 import voronoi
-import ways
-from experiment import Claim, Outcome
+from support import experiment, ways
+from support.experiment import Claim, Outcome
 
 from tiledlaf.flow import stencil
 from tiledlaf.flow.gradient import Polynomials, Spaces, Way

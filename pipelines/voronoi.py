@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import experiment
 import numpy as np
-from experiment import Claim, Outcome
 from scipy.spatial import cKDTree
 from scipy.stats import norm
+from support import experiment
+from support.experiment import Claim, Outcome
 
 CORNERS = np.array([[(c >> b) & 1 for b in range(3)] for c in range(8)], np.float32)
 TRAINING, VALIDATION = range(5), range(100, 105)  # seeds

@@ -251,8 +251,8 @@ def test_remarks_on_memory(folder):
 
 def test_all_in_one_command(tmp_path, monkeypatch, capfd):
     pytest.importorskip("matplotlib", reason="matplotlib draws the figures")
-    import experiment
     import paper
+    from support import experiment
 
     monkeypatch.setattr(sys, "argv", ["paper.py", "--small", "--output", str(tmp_path)])
     monkeypatch.setattr(experiment, "NAMES", ("none", "voronoi"))
@@ -264,7 +264,7 @@ def test_all_in_one_command(tmp_path, monkeypatch, capfd):
 
 
 def test_the_page_is_in_order(tmp_path):
-    import experiment
+    from support import experiment
 
     why = "It is."
     claims = [
@@ -297,8 +297,7 @@ def test_the_page_is_in_order(tmp_path):
 
 def test_automatic_differentiation_with_and_without_storing_steps():
     pytest.importorskip("torch", reason="PyTorch differentiates automatically")
-    import peers
-    import ways
+    from support import peers, ways
 
     picture = voronoi.LINES.picture(24, 0)
     weights = stencil.uniform(ways.BOX, (24, 24))

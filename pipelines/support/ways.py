@@ -1,7 +1,7 @@
 """The gradient in the weights by each method with one interface, and what one costs.
 
 A method is a function of weights (K, y, x), distances (J, y, x), a target of labels 1..J and T, to
-`Found`. ``python pipelines/ways.py`` is what `cost` starts, so that a process has one gradient's
+`Found`. ``python -m support.ways`` is what `cost` starts, so that a process has one gradient's
 memory alone.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 
+from support import peers
 from tiledlaf.flow import stencil
 from tiledlaf.flow.gradient import Kronecker, Polynomials, Spaces, Way, linearize
 from tiledlaf.flow.losses import Cosine
@@ -157,8 +158,15 @@ def cost(
         "steps": steps,
         "rounds": rounds,
     }
-    command = [sys.executable, __file__, json.dumps(given)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    # as a module of its folder, which may not be where this process was started
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    found = subprocess.run(
+        [sys.executable, "-m", "support.ways", json.dumps(given)],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if found.returncode:
         raise SystemExit(f"{name}: {found.stderr.strip()}")
     return Cost(*json.loads(found.stdout))

@@ -1,0 +1,1 @@
+"""What several pipelines share: experiments and their pages, ways to a gradient, other methods."""
