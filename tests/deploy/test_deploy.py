@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from faults import begun, completed, done, row
 from processes import listening, words
-from test_faults import begun, completed, done, row
-from test_resume import RECORDS, undisturbed
-from test_training import TRAIN, write
+from runs import RECORDS, undisturbed
+from trainings import TRAIN, write
 from voronoi import lines
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(240)]

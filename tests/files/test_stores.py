@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 import zarr
 from command import contents, run
-from test_faults import FAULTY, PROCESSES, begun, kill_in_turn, row
-from test_resume import arrays
+from faults import FAULTY, PROCESSES, begun, kill_in_turn, row
+from runs import arrays
 from zarr.storage import ObjectStore
 
 from tiledlaf.files import levels, ngff, nodes, stores

@@ -164,7 +164,7 @@ SIZES = {2: (4, 8), 3: (3, 3, 5)}  # some offsets lead out of them on both sides
 @each
 @pytest.mark.parametrize("masked", [False, True])
 def test_flow_and_gradient_match_the_oracle(name, masked):
-    """On NumPy, with which Numba is compared in test_flow.py and test_gradient.py."""
+    """On NumPy, with which Numba is compared in problems.py and test_gradient.py."""
     _, offsets = given(name)
     grid, rng = SIZES[len(offsets[0])], np.random.default_rng(2)
     mask = rng.random(grid) > 0.2 if masked else None

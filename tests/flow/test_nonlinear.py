@@ -12,8 +12,8 @@ import voronoi
 from command import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_equality import points, same, whole
-from test_flow import problem
+from problems import problem
+from tiling import points, same, whole
 
 from tiledlaf import (
     RKMK4,

@@ -7,7 +7,7 @@ import pytest
 import voronoi
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_flow import CASES, problem
+from problems import CASES, problem
 
 from tiledlaf import (
     Euler,

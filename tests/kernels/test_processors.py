@@ -11,7 +11,7 @@ import llvmlite.binding
 import numpy as np
 import pytest
 import tifffile
-from test_model import make
+from models import make
 from voronoi import lines
 
 from tiledlaf.files import ngff, nodes

@@ -28,20 +28,19 @@ import numpy as np
 import processes
 import psutil
 import pytest
-import test_training
+import trainings
 import zarr
 from command import contents, run
 from distributed import Client
-from test_resume import RECORDS, arrays, check_arrays
-from test_training import TRAIN, same
+from faults import FAULTY, PROCESSES, begun, completed, done, kill_in_turn, lines, noted, row
+from runs import RECORDS, arrays, check_arrays
+from trainings import TRAIN, same
 
 from tiledlaf.model.model import read_arrays
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-FAULTY = Path(__file__).parents[1] / "support" / "faulty.py"
 COMMAND = ["label", "image.zarr", "out.zarr", "--classes", "3", "--tile", "32"]
-PROCESSES = ["--scheduler", "processes", "--workers", "2"]
 THREADS = ["--scheduler", "threads", "--workers", "2"]
 TILES = 529
 BATCH = TILES // 16  # tiles of a task
@@ -91,26 +90,6 @@ def end(process, code=0):
     return re.sub(r".* left( at most)?\n", "", err)
 
 
-def lines():
-    """Records of tiles."""
-    found = [line for line in RECORDS.read_text().splitlines() if line.endswith("}")]
-    return [record for record in map(json.loads, found) if "tile" in record]
-
-
-def done():
-    """Tiles with a record that they are done."""
-    found = lines() if RECORDS.exists() else []
-    return {tuple(r["tile"]) for r in found if r["state"] == "done"}
-
-
-def begun():
-    return noted("begun")
-
-
-def noted(name):
-    return Path(name).read_text().splitlines() if Path(name).exists() else []
-
-
 def until(condition, process):
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -141,21 +120,6 @@ def kill(process):
     assert not psutil.wait_procs(children, timeout=60)[1]
 
 
-def row(fault, times, lost, again, different):
-    print(f"\n| {fault} | {times} | {lost} | {again} | {different} |", end="")
-
-
-def completed(fault, times, expected, tiles):
-    """Compare arrays and print a row; how many tiles were begun again."""
-    now = arrays("out.zarr")
-    assert now.keys() == expected.keys()
-    different = sum(int((now[path] != array).sum()) for path, array in expected.items())
-    lost, again = tiles - len(done()), len(begun()) - len(set(begun()))
-    row(fault, times, lost, again, f"{different} pixels")
-    assert (different, lost) == (0, 0)
-    return again
-
-
 def ended(fault, times, whole):
     """Compare with the undisturbed run, its files too; how many tiles were begun again."""
     expected, bytes_ = whole
@@ -163,19 +127,6 @@ def ended(fault, times, whole):
     assert files("out.zarr").keys() == bytes_.keys()  # no part of a file is left
     assert {n for n, data in files("out.zarr").items() if data != bytes_[n]} <= {"zarr.json"}
     return again
-
-
-def kill_in_turn(process, period, progress, least=1):
-    """Kill one of the workers, then the other, unless nothing went on since; how often."""
-    killed, last, before = 0, time.monotonic(), progress()
-    while process.poll() is None:
-        time.sleep(0.05)
-        if time.monotonic() < last + period or progress() < before + least:
-            continue
-        for worker in processes.workers(process.pid)[killed % 2 : killed % 2 + 1]:
-            killed += processes.kill(worker)
-        last, before = time.monotonic(), progress()
-    return killed
 
 
 def test_workers_are_killed(whole):
@@ -465,7 +416,7 @@ def test_of_two_runs_one_is_killed(whole):
 
 @pytest.fixture(scope="module")
 def _learned(tmp_path_factory):
-    return test_training._made.__wrapped__(tmp_path_factory)
+    return trainings.made(tmp_path_factory)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 import zarr
 from command import contents, run
 from processes import below
+from runs import RECORDS, arrays, check_arrays, undisturbed
 
 from tiledlaf import label
 from tiledlaf.files import levels, ngff, nodes, stores
@@ -27,20 +28,9 @@ from tiledlaf.labeling.records import Appender
 from tiledlaf.model import sampling
 
 OPTIONS = ["--classes", "3", "--confidence"]
-RECORDS = Path("out.zarr/labels/tiledlaf/0/tiledlaf.jsonl")
 COMMAND = ["label", "image.zarr", "out.zarr", *OPTIONS]
 FEW, MANY = ["--tile", "128"], ["--tile", "32"]  # with few, tiles write level 1 themselves
 TILES = {128: 25, 32: 400}
-
-
-def undisturbed(folder, *options):
-    """Write an image to a folder and label it in one go; arrays of the output, and the summary."""
-    image = np.random.default_rng(0).integers(0, 255, (640, 640), dtype=np.uint8)
-    image[:, 300:] //= 3
-    zarr.save_array(folder / "image.zarr", image)
-    found = run("label", folder / "image.zarr", folder / "out.zarr", *options)
-    assert found.code == 0, found
-    return arrays(folder / "out.zarr"), found.out
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +46,6 @@ def whole(_whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.symlink(_whole[0] / "image.zarr", "image.zarr")
     return _whole[1]
-
-
-def arrays(store):
-    members = zarr.open_group(store, mode="r").members(max_depth=None)
-    return {path: node[:] for path, node in members if isinstance(node, zarr.Array)}
-
-
-def check_arrays(expected):
-    """The output has the arrays of another one."""
-    now = arrays("out.zarr")
-    assert now.keys() == expected.keys()
-    for path, array in expected.items():
-        np.testing.assert_array_equal(now[path], array, err_msg=path)
 
 
 def records():

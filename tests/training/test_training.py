@@ -18,6 +18,7 @@ from command import contents, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from processes import workers
+from trainings import SMALL, TRAIN, made, same, write
 from voronoi import lines
 
 from tiledlaf.files import levels
@@ -39,29 +40,17 @@ from tiledlaf.training import run as training_run
 from tiledlaf.training import terms as fitting
 from tiledlaf.training import worker as training_worker
 
-SMALL = ["--size", "5", "--steps", "30"]
-TRAIN = ["train", "model", "--images", "images", "--labels", "labels", *SMALL]
 
-
-def write(folder, number, image, labels):
-    for name, array in (("images", image), ("labels", labels)):
-        (folder / name).mkdir(exist_ok=True)
-        tifffile.imwrite(folder / name / f"{number}.tif", array)
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
 def _made(tmp_path_factory):
-    """Six small images with labels, and the model of a training that nothing cut."""
-    folder = tmp_path_factory.mktemp("made")
-    for seed in range(6):
-        write(folder, seed, *lines((64, 64), cells=10, seed=seed))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        found = run(*TRAIN, "--workers", "2")
-        assert found.code == 0, found
-        whole = Path("model").read_bytes()
-        os.remove("model")
-    return folder, whole, found
+    return made(tmp_path_factory)
 
 
 @pytest.fixture
@@ -73,29 +62,12 @@ def whole(_made, tmp_path, monkeypatch):
     return _made[1]
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def trained(*arguments, command=TRAIN):
     """Run a training to its end; what it printed."""
     found = run(*command, *arguments)
     assert found.code == 0, found
     assert not list(Path().glob("model.*"))  # neither checkpoint nor parts
     return found
-
-
-def same(path, whole):
-    """Byte for byte; where they differ, say what."""
-    if Path(path).read_bytes() != whole:
-        Path("whole").write_bytes(whole)
-        found, expected = (model_file.read_arrays(p, "model") for p in (path, "whole"))
-        for key, value in expected.items():
-            np.testing.assert_array_equal(found[key], value, err_msg=key)
-        raise AssertionError("equal arrays, other bytes")
 
 
 def learned(path="model"):
