@@ -1,6 +1,6 @@
 """Errors that callers can tell apart. All are ValueErrors; each message is one line.
 
-A message names keywords in backticks, such as `classes`; the command shows them as its options.
+Messages have keywords in backticks, such as `classes`; the command shows them as its options.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 class TiledlafError(ValueError):
-    """What this program refuses, with what was expected and what came."""
+    """Something that this program refuses; says what was expected and what it got."""
 
 
 class InputError(TiledlafError):
@@ -29,7 +29,7 @@ class DamagedFile(TiledlafError):
 
 
 class BadPixels(InputError):
-    """Pixels that cannot be labeled; `first` is one's place in the window that was given."""
+    """Pixels that cannot be labeled; `first` is the position of the first one in its window."""
 
     def __init__(self, text: str, first: Sequence[int]) -> None:
         super().__init__(text, first)
@@ -39,5 +39,5 @@ class BadPixels(InputError):
         return f"{self.text}, pixel {self.first}"
 
     def moved(self, window: Sequence[slice]) -> BadPixels:
-        """The same with the place in the image that the window is of."""
+        """Return the same error with the position in the image that the window was cut from."""
         return BadPixels(self.text, [p + w.start for p, w in zip(self.first, window, strict=True)])

@@ -1,4 +1,4 @@
-"""Texts that may have a URL in them, without its user, password and signature."""
+"""Removes users, passwords and signatures from URLs in texts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 
 from .errors import InputError
 
-# a pathlib.Path of a URL has lost a slash
+# a URL that was a pathlib.Path has lost a slash
 SCHEME = r"([A-Za-z][\w+.-]+:/{1,2})"
 URL = re.compile(SCHEME + r"""([^\s'"<>]*[^\s'"<>:,;.)])""")
-# a password may hold any sign; host:port is none
+# a password may hold any character; host:port is not user:password
 USER = re.compile(r"[^/?#@]*@|[^/?#@:]*:(?!\d{1,5}(?:[/?#]|$)).*@")
 HIDDEN = "***"
 
 
 def redacted(text: str) -> str:
-    """The text with *** for what may be a secret in a URL: before @, and after ? and #."""
+    """Return the text with *** for what may be a secret in a URL: before @, and after ? and #."""
     return URL.sub(lambda found: found[1] + _address(found[2]), text)
 
 
@@ -27,12 +27,12 @@ def _address(rest: str) -> str:
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Refuse a URL with credentials in it: it would be kept with the results.
+    """Refuse a URL with credentials: it would be stored with the results.
 
     Raises
     ------
     ValueError
-        Does not repeat them.
+        The message does not repeat them.
     """
     found = re.fullmatch(SCHEME + "(.*)", os.fspath(path), re.DOTALL)
     if found and _address(found[2]) != found[2]:

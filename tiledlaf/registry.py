@@ -1,4 +1,4 @@
-"""Kinds by name: this program's own, and those that installed packages add by entry points."""
+"""Kinds by name: this program's own, and those that installed packages add as entry points."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 class Registry(Mapping[str, T]):
     """Kinds by name, in order: this program's own, then those of installed packages.
 
-    A package adds one by an entry point of the group; docs/extending.md shows how. All entry points
-    of a group are loaded when the group is first looked at, whatever is looked for: no name in a
-    file ever chooses what is imported.
+    A package adds one as an entry point of the group; docs/extending.md shows how. All entry points
+    of a group are loaded when the registry is first used, whatever is looked up: no name in a file
+    ever chooses what is imported.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Registry(Mapping[str, T]):
                 continue
             try:
                 found[point.name] = point.load()
-            except Exception as error:  # other people's code raises what it likes
+            except Exception as error:  # third-party code may raise anything
                 text = f"{where} is left out: {type(error).__name__}: {error}"
                 warnings.warn(text, stacklevel=3)
         return found

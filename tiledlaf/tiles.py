@@ -18,7 +18,7 @@ class Tile:
     ----------
     index : position in the grid
     core : its pixels in the output
-    window : core and halo in the input, cut at the image's border
+    window : core and halo in the input, clipped at the image's border
     inner : the core within the window
     """
 
@@ -30,7 +30,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Grid:
-    """Tiles of an output that shows `size` pixels of an image from `origin` on.
+    """Tiles of an output that covers `size` pixels of an image from `origin` on.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Grid:
 
 
 def within(outer: Sequence[slice], inner: Sequence[slice]) -> Box:
-    """Where a window lies in a larger one."""
+    """The position of a window within a larger one."""
     return tuple(
         slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, inner, strict=True)
     )

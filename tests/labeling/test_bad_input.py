@@ -260,7 +260,7 @@ def test_cuda_without_cupy(inputs, monkeypatch):
 
 def test_export_of_a_volume_as_png(inputs):
     command = ["label", "volume.tif", "out.zarr", "--classes", "2", "--axes", "zyx"]
-    refused([*command, "--export", "labels.png"], "one plane", "(8, 40, 50)", "take .tif")
+    refused([*command, "--export", "labels.png"], "one plane", "(8, 40, 50)", "use .tif")
 
 
 @pytest.mark.parametrize(

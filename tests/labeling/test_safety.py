@@ -362,7 +362,7 @@ def multiscale(path, name, image, version="0.5"):
 def test_levels_lie_in_their_store(here, image, name, version):
     multiscale("a.zarr", name, image, version)
     multiscale("b.zarr", "0", image, version)
-    words = "a.zarr: expected names of what lies in it as paths, got "
+    words = "a.zarr: expected paths that lie within it, got "
     refused(["label", "a.zarr", "out.zarr", "--classes", "2"], words)
     refused(["label", "a.zarr", "--into-input", "--classes", "2"], words)
     refused(["info", "a.zarr"], words)

@@ -321,7 +321,7 @@ def test_table(folder):
     assert "adapted Rand error: 0.0000 (boundary inside)" in found
     np.save("one.npy", np.full((20, 30), 7))
     found = done("one.npy", "one.npy", "--boundary", "7")
-    assert "adapted Rand error: none (no two truth pixels but of 7 to compare)" in found
+    assert "adapted Rand error: none (no two truth pixels outside 7 to compare)" in found
 
 
 def test_name(folder):
@@ -467,7 +467,7 @@ def no_reading(*_):
         (["cut.zarr", "truth.png"], "of the name tiledlaf, got none "),
         (
             ["out.zarr", "truth.png", "--boundary", "wall"],
-            "one class as boundary of membrane, inside, got 'wall'",
+            "one of the classes membrane, inside as boundary, got 'wall'",
         ),
         (["twice.zarr", "truth.png"], "each truth value in one class, got 32 .* 1 and 2"),
         (["odd.zarr", "truth.png"], r'got \{"label-value": 1, "values": 5\}'),
@@ -511,7 +511,7 @@ def refused(found, words):
         ([[0, 1]], [[0, np.inf]], [], r"truth\.npy: expected whole numbers .*, got inf"),
         ([[0, 1]], np.array([[0, 2**63]], np.uint64), [], "got 9223372036854775808"),
         ([[0, 1]], [[7, 7]], ["--ignore", "7"], r"truth\.npy: expected .* to compare, got only 7"),
-        ([[0, 1]], [[0, 1]], ["--boundary", "2"], "boundary of 0, 1, got '2'"),
+        ([[0, 1]], [[0, 1]], ["--boundary", "2"], "one of the classes 0, 1 as boundary, got '2'"),
         ([range(300)], [range(300)], [], "at most 256 classes, got 300 "),
         ([range(0, 3000, 10)], [[0] * 300], [], "at most 256 classes, got 300 "),
     ],

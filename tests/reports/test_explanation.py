@@ -341,7 +341,7 @@ def test_which_part_is_shown():
     assert part((3000, 90000), None) == [(1244, 1756), (44744, 45256)]
     assert part((9, 40, 600), None) == [(4, 5), (0, 40), (44, 556)]
     assert part((9, 5000, 5000), [(2, 5), (10, 900), (0, 2048)]) == [(3, 4), (10, 900), (0, 2048)]
-    with pytest.raises(ValueError, match="a region of at most 2048 pixels an edge"):
+    with pytest.raises(ValueError, match="a region of at most 2048 pixels per edge"):
         part((5000, 5000), [(0, 2049), (0, 5)])
 
 

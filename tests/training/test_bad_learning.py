@@ -341,7 +341,10 @@ def test_one_image(inputs):
         (["labels.tif", "rgb.tif"], "rgb.tif: expected a label image of one channel"),
         (["image.tif", "labels.tif"], "image.tif: expected whole numbers as labels"),
         (["labels.tif", "one.tif", "--ignore", "3"], "expected"),
-        (["labels.tif", "labels.tif", "--boundary", "x"], "expected one class as boundary of 0, 1"),
+        (
+            ["labels.tif", "labels.tif", "--boundary", "x"],
+            "expected one of the classes 0, 1 as boundary",
+        ),
         (["labels.tif", "labels.tif", "--json", "none/a.json"], "--json none/a.json"),
         (["labels.tif", "half_labels.tif"], "half_labels.tif"),
         (["labels.tif"], "Missing argument 'TRUTH'"),

@@ -14,14 +14,14 @@ HASHED = ("input", "probabilities", "mask", "model", "weights")
 
 
 def fingerprint(entries: Mapping[str, Any]) -> str:
-    """SHA-256 of settings and input."""
+    """Return the SHA-256 of settings and inputs."""
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_difference(
     problem: str, held: Mapping[str, Any], asked: Mapping[str, Any], advice: str
 ) -> None:
-    """Raise ValueError that shows where two configurations differ, if they do."""
+    """Raise a ValueError that shows where two configurations differ, if they do."""
     keys = [k for k in sorted({*held, *asked}) if held.get(k) != asked.get(k)]
     if keys:
         there, here = (

@@ -1,4 +1,4 @@
-"""One level of an image, and the windows of pixels that are read from it."""
+"""One level of an image, and the pixel windows read from it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ State = list[tuple[str, int, int | str]]  # (name, size, time or ETag) of what i
 
 @dataclass(frozen=True)
 class Levels:
-    """What a format says of a file: one level of an image, and the coarser ones.
+    """What a format says about a file: one level of an image, and the coarser ones.
 
     Attributes
     ----------
-    name : what the level is found by in the file
+    name : name of the level within the file
     axes : one letter of "tczyx" for each axis as stored; "" where the file does not name them
     shapes : of this level and the coarser ones, as stored
     dtype : of the pixels
@@ -45,17 +45,17 @@ class Levels:
 
 
 class Reader(Protocol):
-    """A format of images, as a small frozen value that can be compared and sent to workers.
+    """An image format, as a small frozen value that can be compared and sent to workers.
 
-    A format gives `look` and `open`; the rest are defaults.
+    A format implements `look` and `open`; the other methods have defaults.
 
     Attributes
     ----------
-    name : for people
-    suffixes : of its files, in small letters
-    lossy : whether pixels need far more room when they are stored without loss
-    stored : whether pixels lie in a file, not in this process's memory
-    chunked : whether pixels lie in Zarr chunks, which can be copied as they are
+    name : shown to users
+    suffixes : of its files, in lower case
+    lossy : whether pixels need far more space when they are stored losslessly
+    stored : whether pixels are in a file rather than in this process's memory
+    chunked : whether pixels are in Zarr chunks, which can be copied as they are
     """
 
     name: ClassVar[str]
@@ -65,7 +65,7 @@ class Reader(Protocol):
     chunked: ClassVar[bool] = False
 
     def look(self, path: str, level: int, axes: str | None) -> Levels:
-        """What the file holds, without reading pixels; `axes` as the user has named them.
+        """What the file holds, without reading pixels; `axes` are those the user named.
 
         Raises
         ------
@@ -75,11 +75,11 @@ class Reader(Protocol):
         ...
 
     def open(self, path: str, name: str) -> Any:
-        """The array of a level: what `read` takes, or anything that NumPy's slices cut."""
+        """The array of a level: what `read` takes, or anything that can be sliced as in NumPy."""
         ...
 
     def sniff(self, path: str) -> bool:
-        """Whether a path is of this format."""
+        """Whether a path has this format."""
         if stores.is_url(path) or os.path.isdir(path):
             return False
         return Path(path).suffix.lower() in self.suffixes
@@ -99,7 +99,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class _Memory(Reader):
-    """An array of this process: there is no file to look at."""
+    """An array in this process: there is no file to look at."""
 
     name = "memory"
     stored = False
@@ -124,18 +124,18 @@ def read(image: Image, window: Box) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Image:
-    """A level of an image; opens its file where it is read, so it can be sent to a worker.
+    """A level of an image; its file is opened where it is read, so it can be sent to a worker.
 
     Attributes
     ----------
     path : file or store; a name for messages where `data` is given
     reader : of its format
-    name : what the level is found by in the file
-    axes : a letter an axis as stored, of "tczyx"
+    name : name of the level within the file
+    axes : one letter of "tczyx" for each axis as stored
     shape, dtype : as stored
     channels : indices of the channels to read, None for all
     levels : spatial shapes of this level and the coarser ones
-    scale, translation, units : a value a spatial axis
+    scale, translation, units : one value for each spatial axis
     """
 
     path: str
@@ -153,7 +153,7 @@ class Image:
 
     @property
     def spatial_axes(self) -> str:
-        """Such as "yx" or "zyx"."""
+        """The spatial axes, such as "yx" or "zyx"."""
         return "".join(a for a in self.axes if a in SPATIAL)
 
     @property
@@ -174,12 +174,12 @@ class Image:
     def read(self, window: Box, channels: Sequence[int] | None = None) -> np.ndarray:
         """Pixels of a spatial window, (C, *window), contiguous and in the machine's byte order.
 
-        Float16 comes as float32, which kernels can compute with.
+        Float16 is converted to float32, which the kernels can compute with.
 
         Parameters
         ----------
-        window : a slice a spatial axis
-        channels : by default the image's own choice
+        window : a slice for each spatial axis
+        channels : by default those chosen for the image
         """
         array = self.data
         if self.reader.stored:
@@ -199,13 +199,13 @@ class Image:
         return np.ascontiguousarray(block, native.newbyteorder("="))
 
     def with_absolute_path(self) -> Image:
-        """The image with a path for workers that do not run in this folder."""
+        """The image with an absolute path, for workers that run in another folder."""
         if not self.reader.stored:
             return self
         return dataclasses.replace(self, path=stores.absolute(self.path))
 
     def fingerprint(self) -> str:
-        """SHA-256 of `state`; nothing for an image in memory."""
+        """SHA-256 of `state`; empty for an image in memory."""
         if not self.reader.stored:
             return ""
         return hashlib.sha256(json.dumps(self.state()).encode()).hexdigest()
@@ -216,23 +216,23 @@ class Image:
 
 
 def unreadable(image: Image, error: Exception) -> OSError | ValueError:
-    """What to raise where pixels cannot be read: codecs raise what they like on a damaged chunk.
+    """Return the error for pixels that cannot be read: codecs may raise anything on damaged chunks.
 
-    An OSError if the file system refused, which it may not when it is asked again.
+    An OSError if the file system failed: another try may succeed.
     """
     kind = OSError if nodes.system_error(error) else DamagedFile
     return kind(f"{image.path}: pixels cannot be read, {type(error).__name__}: {error}")
 
 
 def opened(reader: Reader, path: str, name: str) -> Any:
-    """The array of a level; a file that was replaced is opened anew."""
+    """The array of a level; a file that was replaced is reopened."""
     identity = units.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
     key: Any = reader  # a frozen value, which a Protocol cannot promise
     return _opened(key, path, name, identity)
 
 
 def opened_whole(reader: Reader, path: str) -> Any:
-    """The array of a file without levels; damaged files raise what they like.
+    """The array of a file without levels; a damaged file may raise anything.
 
     Raises
     ------
@@ -251,7 +251,7 @@ def _opened(reader: Any, path: str, name: str, identity: int | str) -> Any:
 
 
 def guess_axes(shape: Sequence[int], path: str) -> str:
-    """Axes of an array that does not name them."""
+    """Guess the axes of an array that does not name them."""
     if len(shape) == 2:
         return "yx"
     if len(shape) == 3 and shape[0] <= 4:
@@ -260,13 +260,13 @@ def guess_axes(shape: Sequence[int], path: str) -> str:
         return "yxc"
     likely = "zyx" if len(shape) == 3 else "tczyx"[-len(shape) :]
     raise InputError(
-        f"{path}: its axes are not named and its shape {tuple(shape)} does not tell them; "
-        f"say them with `axes`, such as `axes` {likely}"
+        f"{path}: its axes are not named and its shape {tuple(shape)} is ambiguous; "
+        f"name them with `axes`, such as `axes` {likely}"
     )
 
 
 def channels_first(array: Any, image: Image) -> Any:
-    """The chosen channels of an array of any kind, (C, *grid)."""
+    """The chosen channels of an array of any library, (C, *grid)."""
     array = array[tuple(0 if a == "t" else slice(None) for a in image.axes)]
     kept = image.axes.replace("t", "")
     if "c" not in kept:
@@ -277,7 +277,7 @@ def channels_first(array: Any, image: Image) -> Any:
 
 
 def make(path: str, reader: Reader, found: Levels, axes: str | None = None) -> Image:
-    """The image of a level; `axes` stand in for those that a file does not name."""
+    """The image of a level; `axes` take precedence over those that the file names."""
     shape = tuple(found.shapes[0])
     axes = axes or found.axes or guess_axes(shape, path)
     check_axes(path, axes, shape)
@@ -299,7 +299,7 @@ def make(path: str, reader: Reader, found: Levels, axes: str | None = None) -> I
 
 
 def check_axes(path: str, axes: str, shape: Sequence[int]) -> None:
-    """Refuse axes that do not fit the shape, or that no image has."""
+    """Refuse axes that do not fit the shape or are invalid."""
     if len(axes) != len(shape):
         raise InputError(
             f"{path}: expected axes for the {len(shape)} dimensions of its shape {tuple(shape)}, "
@@ -313,14 +313,14 @@ def check_axes(path: str, axes: str, shape: Sequence[int]) -> None:
         )
     if "t" in axes and shape[axes.index("t")] != 1:
         raise InputError(
-            f"{path}: expected one time point, got {shape[axes.index('t')]}: label them one by one"
+            f"{path}: expected one time point, got {shape[axes.index('t')]}: label one at a time"
         )
     if not all(shape):
         raise InputError(f"{path}: expected pixels, got the shape {tuple(shape)}")
 
 
 def choose_channels(image: Image, channels: Sequence[int] | None) -> Image:
-    """The image with these channels; refuse those that it does not have."""
+    """Return the image with these channels; refuse any that it does not have."""
     if np.dtype(image.dtype).kind not in "uifb":
         raise InputError(f"{image.path}: expected numbers as pixels, got the type {image.dtype}")
     if channels is None:
@@ -350,9 +350,9 @@ def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = Fal
     Raises
     ------
     OSError
-        If the file system refuses, which it may not when it is asked again.
+        If the file system fails: another try may succeed.
     ValueError
-        If what is there cannot be decoded.
+        If the pixels cannot be decoded.
     """
     channels = range(image.stored_channels) if every_channel else None
     try:

@@ -46,7 +46,7 @@ def open_image(
     Raises
     ------
     ValueError
-        If it is missing, of a kind that cannot be read, a URL with credentials, or level, axes or
+        If it is missing, has an unknown format or is a URL with credentials, or if level, axes or
         channels do not fit.
     """
     path = str(path)
@@ -61,7 +61,7 @@ def open_image(
 
 
 def _unknown(path: str) -> str:
-    """What was expected of a path that no format knows, and what came."""
+    """What was expected of a path that has no known format, and what it is."""
     if stores.is_url(path):
         return "expected a Zarr store at a URL, found none"
     if os.path.isdir(path):
@@ -72,7 +72,7 @@ def _unknown(path: str) -> str:
 
 
 def open_labels(path: str | os.PathLike[str]) -> Image:
-    """Open a label image: of a palette the indices; three axes without names are z, y, x.
+    """Open a label image: palette indices are labels; three unnamed axes are z, y, x.
 
     Raises
     ------
@@ -101,24 +101,24 @@ def open_labels(path: str | os.PathLike[str]) -> Image:
 
 
 def as_image(given: Any, *, level: int = 0, axes: str | None = None, channels: Any = None) -> Image:
-    """The image that is given: a path to open, an array, or one that is open already.
+    """Return the given image: a path to open, an array, or an image that is already open.
 
     Raises
     ------
     ValueError
-        If it cannot be opened, or `level` is asked of an array.
+        If it cannot be opened, or a `level` other than 0 is requested of an array.
     """
     if isinstance(given, Image):
         return given
     if isinstance(given, str | os.PathLike):
         return open_image(given, level=level, axes=axes, channels=channels)
     if level:
-        raise InputError(f"expected level 0 of an array, which has no other, got {level}")
+        raise InputError(f"expected level 0 for an array, which has no other, got {level}")
     return from_array(given, axes, channels)
 
 
 def as_labels(given: Any, like: Image) -> Image:
-    """Labels, or the mask, of an image: a path, or an array with its axes."""
+    """The labels or the mask of an image: a path, or an array with the image's axes."""
     if isinstance(given, Image):
         return given
     if isinstance(given, str | os.PathLike):
@@ -127,13 +127,13 @@ def as_labels(given: Any, like: Image) -> Image:
 
 
 def as_mask(given: Any, like: Image) -> Image:
-    """The mask of an image; of a section one of several channels is refused as such, later on."""
+    """The mask of an image; one with several channels for a 2-D image is refused later."""
     flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2
     return open_image(given) if flat else as_labels(given, like)
 
 
 def from_array(data: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
-    """An image in memory, (y, x), (c, y, x) or (y, x, c) unless `axes` says otherwise."""
+    """An image in memory: (y, x), (c, y, x) or (y, x, c) unless `axes` says otherwise."""
     data = np.asarray(data)
     return dataclasses.replace(describe(data, axes, channels), data=data)
 

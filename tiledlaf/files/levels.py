@@ -1,4 +1,4 @@
-"""Resolution levels of an image to write: nearest neighbor for labels, means for images."""
+"""Writes the resolution levels of an image: nearest neighbor for labels, means for images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def nearest(block: Array, factor: Sequence[int]) -> Array:
 def mean(block: Array, factor: Sequence[int]) -> Array:
     """Means of f pixels along the last axes, rounded half up for integers.
 
-    A last block of fewer pixels is filled with its border.
+    An incomplete last block is padded with its border.
     """
     front = block.ndim - len(factor)
     rest = [(0, -n % f) for n, f in zip(block.shape[front:], factor, strict=True)]
@@ -36,7 +36,7 @@ def mean(block: Array, factor: Sequence[int]) -> Array:
         block = np.pad(block, [(0, 0)] * front + rest, mode="edge")
     whole = block.dtype.kind in "uib"
     count = int(np.prod(factor))
-    # the narrowest type that holds the sums
+    # the narrowest type that can hold the sums
     exact = block.dtype.kind == "u" and block.itemsize < 4
     small = exact and block.itemsize == 1 and count <= 256
     total = np.zeros(
@@ -55,7 +55,7 @@ def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce)
 
     Returns
     -------
-    size in bytes of the files
+    size of the files in bytes
     """
     part, total = block, 0
     done: tuple[int, ...] | None = None
@@ -77,7 +77,7 @@ def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce)
 
 
 def sizes(store: str, pyramid: Pyramid) -> Callable[[Box], int]:
-    """Tells the bytes of a tile's files, as `write` gave them."""
+    """Return a function that gives the size of a tile's files in bytes, as `write` returned it."""
     found = [
         (level, factor, units.sizes(store, _name(pyramid, level)))
         for level in range(len(pyramid.shapes))
@@ -104,7 +104,7 @@ def _box(pyramid: Pyramid, level: int, factor: Sequence[int], core: Box) -> Box:
 
 @dataclass(frozen=True)
 class Coarse:
-    """A level that tiles cannot write: made from the one before, unit by unit."""
+    """A level that tiles cannot write: made from the next finer one, unit by unit."""
 
     store: str
     pyramid: Pyramid
@@ -147,7 +147,7 @@ def finish(work: Coarse, tile: Tile) -> None:
 def _resampled(
     source: Array, front: Box, core: Box, finer: Sequence[int], shape: Sequence[int]
 ) -> Array:
-    """Nearest neighbors where one level is no whole fraction of the other."""
+    """Nearest neighbors where the ratio of two levels is not a whole number."""
     index = [
         ((2 * np.arange(c.start, c.stop) + 1) * a // (2 * n))
         for c, a, n in zip(core, finer, shape, strict=True)
@@ -163,12 +163,12 @@ CHUNK = 256  # edge of an inner chunk, at most
 
 
 def inner_chunk(edge: int) -> int:
-    """Edge of the chunks in a shard: the largest divisor of up to 256."""
+    """Edge of the chunks in a shard: the largest divisor of its edge up to 256."""
     return next(c for c in range(min(edge, CHUNK), 0, -1) if edge % c == 0)
 
 
 def whole_ratio(finer: Sequence[int], shape: Sequence[int]) -> tuple[int, ...] | None:
-    """How many pixels of the finer level make one, an axis; None unless all are whole numbers."""
+    """Pixels of the finer level per pixel along each axis; None unless all are whole numbers."""
     found = []
     for n, small in zip(finer, shape, strict=True):
         r = max(1, round(n / small))
@@ -180,7 +180,7 @@ def whole_ratio(finer: Sequence[int], shape: Sequence[int]) -> tuple[int, ...] |
 
 @dataclass(frozen=True)
 class Pyramid:
-    """An image to write: levels of spatial grids, an optional channel axis in front.
+    """An image to write: levels of spatial grids, with an optional channel axis in front.
 
     Attributes
     ----------
@@ -189,9 +189,9 @@ class Pyramid:
     channels : 0 for no channel axis
     shapes : spatial shape of each level
     tile : edges of the write unit of level 0
-    scale, translation : of level 0, a number a spatial axis
-    units : a unit or None a spatial axis
-    dtype : numpy name
+    scale, translation : of level 0, one number for each spatial axis
+    units : a unit or None for each spatial axis
+    dtype : NumPy name
     like : store and name of an array with the pixels of level 0, whose chunks are copied as they
         are; None: pixels are encoded
     """
@@ -208,7 +208,7 @@ class Pyramid:
     like: tuple[str, str] | None = None
 
     def steps(self, level: int) -> tuple[int, ...] | None:
-        """Pixels of level 0 a pixel, an axis; None where a ratio of levels is not whole."""
+        """Pixels of level 0 per pixel along each axis; None where a ratio is not whole."""
         found = (1,) * len(self.axes)
         for finer, shape in itertools.pairwise(self.shapes[: level + 1]):
             ratio = whole_ratio(finer, shape)
@@ -218,10 +218,10 @@ class Pyramid:
         return found
 
     def factor(self, level: int) -> tuple[int, ...] | None:
-        """Pixels of level 0 a pixel, where a tile of level 0 makes whole write units; else None.
+        """Pixels of level 0 per pixel, where a tile of level 0 fills whole write units; else None.
 
-        A tile writes a level itself if the level is its grid at every f-th pixel, and the tile
-        is divided by f into parts of 32 or more: then no two tiles share a write unit.
+        A tile writes a level itself if the level is every f-th pixel of level 0, and f divides
+        the tile's edge into 32 pixels or more: then no two tiles share a write unit.
         """
         steps = self.steps(level)
         if steps is None or any(
@@ -238,10 +238,10 @@ class Pyramid:
         return tuple(edge // f for edge, f in zip(self.tile, factor, strict=True))
 
     def create(self, store: str, version: str, zarr_format: int) -> None:
-        """Make the group's arrays, then its metadata.
+        """Create the group's arrays, then its metadata.
 
-        Arrays that are there already, as they are to be, stay with their pixels: another start of
-        the same run may be at work on them.
+        Arrays that already exist with the same metadata keep their pixels: another process of the
+        same run may be working on them.
         """
         made = MemoryStore()
         front = (self.channels,) if self.channels else ()
@@ -298,15 +298,15 @@ class Pyramid:
             axes.append({"name": axis, "type": "space"} | ({"unit": unit} if unit else {}))
         datasets = []
         for level, shape in enumerate(self.shapes):
-            # a level of every f-th pixel has pixels of f times the size, whatever remained
+            # a level of every f-th pixel has pixels of f times the size, whatever the remainder
             whole = self.steps(level)
             steps: Sequence[float] = whole or [
                 a / b for a, b in zip(self.shapes[0], shape, strict=True)
             ]
             scale = [s * float(f) for s, f in zip(self.scale, steps, strict=True)]
             transforms: list[dict[str, Any]] = [{"type": "scale", "scale": front + scale}]
-            # positions are those of centers: a mean of f pixels lies between them, as in the image
-            # at the root; every f-th pixel stays where it was
+            # positions are those of pixel centers: the image at the root has means, which lie
+            # between their f pixels; labels have every f-th pixel, which stays where it was
             between = 0.5 if not self.group or whole is None else 0.0
             shift = [
                 t + between * (f - 1) * s
@@ -326,13 +326,13 @@ _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
 
 def _channel(label: str, color: str) -> dict[str, Any]:
-    """How viewers show a channel of 8 bits."""
+    """How viewers show an 8-bit channel."""
     window = {"min": 0, "max": 255, "start": 0, "end": 255}
     return {"label": label, "color": color, "active": True, "window": window}
 
 
 def halved(shape: Sequence[int], axes: str) -> tuple[int, ...]:
-    """Shape of the next level: y and x by two, z as it is."""
+    """Shape of the next level: y and x halved, z unchanged."""
     return tuple(
         n if axis == "z" else math.ceil(n / 2) for n, axis in zip(shape, axes, strict=True)
     )

@@ -1,4 +1,4 @@
-"""OME-Zarr metadata, NGFF 0.4 and 0.5: images, and labels beside them."""
+"""OME-Zarr metadata, NGFF 0.4 and 0.5: images and their labels."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Multiscale:
     Attributes
     ----------
     axes : str
-        One letter an axis of the arrays, e.g. "tczyx".
-    units : a unit or None an axis
+        One letter for each axis of the arrays, e.g. "tczyx".
+    units : a unit or None for each axis
     paths : array names within the group ("" for a plain array)
-    shapes, scales, translations : a tuple a level, a number an axis
+    shapes, scales, translations : a tuple for each level, with a number for each axis
     version : NGFF version, "" for a plain array
     zarr_format : 2 or 3
     """
@@ -46,7 +46,7 @@ def read_multiscale(path: str) -> Multiscale:
     Raises
     ------
     ValueError
-        If the path is no Zarr store, or a group without an image.
+        If the path is not a Zarr store, or is a group without an image.
     """
     node = nodes.open_node(path)
     if isinstance(node, zarr.Array):
@@ -95,26 +95,26 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any]) -> Multis
 
 
 def _within(place: str, name: Any) -> str:
-    """A name that metadata give, where it leads to what lies below.
+    """Return a name from metadata if it leads to something inside the store.
 
     Raises
     ------
     ValueError
-        If it leads elsewhere, or is none.
+        If it leads elsewhere, or is not a name.
     """
     steps = name.replace("\\", "/").split("/") if isinstance(name, str) else [""]
     if {"", ".", ".."} & set(steps) or PureWindowsPath(name).drive:
-        raise InputError(f"{place}: expected names of what lies in it as paths, got {name!r}")
+        raise InputError(f"{place}: expected paths that lie within it, got {name!r}")
     return str(name)
 
 
 def check_links(store: str, group: str) -> None:
-    """Refuse a group that is to be written where a symbolic link leads out of the store.
+    """Refuse to write a group where a symbolic link leads out of the store.
 
     Raises
     ------
     ValueError
-        Names the link's place.
+        Names the link.
     """
     root = Path(store).resolve()
     own = root / group
@@ -152,9 +152,9 @@ def add_label(
     values: Mapping[int, Sequence[int]],
     notes: Mapping[str, Any],
 ) -> None:
-    """Register labels/NAME: list it, give its colors and names, and this program's notes.
+    """Register labels/NAME: write its colors, names and this program's notes, then list it.
 
-    `values` are those that the truth has for a label value, where it was learned from one.
+    `values` are the truth values of each label value, where it was learned from a truth.
     """
     entry = {
         "version": version,
@@ -167,12 +167,12 @@ def add_label(
     }
     entries = labels.entries(version) | {"image-label": entry}
     nodes.write_group(store, labels.group, version, zarr_format, entries, notes)
-    # listed last: labels in the list without notes are of someone else
+    # listed last: listed labels without notes belong to another program
     list_label(store, labels.group, version, zarr_format)
 
 
 def list_label(store: str, group: str, version: str, zarr_format: int) -> None:
-    """List labels/NAME, where it is not."""
+    """Add labels/NAME to the list unless it is there."""
     above, _, name = group.rpartition("/")
     node = nodes.open_group(store, above)
     listed = [*nodes.metadata(node).get("labels", [])] if node is not None else []
@@ -206,8 +206,8 @@ def label_names(store: str) -> list[str]:
 def label_properties(store: str, group: str) -> list[dict[str, Any]]:
     """What the label image in a group says of each label value: NGFF's `image-label` `properties`.
 
-    Such as ``{"label-value": 1, "name": "membrane", "values": [0, 32]}``, where `values` are those
-    of the truth that the class stands for. Empty where there is no such group or it says nothing.
+    Such as ``{"label-value": 1, "name": "membrane", "values": [0, 32]}``, where `values` are the
+    truth values that the class stands for. Empty where there is no such group or no properties.
     """
     node = nodes.open_group(store, group)
     entry = nodes.metadata(node).get("image-label") if node is not None else None
@@ -216,7 +216,7 @@ def label_properties(store: str, group: str) -> list[dict[str, Any]]:
 
 
 def describe(path: str) -> list[str]:
-    """Lines on the arrays of an image, for people."""
+    """Return lines of text on the arrays of an image."""
     found = read_multiscale(path)
     kind = f"OME-Zarr {found.version}" if found.version else "plain array"
     lines = [f"  {kind}, Zarr v{found.zarr_format}, axes {found.axes or 'not named'}"]

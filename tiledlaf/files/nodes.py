@@ -1,4 +1,4 @@
-"""Groups and arrays of Zarr stores: opened, read, described; the only file that sets zarr up."""
+"""Opens, reads and describes groups and arrays of Zarr stores; only this module configures zarr."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_store(path: str) -> bool:
 
 
 class _Objects(ObjectStore):
-    """Zarr's store of objects to read, with errors as those of a bucket."""
+    """Zarr's read-only object store, with the errors of a `Bucket`."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__(bucket.objects, read_only=True)
@@ -61,7 +61,7 @@ class _Objects(ObjectStore):
 
 
 def _zarr(path: str) -> Any:
-    """What zarr opens a store by."""
+    """What zarr opens a store with."""
     place = stores.at(path)
     return _Objects(place) if isinstance(place, Bucket) else path
 
@@ -77,12 +77,12 @@ def open_node(path: str) -> zarr.Group | zarr.Array:
 
 
 def first_line(error: Exception) -> str:
-    """The kind of an error, and the first line of its text."""
+    """The type of an error, and the first line of its text."""
     return f"{type(error).__name__}: {(str(error) or 'no text').splitlines()[0]}"
 
 
 def metadata(group: zarr.Group) -> Mapping[str, Any]:
-    """NGFF metadata: under "ome" from 0.5 on, at the top before."""
+    """NGFF metadata: under "ome" from 0.5 on, at the top level before."""
     attributes = group.attrs.asdict()
     found = attributes.get("ome", attributes)
     return found if isinstance(found, Mapping) else {}
@@ -91,8 +91,8 @@ def metadata(group: zarr.Group) -> Mapping[str, Any]:
 def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
     """An array of a store, read and written by the fast codec pipeline on the calling thread.
 
-    What that pipeline (zarrs) cannot decode is left to zarr's own, slower and as right. So are
-    objects: zarrs asks for one part after the other, zarr for those of several shards at a time.
+    What that pipeline (zarrs) cannot decode is left to zarr's own, which is slower but as correct.
+    So are object stores: zarrs requests one part at a time, zarr those of several shards at once.
     """
     array = zarr.open_array(_zarr(path), path=name or None, mode=mode)
     _check_data(f"{path}/{name}".rstrip("/"), array)
@@ -104,15 +104,15 @@ def with_fast_codecs(array: zarr.Array, place: StorePath) -> zarr.Array:
     fast = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
     if not array.dtype.isnative or array.order != "C":
         fast = {}
-    # an array keeps the pipeline it was made with, so the setting lasts no longer; nothing is read
-    # meanwhile, or all reading of this process would come to one thread
+    # an array keeps the pipeline it was made with, so the setting need not last; nothing is read
+    # meanwhile, or all reads of this process would run on one thread
     with _opening, zarr.config.set(fast), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Array is unsupported by ZarrsCodecPipeline")
         return zarr.Array(zarr.AsyncArray(array.metadata, place))
 
 
 def _check_data(path: str, array: zarr.Array) -> None:
-    """Refuse objects, and what only pickle can read: that would run code out of the store."""
+    """Refuse objects, and what only pickle can read: that could run code from the store."""
     codecs = [
         *(getattr(array.metadata, "filters", None) or ()),
         getattr(array.metadata, "compressor", None),
@@ -124,7 +124,7 @@ def _check_data(path: str, array: zarr.Array) -> None:
 
 
 class _Inline(asyncio.SelectorEventLoop):
-    """An event loop that does what it is to give to other threads itself, at once."""
+    """An event loop that runs work meant for other threads itself, immediately."""
 
     def run_in_executor(  # type: ignore[override]
         self, executor: object, func: Callable[..., Any], *args: Any
@@ -138,7 +138,7 @@ class _Inline(asyncio.SelectorEventLoop):
 
 
 class _Loop:
-    """An event loop for one thread, with which it ends."""
+    """An event loop for one thread, closed when the thread ends."""
 
     def __init__(self) -> None:
         self.loop = _Inline()
@@ -156,16 +156,16 @@ _thread = _Thread()
 
 
 def run_here(call: Coroutine[Any, Any, Any]) -> Any:
-    """Do a call of zarr's on this thread.
+    """Run a coroutine of zarr on this thread.
 
-    Its own way to a thread for events, on to one for the codecs and back takes up to a
-    millisecond while other threads have work.
+    Zarr's own way, to an event thread, on to a codec thread and back, takes up to a millisecond
+    while other threads are busy.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return _thread.own.loop.run_until_complete(call)
-    return sync(call)  # a notebook's thread, say, has a loop that runs
+    return sync(call)  # e.g. a notebook's thread already runs a loop
 
 
 def read(array: zarr.Array, box: tuple[slice | int, ...]) -> np.ndarray:
@@ -174,17 +174,17 @@ def read(array: zarr.Array, box: tuple[slice | int, ...]) -> np.ndarray:
 
 
 def open_foreign(store: Any) -> zarr.Array:
-    """The (first) array of a store that another library made."""
-    with _opening:  # not while another thread chooses the pipeline of its own array
+    """The array, or the first one, of a store that another library made."""
+    with _opening:  # not while another thread sets the pipeline for its own array
         node = zarr.open(store, mode="r")
         return node if isinstance(node, zarr.Array) else node["0"]
 
 
 def bring(made: MemoryStore, place: Folder | Bucket, name: str) -> None:
-    """Write the metadata of an array; where they differ from those there, its pixels go first."""
+    """Write an array's metadata; an existing array with other metadata is removed first."""
     found = _metadata_of(made, name)
     there = {key: place.read(key) for key in found}
-    # where there are none, another start may write the same ones now, and then pixels
+    # where none exist, another process may just be writing the same ones, and then pixels
     if any(there[key] not in (None, data) for key, data in found.items()):
         place.remove(name)
     if there != found:
@@ -193,7 +193,7 @@ def bring(made: MemoryStore, place: Folder | Bucket, name: str) -> None:
 
 
 def _metadata_of(made: MemoryStore, name: str) -> dict[str, bytes]:
-    """Files of metadata of a group or an array; one by which it is found comes last."""
+    """Metadata files of a group or an array; the one that makes it visible comes last."""
     keys = [f"{name}/{file}".lstrip("/") for file in reversed(stores.METADATA)]
     return {k: made._store_dict[k].to_bytes() for k in keys if k in made._store_dict}
 
@@ -208,8 +208,8 @@ def write_group(
 ) -> None:
     """Make a group or add to its metadata: NGFF's entries and this program's notes.
 
-    They are written at once, as a whole: of two runs of one command that do so at one time none
-    takes away what the other has added, since it adds the same.
+    They are written at once, as a whole: two simultaneous runs of one command do not undo each
+    other's additions, since both add the same.
     """
     node, place, made = open_group(store, path), stores.at(store), MemoryStore()
     attributes: dict[str, Any] = {} if node is None else node.attrs.asdict()
@@ -226,9 +226,9 @@ def write_group(
 
 
 def index(store: str, group: str) -> None:
-    """Bring the consolidated metadata of a store, if it has them, up to date on a group.
+    """Update a group in the consolidated metadata of a store, if it has them.
 
-    Readers that find them look no further. What they say of other groups stays as it is.
+    Readers that find them look no further. What they say about other groups is kept.
     """
     place = stores.at(store)
     file = "zarr.json" if place.exists("zarr.json") else ".zmetadata"
@@ -253,7 +253,7 @@ def index(store: str, group: str) -> None:
 
 
 def open_group(store: str, path: str) -> zarr.Group | None:
-    """A group of a store, None where there is none."""
+    """A group of a store, or None where there is none."""
     try:
         return zarr.open_group(_zarr(store), path=path, mode="r")
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
@@ -270,15 +270,15 @@ def has_group(store: str, name: str) -> bool:
 
 
 def contents(store: str, group: str) -> list[str]:
-    """What lies in a group beside its metadata."""
+    """What a group contains besides its metadata."""
     held = stores.at(store).names(group)
     return [n for n in held if n not in stores.METADATA and not n.endswith(PART)]
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The error of the file system that this is, or tells of: zarrs has its own kind.
+    """Return the file-system error that an error is or reports: zarrs raises its own type.
 
-    A codec that cannot decode a chunk may call that an OSError, too, but one without a number.
+    A codec may also raise OSError for a chunk that it cannot decode, but without an errno.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error
@@ -289,7 +289,7 @@ def system_error(error: BaseException) -> OSError | None:
 def chunk_state(path: str) -> list[tuple[str, int, int | str]]:
     """(name, size, modification time in ns) of every file below a path, or of the file itself.
 
-    Objects have ETags for times; of a web server, which does not list them, the metadata alone.
+    Objects have ETags instead of times; a web server lists nothing, so only its metadata count.
     """
     place = stores.at(path)
     if isinstance(place, Bucket):

@@ -1,7 +1,7 @@
-"""Where stores lie: a folder, or objects under a URL. The only file that knows obstore.
+"""Where stores are: in a folder, or as objects under a URL. Only this module uses obstore.
 
-What is safely written: a file that was renamed into its place; an object whose PUT was answered.
-Neither is ever seen in part.
+A file is safely written once it was renamed into place, an object once its PUT was answered.
+Neither is ever visible in part.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from ..errors import InputError
 
 
 def nearest_existing(path: str) -> Path:
-    """The path itself or the nearest one above that exists."""
+    """The path itself, or its nearest parent that exists."""
     absolute = Path(path).absolute()
     return next(p for p in (absolute, *absolute.parents) if p.exists())
 
 
 def free_bytes(path: str) -> int | None:
-    """Room where a store is to be; None on an object store, which does not say."""
+    """Free space where a store is to be written; None on an object store, which does not say."""
     return None if is_url(path) else shutil.disk_usage(nearest_existing(path)).free
 
 
-PART = ".partial"  # how files end that are not in their place yet, or no longer; zarr's own as well
+PART = ".partial"  # suffix of files not yet, or no longer, in place; zarr uses it as well
 WEB = ("http", "https")
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", *WEB)
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-TIME = timedelta(minutes=2)  # of a request: a shard of 100 MB on a line of 1 MB/s
-AT_ONCE = 16  # requests of a call
-# waits are drawn between the first one and `base` times the one before: with 3 they grow by half
+TIME = timedelta(minutes=2)  # for a request: enough for a shard of 100 MB at 1 MB/s
+AT_ONCE = 16  # concurrent requests of a call
+# waits are drawn between `init_backoff` and `base` times the previous one: 3 grows them by half
 RETRIES = {
     "max_retries": 10,
     "backoff": {
@@ -60,14 +60,15 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     Raises
     ------
     ValueError
-        If it is a URL that cannot be one; what may be a password in it is not repeated.
+        If it is a URL of another kind or malformed; anything that may be a password is not
+        repeated.
     """
     found = re.match(r"([A-Za-z][\w+.-]+)://([^/?#\\]*)(.*)", os.fspath(path), re.DOTALL)
     if found is None:
         return False
     redaction.check(path)
     scheme, host, rest = found.groups()
-    # a password may hold any sign, so that its end is not found; only a web server has a port
+    # a password may hold any character, so its end cannot be found; only a web server has a port
     web = scheme.lower() in WEB and re.fullmatch(r"[^:]*(:\d+)?|\[[\da-fA-F:]*\](:\d+)?", host)
     if ":" in host and (not web or "@" in rest):
         raise InputError(
@@ -90,12 +91,12 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def is_web(path: str) -> bool:
-    """Whether a path is the URL of a web server, which is only read and lists nothing."""
+    """Whether a path is the URL of a web server, which is read-only and lists nothing."""
     return is_url(path) and path.lower().startswith(WEB)
 
 
 def absolute(path: str) -> str:
-    """A path that means the same to processes in other folders."""
+    """A path that means the same to processes in other working folders."""
     return path.rstrip("/") if is_url(path) else os.path.abspath(path)
 
 
@@ -105,7 +106,7 @@ def at(path: str) -> Folder | Bucket:
 
 
 class Unanswered(OSError):
-    """An object store did not do what it was asked, though it was asked again and again."""
+    """An object store did not fulfill a request, even after retries."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -114,7 +115,7 @@ def _folder(path: str) -> Folder:
 
 
 class Folder:
-    """Files below a folder; a key is their path from there."""
+    """Files below a folder; a key is a path relative to it."""
 
     def __init__(self, path: str) -> None:
         self.root = Path(path)
@@ -131,7 +132,7 @@ class Folder:
             return None
 
     def write(self, key: str, data: bytes) -> None:
-        """Write a file: made beside, then renamed into its place."""
+        """Write a file under another name, then rename it into place."""
         final = self.root / key
         part = final.with_name(f".{final.name}.{uuid.uuid4().hex}{PART}")
         for last in (False, False, True):
@@ -145,9 +146,9 @@ class Folder:
                     raise
 
     def remove(self, *prefixes: str) -> int:
-        """Remove files, and folders with all below; how many.
+        """Remove files, and folders with everything below; return how many.
 
-        All are out of their places before the first is deleted, which may take long.
+        All are renamed away before the first is deleted, which may take long.
         """
         parts = []
         for path in (self.root / prefix for prefix in prefixes):
@@ -156,7 +157,7 @@ class Folder:
                 parts.append(path.rename(part))
         for part in parts:
             if part.is_dir() and not part.is_symlink():
-                # another run may remove what kills left, this too
+                # another run may remove leftovers of killed runs, including this one
                 shutil.rmtree(part, ignore_errors=True)
             else:
                 part.unlink(missing_ok=True)
@@ -168,21 +169,21 @@ class Folder:
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
 
     def state(self, key: str) -> int | str:
-        """What changes when a file is written anew: its time, in ns."""
+        """What changes when a file is rewritten: its modification time in ns."""
         return (self.root / key).stat().st_mtime_ns
 
 
 class Bucket:
-    """Objects below a URL; a key is their name from there.
+    """Objects below a URL; a key is a name relative to it.
 
-    Each is written by one PUT, so it is there whole or not at all; where the server is busy or
-    away it is asked again for some ten seconds. Credentials come from the environment or from the
-    machine (see obstore) and never get into a message, nor does what a server says of an error.
+    Each is written by one PUT, so it is there whole or not at all; a busy or unreachable server is
+    retried for some ten seconds. Credentials come from the environment or from the machine (see
+    obstore) and never appear in a message, nor does a server's own error text.
 
     Attributes
     ----------
     url : str
-    objects : store of obstore
+    objects : obstore's store
     """
 
     def __init__(self, url: str) -> None:
@@ -194,7 +195,7 @@ class Bucket:
                 "pip install 'tiledlaf[cloud]'"
             ) from None
         self.url, self._library = url, obstore
-        # as other programs read this variable; obstore alone would want AWS_ALLOW_HTTP as well
+        # as other programs read this variable; obstore would require AWS_ALLOW_HTTP as well
         endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
         allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
         plain = allowed or url.lower().startswith("http:") or endpoint.lower().startswith("http:")
@@ -205,7 +206,7 @@ class Bucket:
 
     @contextmanager
     def translate_errors(self, key: str = "") -> Iterator[None]:
-        """Turn errors of the library into ones of the system, in one line."""
+        """Turn errors of the library into OSErrors with one-line messages."""
         place = f"{self.url}/{key}".rstrip("/")
         try:
             yield
@@ -238,14 +239,14 @@ class Bucket:
         return _each(self.read, keys)
 
     def write(self, key: str, data: Any) -> int:
-        """Write an object and give its size; it is there when this returns."""
+        """Write an object and return its size; it is stored when this returns."""
         with self.translate_errors(key):
-            # parts of one that a kill cut would stay, unseen and paid for
+            # parts of an interrupted multipart upload would remain, unseen but billed
             self._library.put(self.objects, key, data, use_multipart=False)
         return memoryview(data).nbytes
 
     def update(self, parts: Mapping[str, Any]) -> int:
-        """Write some objects, several at a time; those that are None are removed. Their bytes."""
+        """Write objects, several at a time, and remove those that are None; return the bytes."""
         return sum(
             _each(
                 lambda key: self.delete(key) if parts[key] is None else self.write(key, parts[key]),
@@ -254,16 +255,16 @@ class Bucket:
         )
 
     def delete(self, key: str) -> int:
-        """Remove an object, if there is one, of which 0 bytes are left."""
+        """Remove an object, if there is one; return the 0 bytes that are left."""
         with (
             contextlib.suppress(FileNotFoundError),
             self.translate_errors(key),
-        ):  # some stores say so
+        ):  # some stores report a missing object
             self._library.delete(self.objects, key)
         return 0
 
     def remove(self, *prefixes: str) -> int:
-        """Remove all objects below, metadata last, those of a group after its arrays'; how many."""
+        """Remove all objects below; return how many. Metadata go last, groups' after arrays'."""
         keys = [key for prefix in prefixes for key, _, _ in self.entries(prefix)]
         last = {key for key in keys if key.rsplit("/", 1)[-1] in METADATA}
         _each(self.delete, [key for key in keys if key not in last])
@@ -281,7 +282,7 @@ class Bucket:
     def entries(self, prefix: str = "") -> list[tuple[str, int, str]]:
         """(key, size, ETag or time) of all objects below, sorted by key.
 
-        A web server lists none: of it only metadata, where there are some at the URL itself.
+        A web server lists nothing: only the metadata at the URL itself are found.
         """
         if type(self.objects).__name__ == "HTTPStore":
             heads = {key: self._head(key) for key in METADATA}
@@ -292,16 +293,16 @@ class Bucket:
         return sorted((entry["path"], entry["size"], _version(entry)) for entry in found)
 
     def state(self, key: str) -> int | str:
-        """What changes when an object is written anew: its ETag."""
+        """What changes when an object is rewritten: its ETag."""
         found = self._head(key)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
         return _version(found)
 
     def copy(self, source: Folder | Bucket, keys: Mapping[str, str]) -> int:
-        """Copy objects of another store, {its key: the key here}; on the server where it can.
+        """Copy objects of another store, {its key: the key here}, on the server where possible.
 
-        Where there is none, none stays here. Gives their bytes.
+        Where there is none in the source, none is left here. Returns the bytes.
         """
         here, there = self._address(), source._address() if isinstance(source, Bucket) else None
         if here is None or there is None or here[0] != there[0]:
@@ -320,7 +321,7 @@ class Bucket:
         return sum(_each(copy, keys))
 
     def _address(self) -> tuple[str, str] | None:
-        """URL of the bucket and prefix within it; None where it is unknown what a bucket is."""
+        """URL of the bucket and prefix within it; None where the bucket is unknown."""
         scheme, host = self.url.split("://")[0], self.url.split("/")[2]
         if scheme not in ("s3", "s3a", "gs"):
             return None
@@ -346,7 +347,7 @@ def _version(entry: Mapping[str, Any]) -> str:
 
 
 def _reason(kind: str, text: str) -> str:
-    """What is known of an error, in our own words: servers repeat keys and signatures."""
+    """What is known about an error, in our own words: servers repeat keys and signatures."""
     status = re.search(r"status code: (\d{3})", text)
     code = re.search(r"<Code>([A-Za-z]{1,40})</Code>", text)
     if "169.254.169.254" in text or kind == "UnauthenticatedError":

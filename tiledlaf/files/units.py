@@ -1,4 +1,4 @@
-"""Write units of arrays: whole files or objects, put into place at once."""
+"""Write units of arrays: whole files or objects, each put into place at once."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _opened(store: str, name: str, mode: str, identity: int | str) -> zarr.Array
 
 
 def _current(store: str, name: str, mode: str) -> zarr.Array:
-    """An array that is opened anew only after its metadata were written."""
+    """An array that is reopened only after its metadata were rewritten."""
     return _opened(store, name, mode, identity(store, name))
 
 
 def identity(store: str, name: str) -> int | str:
-    """What changes when an array's metadata are written."""
+    """What changes when an array's metadata are rewritten."""
     place, three = stores.at(store), f"{name}/zarr.json".lstrip("/")
     try:
         return place.state(three)
@@ -43,7 +43,7 @@ def identity(store: str, name: str) -> int | str:
 
 @functools.lru_cache(maxsize=64)
 def _staged(store: str, name: str, state: int | str, thread: int) -> tuple[zarr.Array, str]:
-    """An array like the one in a store, whose files are made in a folder of this thread's own."""
+    """An array like the one in a store, whose files are written to a folder of this thread."""
     part = os.path.join(store, name, f"{uuid.uuid4().hex}{PART}")
     return nodes.with_fast_codecs(
         zarr.open_array(store, path=name, mode="r"), StorePath(LocalStore(part))
@@ -53,17 +53,17 @@ def _staged(store: str, name: str, state: int | str, thread: int) -> tuple[zarr.
 def write(
     store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None = None
 ) -> int:
-    """Write whole units of an array: `data`, or the chunks of one like it that has the same.
+    """Write whole units of an array: `data`, or the same pixels as chunks copied from `like`.
 
-    On a file system a unit is made beside and renamed into its place, on an object store it is one
-    PUT: a reader, and whoever comes after a kill, finds it as it is now or as it was before, never
-    a part. The same pixels are always the same bytes, so two runs may write a unit at one time.
+    On a file system a unit is written under another name and renamed into place, on an object store
+    it is one PUT: readers, and later runs after a kill, find it as it is now or as it was before,
+    never in part. The same pixels always give the same bytes, so two runs may write a unit at once.
     Nothing waits for the disk: after a power cut files may be short or missing, which `sizes`
-    tells.
+    reveals.
 
     Returns
     -------
-    size in bytes of the units' files or objects
+    size of the units' files or objects in bytes
     """
     if stores.is_url(store):
         return _put(store, name, box, data, like)
@@ -76,14 +76,15 @@ def write(
     try:
         nodes.run_here(staged.async_array.setitem(box, data))
         for key, block in zip(_units(array, box), _blocks(array, box, data), strict=True):
-            # none was written where all has the fill value; else another run has removed it
+            # no file is written for a unit of only the fill value; any other missing file was
+            # removed by another run
             part, final = f"{folder}/{key}", f"{path}/{key}"
             if not os.path.exists(part) and _blank(block, array.fill_value):
                 Path(final).unlink(missing_ok=True)
             else:
                 total += _place(part, final)
     except BaseException as error:
-        # else the folder stays for the next write, which is twice as quick, till the run is done
+        # otherwise the folder stays until the run ends: it makes the next write twice as fast
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, RuntimeError):
             raise nodes.system_error(error) or error from None
@@ -92,7 +93,7 @@ def write(
 
 
 def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None) -> int:
-    """Write whole units as objects: encoded in memory, or copied on the server. Their bytes."""
+    """Write whole units as objects, encoded in memory or copied on the server; return the bytes."""
     place, array = stores.at(store), _current(store, name, "r")
     assert isinstance(place, Bucket)
     if like is not None and _alike(_current(*like, "r"), array):
@@ -108,8 +109,8 @@ def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str
 
 
 def _copy(source: Path, final: Path) -> int:
-    """Copy a unit's file, and give its size."""
-    if not source.exists():  # only the fill value there
+    """Copy a unit's file, and return its size."""
+    if not source.exists():  # a unit of only the fill value
         final.unlink(missing_ok=True)
         return 0
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,7 @@ def _copy(source: Path, final: Path) -> int:
 
 
 def _place(part: str, final: str) -> int:
-    """Put a file into its place, and give its size."""
+    """Put a file into place, and return its size."""
     size = os.stat(part).st_size
     try:
         os.replace(part, final)
@@ -133,7 +134,7 @@ def _place(part: str, final: str) -> int:
 
 
 def sizes(store: str, name: str) -> Callable[[Box], int]:
-    """Tells the bytes of the files or objects of a box of whole units, as `write` gave them."""
+    """Return a function that gives the bytes of a box of whole units, as `write` returned them."""
     array, path = nodes.open_array(store, name), os.path.join(store, name)
     edges, place = array.shards or array.chunks, stores.at(store)
     if isinstance(place, Bucket):
@@ -151,20 +152,20 @@ def sizes(store: str, name: str) -> Callable[[Box], int]:
 
 
 def remove_parts(store: str, group: str, before: float) -> int:
-    """Remove what writes and removals that were cut left in a group; how many there were.
+    """Remove what interrupted writes and removals left in a group; return how many.
 
     Parameters
     ----------
-    before : time, by the file system's clock, that their last change must lie before
+    before : only leftovers last changed before this time, by the file system's clock, are removed
     """
     count = 0
     root = Path(store) / group
     for folder, folders, files in os.walk(root):
-        if Path(folder) == root:  # below it its arrays alone
+        if Path(folder) == root:  # directly below, only its arrays
             folders[:] = [f for f in folders if f.isdigit() or f.endswith(PART)]
         for name in [n for n in (*folders, *files) if n.endswith(PART)]:
             path = Path(folder, name)
-            with contextlib.suppress(OSError):  # whoever wrote it has put it into its place
+            with contextlib.suppress(OSError):  # its writer has put it into place
                 if max(p.stat().st_mtime for p in (path, *path.rglob("*"))) < before:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                     count += 1
@@ -173,7 +174,7 @@ def remove_parts(store: str, group: str, before: float) -> int:
 
 
 def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
-    """Whether tiles, cut along the last axes, take whole files of an array in Zarr v3."""
+    """Whether tiles along the last axes cover whole files of an array in Zarr v3."""
     array = nodes.open_array(store, name)
     if array.metadata.zarr_format != 3:
         return False
@@ -182,7 +183,7 @@ def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
 
 
 def _alike(a: zarr.Array, b: zarr.Array) -> bool:
-    """Whether the same pixels are the same files."""
+    """Whether the same pixels give the same files in both arrays."""
     parts = (
         "zarr_format",
         "shape",
@@ -209,7 +210,7 @@ def _keys(array: zarr.Array, box: Box, edges: Sequence[int]) -> Iterator[str]:
 
 
 def _blocks(array: zarr.Array, box: Box, data: np.ndarray) -> Iterator[np.ndarray]:
-    """The pixels of each of these files."""
+    """The pixels of each file of `_units`."""
     spans = []
     for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True):
         start, stop, _ = s.indices(n)
@@ -219,5 +220,5 @@ def _blocks(array: zarr.Array, box: Box, data: np.ndarray) -> Iterator[np.ndarra
 
 
 def _blank(block: np.ndarray, fill: Any) -> bool:
-    """Whether there is only the fill value."""
+    """Whether a block has only the fill value."""
     return bool(((block == fill) | ((block != block) & (fill != fill))).all())

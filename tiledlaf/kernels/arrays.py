@@ -1,4 +1,4 @@
-"""Arrays of NumPy or CuPy: their types, and how they come to a device and back."""
+"""Arrays of NumPy or CuPy: their types, and how they get to a device and back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .graph import Graph
 
 
 def on_host(device: str) -> bool:
-    """Whether a device is the processor itself."""
+    """Whether a device is the CPU."""
     return device == "cpu"
 
 
 def check_device(device: str) -> None:
-    """Refuse an unknown device; whether it is there is a matter of where it is used.
+    """Refuse an unknown device; whether it is available is checked where it is used.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def on_device(device: str) -> Callable[[np.ndarray], Any]:
     Raises
     ------
     ValueError
-        If the device is unknown, or cuda is asked for and cannot be had.
+        If the device is unknown, or cuda is requested but not available.
     """
     check_device(device)
     if on_host(device):
@@ -55,7 +55,7 @@ def on_device(device: str) -> Callable[[np.ndarray], Any]:
 
 
 def to_host(array: Any) -> np.ndarray:
-    """Return a NumPy array, from the device where it is on one."""
+    """Return a NumPy array, copied from the device if it is on one."""
     return np.asarray(array if isinstance(array, np.ndarray) else array.get())
 
 

@@ -1,7 +1,7 @@
-"""Neighborhoods on graphs: rows of CSR instead of offsets, one weight per edge instead of planes.
+"""Neighborhoods on graphs: CSR rows instead of offsets, one weight per edge instead of planes.
 
-The functions of `kernels.numpy` take a `Graph` wherever they take offsets: only what is here
-depends on how neighbors are stored.
+The functions of `kernels.numpy` take a `Graph` wherever they take offsets: only this module depends
+on how neighbors are stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = Any
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Neighbors of each node, itself among them, which need not be mutual.
+    """Neighbors of each node, which include the node itself and need not be mutual.
 
     Weights are (E,), one per edge, and sum to 1 over a row; arrays on nodes are (J, n).
 
@@ -65,17 +65,17 @@ class Graph:
 
     @property
     def nodes(self) -> int:
-        """n."""
+        """Number of nodes, n."""
         return len(self.indptr) - 1
 
     @property
     def edges(self) -> int:
-        """E."""
+        """Number of edges, E."""
         return len(self.indices)
 
     @functools.cached_property
     def degrees(self) -> np.ndarray:
-        """Neighbors of each node, (n,)."""
+        """Number of neighbors of each node, (n,)."""
         return np.diff(self.indptr)
 
     @functools.cached_property
@@ -117,7 +117,7 @@ class Graph:
         return np.stack([omega @ plane for plane in x])
 
     def pairs(self, a: Array, b: Array) -> Array:
-        """<a_i, b_k> of each edge, (E,), for a and b (J, n)."""
+        """<a_i, b_k> for each edge, (E,), with a and b (J, n)."""
         out = np.zeros(self.edges, np.result_type(a, b))
         for x, y in zip(a, b, strict=True):
             out += x[self.rows] * y[self.indices]

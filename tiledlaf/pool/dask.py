@@ -1,4 +1,4 @@
-"""A Dask cluster as a pool: processes on this machine, or those behind a scheduler."""
+"""A Dask cluster as a pool: processes on this machine, or the workers of a given scheduler."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from ..redaction import redacted
 from . import tasks
 from .tasks import AHEAD, RETRIES, UNWATCHED, Function, Outcome, Pool, Watch
 
-COMING = 300  # seconds that a cluster may be without any worker
-LOOK = 5.0  # seconds after which a run looks whether workers came or went
-# Dask gives a task up when four workers died with it, though each may have been killed for reasons
-# of its own: so often it is asked to try again
+COMING = 300  # seconds that a cluster may be without workers
+LOOK = 5.0  # seconds between checks for workers that joined or left
+# Dask gives a task up after four workers died with it, though each may have been killed for another
+# reason: so many times Dask is asked to retry
 DEATHS = 4 * RETRIES
 
 
 @functools.cache
 def _keep_memory() -> None:
-    """Let this worker process use the memory of one tile again for the next one.
+    """Let this worker process reuse the memory of one tile for the next one.
 
-    Dask tells glibc to give all memory back, large blocks at once; a tile then spends up to a
-    third of its time on fresh pages. See mallopt(3).
+    Dask makes glibc return all freed memory, large blocks at once; a tile then spends up to a third
+    of its time on page faults. See mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, its largest value
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its largest value
         mallopt(-1, 2**29)  # M_TRIM_THRESHOLD
 
 
@@ -57,7 +57,7 @@ def dask(
     scheduler_file: str | None = None,
     watch: Watch = UNWATCHED,
 ) -> Iterator[Pool]:
-    """A Dask cluster: one of processes on this machine, or the one behind a scheduler.
+    """A Dask cluster: processes on this machine, or the workers of a given scheduler.
 
     Raises
     ------
@@ -80,11 +80,11 @@ def _behind(scheduler: str | None, scheduler_file: str | None, watch: Watch) -> 
 
     where = f"scheduler {scheduler or scheduler_file}"
     if watch.dashboard:
-        raise InputError(f"`dashboard`: the {where} has one of its own, drop this")
+        raise InputError(f"`dashboard`: the {where} has a dashboard of its own")
     if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
         raise InputError(f"`scheduler_file` {scheduler_file}: no such file")
     try:
-        # one that finds no scheduler would leave itself as what dask computes with
+        # a client that finds no scheduler would remain dask's default scheduler
         with dask.config.set(scheduler=None):
             client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
     except (OSError, TypeError, ValueError, TimeoutError) as error:
@@ -111,19 +111,19 @@ def _local(workers: int | None, watch: Watch) -> Iterator[Pool]:
     if served and importlib.util.find_spec("bokeh") is None:
         raise InputError("`dashboard` needs bokeh: pip install 'tiledlaf[watch]'")
     count = workers or CPU_COUNT
-    # nobody sees these without a dashboard, and they wake each worker 150 times a second
+    # these show only on a dashboard, and they wake each worker 150 times a second
     unseen = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
     with _quiet(), ExitStack() as stack:
         stack.enter_context(dask.config.set({} if watch else unseen))
         with warnings.catch_warnings():
-            # of a dashboard whose port is taken: what is told of it has the port that was found
+            # if the dashboard's port is taken: its URL below has the port that is used instead
             warnings.filterwarnings("ignore", "Port .* is already in use")
             try:
                 cluster = LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,
                     host="127.0.0.1",
-                    # without a dashboard Dask still warns unless it finds its port free: take any
+                    # even without a dashboard Dask warns if its port is taken: use any free one
                     dashboard_address=served or "127.0.0.1:0",
                     scheduler_kwargs={"dashboard": bool(served)},
                     silence_logs=logging.ERROR,
@@ -139,7 +139,7 @@ def _local(workers: int | None, watch: Watch) -> Iterator[Pool]:
             port = cluster.scheduler.http_server.port
             link = f"http://{served.rpartition(':')[0]}:{port}/status"
             pool = dataclasses.replace(pool, dashboard=link)
-        # a worker that is killed while it starts is given up, unless it is asked for again
+        # Dask does not replace a worker that is killed while it starts, unless asked again
         with (
             _guarded(client, "processes", lambda: cluster.scale(count)),
             _reported(client, watch.report),
@@ -149,7 +149,7 @@ def _local(workers: int | None, watch: Watch) -> Iterator[Pool]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No word of Dask's about results that it has lost and makes again, and none after an error."""
+    """Silence Dask about lost results that it recomputes, and restore logging after an error."""
     disabled, client = logging.root.manager.disable, logging.getLogger("distributed.client")
     level = client.level
     client.setLevel(logging.ERROR)
@@ -162,15 +162,15 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Do not wait for what does not come: a scheduler that has ended, workers that are gone.
+    """Do not wait in vain for a scheduler that has ended or workers that are gone.
 
-    Dask waits for workers, with all tasks, for ever. They may come again: `ask` asks for them.
-    Where a clock went back it waits with what it has to send until the clock is there again.
+    Dask would wait for workers forever. They may come back: `ask` requests new ones. After a clock
+    was set back Dask holds its messages until the clock has caught up; here they are sent.
 
     Raises
     ------
     ConnectionError
-        If the connection to the scheduler broke, or no worker was there for COMING seconds.
+        If the connection to the scheduler broke, or there was no worker for COMING seconds.
     ChildProcessError
         If a task that all others wait for has killed its workers.
     """
@@ -183,7 +183,7 @@ def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) ->
     def watch() -> None:
         seen, known = time.monotonic(), {}
         while not end.wait(LOOK) and client.status == "running":
-            with contextlib.suppress(OSError):  # the scheduler is gone: who waits for it hears so
+            with contextlib.suppress(OSError):  # the scheduler is gone: its waiters get the error
                 if client.nthreads():
                     seen = time.monotonic()
                 ask()
@@ -216,12 +216,12 @@ def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) ->
 
 
 def _hurry(client: Any) -> None:
-    """Have all of Dask send what waits for a clock that went back."""
+    """Have the client, scheduler and workers send what waits for a clock that was set back."""
     client.loop.add_callback(_send, client.scheduler_comm)
     for run, send in ((client.run_on_scheduler, _of_scheduler), (client.run, _of_worker)):
         try:
             run(send, callback_timeout=1)
-        except Exception as error:  # one is gone or frozen, or has another version of this
+        except Exception as error:  # a process is gone or frozen, or has another version of this
             logging.getLogger(__name__).debug("%s: %s", send.__name__, error)
 
 
@@ -235,7 +235,7 @@ def _of_scheduler(dask_scheduler: Any) -> None:
 
 
 def _send(stream: Any) -> None:
-    # Dask sends a message some milliseconds after the one before, by the clock on the wall
+    # Dask sends a message some milliseconds after the one before, by the wall clock
     waits = getattr(stream, "next_deadline", None)  # there is no stream while a client connects
     if waits is not None and waits > time.time() + 1:
         stream.next_deadline = None
@@ -244,7 +244,7 @@ def _send(stream: Any) -> None:
 
 @contextmanager
 def _reported(client: Any, path: str | None) -> Iterator[None]:
-    """Have Dask write its performance report at the end, also of a run that is cut.
+    """Have Dask write its performance report at the end, even if the run is interrupted.
 
     Raises
     ------
@@ -275,13 +275,13 @@ def _reported(client: Any, path: str | None) -> Iterator[None]:
             text = f"`performance_report` {path}: not written, {type(error).__name__}: {error}"
             if whole:
                 raise InputError(text) from error
-            logging.getLogger(__name__).warning(text)  # what ended the run says more
+            logging.getLogger(__name__).warning(text)  # the run's own error is more important
 
 
 def dask_setup(worker: Any) -> None:
-    """Dask calls this in each process that `dask` starts: Ctrl-C is for the client to hear.
+    """Dask calls this in each process that `dask` starts: Ctrl-C is left to the client.
 
-    So are the errors of tasks; that the scheduler has gone, at the end, is none.
+    So are the errors of tasks; that the scheduler is gone at the end is not an error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
@@ -318,7 +318,7 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
                 found = given.get(future.key)
                 error = None if found else future.exception()
                 if isinstance(error, KilledWorker) and killed < RETRIES:
-                    # whichever of them kills workers, the others shall not fail with it
+                    # whichever item kills workers, the others must not fail with it
                     start(((item,) for item in part), killed + 1)
                     continue
                 if time.monotonic() - looked > LOOK:
@@ -333,7 +333,7 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
                 future.release()
 
     def outlive(action: Callable[[Sequence[Any]], Any], futures: Sequence[Any]) -> Any:
-        """Wait for all, or raise the error of the first that failed; those of workers may pass."""
+        """Wait for all, or raise the first error; tasks of workers that died are retried."""
         for _ in range(DEATHS):
             with contextlib.suppress(KilledWorker):
                 return action(futures)
@@ -341,7 +341,7 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
         return action(futures)
 
     def persist(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
-        # what a worker takes with it when it dies is made again from these tasks
+        # results lost with a worker that dies are recomputed from these tasks
         found = [submit(function, job, item) for item in items]
         outlive(_check, found)
         return found
@@ -353,7 +353,7 @@ def _pool(client: Any, workers: int, memory: int | None) -> Pool:
 
 
 def _results(client: Any, futures: Sequence[Any]) -> dict[str, Any]:
-    """What tasks gave: of all that have ended by one way there and back."""
+    """The results of all tasks that have ended, fetched in one round trip."""
     from distributed import KilledWorker
     from distributed.comm import CommClosedError
 
@@ -361,12 +361,12 @@ def _results(client: Any, futures: Sequence[Any]) -> dict[str, Any]:
     with contextlib.suppress(KilledWorker):
         try:
             given = client.gather(good)
-        except OSError as error:  # of the way there, or of trying to connect anew
+        except OSError as error:  # from the connection, or from reconnecting
             raise CommClosedError(str(error)) from error
-        for future in good:  # before its worker may die, and Dask would do it again
+        for future in good:  # before its worker may die and Dask repeat the task
             future.release()
         return {future.key: one for future, one in zip(good, given, strict=True)}
-    return {}  # one was lost and killed who made it again: ask for each by itself
+    return {}  # a result was lost and recomputing it killed workers: ask for each by itself
 
 
 def _check(futures: Sequence[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Lazy labels of dask arrays."""
+"""Lazy labeling of dask arrays."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def map_windows(
 
     Parameters
     ----------
-    function : called with a block (C, *window) of each array and ``extra=``; gives (2, *window)
+    function : called with a block (C, *window) of each array and ``extra=``; returns (2, *window)
     arrays : (C, *grid) dask or NumPy arrays
-    halo : pixels an axis of the grid
-    extra : a delayed value or any other
+    halo : pixels along each axis of the grid
+    extra : any value, delayed or not
 
     Returns
     -------
@@ -40,7 +40,7 @@ def map_windows(
     chunks = tuple(
         _at_least(lengths, least) for lengths, least in zip(first.chunks[1:], halo, strict=True)
     )
-    # one chunk along an axis has no border to another
+    # a single chunk along an axis borders on no other
     depth = {0: 0} | {
         i: h * (len(c) > 1) for i, (h, c) in enumerate(zip(halo, chunks, strict=True), 1)
     }
@@ -62,7 +62,7 @@ def map_windows(
 
 
 def _at_least(lengths: Sequence[int], least: int) -> tuple[int, ...]:
-    """Chunks of one axis joined until each is as long as the halo."""
+    """Join the chunks of one axis until each is at least as long as the halo."""
     joined: list[int] = []
     for length in lengths:
         if joined and (joined[-1] < least or length < least):

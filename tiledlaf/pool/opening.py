@@ -1,4 +1,4 @@
-"""Open the pool that is asked for, and look for devices on its workers."""
+"""Opens the requested pool, and checks for devices on its workers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ THREADS, PROCESSES = "threads", "processes"
 
 @dataclass(frozen=True)
 class Running:
-    """Where and how the work is done; results do not depend on it.
+    """Where and how the work runs; results do not depend on it.
 
     Attributes
     ----------
-    workers : processes, or threads for what is small; all cores by default
+    workers : number of processes, or of threads for small work; all cores by default
     scheduler : address of a Dask scheduler, or "threads" or "processes"
     scheduler_file : a Dask scheduler's file
     device : "cpu" or "cuda"
     tile : edge of a tile in pixels
-    watch : what Dask shows of it
+    watch : what Dask shows of the run
     """
 
     workers: int | None = None
@@ -42,12 +42,12 @@ class Running:
 
     @property
     def named(self) -> bool:
-        """Whether a scheduler is named, also that of threads or processes."""
+        """Whether a scheduler is named, including "threads" and "processes"."""
         return self.scheduler is not None or self.scheduler_file is not None
 
 
 def in_threads(scheduler: str | None) -> bool:
-    """Whether this asks for threads of this process."""
+    """Whether a scheduler stands for threads of this process."""
     return scheduler == THREADS
 
 
@@ -57,13 +57,13 @@ def open_pool(
     scheduler_file: str | None = None,
     watch: Watch = UNWATCHED,
 ) -> AbstractContextManager[Pool]:
-    """Threads of this process, or the processes or the cluster that were named.
+    """Open threads of this process, or the named processes or cluster.
 
     Raises
     ------
     ValueError
         If the number of workers is not positive, the scheduler does not answer, or Dask cannot
-        show what was asked for.
+        show what was requested.
     """
     count = cores() if workers is None else workers
     if count < 1:
@@ -80,19 +80,19 @@ def open_pool(
 
 
 def cores() -> int:
-    """Cores that this process may use: fewer than the machine's where it is bound to some."""
+    """Cores that this process may use: fewer than the machine has if its affinity is limited."""
     from dask.system import CPU_COUNT
 
     return int(CPU_COUNT)
 
 
 def find_device(device: str, pool: Pool) -> None:
-    """Ask a worker for a device before it is given work; this process need not have it.
+    """Check a worker for a device before it gets work; this process need not have the device.
 
     Raises
     ------
     ValueError
-        If there is none.
+        If the worker has none.
     """
     check_device(device)
     if not on_host(device):

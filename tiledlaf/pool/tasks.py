@@ -1,4 +1,4 @@
-"""Where tasks run: what every pool answers, threads of this process, sums in a fixed order."""
+"""Where tasks run: the interface of all pools, threads of this process, sums in a fixed order."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 Function = Callable[[Any, Any], Any]
 # (item, result, None, retries) or (item, None, error, retries), in the order in which items finish
 Outcome = tuple[Any, Any, BaseException | None, int]
-AHEAD = 3  # tasks in flight a thread: enough that no worker waits, few enough to stay O(1)
+AHEAD = 3  # tasks in flight per worker: enough that none waits, few enough for constant memory
 RETRIES = 2
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What Dask shows of a run; both need bokeh.
+    """What Dask shows of a run; both attributes need bokeh.
 
     Attributes
     ----------
-    dashboard : HOST:PORT to serve its dashboard at, where the cluster is ours; it asks for no
+    dashboard : HOST:PORT to serve its dashboard at, if this program starts the cluster; it has no
         password
-    report : HTML file for its performance report, written when the run ends, however it ends
+    report : HTML file for its performance report, written when the run ends, even by an error
     """
 
     dashboard: str | None = None
@@ -45,12 +45,12 @@ class Pool:
     Attributes
     ----------
     workers : processes or threads that each run one tile at a time
-    memory : bytes a worker may use, or None where nobody limits it
-    run : run(function, job, items, batch) yields an outcome an item; tasks are of `batch` items
-    persist : persist(function, job, items) gives a handle of each result, which stays where it is
-    map : map(function, argument, handles) gives the results of function(argument, result), in
-        order; a tuple may have a handle and other things
-    dashboard : where Dask's is, if it was asked for
+    memory : bytes a worker may use, or None where there is no limit
+    run : run(function, job, items, batch) yields one outcome per item; a task has `batch` items
+    persist : persist(function, job, items) returns a handle of each result, which stays in place
+    map : map(function, argument, handles) returns the results of function(argument, result), in
+        order; instead of a handle, a tuple may hold one among other values
+    dashboard : URL of Dask's dashboard, if requested
     """
 
     workers: int
@@ -63,7 +63,7 @@ class Pool:
 
 @contextmanager
 def threads(workers: int) -> Iterator[Pool]:
-    """Threads of this process; the kernels do not hold the GIL."""
+    """Threads of this process; the kernels release the GIL."""
     executor = concurrent.futures.ThreadPoolExecutor(workers)
 
     def run(
@@ -91,13 +91,13 @@ def threads(workers: int) -> Iterator[Pool]:
 
 
 def batches(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
-    """Tuples of so many items, the last one shorter."""
+    """Tuples of `size` items; the last may be shorter."""
     waiting = iter(items)
     return iter(lambda: tuple(itertools.islice(waiting, size)), ())
 
 
 def outcomes(function: Function, job: Any, items: Sequence[Any]) -> list[Outcome]:
-    """One task: an item that fails does not take the others with it."""
+    """Run one task: an item that fails does not affect the others."""
     found: list[Outcome] = []
     for item in items:
         try:
@@ -108,7 +108,7 @@ def outcomes(function: Function, job: Any, items: Sequence[Any]) -> list[Outcome
 
 
 def retried(function: Function, job: Any, item: Any) -> tuple[Any, None, int]:
-    """The result of a call, no error, and how often it was tried again: what files do may pass."""
+    """The result of a call, no error, and the number of retries: file errors may be transient."""
     for retries in range(RETRIES):
         with contextlib.suppress(OSError):
             return function(job, item), None, retries
@@ -116,7 +116,7 @@ def retried(function: Function, job: Any, item: Any) -> tuple[Any, None, int]:
 
 
 def in_order(pool: Pool, function: Callable[[Any, Any], Any], job: Any, items: Any) -> list[Any]:
-    """Results in the order of the items, whatever finishes first."""
+    """Results in the order of the items, whichever finishes first."""
     found: dict[int, Any] = {}
     numbered = list(enumerate(items))
     for (number, _), result, error, _ in pool.run(_numbered, (function, job), numbered):
@@ -132,7 +132,7 @@ def _numbered(work: tuple[Callable[[Any, Any], Any], Any], item: tuple[int, Any]
 
 
 def tree_sum(parts: Sequence[Any]) -> Any:
-    """Sum of neighbors, then of their sums: an order that no worker changes."""
+    """Sum neighbors, then their sums: the order does not depend on the workers."""
     while len(parts) > 1:
         parts = [sum(parts[i : i + 2]) for i in range(0, len(parts), 2)]
     return parts[0]

@@ -1,1 +1,1 @@
-"""What came out: status, text, scores, pictures and pages."""
+"""Reports on results: status, text, scores, pictures and pages."""

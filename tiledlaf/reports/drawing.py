@@ -1,4 +1,4 @@
-"""Drawings for people: maps in colors, weight patches at their offsets, arrows, sheets of them."""
+"""Drawings: maps in colors, weight patches at their offsets, arrows, sheets of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Color = tuple[int, int, int]
 
 
 def ramp(values: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Values 0..1 as colors between given ones, (*grid, 3) uint8."""
+    """Values 0..1 as colors interpolated between given ones, (*grid, 3) uint8."""
     at = np.clip(np.nan_to_num(values), 0, 1) * (len(colors) - 1)
     anchors = np.array(colors, np.float64)
     planes = [np.interp(at, np.arange(len(colors)), anchor) for anchor in anchors.T]
@@ -39,11 +39,11 @@ def hues(angle: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 
 def leaders(planes: np.ndarray, power: float = 1.0) -> np.ndarray:
-    """The class of the largest of (J, *grid) in its color, brighter the more it leads the mean.
+    """The leading class of (J, *grid) in its color, brighter the further it is above the mean.
 
     Parameters
     ----------
-    power : below 1 small leads are brighter
+    power : below 1, small leads are brighter
     """
     lead = planes.max(axis=0) - planes.mean(axis=0)
     colors = palette(len(planes))[1:].astype(np.float64)[planes.argmax(axis=0)]
@@ -52,7 +52,7 @@ def leaders(planes: np.ndarray, power: float = 1.0) -> np.ndarray:
 
 
 def enlarged(pixels: np.ndarray) -> PIL.Image.Image:
-    """A picture of pixels, several times as large where it is small."""
+    """A picture of pixels, enlarged by a whole number if it is small."""
     times = max(1, SMALL // max(pixels.shape[:2]))
     return PIL.Image.fromarray(np.ascontiguousarray(pixels)).resize(
         (pixels.shape[1] * times, pixels.shape[0] * times), PIL.Image.Resampling.NEAREST
@@ -94,13 +94,13 @@ def sheet(
 
 
 def scale(colors: Sequence[Color], low: str, high: str, middle: str = "") -> PIL.Image.Image:
-    """A bar of a ramp's colors with what its ends mean."""
+    """A bar of a ramp's colors, with the meaning of its ends."""
     bar = PIL.Image.fromarray(np.repeat(ramp(np.linspace(0, 1, 200), colors)[None], 12, axis=0))
     return _beside(bar, f"{low} ... {f'{middle} ... ' if middle else ''}{high}")
 
 
 def wheel(text: str, axes: bool = False) -> PIL.Image.Image:
-    """A disk of hues with what they mean; of axes, which have no sign, opposite ones are equal."""
+    """A disk of hues with their meaning; for axes, which have no sign, opposite hues are equal."""
     y, x = np.mgrid[-30:31, -30:31] / 30
     angle = np.arctan2(y, x) * (2 if axes else 1)
     pixels = hues(angle, np.hypot(y, x))
@@ -109,7 +109,7 @@ def wheel(text: str, axes: bool = False) -> PIL.Image.Image:
 
 
 def names(found: Sequence[str], text: str = "") -> PIL.Image.Image:
-    """The colors of classes."""
+    """A legend of the colors of classes, with a text after it."""
     pen = PIL.ImageDraw.Draw(PIL.Image.new("RGB", (1, 1)))
     widths = [24 + int(pen.textlength(name, font_size=13)) for name in found]
     wide = sum(widths) + int(pen.textlength(text, font_size=13)) + GAP
@@ -153,7 +153,7 @@ def _beside(picture: PIL.Image.Image, text: str) -> PIL.Image.Image:
 def patch(values: np.ndarray, offsets: Offsets, edge: int) -> PIL.Image.Image:
     """Colors of weights (K, 3) at their offsets; sections of a volume side by side.
 
-    A box is a raster. Offsets that stand alone, as those of far rings, are drawn larger.
+    Adjacent offsets form a raster. Isolated ones, such as those of far rings, are drawn larger.
     """
     places = np.array(offsets)
     flat, planes = places[:, -2:], places[:, 0] if places.shape[1] == 3 else 0 * places[:, 0]
@@ -180,7 +180,7 @@ def patch(values: np.ndarray, offsets: Offsets, edge: int) -> PIL.Image.Image:
                 ]
                 a, b, c, d = (round(v) for v in box)
                 draw.rectangle((left + a, b, left + c - 1, d - 1), fill=tuple(color.tolist()))
-        # where the pixel itself is
+        # a dot for the pixel itself
         if section == 0:
             middle = edge / 2
             draw.rectangle((left + middle - 1, middle - 1, left + middle, middle), fill=(0, 0, 0))
@@ -188,11 +188,11 @@ def patch(values: np.ndarray, offsets: Offsets, edge: int) -> PIL.Image.Image:
 
 
 def arrows(pixels: np.ndarray, vectors: np.ndarray, *, axes: bool = False) -> PIL.Image.Image:
-    """Vectors (2, y, x) of length 0..1 on a picture, a mean one for each block of pixels.
+    """Vectors (2, y, x) of length 0..1 on a picture, their mean for each block of pixels.
 
     Parameters
     ----------
-    axes : the vectors have twice the angle of axes, which have no head
+    axes : whether the vectors have twice the angle of axes, which are drawn without heads
     """
     picture = enlarged(pixels)
     times = picture.width // pixels.shape[1]

@@ -1,4 +1,4 @@
-"""Labels against a truth: confusion matrix, pixel error, F1, IoU, adapted Rand error."""
+"""Compares labels with a truth: confusion matrix, pixel error, F1, IoU, adapted Rand error."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ..tiles import Box, Grid, Tile
 from . import pictures, scores
 from .scores import Classes, Evaluation, Pairs
 
-EDGE = 2048  # of a window that is compared at once, in two dimensions
+EDGE = 2048  # of a 2-D window that is compared at once
 SHOWN = 2000  # pixels along an edge of a picture, at most
-DENSE = 1024  # values in a row that are counted without sorting
+DENSE = 1024  # range of values that are counted without sorting
 
 
 def evaluate(
@@ -44,24 +44,25 @@ def evaluate(
     Parameters
     ----------
     labels : array or path
-        Of an OME-Zarr with labels/NAME, of a label image in it, or of any label image of one
-        channel: Zarr, TIFF, PNG, npy.
+        An OME-Zarr with labels/NAME, a label image in it, or any label image of one channel: Zarr,
+        TIFF, PNG, npy.
     truth : array or path
         A label image of the same size.
     boundary : str, optional
         Name of the class between the components of the adapted Rand error, such as membranes;
-        without it that error is not computed. Components are pixels of one class that share an
-        edge; truth of the boundary is left out of it. Needs about 50 bytes of memory a pixel.
+        without it that error is not computed. Components are connected pixels of one class that
+        share edges; pixels whose truth is the boundary are not compared. Needs about 50 bytes of
+        memory per pixel.
     name : str
-        Of the labels in an OME-Zarr.
+        Name of the labels in an OME-Zarr.
     ignore : int, optional
         Truth value that is left out; labels of this value are no class.
-    names : a name a label value, optional
-        A mapping, or a list for the label values from 1 on. By default those that the label image
-        keeps, else the values themselves.
-    values : truth values a label value, optional
+    names : one name per label value, optional
+        A mapping, or a list for the label values from 1 on. By default those stored with the label
+        image, else the values themselves.
+    values : truth values of each label value, optional
         A mapping, or a list for the label values from 1 on: which values of the truth each class
-        stands for. By default those that the label image keeps (`values` in its properties), else
+        stands for. By default those stored with the label image (`values` in its properties), else
         truth and labels are compared as they are and every value is a class.
 
     Returns
@@ -71,7 +72,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the images cannot be compared; says what was expected and what came.
+        If the images cannot be compared; the message says what was expected and what it got.
     """
     given, wanted, kept = _open(labels, truth, name)
     named, stands, own = _properties(kept, given.path)
@@ -97,7 +98,7 @@ def evaluate(
 
 
 def _open(labels: Any, truth: Any, name: str) -> tuple[Image, Image, str | None]:
-    """Both images, and the Zarr group of the labels where they have one."""
+    """Open both images; also return the Zarr group of the labels if they have one."""
     group = None
     if isinstance(labels, str | os.PathLike):
         path = _label_image(os.fspath(labels), name)
@@ -123,13 +124,13 @@ def _open(labels: Any, truth: Any, name: str) -> tuple[Image, Image, str | None]
 
 
 def _label_image(path: str, name: str) -> str:
-    """The label image of this name, where the path is a store with labels; else the path itself."""
+    """The label image of this name if the path is a store with labels; else the path itself."""
     if not nodes.is_store(path):
         return path
     listed = ngff.label_names(path)
     if name in listed:
         return os.path.join(path, "labels", name)
-    # an output whose labels are not made yet holds an image that is no label image
+    # an output without labels as yet holds an image that is not a label image
     if listed or "image" in (ngff.read_notes(path, "") or {}):
         raise InputError(
             f"{path}: expected labels of the name {name}, got {', '.join(listed) or 'none'} "
@@ -152,7 +153,7 @@ def _by_value(given: Any) -> dict[int, Any]:
 def _properties(
     group: str | None, path: str
 ) -> tuple[dict[int, str], dict[int, tuple[int, ...]], bool]:
-    """Names and truth values that a label image keeps, and whether its 0 is not labeled."""
+    """Names and truth values stored with a label image, and whether its 0 means not labeled."""
     if group is None:
         return {}, {}, False
     found = ngff.label_properties(group, "")
@@ -205,7 +206,7 @@ def _read(image: Image, window: Box) -> np.ndarray:
 
 
 def _count(job: tuple[Image, Image], tile: Tile) -> Pairs:
-    """The pairs of one tile."""
+    """Count the pairs of one tile."""
     labels, truth = (_coded(_read(image, tile.window), image.path) for image in job)
     columns = len(labels[0])
     counts = np.bincount((truth[1] * columns + labels[1]).ravel())
@@ -246,7 +247,7 @@ def _rand(
         for tile, block in _each_tile(pool, _read_classes, (image, table), _grid(image)):
             whole[tile.core] = block
         parts.append(label(whole, background=0, connectivity=1))
-    with np.errstate(invalid="ignore", divide="ignore"):  # where there is no pair of pixels
+    with np.errstate(invalid="ignore", divide="ignore"):  # if there is no pair of pixels
         return scores.number(adapted_rand_error(*parts)[0])
 
 
@@ -256,7 +257,7 @@ def _read_classes(job: tuple[Image, Mapping[int, int]], tile: Tile) -> np.ndarra
 
 
 def lines(found: Evaluation) -> list[str]:
-    """The table and the numbers below it, for people."""
+    """Return the table and the numbers below it as lines of text."""
     missed = bool(found.unlabeled.any())
     head = ["", *found.names, *(["not labeled"] if missed else []), "F1", "IoU"]
     rows = [head]
@@ -283,7 +284,7 @@ def _rand_line(found: Evaluation) -> str:
     if found.boundary is None:
         return "adapted Rand error: not computed (--boundary names the class between components)"
     if found.rand is None:
-        return f"adapted Rand error: none (no two truth pixels but of {found.boundary} to compare)"
+        return f"adapted Rand error: none (no two truth pixels outside {found.boundary} to compare)"
     return f"adapted Rand error: {found.rand:.4f} (boundary {found.boundary})"
 
 
@@ -293,7 +294,7 @@ def _score(value: float) -> str:
 
 @contextmanager
 def _whole_file(path: str) -> Iterator[Path]:
-    """A file to write that takes its place at the end, or not at all."""
+    """A file to write that is put into place when complete, or not at all."""
     partial = Path(path).with_name(f".{Path(path).name}.partial")
     try:
         yield partial
@@ -317,7 +318,7 @@ def write_json(found: Evaluation, path: str, origin: Mapping[str, str]) -> None:
 def write_picture(
     found: Evaluation, path: str, labels: Any, truth: Any, *, name: str = "tiledlaf"
 ) -> None:
-    """Write a PNG that shows where the errors are; of a volume its plane in the middle.
+    """Write a PNG that shows where the errors are; for a volume, its middle plane.
 
     Parameters
     ----------
@@ -328,7 +329,7 @@ def write_picture(
     *depth, height, width = given.grid
     step = math.ceil(max(height, width) / SHOWN)
     plane = tuple(slice(n // 2, n // 2 + 1) for n in depth)
-    edge = max(1, EDGE // step) * step  # whole steps, so that tiles do not shift what is shown
+    edge = max(1, EDGE // step) * step  # whole steps, so that all tiles sample the same grid
     grid = Grid((height, width), (0, 0), (height, width), (edge, edge), (0, 0))
     shown = []
     with tasks.threads(cores()) as pool:

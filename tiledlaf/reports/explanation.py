@@ -29,9 +29,9 @@ def explain(
 ) -> Path:
     """Draw what a model has learned, and what it does on an image, into a new folder.
 
-    Weights depend on pixels at full size, so a large image is not shrunk: a part of it of at most
-    512 x 512 pixels, in its middle, is shown unless `region` says which one; of a volume the
-    middle section.
+    Weights depend on pixels at full size, so a large image is not shrunk: its central part of at
+    most 512 x 512 pixels is shown unless `region` chooses another; for a volume, the middle
+    section.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def explain(
     folder : where the pictures and index.html go; new, or empty
     image : path or array, optional
     truth : labels of the image, optional
-        For the singular vectors of the gradient of the loss.
+        Needed for the singular vectors of the gradient of the loss.
     probabilities, mask, axes, channels, region, device
         As for `tiledlaf.label`.
 
@@ -50,7 +50,7 @@ def explain(
     Raises
     ------
     ValueError
-        If the image does not fit the model, or the folder holds something.
+        If the image does not fit the model, or the folder is not empty.
     """
     found = model if isinstance(model, Model) else model_file.load(model)
     if found.predictor is None:

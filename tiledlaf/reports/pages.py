@@ -1,4 +1,4 @@
-"""Pages on a model: what it has learned and what it does, as pictures with text."""
+"""Pages about a model: what it has learned and what it does, as pictures with text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .pictures import to_rgb
 from .view import SEEN, View
 
 CARDS = 120  # anchors that are drawn
-DIM = 16  # of the Krylov spaces of the gradient
+DIM = 16  # dimension of the Krylov spaces of the gradient
 TERMS = 3  # pairs of singular vectors that are drawn
 ROUNDING = 1e-5  # relative to the largest singular value: vectors of smaller ones are noise
 SQUARE = 72
@@ -61,7 +61,7 @@ def anchors(found: Model, predictor: Predictor, view: View | None) -> Page:
     else:
         order = np.argsort(-used.share, kind="stable")
     order = order[:CARDS]
-    # a weight is at most K times that of uniform ones, but may be far smaller
+    # a weight is at most K times the uniform one, but may be far smaller
     largest = min(float(np.abs(relative[order]).max()), math.log(len(found.offsets))) or 1.0
     values = predictor.anchors * predictor.scale + predictor.mean
     odds = 1 if len(found.classes) == 2 else len(found.classes)
@@ -73,7 +73,7 @@ def anchors(found: Model, predictor: Predictor, view: View | None) -> Page:
     rest = [place for spec, places in parts_of if not is_patch(spec) for place in places]
     shown = [text for text, _ in rows]
     if rest:
-        shown.append("other features (blue below, red above the mean)")
+        shown.append("other features (blue: below the mean, red: above)")
     if looks is not None:
         shown.append(f"mean image around its pixels ({2 * SEEN + 1} pixels wide)")
     shown.append("weight patch")
@@ -131,7 +131,7 @@ def _row(cells: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
 def _squares(
     found: Model, spec: tuple[Any, ...], places: Sequence[slice], values: np.ndarray
 ) -> tuple[str, np.ndarray]:
-    """A patch feature of all anchors as pixels (N, y, x, 3), and what it is."""
+    """A patch feature of all anchors as pixels (N, y, x, 3), with its description."""
     radius, dilation, sigma = spec[2:]
     side = 2 * radius + 1
     text = f"{side} x {side}"
@@ -141,7 +141,7 @@ def _squares(
     if of_image(spec):
         first = "" if len(planes) in (1, 3) else f" (the first of {len(planes)} channels)"
         return f"image{first}, {text}", _gray(planes.swapaxes(0, 1))
-    if len(planes) == 1:  # of two classes: the first one's lead
+    if len(planes) == 1:  # for two classes: the lead of the first
         planes = np.concatenate([planes, -planes])
     return f"class that the data term prefers, {text}", drawing.leaders(planes, 0.5)
 
@@ -167,7 +167,7 @@ def _strip(z: np.ndarray) -> PIL.Image.Image:
 
 
 def labels(found: Model, view: View) -> Page:
-    """The image, its labels and how sure they are."""
+    """The image, its labels and their certainty."""
     image, z = view.image, view.z
     second, first = np.sort(z, axis=0)[-2:]
     gap, labels = (first - second) * view.valid, (z.argmax(axis=0) + 1) * view.valid
@@ -178,8 +178,8 @@ def labels(found: Model, view: View) -> Page:
         ("how sure: black tie, white certain", drawing.enlarged(sure)),
     ]
     text = (
-        "The image, the labels that the model gives it, and by how much the first label leads the "
-        "second one (black: not at all)."
+        "The image, the labels that the model assigns, and by how much the first label leads the "
+        "second (black: not at all)."
     )
     return Page("labels.png", "Labels", text, drawing.sheet(parts, 3, drawing.names(found.names)))
 
@@ -192,7 +192,7 @@ def entropy(view: View) -> Page:
         ("image", drawing.enlarged(to_rgb(view.image))),
         ("entropy", drawing.enlarged(drawing.ramp((entropy - low) / (1 - low), drawing.HEAT))),
     ]
-    foot = drawing.scale(drawing.HEAT, f"{low:.2f} and less", "1, all neighbors alike")
+    foot = drawing.scale(drawing.HEAT, f"{low:.2f} or less", "1, all neighbors alike")
     text = (
         "Entropy of each pixel's weight patch, relative to uniform weights: dark where a pixel "
         f"listens to few neighbors (0: to one). Mean {inside.mean():.3f}."
@@ -212,7 +212,7 @@ def direction(view: View) -> Page:
     ]
     foot = drawing.wheel(f"direction of the mean offset; bright at {largest:.3g} of the radius")
     text = (
-        "Mean offset of each pixel's weight patch: to which side it looks. Opposite neighbors of "
+        "Mean offset of each pixel's weight patch: which way it looks. Opposite neighbors of "
         "equal weight cancel. Dots are the heads of arrows, each the mean of a block of pixels."
     )
     return Page("direction.png", "Direction of predicted patches", text, _two(parts, foot))
@@ -233,20 +233,20 @@ def axis(view: View) -> Page:
         axes=True,
     )
     text = (
-        "The line along which a pixel's weights lie, whichever way: opposite neighbors count "
-        "together, as those along a thin structure. Weights of the pixel itself are left out."
+        "The line along which a pixel's weights lie, in either direction: opposite neighbors count "
+        "together, like those along a thin structure. The pixel's own weight is left out."
     )
     return Page("axis.png", "Axis of predicted patches", text, _two(parts, foot))
 
 
 def _usual(length: np.ndarray, view: View) -> float:
-    """A length that few pixels exceed, but for those at borders, which have no choice."""
+    """A length that few pixels exceed, ignoring those at borders, whose patches are one-sided."""
     chosen = length[view.full] if view.full.any() else length
     return float(np.quantile(chosen, 0.95)) or 1.0
 
 
 def _two(parts: list[tuple[str, PIL.Image.Image]], foot: PIL.Image.Image) -> PIL.Image.Image:
-    """Two pictures of one size."""
+    """A sheet of two pictures, scaled to one size."""
     size = max(parts[0][1].size, parts[1][1].size)
     same = [(t, p.resize(size, PIL.Image.Resampling.NEAREST)) for t, p in parts]
     return drawing.sheet(same, 2, foot)
@@ -273,7 +273,7 @@ def gradient(found: Model, view: View) -> list[Page]:
     terms = min(TERMS, int(above.sum()))
     for r in range(terms):
         u, v = full.vectors[0][r], full.vectors[1][r]
-        # of the two signs the one with z along the flow; -u is where the loss falls
+        # the sign is chosen so that z points along the flow; the loss falls along -u
         sign = 1.0 if float((v * z).sum()) >= 0 else -1.0
         for name, planes in ((f"-u{r + 1}", -sign * u), (f"z{r + 1}", sign * v)):
             shown = core(planes)
@@ -292,8 +292,8 @@ def gradient(found: Model, view: View) -> list[Page]:
         "Leading singular vectors of the gradient",
         "The gradient of the cosine loss in all weights at once is the sum of sigma_r u_r (x) z_r "
         "(and a term of the similarity): the weight of neighbor k at pixel i should grow where -u "
-        "at i and z at k agree. Each map shows the class that leads and by how much, each share is "
-        f"that of a sigma squared in their sum. Singular values: {decay}. z1 has the cosine "
+        "at i and z at k agree. Each map shows the leading class and its lead; each share is that "
+        f"of a squared sigma in their sum. Singular values: {decay}. z1 has the cosine "
         f"{_cosine(full.vectors[1][0], z):.4f} with the flow's Z(T), u1 the cosine "
         f"{_cosine(full.vectors[0][0], g):.4f} with the loss's gradient in Z(T). With the first "
         f"pair alone {100 * close:.2f} % of the pixels' gradients have a cosine of 0.9 or more "
@@ -311,13 +311,13 @@ def gradient(found: Model, view: View) -> list[Page]:
         "Where weights matter",
         "Norm of each pixel's gradient, R_Omega dL/dOmega: bright where other weights would change "
         "the loss most, at errors and along borders.",
-        drawing.sheet(maps, 2, drawing.scale(drawing.HEAT, "0", f"{largest:.3g} and more")),
+        drawing.sheet(maps, 2, drawing.scale(drawing.HEAT, "0", f"{largest:.3g} or more")),
     )
     return [vectors, sizes]
 
 
 def _cosine(x: Array, y: Array) -> float:
-    """Of the angle between two lines."""
+    """Cosine of the angle between two lines."""
     return abs(float((x * y).sum()) / math.sqrt(float((x * x).sum()) * float((y * y).sum())))
 
 
@@ -330,7 +330,7 @@ def html_of(found: Model, predictor: Predictor, pages: Sequence[Page], view: Vie
         f"T {found.time:g}; classes: {', '.join(found.names)}."
     )
     if view is not None:
-        facts += f" What is shown of an image is {view.about}, at full size."
+        facts += f" The pictures of an image show {view.about}, at full size."
     rows = "\n".join(
         f'<h2 id="{page.file}">{html.escape(page.title)}</h2>\n<p>{html.escape(page.text)}</p>\n'
         f'<p><a href="{page.file}"><img src="{page.file}" alt="{html.escape(page.title)}"></a></p>'

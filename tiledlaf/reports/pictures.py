@@ -1,4 +1,4 @@
-"""Pictures of labels for people: colored labels, side-by-side panels, exported files."""
+"""Pictures of labels: colored labels, side-by-side panels, exported files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..model import classes
 from ..model.classes import color, palette
 from ..tiles import Grid
 
-SMALL = 480  # images of fewer pixels an edge are shown larger
-DIM = 0.35  # of a color, where labels are right
-# of tiles: from the quickest to the slowest, which is yellow, and those without a time
+SMALL = 480  # images with shorter edges are enlarged
+DIM = 0.35  # brightness of a color where labels are right
+# colors of tiles: from the fastest to the slowest, which is yellow, and those without a time
 QUICK, SLOW = np.array([40.0, 60.0, 130.0]), np.array([255.0, 225.0, 80.0])
 LEFT, SKIPPED, BROKEN = (215, 215, 215), (120, 120, 120), (220, 0, 0)
 
@@ -46,7 +46,7 @@ def panels(
     image : (C, y, x)
     labels : (y, x), values from 0
     confidence : (y, x), 0..1; shown black at 1/J and white at 1
-    names : a name a label value
+    names : one name per label value
     """
     classes = len(names)
     gray = np.clip((confidence - 1 / classes) / (1 - 1 / classes) * 255, 0, 255).astype(np.uint8)
@@ -80,10 +80,10 @@ def errors(
     truth : (y, x), classes 1..J; 0 is left out, shown black
     labels : (y, x), classes 1..J; 0 is not labeled
     names : of the classes, in their order
-    title : a line above
+    title : line above the picture
     """
     full = classes.palette(len(names)).astype(np.float64)
-    # as bright as the color gets; not labeled in one that no class has
+    # each color at full brightness; "not labeled" gets one that no class has
     bright = (full * (255 / full.max(axis=1, initial=1, keepdims=True))).astype(np.uint8)
     bright[0] = (255, 0, 255)
     dim = (DIM * full).astype(np.uint8)
@@ -102,14 +102,14 @@ def errors(
 def _sheet(
     pixels: np.ndarray, legend: Sequence[tuple[str, Sequence[np.ndarray]]], title: str
 ) -> PIL.Image.Image:
-    """Pixels, enlarged where they are few, between a title and a legend of names and tones."""
+    """Pixels, enlarged if few, between a title and a legend of names and tones."""
     shown = PIL.Image.fromarray(pixels)
     times = max(1, SMALL // max(shown.size))
     shown = shown.resize((shown.width * times, shown.height * times), PIL.Image.Resampling.NEAREST)
     gap, line, square = 8, 22, 12
     width = max(shown.width, SMALL)
     pen = PIL.ImageDraw.Draw(shown)
-    places = []  # as many in a line as fit
+    places = []  # as many per line as fit
     x, y = 0, shown.height + line + 2 * gap
     for name, tones in legend:
         need = len(tones) * square + 28 + int(pen.textlength(name, font_size=13))
@@ -130,15 +130,15 @@ def _sheet(
 
 
 def tile_map(seconds: np.ndarray, title: str) -> PIL.Image.Image:
-    """A square a tile: the longer it took the brighter, and which are skipped, failed, left.
+    """One square per tile: brighter the longer it took; gray or red if skipped, failed or left.
 
-    The slowest 2 % are of one color: tiles for which kernels were compiled would dim all others.
+    The slowest 2 % share one color: tiles that waited for compiled kernels would dim all others.
 
     Parameters
     ----------
     seconds : (y, x) or (z, y, x); -inf if skipped, inf if failed, NaN if left
-        Planes of a volume lie side by side.
-    title : a line above
+        Planes of a volume are shown side by side.
+    title : line above the picture
     """
     planes = seconds.reshape(-1, *seconds.shape[-2:])
     done = np.isfinite(planes)
@@ -155,7 +155,7 @@ def tile_map(seconds: np.ndarray, title: str) -> PIL.Image.Image:
     count, height, width = planes.shape
     across = min(count, max(1, round(math.sqrt(count * height / width))))
     down = -(-count // across)
-    # a line of white between planes
+    # a white line between planes
     padded = np.full((down * across, height + 1, width + 1, 3), 255, np.uint8)
     padded[:count, :height, :width] = pixels
     sheet = padded.reshape(down, across, height + 1, width + 1, 3).swapaxes(1, 2)
@@ -184,7 +184,7 @@ def export(store: str, group: str, path: str, classes: int) -> None:
     Raises
     ------
     ValueError
-        If the kind of file cannot hold these labels.
+        If the file format cannot hold these labels.
     """
     array = nodes.open_array(store, f"{group}/0")
     check_export(path, array.shape, classes)
@@ -214,8 +214,8 @@ def check_export(path: str, shape: Sequence[int], classes: int) -> None:
         raise InputError(f"`export` expects a file ending .png or .tif, got {path}")
     if suffix == ".png" and (len(shape) != 2 or classes > 255 or max(shape) > 65000):
         raise InputError(
-            "`export` .png holds one plane of up to 65000 pixels an edge and 255 labels; "
-            f"got the shape {tuple(shape)} and {classes} labels: take .tif"
+            "`export` .png holds one plane of up to 65000 pixels per edge and 255 labels; "
+            f"got the shape {tuple(shape)} and {classes} labels: use .tif"
         )
     if not Path(path).parent.is_dir() or Path(path).is_dir():
         what = "a folder" if Path(path).is_dir() else "no such folder"

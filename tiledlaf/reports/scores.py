@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import InputError
 
-MOST = 256  # classes; more values are of instances or of an image
-# the pixels of each pair (truth value, label value)
+MOST = 256  # classes; more values suggest instances or an image
+# number of pixels of each pair (truth value, label value)
 Pairs = Counter[tuple[int, int]]
 
 
@@ -23,14 +23,14 @@ class Evaluation:
 
     Attributes
     ----------
-    names : a name a class
+    names : one name per class
     labels : the label value of each class
     values : the truth values of each class
     confusion : (J, J) pixels, rows truth, columns labels
     unlabeled : (J,) pixels of each class of the truth whose label is no class; they are wrong
     left_out : pixels whose truth is no class
     boundary : name of the class between components, if given
-    rand : adapted Rand error, None without a boundary or where no two pixels are to be compared
+    rand : adapted Rand error, None without a boundary or if there are no two pixels to compare
     """
 
     names: tuple[str, ...]
@@ -80,7 +80,7 @@ class Evaluation:
         return right, self.confusion.sum(axis=1) + self.unlabeled + self.confusion.sum(0) - right
 
     def as_dict(self) -> dict[str, Any]:
-        """All numbers, for JSON; None where there is none."""
+        """All numbers, for JSON; None for missing ones."""
         rows = zip(self.names, self.labels, self.values, self.f1, self.iou, strict=True)
         return {
             "classes": [
@@ -116,18 +116,18 @@ def number(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Classes:
-    """Names, label values and truth values a class, in one order."""
+    """Name, label value and truth values of each class, in the same order."""
 
     names: tuple[str, ...]
     labels: tuple[int, ...]
     values: tuple[tuple[int, ...], ...]
 
     def of_truth(self) -> dict[int, int]:
-        """Class 1..J of a truth value."""
+        """Class 1..J of each truth value."""
         return {v: i for i, values in enumerate(self.values, 1) for v in values}
 
     def of_labels(self) -> dict[int, int]:
-        """Class 1..J of a label value."""
+        """Class 1..J of each label value."""
         return {v: i for i, v in enumerate(self.labels, 1)}
 
 
@@ -143,7 +143,7 @@ def mapped(
                     f"{path}: expected each truth value in one class, got {v} in those of the "
                     f"labels {seen[v]} and {label}"
                 )
-    # an entry on 0 that stands for nothing is about what is not labeled
+    # an entry for 0 without truth values describes what is not labeled
     order = tuple(v for v in sorted(stands) if v or stands[v])
     return Classes(
         tuple(named.get(v, f"class {v}") for v in order),
@@ -155,7 +155,7 @@ def mapped(
 def compared(
     pairs: Pairs, named: Mapping[int, str], ignore: int | None, own: bool, path: str
 ) -> Classes:
-    """A class a value that the truth or the labels have where they are compared."""
+    """One class for each value that truth or labels have where they are compared."""
     kept = [(t, v) for t, v in pairs if t != ignore]
     present = {t for t, _ in kept} | {v for _, v in kept if not (own and v == 0)} - {ignore}
     check_few(len(present), path)
@@ -175,13 +175,15 @@ def check_few(count: int, path: str) -> None:
 def check_boundary(boundary: str | None, names: Sequence[str]) -> None:
     """Refuse a boundary that names no class."""
     if boundary is not None and list(names).count(boundary) != 1:
-        raise InputError(f"expected one class as boundary of {', '.join(names)}, got {boundary!r}")
+        raise InputError(
+            f"expected one of the classes {', '.join(names)} as boundary, got {boundary!r}"
+        )
 
 
 def sum_up(pairs: Pairs, classes: Classes, labels: str, truth: str, strict: bool) -> Evaluation:
     """The scores from the counts of all pairs of values."""
     rows, columns = classes.of_truth(), classes.of_labels()
-    # labels that are no class come first
+    # the first column is for labels that are no class
     table = np.zeros((len(classes.names), len(classes.names) + 1), np.int64)
     left_out = 0
     for (wanted, given), count in pairs.items():

@@ -1,4 +1,4 @@
-"""How far the runs on an output are: read from their notes and records, which stay as they are."""
+"""Progress of the runs on an output, read from their notes and records without changing them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ..tiles import Grid, Tile
 from ..training import checkpoint
 
 COMPLETE, GOING, CUT, FAILED = "complete", "going", "cut", "failed"
-QUIET = 60.0  # seconds without a record that a run on another host may take at least
+QUIET = 60.0  # seconds without a record that an active run on another host is always allowed
 FIRST = 600.0  # the same before the first tile, which waits for workers and compiles kernels
-SLOWEST = 5  # tiles to name
+SLOWEST = 5  # number of slowest tiles to list
 PARTS = ("read", "compute", "write")
 Record = Mapping[str, Any]
 
 
 @dataclass
 class Worker:
-    """What one worker did: its tiles, seconds by part of the work, and most memory.
+    """What one worker did: its tiles, seconds for each part of the work, and peak memory.
 
-    `quiet` are the seconds since its last record.
+    `quiet` is the number of seconds since its last record.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Slow:
-    """One tile of those that took longest; `place` in pixels of the image."""
+    """One of the tiles that took longest; `place` is in pixels of the image."""
 
     tile: list[int]
     place: str
@@ -66,20 +66,20 @@ class Slow:
 
 @dataclass(frozen=True)
 class Labels:
-    """How far labels/NAME are.
+    """Progress of labels/NAME.
 
     Attributes
     ----------
-    state : "complete", "going", "cut" (while it made lower levels if no tile is left), or "failed"
-        (tiles failed, none is left)
+    state : "complete", "going", "cut" (while making lower levels if no tile is left), or "failed"
+        (some tiles failed, none is left)
     tiles : number of all tiles, and of those done, skipped, failed, left
     megapixels : finished, all
-    rate : megapixels a second in the second half of the last run's time, or None before two tiles
-    seconds_left : at this rate, None where there is none
+    rate : megapixels per second in the second half of the last run, or None before two tiles
+    seconds_left : at this rate, None without one
     quiet : seconds since the last record, None before the first
-    retries : how often tiles were tried again
+    retries : number of times that tiles were retried
     workers : in the order of their names
-    slowest : tiles, the slowest first
+    slowest : slowest tiles, the slowest first
     errors : of failed tiles
     """
 
@@ -98,13 +98,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Training:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes
     ----------
     state : "complete", or "going" or "cut" by the age of its checkpoint alone
-    step, steps : those of the checkpoint or the model, and those asked for
-    error : least share of wrong pixels in validation, None before the first
+    step, steps : of the checkpoint or the model, and the number requested
+    error : lowest share of wrong pixels in the validation set, None before the first validation
     quiet : seconds since the checkpoint, None where the model is complete
     """
 
@@ -125,7 +125,7 @@ class Status:
 
     @property
     def good(self) -> bool:
-        """Whether all is complete or going."""
+        """Whether everything is complete or going."""
         states = [one.state for one in self.labels]
         if self.training is not None:
             states.append(self.training.state)
@@ -133,18 +133,18 @@ class Status:
 
 
 def read(path: str, name: str | None = None) -> Status:
-    """How far an output or a model is.
+    """Read the progress of an output or a model.
 
     Parameters
     ----------
-    name : of the labels; by default all that the store has of this program
+    name : of the labels; by default all that this program made in the store
 
     Raises
     ------
     ValueError
-        If there is neither labels of this program nor a model.
+        If there are neither labels of this program nor a model.
     """
-    # a training writes files only
+    # a training writes only files
     labels = stores.is_url(path) or os.path.isdir(path)
     held = None if labels else checkpoint.progress(path)
     if held is not None:
@@ -172,7 +172,7 @@ def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, 
 
 
 def times(out: Output, notes: Mapping[str, Any]) -> np.ndarray:
-    """Seconds of each tile as the grid has them: -inf if skipped, inf if failed, NaN if left."""
+    """Seconds of each tile, shaped like the grid: -inf if skipped, inf if failed, NaN if left."""
     found = np.full(_grid(notes)[0].shape, np.nan)
     for index, record in records.read(out.records).items():
         rest = -math.inf if record["state"] == "skipped" else math.inf
@@ -185,13 +185,13 @@ def _grid(notes: Mapping[str, Any]) -> tuple[Grid, str]:
     origin, size = notes["settings"]["region"]
     zero = (0,) * len(size)
     axes = "".join(a for a in notes["settings"]["array"][1] if a in image_files.SPATIAL)
-    # a core does not depend on what is around it
+    # cores do not depend on the halo
     return Grid(tuple(size), tuple(origin), tuple(size), tuple(notes["tile"]), zero), axes
 
 
 def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
     place = out.records
-    # the lock first: a run that ends meanwhile is not one that was cut
+    # the lock first: otherwise a run that ends in between would seem cut
     held, journal, now = records.is_locked(place), records.journal(place), clock.time()
     lines = [line for line in journal if "tile" in line]
     known = records.latest(lines)
@@ -207,14 +207,14 @@ def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
     run = [r for r in lines if r.get("run") == lines[-1].get("run")]
     rate, to_do = None, total - megapixels(finished)
     if len(run) > 1 and "after" in run[-1]:
-        # the first half knows of workers that start and kernels that are compiled
+        # the first half includes the start of workers and the compilation of kernels
         half = run[-1]["after"] / 2
         rate = megapixels([r for r in run if r["after"] > half]) / max(half, 1e-3)
     quiet = None if not journal else now - journal[-1].get("time", 0.0)
     last = [line for line in journal if line.get("run") == journal[-1].get("run")]
     if _going(held, last, quiet, stores.is_url(out.store)):
         state = GOING
-        # what failed in this run is not tried again in it
+        # tiles that failed in this run are not retried within it
         run = [line for line in last if "tile" in line]
         to_do -= megapixels([r for r in run if known[tuple(r["tile"])] is r and "error" in r])
     else:
@@ -256,17 +256,17 @@ def _pixels(tile: Tile) -> int:
 
 
 def _going(held: bool | None, run: Sequence[Record], quiet: float | None, objects: bool) -> bool:
-    """Whether a run is at work, by its lock or, from where that is not seen, by its last record."""
+    """Whether a run is active, by its lock or, where that is not visible, by its last record."""
     if held or quiet is None or run[-1].get("stage") in (records.COMPLETE, records.ENDED):
         return bool(held)
     host = str(run[-1].get("run", "")).rpartition(":")[0]
     if held is False and host == platform.node():
         return False
-    # a run that was silent for long before may be so again
+    # a run that was silent for long once may be so again
     after = [0.0, *(r.get("after", 0.0) for r in run)]
     longest = max(b - a for a, b in itertools.pairwise(after))
     patience = max(QUIET if any("tile" in r for r in run) else FIRST, 4 * longest)
-    # the next batch is written with the first record from then on
+    # on object stores records are written in batches, so one may be due only later
     return quiet < patience + (records.between(after[-1]) if objects else 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Texts for people: what a store holds, what a run will do, what it did."""
+"""Texts for the terminal: what a store holds, what a run will do, what it did."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..labeling.run import Summary
 from ..model.model import Model, load
 from .status import PARTS, Labels, Status, Training, Worker
 
-ROWS = 16  # of a table of workers, and of failed tiles
+ROWS = 16  # at most, of the tables of workers and failed tiles
 
 
 def _times(shape: Sequence[float]) -> str:
@@ -35,7 +35,7 @@ def _size(count: float) -> str:
 
 
 def dry_run(plan: Plan) -> list[str]:
-    """Lines on tiles, halo and why, steps, memory, tasks and disk space."""
+    """Lines on tiles, the halo and its reason, steps, memory, tasks and disk space."""
     job, settings = plan.job, plan.job.settings
     reach = settings.integrator.reach(settings.time)
     name = type(settings.integrator).__name__
@@ -88,7 +88,7 @@ def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
 
 
 def training(record: Mapping[str, Any], left: float | None) -> str:
-    """A line on a stage or a validation of a training; nothing on the steps between."""
+    """A line on a stage or a validation of a training; empty for most steps in between."""
     if "stage" in record:
         share = f": {100 * record['validation']:.2f} % wrong" if "validation" in record else ""
         return f"{record['stage']}{share}"
@@ -125,7 +125,7 @@ def model(found: Model, path: str) -> list[str]:
 
 
 def status(found: Status) -> list[str]:
-    """Lines on how far the labels of a store are, or the training of a model."""
+    """Lines on the progress of a store's labels or of a model's training."""
     if found.training is not None:
         return _training(found.path, found.training)
     return [line for one in found.labels for line in ["", *_labels(one)]][1:]
@@ -194,7 +194,7 @@ def _labels(found: Labels) -> list[str]:
 
 
 def _hosts(workers: Sequence[Worker]) -> list[Worker]:
-    """Workers of one host as one, with the most memory that one of them took."""
+    """Merge the workers of each host into one, with the highest peak memory among them."""
     found: dict[str, Worker] = {}
     for worker in workers:
         name = worker.name.rpartition(":")[0]
@@ -208,7 +208,7 @@ def _hosts(workers: Sequence[Worker]) -> list[Worker]:
 
 
 def _columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table: words to the left, numbers to the right."""
+    """A table with words aligned left and numbers right."""
     table = [titles, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     words = [not row.replace(".", "").isdigit() for row in rows[0]]
@@ -234,7 +234,7 @@ def info(path: str) -> list[str]:
     Raises
     ------
     ValueError
-        If there is nothing that can be read.
+        If there is nothing readable.
     """
     if not stores.is_url(path) and not os.path.exists(path):
         raise InputError(f"{path}: no such file or folder")
@@ -264,13 +264,13 @@ def _levels(image: image_files.Image) -> list[str]:
 def _run(out: Output) -> list[str]:
     notes = out.notes()
     if notes is None:
-        return ["  not of tiledlaf"]
+        return ["  not made by tiledlaf"]
     journal = records.journal(out.records)
     states = [r["state"] for r in records.latest(journal).values()]
     done = states.count("done") + states.count("skipped")
     total = notes.get("tiles", 0)
     lines = []
-    if not stores.is_web(out.store):  # which lists no records
+    if not stores.is_web(out.store):  # a web server lists no records
         lines.append(f"  complete: {done} of {total} tiles ({100 * done / max(total, 1):.1f} %)")
     if done == total and not records.complete(journal):
         lines.append("  lower levels: not complete yet")
@@ -311,5 +311,5 @@ def _value(key: str, value: Any) -> str:
 
 
 def megapixels(record: Mapping[str, Any], tile: Sequence[int]) -> float:
-    """Megapixels of a finished tile, for progress; skipped and failed ones count whole."""
+    """Megapixels of a finished tile, for progress; skipped and failed ones count in full."""
     return (record.get("pixels") or math.prod(tile)) / 1e6

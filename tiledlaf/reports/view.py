@@ -26,11 +26,11 @@ from ..training import worker as training_worker
 from ..training.examples import Example
 from ..training.worker import FlowSettings, LabeledTile, TileData, TileReader
 
-EDGE = 512  # of the part of an image that is shown unless a region says otherwise
-MOST = 2048  # of a region
+EDGE = 512  # of the part of an image that is shown unless a region is given
+MOST = 2048  # largest edge of a region
 SEEN = 15  # radius of the mean image around the pixels of an anchor
-DRAWN = 256  # pixels of an anchor that this mean is of
-BAND = 2**25  # numbers of anchor shares that are held at once
+DRAWN = 256  # pixels of an anchor that this mean is taken over
+BAND = 2**25  # anchor shares held in memory at once
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Weights:
     Attributes
     ----------
     entropy : (y, x)
-        Of Omega_i, relative to that of uniform weights: 0 one neighbor, 1 all alike.
+        Entropy of Omega_i relative to that of uniform weights: 0 one neighbor, 1 all alike.
     mean : (2, y, x)
         Mean offset (y, x) relative to the radius: 0 balanced, 1 all on the farthest neighbor.
     axis : (2, y, x)
-        The mean of unit offsets with twice their angle: its angle is twice that of the line
-        along which a pixel listens, its length 0..1 how strictly.
+        The mean of unit offsets with doubled angles: its angle is twice that of the line along
+        which the weights lie, its length 0..1 tells how strictly they do.
     """
 
     entropy: np.ndarray
@@ -60,7 +60,7 @@ class Usage:
     Attributes
     ----------
     share : (N,) mean share a_j over the pixels
-    looks : (N, C, 2 r + 1, 2 r + 1) mean image around pixels whose largest share it has
+    looks : (N, C, 2 r + 1, 2 r + 1) mean image around the pixels where an anchor's share is largest
     """
 
     share: np.ndarray
@@ -118,8 +118,8 @@ def open_example(
     axes: str | None,
     channels: Sequence[int] | None,
 ) -> Example:
-    """An image and what belongs to it; without a truth no pixel is labeled."""
-    if truth is None:  # none is labeled, and nothing is held
+    """An image with its truth and other inputs; without a truth no pixel is labeled."""
+    if truth is None:  # all zeros, without using memory
         source = images.as_image(image, axes=axes)
         truth = np.broadcast_to(np.uint8(0), source.grid)
     found = examples.pair(image, truth, probabilities, mask, axes=axes, channels=channels)
@@ -129,10 +129,10 @@ def open_example(
 
 
 def _part(grid: Sequence[int], region: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
-    """Start and stop an axis of what is shown: one section of a volume."""
+    """Start and stop of the shown part along each axis; of a volume, one section."""
     spans = list(region) if region is not None else [(0, n) for n in grid]
     if region is not None and any(b - a > MOST for a, b in spans[-2:]):
-        raise InputError(f"expected a region of at most {MOST} pixels an edge, got {spans}")
+        raise InputError(f"expected a region of at most {MOST} pixels per edge, got {spans}")
     edges = [1] * (len(spans) - 2) + [EDGE if region is None else MOST] * 2
     starts = [a + max(0, b - a - edge) // 2 for (a, b), edge in zip(spans, edges, strict=True)]
     return [
@@ -147,14 +147,14 @@ class View:
 
     Attributes
     ----------
-    about : what part it is
+    about : which part it is, as text
     image, z : (C, y, x), (J, y, x); z with the model's biases
     valid, full : (y, x) bool
-        Not masked out; with all neighbors valid, as away from borders.
+        Whether a pixel is not masked out; whether all its neighbors are valid too.
     weights : Weights
     used : Usage
     flow, data, omega : what a gradient needs, with a halo
-    core : cuts planes out of those
+    core : cuts the part without the halo out of those
     """
 
     about: str
@@ -179,7 +179,7 @@ def look(
 ) -> View:
     """Compute what a model does on a part of an image."""
     source = example.image
-    plan = prepare(  # which refuses what does not fit
+    plan = prepare(  # refuses what does not fit
         source,
         model=found,
         probabilities=example.probabilities,
@@ -211,7 +211,7 @@ def look(
     )
     about = f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}"
     if not valid.any():
-        raise InputError(f"expected pixels in {about}, got masked ones alone: `region` chooses")
+        raise InputError(f"expected pixels in {about}, got only masked ones: `region` chooses")
     return View(
         about,
         image,

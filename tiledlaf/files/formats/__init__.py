@@ -1,1 +1,1 @@
-"""One file for each format of images."""
+"""One module for each image format."""

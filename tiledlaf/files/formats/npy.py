@@ -1,4 +1,4 @@
-"""Arrays that NumPy has saved."""
+"""Arrays saved by NumPy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Npy(Reader):
         return Levels("", "", (array.shape,), array.dtype)
 
     def open(self, path: str, name: str) -> Any:
-        """The array, not read yet."""
+        """The array, memory-mapped."""
         return np.load(path, mmap_mode="r")
 
     def as_labels(self, path: str) -> tuple[Reader, str | None]:

@@ -1,4 +1,4 @@
-"""Rasters that are read as a whole: PNG, JPEG, BMP, WebP."""
+"""Raster images that are read whole: PNG, JPEG, BMP, WebP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..image import Levels, Reader
 
 @dataclass(frozen=True)
 class Raster(Reader):
-    """A picture; `colors` says whether the indices of a palette stand for its colors."""
+    """A picture; `colors` says whether palette indices are read as their colors."""
 
     colors: bool = True
 
@@ -33,10 +33,10 @@ class Raster(Reader):
         """All pixels."""
         import PIL.Image
 
-        PIL.Image.MAX_IMAGE_PIXELS = None  # people's own images, not uploads: large is no attack
+        PIL.Image.MAX_IMAGE_PIXELS = None  # users open their own images: a large one is no attack
         with PIL.Image.open(path) as picture:
             if picture.mode in ("RGB", "RGBA", "LA") and ";16" in str(picture.tile):
-                import imagecodecs  # Pillow would cut these to 8 bits
+                import imagecodecs  # Pillow would truncate these to 8 bits
 
                 return np.asarray(imagecodecs.png_decode(Path(path).read_bytes()))
             if self.colors and picture.mode in ("P", "CMYK", "YCbCr"):
@@ -44,7 +44,7 @@ class Raster(Reader):
             return np.asarray(picture)
 
     def as_labels(self, path: str) -> tuple[Reader, str | None]:
-        """Of a palette the indices are the labels."""
+        """In a palette image, the indices are the labels."""
         import PIL.Image
 
         with PIL.Image.open(path) as picture:

@@ -42,7 +42,7 @@ class Tiff(Reader):
                 shapes = [tuple(s.shape) for s in series.levels]
                 named = series.axes.replace("S", "C").lower()
                 dtype, sizes = series.dtype, _pixel_sizes(file)
-        except Exception as error:  # a damaged file raises what it likes
+        except Exception as error:  # a damaged file may raise anything
             raise DamagedFile(f"{path}: expected a TIFF image, got {error}") from None
         image.check_level(path, level, len(shapes))
         full, shapes = shapes[0], shapes[level:]
@@ -58,7 +58,7 @@ class Tiff(Reader):
         return Levels(str(level), letters, shapes, dtype, scale, None, units)
 
     def open(self, path: str, name: str) -> Any:
-        """The level as a Zarr array, which decodes what is asked for."""
+        """The level as a Zarr array, which decodes only what is read."""
         import tifffile
 
         store = tifffile.imread(path, aszarr=True, level=int(name))
@@ -77,7 +77,7 @@ class Tiff(Reader):
 
 
 def _pixel_sizes(file: Any) -> dict[str, float]:
-    """Pixel size in micrometers along each axis, where the header of OME or ImageJ gives it."""
+    """Pixel size in micrometers along each axis, where an OME or ImageJ header gives it."""
     import tifffile
 
     found: dict[str, tuple[float, str]] = {}

@@ -24,7 +24,7 @@ class Zarr(Reader):
         return nodes.is_store(path)
 
     def look(self, path: str, level: int, axes: str | None) -> Levels:
-        """Shapes, scales and units by NGFF's metadata."""
+        """Shapes, scales and units from the NGFF metadata."""
         found = ngff.read_multiscale(path)
         image.check_level(path, level, len(found.paths))
         name = found.paths[level]
@@ -43,7 +43,7 @@ class Zarr(Reader):
         return nodes.open_array(path, name)
 
     def read(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
-        """Pixels of a box, decoded on this thread."""
+        """Pixels of a box, decoded on the calling thread."""
         return nodes.read(array, box)
 
     def state(self, path: str, name: str) -> State:
