@@ -96,13 +96,50 @@ def compose(
 
     Parameters
     ----------
-    layers : two or more
+    layers : two or more Layers on the same grid
     couplings : (J_l, J_(l-1)) arrays
-        L_l, from each layer to the next.
+        L_l, one from each layer to the next.
     parallel : bool
-        Couple layers while they go on, not when the one before is done.
-    way : Polynomials, Spaces, Kronecker or Dense
+        If True, all layers run at once and are coupled at every time. If False, each layer
+        starts from the result of the one before.
+    way : Polynomials, Spaces, Kronecker or Dense, optional
         As for `gradient.linearize`.
+    kernel : {"numpy", "numba", "cupy"}, optional
+        As for `gradient.linearize`.
+
+    Returns
+    -------
+    Composition
+        Z(T) of each layer as `z`, and `gradient`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit each other, or parallel layers have different times.
+
+    Examples
+    --------
+    The second layer has no data of its own, and takes over what the first one found:
+
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> from tiledlaf.flow.composition import Layer
+    >>> distances = np.zeros((2, 4, 6), np.float32)
+    >>> distances[0, :, 3:] = distances[1, :, :3] = 1
+    >>> offsets = tiledlaf.stencil.box(3, 3)
+    >>> weights = tiledlaf.stencil.uniform(offsets, (4, 6))
+    >>> layers = [Layer(weights, distances, offsets), Layer(weights, 0 * distances, offsets)]
+    >>> found = tiledlaf.compose(layers, [np.eye(2)], kernel="numpy")
+    >>> [z.shape for z in found.z]
+    [(2, 4, 6), (2, 4, 6)]
+    >>> found.z[1].argmax(axis=0)[0]
+    array([0, 0, 0, 1, 1, 1])
+
+    The gradient of a loss of the last layer, in the weights of both layers and the coupling:
+
+    >>> gradient = found.gradient(distances)
+    >>> [one.tangent.shape for one in gradient.layers], gradient.couplings[0].shape
+    ([(9, 4, 6), (9, 4, 6)], (2, 2))
     """
     _check(layers, couplings, parallel)
     matrices = [

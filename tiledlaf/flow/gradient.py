@@ -241,21 +241,46 @@ def linearize(
     way: Way | None = None,
     kernel: str | None = None,
 ) -> Linearization:
-    """Integrate the flow, ready for gradients.
+    """Integrate the linearized flow and keep what gradients need.
 
     Parameters
     ----------
     weights, distances : (K, *grid), (J, *grid)
         Weights are zero where a neighbor is not valid.
     offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
-    time, rho, w0
+    time, rho, w0, kernel
         As for `solve`.
-    way : Polynomials, Spaces, Kronecker or Dense
-        Polynomials() by default; ``Spaces(rank=1)`` is the paper's.
+    way : Polynomials, Spaces, Kronecker or Dense, optional
+        Polynomials() by default; ``Spaces(rank=1)`` is the paper's choice.
 
     Returns
     -------
     Linearization
+        Z(T) as `z`, and `gradient`.
+
+    Examples
+    --------
+    The gradient of a loss in the weights, and a step against it that lowers the loss:
+
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> image = np.zeros((4, 6), np.float32)
+    >>> image[:, 3:] = 1
+    >>> distances, target = np.stack([image, 1 - image]), np.where(image > 0, 2, 1)
+    >>> offsets = tiledlaf.stencil.box(3, 3)
+    >>> weights = tiledlaf.stencil.uniform(offsets, image.shape)
+    >>> loss = tiledlaf.losses.CrossEntropy()
+    >>> flow = tiledlaf.linearize(weights, distances, offsets, kernel="numpy")
+    >>> sums = loss.sums(flow.z, target)
+    >>> gradient = flow.gradient(loss.gradient(flow.z, target, sums))
+    >>> gradient.tangent.shape  # like the weights
+    (9, 4, 6)
+    >>> bool(abs(gradient.tangent.sum(axis=0)).max() < 1e-6)  # tangent to the simplex
+    True
+    >>> moved = tiledlaf.optimizers.Descent().move(weights, gradient.tangent, 1.0)
+    >>> after = tiledlaf.linearize(moved, distances, offsets, kernel="numpy")
+    >>> loss.value(loss.sums(after.z, target)) < loss.value(sums)
+    True
     """
     check_planes(weights, distances, offsets)
     return linearize_at(weights, potential(distances, rho, w0), offsets, time, way, kernel)

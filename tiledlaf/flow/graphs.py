@@ -17,7 +17,33 @@ from ..kernels.numpy import shifted
 
 
 def of_matrix(adjacency: Any) -> Graph:
-    """The graph of a square adjacency matrix, sparse or dense: its nonzeros and the diagonal."""
+    """The graph of a square adjacency matrix: its nonzeros and the diagonal.
+
+    Parameters
+    ----------
+    adjacency : (n, n) array or sparse array
+        Row i holds the neighbors of node i. Values do not matter, only where they are not 0.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square.
+
+    Examples
+    --------
+    A chain of three nodes; each node is also its own neighbor:
+
+    >>> from tiledlaf import graph
+    >>> chain = graph.of_matrix([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    >>> chain.nodes, chain.edges
+    (3, 7)
+    >>> chain.indptr.tolist(), chain.indices.tolist()
+    ([0, 2, 5, 7], [0, 1, 0, 1, 2, 1, 2])
+    """
     matrix = scipy.sparse.coo_array(adjacency)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"expected a square adjacency matrix, got shape {matrix.shape}")
@@ -35,7 +61,34 @@ def _of_edges(rows: np.ndarray, columns: np.ndarray, n: int) -> Graph:
 
 
 def of_points(points: Array, neighbors: int) -> Graph:
-    """Each point with its nearest ones, (n, d): the point first, the others by distance."""
+    """The graph of nearest neighbors: each point itself first, then the others by distance.
+
+    Parameters
+    ----------
+    points : (n, d) float
+    neighbors : int
+        Neighbors of each point besides itself, 1 to n - 1.
+
+    Returns
+    -------
+    Graph
+        Not necessarily mutual: a point need not be among the neighbors of its neighbor.
+
+    Raises
+    ------
+    ValueError
+        If `points` or `neighbors` is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tiledlaf import graph
+    >>> found = graph.of_points(np.array([[0.0], [1.0], [3.0]]), neighbors=1)
+    >>> found.indices.reshape(3, 2)  # one row per point
+    array([[0, 1],
+           [1, 0],
+           [2, 1]], dtype=int32)
+    """
     points = np.asarray(points)
     if points.ndim != 2 or not 0 < neighbors < len(points) or not np.isfinite(points).all():
         raise InputError(
@@ -53,12 +106,30 @@ def of_points(points: Array, neighbors: int) -> Graph:
 
 
 def of_regions(labels: Array) -> Graph:
-    """Superpixels that touch along an axis.
+    """The graph of superpixels: regions that touch along an axis are neighbors.
 
     Parameters
     ----------
     labels : (*grid) int
         Region 1 is node 0, and so on; 0 belongs to no region.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    ValueError
+        If the regions are not the integers 1, 2, ... without gaps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tiledlaf import graph
+    >>> regions = np.array([[1, 1, 2], [1, 1, 2], [3, 3, 0]])
+    >>> found = graph.of_regions(regions)
+    >>> found.nodes, found.indptr.tolist(), found.indices.tolist()
+    (3, [0, 3, 5, 7], [0, 1, 2, 0, 1, 0, 2])
     """
     n, labels = _regions(labels), np.asarray(labels)
     rows, columns = [], []

@@ -49,6 +49,23 @@ class Features:
         - "hessian", sigma: g_xx, g_xy, g_yy
         - "eigenvalues", sigma: both of the Hessian, the larger first
         - "difference", sigma, sigma: the first g minus the second
+
+    Examples
+    --------
+    The image itself and a Gaussian of it; a pixel's features look three sigma far:
+
+    >>> import numpy as np
+    >>> from tiledlaf.model.features import Features
+    >>> features = Features((("image", "patch", 0, 1, 0), ("image", "gaussian", 1.0)))
+    >>> features.radius, features.count(channels=3, odds=0)
+    (3, 6)
+    >>> image = np.zeros((1, 5, 5))  # one channel
+    >>> image[0, 2, 2] = 1
+    >>> found = features.compute(image)
+    >>> found.shape, found.dtype
+    ((2, 5, 5), dtype('float32'))
+    >>> found[:, 2, 2].round(2)
+    array([1.  , 0.16], dtype=float32)
     """
 
     specs: tuple[tuple[Any, ...], ...]

@@ -203,6 +203,22 @@ def fit(
     ------
     ValueError
         If the sample is not as described, or a label has no pixel in it.
+
+    Examples
+    --------
+    Bright pixels have the label 1:
+
+    >>> import numpy as np
+    >>> from tiledlaf.model import trees
+    >>> samples = np.linspace(0, 1, 100, dtype=np.float32)[:, None]  # one feature
+    >>> labels = (samples[:, 0] > 0.5).astype(int)
+    >>> found = trees.fit(samples, labels, 2, iterations=20, least=5)
+    >>> found.classes, found.features
+    (2, 1)
+    >>> features = np.array([[[0.1, 0.9]]], np.float32)  # on a grid of 1 x 2
+    >>> p = found.probabilities(features, kernel="numpy")
+    >>> p.shape, p.argmax(axis=0).tolist()
+    ((2, 1, 2), [[0, 1]])
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits
