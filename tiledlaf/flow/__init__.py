@@ -1,1 +1,1 @@
-"""The numerics on arrays: no file and no tile."""
+"""The numerics on arrays, without files or tiles."""

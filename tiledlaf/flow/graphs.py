@@ -1,4 +1,4 @@
-"""Graphs in place of grids: of matrices, points and superpixels, and what lies on their nodes."""
+"""Graphs in place of grids, from matrices, points or superpixels, and data on their nodes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def of_matrix(adjacency: Any) -> Graph:
 
 
 def _of_edges(rows: np.ndarray, columns: np.ndarray, n: int) -> Graph:
-    """The graph of edges that may come twice, and the nodes themselves."""
+    """The graph of edges, which may repeat, and of an edge from each node to itself."""
     own = np.arange(n)
     pattern = scipy.sparse.csr_array(
         (np.ones(len(rows) + n, bool), (np.r_[rows, own], np.r_[columns, own])), shape=(n, n)
@@ -97,7 +97,7 @@ def of_points(points: Array, neighbors: int) -> Graph:
         )
     n = len(points)
     found = scipy.spatial.cKDTree(points).query(points, neighbors + 1, workers=-1)[1]
-    # of points at one place the point itself need not come first, nor at all
+    # where points coincide, the point itself need not come first, or at all
     own = np.arange(n)[:, None]
     found = np.where((found == own).any(axis=1, keepdims=True), found, np.c_[own, found[:, :-1]])
     first = np.argsort(found != own, axis=1, kind="stable")
@@ -173,7 +173,7 @@ def uniform(graph: Graph, dtype: Any = np.float32) -> np.ndarray:
 
 
 def _regions(labels: Array) -> int:
-    """How many regions there are; refuse numbers that are left out."""
+    """Number of regions; refuse gaps in the numbering."""
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu" or labels.size == 0 or labels.min() < 0:
         raise InputError(f"expected regions as integers from 0, got {labels.dtype}")
@@ -193,7 +193,7 @@ def means(planes: Array, labels: Array) -> np.ndarray:
 
 
 def majority(target: Array, labels: Array) -> np.ndarray:
-    """The class 1..J of most labeled pixels of each region, (n,); 0 where none is labeled."""
+    """The most frequent class 1..J in each region, (n,); 0 where no pixel is labeled."""
     n, classes = _regions(labels), int(np.max(target))
     votes = [
         np.bincount(np.ravel(labels)[np.ravel(target) == j], minlength=n + 1)[1:]
@@ -204,19 +204,19 @@ def majority(target: Array, labels: Array) -> np.ndarray:
 
 
 def paint(values: Array, labels: Array) -> np.ndarray:
-    """What lies on regions (..., n) on their pixels, (..., *grid); 0 outside of regions."""
+    """Values of regions (..., n) on their pixels, (..., *grid); 0 outside all regions."""
     values = np.asarray(values)
     first = np.zeros((*values.shape[:-1], 1), values.dtype)
     return np.concatenate([first, values], axis=-1)[..., labels]
 
 
 def directions(graph: Graph, places: Array, sectors: int = 8) -> np.ndarray:
-    """Kinds of edges by where a neighbor lies: 0 itself, 1..sectors by its angle, (E,).
+    """Kinds of edges by direction: 0 to the node itself, 1..sectors by angle, (E,).
 
     Parameters
     ----------
     places : (2, n)
-        y and x of the nodes; sector 1 is centered on +x, the next ones turn towards +y.
+        y and x of the nodes; sector 1 is centered on +x, and the next ones turn towards +y.
     """
     if np.shape(places) != (2, graph.nodes):
         raise InputError(f"expected places (2, {graph.nodes}), got shape {np.shape(places)}")
@@ -228,7 +228,7 @@ def directions(graph: Graph, places: Array, sectors: int = 8) -> np.ndarray:
 def patch(graph: Graph, kinds: np.ndarray, planes: Array, count: int) -> np.ndarray:
     """Values around a node, (C * count, n): the mean over its neighbors of each kind, of planes.
 
-    Its own value stands for kinds that it has no neighbor of, as an image is mirrored.
+    Kinds without a neighbor get the node's own value, much as an image is mirrored at its border.
     """
     planes = np.asarray(planes)
     place, size = kinds * graph.nodes + graph.rows, count * graph.nodes

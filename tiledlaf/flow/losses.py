@@ -1,7 +1,7 @@
 """Losses over labeled pixels (3.4), from sums that add up over tiles, and the regularizer (3.5).
 
-Each loss is a small frozen value: `sums` of a tile, in float64; `value` of the sums of all tiles;
-and the `gradient` in Z of a tile, given those sums. Targets are 1..J, 0 where not labeled.
+Each loss is a small frozen value: `sums` over a tile, in float64; `value` from the sums of all
+tiles; and the `gradient` in Z on a tile, given those sums. Targets are 1..J, 0 where not labeled.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _tangent(z: Array, w0: Array) -> Array:
 class Loss(Protocol):
     """A loss over labeled pixels, as a small frozen dataclass.
 
-    `sums` of tiles add up, and `value` and `gradient` depend on those of all tiles together.
+    The `sums` of tiles add up; `value` and `gradient` depend on the total over all tiles.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class Cosine(Loss):
             return np.array([along / count, norm / count**2, number * (1 - 1 / count)])
         labeled, hot = _chosen(z, target)
         v = _tangent(z, w0) * labeled
-        # <V*, V> is V at the target, since V sums to 0; ||V*||^2 is 1 - 1/J a pixel
+        # <V*, V> is V at the target, since V sums to 0; ||V*||^2 is 1 - 1/J per pixel
         return np.array(
             [_total(hot * v), _total(v * v), _total(labeled) * (1 - 1 / len(z))], np.float64
         )
@@ -183,7 +183,7 @@ class CrossEntropy(Loss):
 
     Attributes
     ----------
-    weights : J numbers, a class each; () for equal ones
+    weights : J numbers, one per class; () for equal weights
     scale : float
     """
 
@@ -191,7 +191,7 @@ class CrossEntropy(Loss):
     scale: float = 1.0
 
     def sums(self, z: Array, target: Array, w0: Array = None) -> np.ndarray:
-        """Weighted sum of the entropies, and of the weights."""
+        """Weighted sum of the cross-entropies, and the sum of the weights."""
         _, hot = _chosen(z, target)
         share = self._share(hot)
         p = self._assignment(z, w0)

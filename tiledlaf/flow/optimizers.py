@@ -1,7 +1,7 @@
 """Optimizers as pairs of `init` and `update` with explicit state: small frozen values.
 
-`Adam` and `AdaMax` take dictionaries of arrays and gradients that may come from anywhere, a
-cluster too. `Descent` follows the geometry of weight patches (3.7)-(3.8) with a line search.
+`Adam` and `AdaMax` take dictionaries of arrays, and gradients from any source, even a
+cluster. `Descent` follows the geometry of weight patches (3.7)-(3.8) with a line search.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RATES = {"patches": 0.15, "anchors": 0.03, "sigma": 0.01}  # of a predictor's pa
 
 @dataclass(frozen=True)
 class Moments:
-    """State of `Adam` and `AdaMax`: steps taken, and both moments of each parameter."""
+    """State of `Adam` and `AdaMax`: number of steps, and both moments of each parameter."""
 
     step: int
     first: Arrays
@@ -98,7 +98,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class AdaMax(Adam):
-    """Adam with the largest gradient, slowly forgotten, in place of the root of the mean square."""
+    """Adam with a decaying maximum of the gradient in place of its root mean square."""
 
     def _second(self, held: np.ndarray, g: np.ndarray) -> np.ndarray:
         return np.maximum(self.beta2 * held, abs(g))
@@ -157,7 +157,7 @@ class Descent:
             raise InputError(f"step must be exponential or tangent, got {self.step!r}")
 
     def init(self, weights: Array) -> float | None:
-        """The step size to try first; None until a gradient has told the scale."""
+        """The step size to try first; None until a gradient sets the scale."""
         return None
 
     def direction(self, tangent: Array, weights: Array) -> Array:
@@ -172,7 +172,7 @@ class Descent:
         u = xp.where(valid, u, -xp.inf)
         best = row_max(u, self.graph)
         e = xp.exp(u - xp.where(xp.isfinite(best), best, 0))
-        # no weight leaves the open simplex: it could never come back
+        # keep weights inside the open simplex: one at 0 could never come back
         e = xp.where(valid, xp.maximum(e, xp.finfo(e.dtype).tiny), 0)
         return e / xp.maximum(row_sum(e, self.graph), xp.finfo(e.dtype).tiny)
 
@@ -190,13 +190,15 @@ class Descent:
         ----------
         tangent : (K, *grid)
             R_Omega dL/dOmega.
-        loss : float, at the weights
-        evaluate : gives the loss at other weights
+        loss : float
+            The loss at the current weights.
+        evaluate : callable
+            Returns the loss at given weights.
 
         Returns
         -------
         weights, state, loss
-            The same weights and loss if no step size lowers the loss any more.
+            Weights and loss are unchanged if no step size lowers the loss any further.
         """
         direction = self.direction(tangent, weights)
         largest = float(abs(direction).max())

@@ -1,6 +1,6 @@
-"""Sequences of linearized flows (1.5)-(1.6), each step with weights of its own, and how to learn.
+"""Sequences of linearized flows (1.5)-(1.6), each step with its own weights, and their learning.
 
-Each flow is linearized at the W that the one before has reached: with W = softmax(log W0 + Z) the
+Each flow is linearized at the W that the previous one reached: with W = softmax(log W0 + Z) the
 step k has Q = log W0 + Z^k - D / rho, and Z^(k+1) = Z^k + what it adds. A change of Z^k thus
 reaches the loss directly and through the S of step k, which gives the backward recursion.
 """
@@ -31,7 +31,7 @@ class LinearizedSteps:
     ----------
     z : (J, *grid)
         Z(T), the sum over all steps.
-    steps : a Linearization a step
+    steps : one Linearization per step
     """
 
     z: Array
@@ -138,12 +138,12 @@ def _times(time: float | Sequence[float], count: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Learned:
-    """Weights of each step, and how the loss fell.
+    """Weights of each step, and the course of the loss.
 
     Attributes
     ----------
     weights : (N, K, *grid)
-    losses : of W(T), or of where the step that is learned ends; first and after each iteration
+    losses : at W(T), or at the end of the step being learned; initially and after each iteration
     """
 
     weights: Array
@@ -215,7 +215,7 @@ def learn(
     check_positive(rho=rho)
     for omega in weights:
         check_planes(omega, distances, offsets)
-    # rows of weights are the graph's, whichever descent was given
+    # the rows of weights follow the graph, whatever `descent` was given
     graph = offsets if isinstance(offsets, Graph) else None
     descent = dataclasses.replace(descent or Descent(), graph=graph)
     learned, q = list(weights), potential(distances, rho, w0)
@@ -231,7 +231,7 @@ def learn(
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Steps that are learned at once, from Z = start on."""
+    """Steps that are learned jointly, starting at Z = start."""
 
     start: Array
     q: Array
@@ -248,7 +248,7 @@ class _Stretch:
     ) -> tuple[list[Array], Array, list[float]]:
         """Weights, Z at the end, and the losses."""
         xp, state = namespace(self.q), None
-        # a row of weights is the first axis, as `Descent` has it
+        # `Descent` expects the weights of a pixel along the first axis
         stacked = xp.stack(weights, axis=1)
         found, sums = self._look(stacked)
 
@@ -262,7 +262,7 @@ class _Stretch:
             g = self.loss.gradient(found.z, self.target, sums, self.w0)
             tangent = xp.stack([one.tangent for one in found.gradient(g)], axis=1)
             moved, state, value = descent.update(tangent, state, stacked, losses[-1], evaluate)
-            if moved is stacked:  # no step lowers the loss any more
+            if moved is stacked:  # no step lowers the loss any further
                 evaluate(stacked)
                 break
             stacked = moved

@@ -1,4 +1,4 @@
-"""Neighborhoods on grids: tuples of offsets, in 2-D and 3-D, truncated at borders and masks."""
+"""Neighborhoods on 2-D and 3-D grids: tuples of offsets, truncated at borders and masks."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def parse(text: str, ndim: int) -> Offsets:
 
 
 def choose(neighborhood: Any, ndim: int) -> Offsets:
-    """The offsets of a neighborhood that is a text for `parse`, or offsets for `fit`."""
+    """The offsets of a neighborhood: a string for `parse`, or offsets for `fit`."""
     return parse(neighborhood, ndim) if isinstance(neighborhood, str) else fit(neighborhood, ndim)
 
 
