@@ -232,7 +232,7 @@ def _reach(spec: tuple[Any, ...]) -> int:
 
 def _planes(name: str, given: Array | None) -> Array:
     if given is None:
-        raise InputError(f"expected {name} as the features need it, got None")
+        raise InputError(f"expected {name}, which the features need, got None")
     if given.ndim not in (3, 4) or 0 in given.shape:
         raise InputError(
             f"expected {name} as (planes, y, x) or (planes, z, y, x), got shape {given.shape}"

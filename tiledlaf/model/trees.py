@@ -83,7 +83,9 @@ class Trees:
         if scores in (0, 2):
             raise InputError(f"trees: expected 1 score or 3 and more, got {scores}")
         if trees == 0 or trees % scores:
-            raise InputError(f"trees: expected equally many for {scores} scores, got {trees}")
+            raise InputError(
+                f"trees: expected equally many for each of {scores} scores, got {trees}"
+            )
 
     def _check_nodes(self) -> None:
         for name in ("baseline", "threshold", "value"):
