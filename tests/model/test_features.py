@@ -195,7 +195,7 @@ def test_refusals(rows, message):
 
 
 def test_refused_sources():
-    with pytest.raises(ValueError, match="expected odds as the features need it, got None"):
+    with pytest.raises(ValueError, match="expected odds, which the features need, got None"):
         CONTEXT.compute(numbers(1, 5, 5))
     with pytest.raises(ValueError, match="on one grid"):
         CONTEXT.compute(numbers(1, 5, 5), numbers(1, 5, 6))

@@ -219,7 +219,10 @@ def changed(arrays, name, at, value):
         (lambda a: {**a, "first": a["first"][:-1]}, "first of shape"),
         (lambda a: {**a, "baseline": a["baseline"][:2]}, "1 score or 3 and more, got 2"),
         (lambda a: {**a, "baseline": a["baseline"][:, None]}, "baseline of shape"),
-        (lambda a: {**a, "baseline": np.zeros(5, np.float32)}, "equally many for 5 scores, got 12"),
+        (
+            lambda a: {**a, "baseline": np.zeros(5, np.float32)},
+            "equally many for each of 5 scores, got 12",
+        ),
         (lambda a: changed(a, "value", (0, 0), np.nan), "finite value"),
         (lambda a: changed(a, "threshold", 3, np.inf), "finite threshold"),
         (lambda a: changed(a, "feature", 3, 6), "features 0 to 5 in nodes, got 0 to 6"),

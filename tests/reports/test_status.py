@@ -582,7 +582,7 @@ def test_without_bokeh(image, monkeypatch, option):
     [
         (["--dashboard", "out"], "--dashboard expects nothing, PORT or HOST:PORT, got 'out'"),
         (["--dashboard", "70000"], "--dashboard expects nothing, PORT or HOST:PORT, got '70000'"),
-        (["--dashboard", "--scheduler", "tcp://127.0.0.1:1"], "has one of its own, drop this"),
+        (["--dashboard", "--scheduler", "tcp://127.0.0.1:1"], "has a dashboard of its own"),
         (["--performance-report", "no/a.html"], "expected a file in a folder that exists"),
     ],
 )

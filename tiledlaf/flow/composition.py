@@ -1,8 +1,9 @@
-"""Linearized flows composed in layers (5.1)-(5.3), each driven by the one before, at barycenters.
+"""Linearized flows composed in layers (5.1)-(5.3), each driven by the previous one, at barycenters.
 
-In sequence, layer l has the source B_l + L_l V_(l-1)(T_(l-1)), what the one before reached; in
-parallel all go at once and the source is B_l + L_l V_(l-1)(t). A coupling L_l is a matrix for all
-pixels from T_0 to T_0. With V = Pi_0 Z / J it adds J_l / J_(l-1) Pi_0 L_l Pi_0 Z_(l-1) to Pi_0 S_l.
+In sequence, layer l has the source B_l + L_l V_(l-1)(T_(l-1)), from the result of the previous
+layer; in parallel all layers run at once and the source is B_l + L_l V_(l-1)(t). A coupling L_l is
+a matrix from T_0 to T_0, the same at all pixels. With V = Pi_0 Z / J it adds
+J_l / J_(l-1) Pi_0 L_l Pi_0 Z_(l-1) to Pi_0 S_l.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Layer:
     weights, distances : (K, *grid), (J, *grid)
     offsets : K offsets
     time, rho : float
-        In parallel all layers have the same time.
+        In parallel all layers must have the same time.
     """
 
     weights: Array
@@ -54,11 +55,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class CompositionGradient:
-    """How a loss of the last layer changes.
+    """The gradient of a loss of the last layer.
 
     Attributes
     ----------
-    layers : a Gradient a layer
+    layers : one Gradient per layer
     couplings : (J_l, J_(l-1)) float64 each
         dL/dL_l, projected: rows and columns sum to 0.
     """
@@ -69,7 +70,7 @@ class CompositionGradient:
 
 @dataclass(frozen=True)
 class Composition:
-    """Layers that were integrated.
+    """Integrated layers.
 
     Attributes
     ----------
@@ -92,17 +93,54 @@ def compose(
     way: Way | None = None,
     kernel: str | None = None,
 ) -> Composition:
-    """Integrate composed flows, ready for gradients.
+    """Integrate composed flows and keep what gradients need.
 
     Parameters
     ----------
-    layers : two or more
+    layers : two or more Layers on the same grid
     couplings : (J_l, J_(l-1)) arrays
-        L_l, from each layer to the next.
+        L_l, one from each layer to the next.
     parallel : bool
-        Couple layers while they go on, not when the one before is done.
-    way : Polynomials, Spaces, Kronecker or Dense
+        If True, all layers run at once and are coupled at every time. If False, each layer
+        starts from the result of the one before.
+    way : Polynomials, Spaces, Kronecker or Dense, optional
         As for `gradient.linearize`.
+    kernel : {"numpy", "numba", "cupy"}, optional
+        As for `gradient.linearize`.
+
+    Returns
+    -------
+    Composition
+        Z(T) of each layer as `z`, and `gradient`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit each other, or parallel layers have different times.
+
+    Examples
+    --------
+    The second layer has no data of its own, and takes over what the first one found:
+
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> from tiledlaf.flow.composition import Layer
+    >>> distances = np.zeros((2, 4, 6), np.float32)
+    >>> distances[0, :, 3:] = distances[1, :, :3] = 1
+    >>> offsets = tiledlaf.stencil.box(3, 3)
+    >>> weights = tiledlaf.stencil.uniform(offsets, (4, 6))
+    >>> layers = [Layer(weights, distances, offsets), Layer(weights, 0 * distances, offsets)]
+    >>> found = tiledlaf.compose(layers, [np.eye(2)], kernel="numpy")
+    >>> [z.shape for z in found.z]
+    [(2, 4, 6), (2, 4, 6)]
+    >>> found.z[1].argmax(axis=0)[0]
+    array([0, 0, 0, 1, 1, 1])
+
+    The gradient of a loss of the last layer, in the weights of both layers and the coupling:
+
+    >>> gradient = found.gradient(distances)
+    >>> [one.tangent.shape for one in gradient.layers], gradient.couplings[0].shape
+    ([(9, 4, 6), (9, 4, 6)], (2, 2))
     """
     _check(layers, couplings, parallel)
     matrices = [
@@ -156,7 +194,7 @@ class _Stacked:
         return namespace(self.problems[0].s).concatenate([p.source for p in self.problems])
 
     def powers(self, tol: float) -> tuple[int, float]:
-        """How many powers of A a tolerance asks for, and how fast they grow.
+        """How many powers of A a tolerance requires, and how fast they grow.
 
         With osc of layer l divided by mu^l the norm of A is at most 1/2 + norm / mu, for any mu;
         an error in the last of N layers is then mu^(N-1) times as large.
@@ -259,7 +297,7 @@ def _projected(matrix: np.ndarray) -> np.ndarray:
 
 
 def _times(matrix: np.ndarray, z: Array) -> Array:
-    """M z at each pixel, (J_out, *grid); sums in this order, as no BLAS promises."""
+    """M z at each pixel, (J_out, *grid); summed in a fixed order, which BLAS does not guarantee."""
     xp, number = namespace(z), z.dtype.type
     return xp.stack([sum(number(c) * x for c, x in zip(row, z, strict=True)) for row in matrix])
 

@@ -27,7 +27,7 @@ from .linear import Taylor, check_planes, potential
 from .problem import Factors, Gradient, Problem, System, local_products, pulled
 from .simplex import project, replicator
 
-GRID = 16  # a = 1/2 sup is rounded up to 1/GRID, so that few small matrices are decomposed
+GRID = 16  # a = 1/2 sup is rounded up to 1/GRID, so that few distinct cores are decomposed
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Linearization:
     def gradient(self, g: Array, inputs: bool = False) -> Gradient:
         """The gradient in the weights of a loss with the gradient g in Z(T), (J, *grid).
 
-        With `inputs` also that in what the flow is given, `potential` and `source`.
+        With `inputs`, also the gradient in the inputs of the flow, `potential` and `source`.
         """
         return self._pull(g, inputs)
 
@@ -71,9 +71,9 @@ class Polynomials(Way):
     Attributes
     ----------
     tol : float
-        Of the flow, as `Taylor.tol`.
+        Tolerance of the flow, as `Taylor.tol`.
     rank : int or None
-        Terms kept; None: as many as `rank_tol` asks for.
+        Terms kept; None: as many as `rank_tol` requires.
     rank_tol : float
         Singular values up to it, relative to the first, are cut. Of powers of A they are far larger
         than what their terms add to the gradient: 5e-4 leaves out some 1e-5 of it.
@@ -142,7 +142,7 @@ class Polynomials(Way):
 
 
 class _Factored(Way, Protocol):
-    """Ways that know A by its products only."""
+    """Ways that need only products with A."""
 
     def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array, bool], Gradient]]:
         """Z(T), and what gives the gradient."""
@@ -161,10 +161,10 @@ class Spaces(_Factored):
     Attributes
     ----------
     dim : int
-        Of both spaces.
+        Dimension of both spaces.
     rank : int or None
-        Terms of the core kept, the largest; 1 is the paper's choice (3.45)-(3.47). None: those
-        that `rank_tol` asks for; all with ``rank_tol=0``.
+        Largest terms of the core kept; 1 is the paper's choice (3.45)-(3.47). None: as many as
+        `rank_tol` requires; all with ``rank_tol=0``.
     """
 
     dim: int = 10
@@ -241,21 +241,46 @@ def linearize(
     way: Way | None = None,
     kernel: str | None = None,
 ) -> Linearization:
-    """Integrate the flow, ready for gradients.
+    """Integrate the linearized flow and keep what gradients need.
 
     Parameters
     ----------
     weights, distances : (K, *grid), (J, *grid)
         Weights are zero where a neighbor is not valid.
     offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
-    time, rho, w0
+    time, rho, w0, kernel
         As for `solve`.
-    way : Polynomials, Spaces, Kronecker or Dense
-        Polynomials() by default; ``Spaces(rank=1)`` is the paper's.
+    way : Polynomials, Spaces, Kronecker or Dense, optional
+        Polynomials() by default; ``Spaces(rank=1)`` is the paper's choice.
 
     Returns
     -------
     Linearization
+        Z(T) as `z`, and `gradient`.
+
+    Examples
+    --------
+    The gradient of a loss in the weights, and a step against it that lowers the loss:
+
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> image = np.zeros((4, 6), np.float32)
+    >>> image[:, 3:] = 1
+    >>> distances, target = np.stack([image, 1 - image]), np.where(image > 0, 2, 1)
+    >>> offsets = tiledlaf.stencil.box(3, 3)
+    >>> weights = tiledlaf.stencil.uniform(offsets, image.shape)
+    >>> loss = tiledlaf.losses.CrossEntropy()
+    >>> flow = tiledlaf.linearize(weights, distances, offsets, kernel="numpy")
+    >>> sums = loss.sums(flow.z, target)
+    >>> gradient = flow.gradient(loss.gradient(flow.z, target, sums))
+    >>> gradient.tangent.shape  # like the weights
+    (9, 4, 6)
+    >>> bool(abs(gradient.tangent.sum(axis=0)).max() < 1e-6)  # tangent to the simplex
+    True
+    >>> moved = tiledlaf.optimizers.Descent().move(weights, gradient.tangent, 1.0)
+    >>> after = tiledlaf.linearize(moved, distances, offsets, kernel="numpy")
+    >>> loss.value(loss.sums(after.z, target)) < loss.value(sums)
+    True
     """
     check_planes(weights, distances, offsets)
     return linearize_at(weights, potential(distances, rho, w0), offsets, time, way, kernel)

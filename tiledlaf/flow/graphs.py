@@ -1,4 +1,4 @@
-"""Graphs in place of grids: of matrices, points and superpixels, and what lies on their nodes."""
+"""Graphs in place of grids, from matrices, points or superpixels, and data on their nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,33 @@ from ..kernels.numpy import shifted
 
 
 def of_matrix(adjacency: Any) -> Graph:
-    """The graph of a square adjacency matrix, sparse or dense: its nonzeros and the diagonal."""
+    """The graph of a square adjacency matrix: its nonzeros and the diagonal.
+
+    Parameters
+    ----------
+    adjacency : (n, n) array or sparse array
+        Row i holds the neighbors of node i. Values do not matter, only where they are not 0.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square.
+
+    Examples
+    --------
+    A chain of three nodes; each node is also its own neighbor:
+
+    >>> from tiledlaf import graph
+    >>> chain = graph.of_matrix([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    >>> chain.nodes, chain.edges
+    (3, 7)
+    >>> chain.indptr.tolist(), chain.indices.tolist()
+    ([0, 2, 5, 7], [0, 1, 0, 1, 2, 1, 2])
+    """
     matrix = scipy.sparse.coo_array(adjacency)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"expected a square adjacency matrix, got shape {matrix.shape}")
@@ -26,7 +52,7 @@ def of_matrix(adjacency: Any) -> Graph:
 
 
 def _of_edges(rows: np.ndarray, columns: np.ndarray, n: int) -> Graph:
-    """The graph of edges that may come twice, and the nodes themselves."""
+    """The graph of edges, which may repeat, and of an edge from each node to itself."""
     own = np.arange(n)
     pattern = scipy.sparse.csr_array(
         (np.ones(len(rows) + n, bool), (np.r_[rows, own], np.r_[columns, own])), shape=(n, n)
@@ -35,7 +61,34 @@ def _of_edges(rows: np.ndarray, columns: np.ndarray, n: int) -> Graph:
 
 
 def of_points(points: Array, neighbors: int) -> Graph:
-    """Each point with its nearest ones, (n, d): the point first, the others by distance."""
+    """The graph of nearest neighbors: each point itself first, then the others by distance.
+
+    Parameters
+    ----------
+    points : (n, d) float
+    neighbors : int
+        Neighbors of each point besides itself, 1 to n - 1.
+
+    Returns
+    -------
+    Graph
+        Not necessarily mutual: a point need not be among the neighbors of its neighbor.
+
+    Raises
+    ------
+    ValueError
+        If `points` or `neighbors` is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tiledlaf import graph
+    >>> found = graph.of_points(np.array([[0.0], [1.0], [3.0]]), neighbors=1)
+    >>> found.indices.reshape(3, 2)  # one row per point
+    array([[0, 1],
+           [1, 0],
+           [2, 1]], dtype=int32)
+    """
     points = np.asarray(points)
     if points.ndim != 2 or not 0 < neighbors < len(points) or not np.isfinite(points).all():
         raise InputError(
@@ -44,7 +97,7 @@ def of_points(points: Array, neighbors: int) -> Graph:
         )
     n = len(points)
     found = scipy.spatial.cKDTree(points).query(points, neighbors + 1, workers=-1)[1]
-    # of points at one place the point itself need not come first, nor at all
+    # where points coincide, the point itself need not come first, or at all
     own = np.arange(n)[:, None]
     found = np.where((found == own).any(axis=1, keepdims=True), found, np.c_[own, found[:, :-1]])
     first = np.argsort(found != own, axis=1, kind="stable")
@@ -53,12 +106,30 @@ def of_points(points: Array, neighbors: int) -> Graph:
 
 
 def of_regions(labels: Array) -> Graph:
-    """Superpixels that touch along an axis.
+    """The graph of superpixels: regions that touch along an axis are neighbors.
 
     Parameters
     ----------
     labels : (*grid) int
         Region 1 is node 0, and so on; 0 belongs to no region.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    ValueError
+        If the regions are not the integers 1, 2, ... without gaps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tiledlaf import graph
+    >>> regions = np.array([[1, 1, 2], [1, 1, 2], [3, 3, 0]])
+    >>> found = graph.of_regions(regions)
+    >>> found.nodes, found.indptr.tolist(), found.indices.tolist()
+    (3, [0, 3, 5, 7], [0, 1, 2, 0, 1, 0, 2])
     """
     n, labels = _regions(labels), np.asarray(labels)
     rows, columns = [], []
@@ -102,7 +173,7 @@ def uniform(graph: Graph, dtype: Any = np.float32) -> np.ndarray:
 
 
 def _regions(labels: Array) -> int:
-    """How many regions there are; refuse numbers that are left out."""
+    """Number of regions; refuse gaps in the numbering."""
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu" or labels.size == 0 or labels.min() < 0:
         raise InputError(f"expected regions as integers from 0, got {labels.dtype}")
@@ -122,7 +193,7 @@ def means(planes: Array, labels: Array) -> np.ndarray:
 
 
 def majority(target: Array, labels: Array) -> np.ndarray:
-    """The class 1..J of most labeled pixels of each region, (n,); 0 where none is labeled."""
+    """The most frequent class 1..J in each region, (n,); 0 where no pixel is labeled."""
     n, classes = _regions(labels), int(np.max(target))
     votes = [
         np.bincount(np.ravel(labels)[np.ravel(target) == j], minlength=n + 1)[1:]
@@ -133,19 +204,19 @@ def majority(target: Array, labels: Array) -> np.ndarray:
 
 
 def paint(values: Array, labels: Array) -> np.ndarray:
-    """What lies on regions (..., n) on their pixels, (..., *grid); 0 outside of regions."""
+    """Values of regions (..., n) on their pixels, (..., *grid); 0 outside all regions."""
     values = np.asarray(values)
     first = np.zeros((*values.shape[:-1], 1), values.dtype)
     return np.concatenate([first, values], axis=-1)[..., labels]
 
 
 def directions(graph: Graph, places: Array, sectors: int = 8) -> np.ndarray:
-    """Kinds of edges by where a neighbor lies: 0 itself, 1..sectors by its angle, (E,).
+    """Kinds of edges by direction: 0 to the node itself, 1..sectors by angle, (E,).
 
     Parameters
     ----------
     places : (2, n)
-        y and x of the nodes; sector 1 is centered on +x, the next ones turn towards +y.
+        y and x of the nodes; sector 1 is centered on +x, and the next ones turn towards +y.
     """
     if np.shape(places) != (2, graph.nodes):
         raise InputError(f"expected places (2, {graph.nodes}), got shape {np.shape(places)}")
@@ -157,7 +228,7 @@ def directions(graph: Graph, places: Array, sectors: int = 8) -> np.ndarray:
 def patch(graph: Graph, kinds: np.ndarray, planes: Array, count: int) -> np.ndarray:
     """Values around a node, (C * count, n): the mean over its neighbors of each kind, of planes.
 
-    Its own value stands for kinds that it has no neighbor of, as an image is mirrored.
+    Kinds without a neighbor get the node's own value, much as an image is mirrored at its border.
     """
     planes = np.asarray(planes)
     place, size = kinds * graph.nodes + graph.rows, count * graph.nodes

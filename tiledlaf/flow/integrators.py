@@ -23,12 +23,12 @@ INTEGRATORS: Registry[type[Integrator]] = Registry(
 
 
 def make(name: str = "taylor", **options: float | None) -> Integrator:
-    """Return an integrator by name, with the options that it has.
+    """Return an integrator by name, with its options.
 
     Parameters
     ----------
     name : a name in `INTEGRATORS`
-    **options : such as tol, dim and steps; None: the integrator's own default
+    **options : such as tol, dim and steps; None selects the integrator's own default
 
     Raises
     ------

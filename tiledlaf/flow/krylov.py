@@ -1,4 +1,4 @@
-"""Arnoldi's method and phi(z) = (e^z - 1) / z; knows only a matrix-vector product.
+"""Arnoldi's method and phi(z) = (e^z - 1) / z, given only a matrix-vector product.
 
 Vectors are NumPy or CuPy arrays of any shape; the small exponentials run on the CPU in float64.
 """
@@ -34,7 +34,7 @@ class Basis:
 
 
 def arnoldi(matvec: Callable[[Array], Array], b: Array, dim: int) -> Basis:
-    """Orthonormal basis of span(b, A b, ..., A^(dim-1) b), orthogonalized twice (2.28)."""
+    """Orthonormal basis of span(b, A b, ..., A^(dim-1) b), reorthogonalized once (2.28)."""
     norm = _norm(b)
     if norm == 0:
         return Basis([], np.zeros((1, 0)), 0.0, 0)
@@ -48,7 +48,7 @@ def arnoldi(matvec: Callable[[Array], Array], b: Array, dim: int) -> Basis:
                 h[row, column] += projection
                 w = w - b.dtype.type(projection) * q
         length = _norm(w)
-        # what is left is rounding: the space is invariant (happy breakdown)
+        # only rounding is left: the space is invariant (happy breakdown)
         if length <= 10 * np.finfo(b.dtype).eps * max(before, np.finfo(b.dtype).tiny):
             return Basis(vectors, h[: column + 2, : column + 1], norm, column + 1)
         h[column + 1, column] = length
@@ -66,7 +66,7 @@ def phi_action(
     -------
     value : array like b
     error : float
-        A-posteriori estimate of the error's 2-norm, h_(m+1,m) T^2 |e_m' phi_2(T H) e_1| ||b||.
+        A posteriori estimate of the 2-norm of the error, h_(m+1,m) T^2 |e_m' phi_2(T H) e_1| ||b||.
     matvecs : int
     """
     basis = arnoldi(matvec, b, dim)
@@ -75,7 +75,7 @@ def phi_action(
 
 
 def phi_core(basis: Basis, time: float) -> tuple[np.ndarray, float]:
-    """Coefficients of T phi(T A) b in the basis, and the error's estimate."""
+    """Coefficients of T phi(T A) b in the basis, and the error estimate."""
     m = len(basis.vectors)
     if m == 0:
         return np.zeros(0), 0.0
@@ -89,7 +89,7 @@ def phi_core(basis: Basis, time: float) -> tuple[np.ndarray, float]:
 
 
 def combine(coefficients: np.ndarray, vectors: list[Array], like: Array) -> Array:
-    """Sum of vectors with coefficients; zeros like `like` if there are none."""
+    """Linear combination of the vectors; zeros like `like` if there are none."""
     value = 0 * like
     for coefficient, q in zip(coefficients, vectors, strict=True):
         value += like.dtype.type(coefficient) * q
@@ -97,7 +97,7 @@ def combine(coefficients: np.ndarray, vectors: list[Array], like: Array) -> Arra
 
 
 def _dot(x: Array, y: Array) -> float:
-    # float64 sums: in float32 orthogonality is lost on large images
+    # sum in float64: with float32 sums orthogonality is lost on large images
     return float((x.astype(np.float64) * y).sum())
 
 

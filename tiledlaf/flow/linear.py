@@ -1,8 +1,8 @@
 """The linearized assignment flow in the form Z' = A Z + Pi_0 S, W(t) = softmax(log W0 + Z(t)).
 
 A Z = R_S Omega Z and S = softmax(Omega (log W0 - D / rho)): equations (2.20)-(2.24) with
-V = R_W0 Z. The integrators are small frozen values that all answer the same questions, those of
-the `nonlinear` flow as well.
+V = R_W0 Z. The integrators are small frozen values with one interface, which those of the
+`nonlinear` flow share.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from ..kernels.arrays import Array
 from .krylov import phi_action
 from .simplex import project, replicator, softmax
 
-# a_osc(S_i) <= 1/2 for every S, so it needs no look at the image (R_p halves osc at most)
+# a_osc(S_i) <= 1/2 for every S (R_p at least halves osc), so it does not depend on the image
 CONTRACTION = 0.5
-LONGEST = 1000.0  # T; bounds overflow soon after, labels have settled long before
-STIFFEST = 600.0  # T a, which e^x must hold
+LONGEST = 1000.0  # T; bounds overflow soon beyond it, and labels settle long before
+STIFFEST = 600.0  # T a, so that e^(T a) does not overflow
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Z(T) and how it was found.
+    """Z(T), its cost and its error.
 
     Attributes
     ----------
     z : (J, *grid)
     matvecs : int
-        Applications of A; of S in the nonlinear flow.
+        Applications of A; evaluations of S in the nonlinear flow.
     error : float or None
-        Taylor, Euler: bound of osc(Z - Z(T)) at every pixel, rounding aside. Krylov: estimate of
-        the 2-norm of the error over the image. None where nothing is known.
+        Taylor, Euler: bound on osc(Z - Z(T)) at every pixel, apart from rounding. Krylov: estimate
+        of the 2-norm of the error over the image. None where nothing is known.
     """
 
     z: Array
@@ -47,13 +47,13 @@ class Solution:
 
 
 class Integrator(Protocol):
-    """How Z(T) is computed: a small frozen dataclass, whose fields are the settings that it has.
+    """How Z(T) is computed: a small frozen dataclass whose fields are its settings.
 
-    An integrator gives `reach` and `run`; the rest are defaults.
+    An integrator must define `reach` and `run`; the rest have defaults.
 
     Attributes
     ----------
-    whole_tile : whether a tile is computed in one piece, since all of its pixels count together
+    whole_tile : whether a tile must be computed in one piece, since all of its pixels interact
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -61,17 +61,17 @@ class Integrator(Protocol):
 
     @property
     def planes(self) -> int:
-        """Arrays like Z that are held at once beside the data."""
+        """Number of arrays like Z that are held at once, besides the data."""
         return 2
 
     @property
     def layers(self) -> int:
-        """Flows that may have weights of their own; 0 where all of the flow has one set."""
+        """Number of flows that may have their own weights; 0 if one set serves the whole flow."""
         return 0
 
     @property
     def note(self) -> str:
-        """What a person should know about its steps, to follow their number."""
+        """What explains the number of its steps to a reader."""
         return ""
 
     def reach(self, time: float) -> int:
@@ -79,7 +79,7 @@ class Integrator(Protocol):
         ...
 
     def bound(self, time: float) -> float | None:
-        """Bound of osc(Z - Z(T)) at every pixel; None where there is none."""
+        """Bound on osc(Z - Z(T)) at every pixel; None if there is none."""
         return None
 
     def run(
@@ -91,7 +91,7 @@ class Integrator(Protocol):
         time: float,
         log_w0: Array | None = None,
     ) -> Solution:
-        """Z(T) with q = log W0 - D / rho; `log_w0` is for those that look at W."""
+        """Z(T) with q = log W0 - D / rho; `log_w0` is for integrators that need W."""
         ...
 
     def classify(
@@ -103,7 +103,7 @@ class Integrator(Protocol):
         time: float,
         base: Array | None = None,
     ) -> tuple[Array, Array, Array]:
-        """Labels, confidence and gap, as the kernels' `decide`, of base + Z(T)."""
+        """Labels, confidence and gap of base + Z(T), as from `decide` of the kernels."""
         z = self.run(kernels, weights, q, offsets, time).z
         found: tuple[Array, Array, Array] = kernels.decide(z if base is None else base + z)
         return found
@@ -119,38 +119,38 @@ class Polynomial:
 
 
 def check_positive(**values: float) -> None:
-    """Refuse what is not a positive number."""
+    """Refuse values that are not positive numbers."""
     for name, value in values.items():
         if not (value > 0 and math.isfinite(value)):
             raise InputError(f"{name} must be a positive number, got {value}")
 
 
 def check_time(time: float) -> None:
-    """Refuse a T that cannot be integrated to."""
+    """Refuse a T that is out of range."""
     check_positive(time=time)
     if time > LONGEST:
         raise InputError(f"time must be at most {LONGEST:g}, got {time:g}")
 
 
 class Fixed(Integrator, Protocol):
-    """Integrators with coefficients fixed before the run, which a kernel does in one call."""
+    """Integrators with coefficients fixed before the run, which one kernel call computes."""
 
     @property
     def planes(self) -> int:
-        """None: the kernel holds a few rows of each step."""
+        """Zero: the kernel holds only a few rows of each step."""
         return 0
 
     @property
     def note(self) -> str:
-        """Which of the averages is that in S."""
+        """Which of the averages belongs to S."""
         return ", the first for S"
 
     def polynomial(self, time: float) -> Polynomial:
-        """What the kernel is to compute."""
+        """The polynomial that the kernel computes."""
         ...
 
     def bound(self, time: float) -> float:
-        """Bound of osc(Z - Z(T)) at every pixel, with osc(S) <= 1."""
+        """Bound on osc(Z - Z(T)) at every pixel, with osc(S) <= 1."""
         ...
 
     def run(
@@ -176,7 +176,7 @@ class Fixed(Integrator, Protocol):
         time: float,
         base: Array | None = None,
     ) -> tuple[Array, Array, Array]:
-        """Labels, confidence and gap in one call, which need not hold Z."""
+        """Labels, confidence and gap in one call, without storing Z."""
         p = self.polynomial(time)
         found: tuple[Array, Array, Array] = kernels.classify(
             weights, q, offsets, p.coefficients, p.keep, p.scale, base
@@ -185,16 +185,36 @@ class Fixed(Integrator, Protocol):
 
 
 def check_steps(steps: int) -> None:
-    """Refuse less than one step."""
+    """Refuse fewer than one step."""
     if steps < 1:
         raise InputError(f"steps must be 1 or more, got {steps}")
 
 
 @dataclass(frozen=True)
 class Taylor(Fixed):
-    """Z_n = sum_(k=1..n) T^k / k! A^(k-1) S with n from `tol`.
+    """The Taylor polynomial Z_n = sum_(k=1..n) T^k / k! A^(k-1) S, with the degree n from `tol`.
 
-    `tol` bounds sum_(k>n) (T a)^(k-1) / k!, a = 1/2: the error's osc relative to T osc(S).
+    Attributes
+    ----------
+    tol : float
+        Bounds sum_(k>n) (T a)^(k-1) / k! with a = 1/2: the osc of the error relative to
+        T osc(S).
+
+    Examples
+    --------
+    A longer time or a smaller tolerance takes more terms, and with each term a label depends on
+    pixels one neighborhood radius farther away:
+
+    >>> import tiledlaf
+    >>> tiledlaf.Taylor(tol=1e-4).terms(5.0), tiledlaf.Taylor(tol=1e-4).terms(10.0)
+    (11, 18)
+    >>> tiledlaf.Taylor(tol=1e-2).terms(5.0)
+    8
+
+    The error is bounded before anything is computed:
+
+    >>> round(tiledlaf.Taylor(tol=1e-4).bound(5.0), 5)
+    0.00031
     """
 
     tol: float = 1e-4
@@ -237,13 +257,13 @@ class Taylor(Fixed):
         return self.terms(time)
 
     def bound(self, time: float) -> float:
-        """Bound of osc(Z - Z_n) at every pixel, with osc(S) <= 1."""
+        """Bound on osc(Z - Z_n) at every pixel, with osc(S) <= 1."""
         return time * self._tail(self.terms(time), time * CONTRACTION)
 
 
 @dataclass(frozen=True)
 class Euler(Fixed):
-    """Explicit Euler with equal steps (3.49), the baseline."""
+    """Explicit Euler method with equal steps (3.49), the baseline."""
 
     steps: int = 50
 
@@ -261,14 +281,14 @@ class Euler(Fixed):
         return self.steps
 
     def bound(self, time: float) -> float:
-        """Bound of osc(Z - Z_N): all coefficients of T phi(T A) exceed those of Euler's."""
+        """Bound on osc(Z - Z_N): each coefficient of T phi(T A) is at least that of Euler."""
         x = time * CONTRACTION
         return (math.expm1(x) - math.expm1(self.steps * math.log1p(x / self.steps))) / CONTRACTION
 
 
 @dataclass(frozen=True)
 class Krylov(Integrator):
-    """Projection onto a Krylov space (2.28). Global: tiles agree only to `tol`."""
+    """Projection onto a Krylov space (2.28). It is global: tiles agree only up to `tol`."""
 
     whole_tile = True
 
@@ -281,17 +301,17 @@ class Krylov(Integrator):
             raise InputError(f"dim must be 1 or more, got {self.dim}")
 
     def reach(self, time: float) -> int:
-        """Radii beyond which a pixel's influence is under `tol`, as for `Taylor`."""
+        """Neighborhood radii beyond which influence is below `tol`, as for `Taylor`."""
         return Taylor(self.tol).terms(time)
 
     @property
     def planes(self) -> int:
-        """Arrays like Z that are held at once: the basis, and what a step takes."""
+        """Number of arrays like Z that are held at once: the basis and the work arrays."""
         return self.dim + 8
 
     @property
     def note(self) -> str:
-        """Which of the averages is that in S, and the dimension."""
+        """Which of the averages belongs to S, and the dimension."""
         return f", the first for S; Krylov dimension {self.dim}"
 
     def run(
@@ -316,15 +336,15 @@ class Krylov(Integrator):
 
 @dataclass(frozen=True)
 class LinearizedSequence(Integrator):
-    """Linearized anew at the W reached, `steps` times over T / steps each (1.5)-(1.6).
+    """A flow relinearized at the current W in each of `steps` steps of T / steps (1.5)-(1.6).
 
-    Weights may be those of each step, (steps, K, *grid), or the same for all.
+    Each step may have its own weights, (steps, K, *grid), or all share one set.
 
     Attributes
     ----------
     steps : int
     tol : float
-        Of each linearized flow, as `Taylor.tol`.
+        Tolerance of each linearized flow, as `Taylor.tol`.
     """
 
     steps: int = 4
@@ -336,7 +356,7 @@ class LinearizedSequence(Integrator):
 
     @property
     def planes(self) -> int:
-        """Arrays like Z that are held at once."""
+        """Number of arrays like Z that are held at once."""
         return 3
 
     @property
@@ -345,7 +365,7 @@ class LinearizedSequence(Integrator):
         return self.steps
 
     def reach(self, time: float) -> int:
-        """Neighborhood radii that a label can depend on: those of all steps."""
+        """Neighborhood radii that a label can depend on, summed over the steps."""
         check_time(time)
         return self.steps * Taylor(self.tol).terms(time / self.steps)
 
@@ -380,13 +400,14 @@ def solve(
     integrator: Integrator | None = None,
     kernel: str | None = None,
 ) -> Solution:
-    """Integrate a flow to the time T: the linearized one, or the integrator's own.
+    """Integrate an assignment flow to the time T, linearized unless the integrator says otherwise.
 
     Parameters
     ----------
     weights : (K, *grid) float
-        Rows on the simplex over the valid neighbors, zero outside (2.18). For
-        `LinearizedSequence` also those of each step, (steps, K, *grid).
+        The K weights of each pixel lie on the simplex over its valid neighbors and are zero
+        elsewhere (2.18). `LinearizedSequence` also takes weights for each step,
+        (steps, K, *grid).
     distances : (J, *grid) float
         Data term D (2.15).
     offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
@@ -394,13 +415,42 @@ def solve(
         T and the scale of D.
     w0 : (J, *grid), optional
         Point of linearization; the barycenter if None.
-    integrator : Taylor, Krylov, Euler; LinearizedSequence; GeometricEuler, RKMK4, AdaptiveRKMK
+    integrator : Integrator, optional
+        Taylor() by default; Krylov, Euler or LinearizedSequence, or for the nonlinear flow
+        GeometricEuler, RKMK4 or AdaptiveRKMK.
     kernel : {"numpy", "numba", "cupy"}, optional
-        By default the one for the arrays' own type.
+        By default the one for the type of the arrays.
 
     Returns
     -------
     Solution
+        Z(T), the number of matrix-vector products and the error; see `assignment` and `rounding`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit each other, or `time` or `rho` is out of range.
+
+    Examples
+    --------
+    Two noisy pixels, one on either side of an edge, are smoothed away:
+
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> image = np.zeros((4, 6), np.float32)
+    >>> image[:, 3:] = 1
+    >>> image[1, 1], image[2, 4] = 1, 0
+    >>> distances = np.stack([image, 1 - image])  # to 0 and to 1
+    >>> offsets = tiledlaf.stencil.box(3, 3)
+    >>> weights = tiledlaf.stencil.uniform(offsets, image.shape)
+    >>> found = tiledlaf.solve(weights, distances, offsets, kernel="numpy")
+    >>> found.z.shape, found.matvecs, round(found.error, 5)
+    ((2, 4, 6), 10, 0.00031)
+    >>> found.z.argmax(axis=0)
+    array([[0, 0, 0, 1, 1, 1],
+           [0, 0, 0, 1, 1, 1],
+           [0, 0, 0, 1, 1, 1],
+           [0, 0, 0, 1, 1, 1]])
     """
     check_positive(time=time, rho=rho)
     integrator = integrator or Taylor()
@@ -411,7 +461,7 @@ def solve(
 
 
 def potential(distances: Array, rho: float, w0: Array | None = None) -> Array:
-    """Q = log W0 - D / rho, without log W0 at the barycenter, (J, *grid)."""
+    """Q = log W0 - D / rho, (J, *grid); log W0 is left out at the barycenter."""
     q = distances * distances.dtype.type(-1 / rho)
     if w0 is not None:
         q += np.log(w0)
@@ -419,18 +469,68 @@ def potential(distances: Array, rho: float, w0: Array | None = None) -> Array:
 
 
 def assignment(z: Array, w0: Array = None) -> Array:
-    """W(T) = softmax(log W0 + Z(T)), (J, *grid)."""
+    """W(T) = softmax(log W0 + Z(T)).
+
+    Parameters
+    ----------
+    z : (J, *grid) float
+    w0 : (J, *grid), optional
+        Point of linearization; the barycenter if None.
+
+    Returns
+    -------
+    (J, *grid)
+        Positive, and each pixel's values sum to 1.
+
+    Examples
+    --------
+    Three pixels and two labels: a larger difference in Z is a clearer assignment.
+
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> z = np.array([[0.0, 1.0, 4.0], [0.0, -1.0, -4.0]])
+    >>> tiledlaf.assignment(z).round(3)
+    array([[0.5  , 0.881, 1.   ],
+           [0.5  , 0.119, 0.   ]])
+
+    With the W0 at which the flow was linearized:
+
+    >>> w0 = np.array([[0.2, 0.2, 0.2], [0.8, 0.8, 0.8]])
+    >>> tiledlaf.assignment(z, w0).round(3)
+    array([[0.2  , 0.649, 0.999],
+           [0.8  , 0.351, 0.001]])
+    """
     return softmax(z if w0 is None else np.log(w0) + z)
 
 
 def rounding(z: Array, w0: Array = None) -> Array:
-    """Labels 1..J, (*grid): the vertex of the simplex nearest to W(T), the first of equals."""
+    """Labels: the vertex of the simplex nearest to W(T), the first one in a tie.
+
+    Parameters
+    ----------
+    z : (J, *grid) float
+    w0 : (J, *grid), optional
+        Point of linearization; the barycenter if None.
+
+    Returns
+    -------
+    (*grid) unsigned int
+        Labels 1..J.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> z = np.array([[[2.0, -1.0, 0.0]], [[-2.0, 1.0, 0.0]]])  # two labels on a grid of 1 x 3
+    >>> tiledlaf.rounding(z).tolist()
+    [[1, 2, 1]]
+    """
     labels: Array = select(z).decide(z if w0 is None else np.log(w0) + z)[0]
     return labels
 
 
 def check_planes(weights: Array, distances: Array, offsets: Neighborhood, layers: int = 0) -> None:
-    """Refuse what does not fit; weights may be those of several `layers`, (layers, K, *grid)."""
+    """Refuse shapes that do not fit; weights may be (layers, K, *grid) as well."""
     if len(distances) < 2:
         raise InputError(f"distances need two classes or more, got shape {distances.shape}")
     if not isinstance(offsets, Graph):

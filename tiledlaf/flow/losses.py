@@ -1,7 +1,7 @@
 """Losses over labeled pixels (3.4), from sums that add up over tiles, and the regularizer (3.5).
 
-Each loss is a small frozen value: `sums` of a tile, in float64; `value` of the sums of all tiles;
-and the `gradient` in Z of a tile, given those sums. Targets are 1..J, 0 where not labeled.
+Each loss is a small frozen value: `sums` over a tile, in float64; `value` from the sums of all
+tiles; and the `gradient` in Z on a tile, given those sums. Targets are 1..J, 0 where not labeled.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _tangent(z: Array, w0: Array) -> Array:
 class Loss(Protocol):
     """A loss over labeled pixels, as a small frozen dataclass.
 
-    `sums` of tiles add up, and `value` and `gradient` depend on those of all tiles together.
+    The `sums` of tiles add up; `value` and `gradient` depend on the total over all tiles.
 
     Attributes
     ----------
@@ -80,7 +80,28 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class Cosine(Loss):
-    """f = 1 - <V*, V> / (||V*|| ||V||) over all labeled pixels and labels (3.4)."""
+    """f = 1 - <V*, V> / (||V*|| ||V||) over all labeled pixels and labels (3.4).
+
+    Examples
+    --------
+    Sums of tiles add up to those of the image, and the value follows from them:
+
+    >>> import numpy as np
+    >>> from tiledlaf import losses
+    >>> loss = losses.Cosine()
+    >>> z = np.array([[[3.0, 2.0, -1.0, 0.5]], [[-3.0, -2.0, 1.0, -0.5]]])  # 2 labels, 1 x 4
+    >>> target = np.array([[1, 1, 2, 0]])  # 0: not labeled
+    >>> w0 = np.full_like(z, 0.5)
+    >>> whole = loss.sums(z, target, w0)
+    >>> left = loss.sums(z[..., :2], target[:, :2], w0[..., :2])
+    >>> right = loss.sums(z[..., 2:], target[:, 2:], w0[..., 2:])
+    >>> bool(np.allclose(left + right, whole))
+    True
+    >>> round(loss.value(whole), 4)
+    0.0742
+    >>> bool(loss.gradient(z, target, whole, w0)[:, 0, 3].any())  # 0 where not labeled
+    False
+    """
 
     def sums(self, z: Array, target: Array, w0: Array = None) -> np.ndarray:
         """<V*, V>, ||V||^2, ||V*||^2 over the labeled pixels."""
@@ -90,7 +111,7 @@ class Cosine(Loss):
             return np.array([along / count, norm / count**2, number * (1 - 1 / count)])
         labeled, hot = _chosen(z, target)
         v = _tangent(z, w0) * labeled
-        # <V*, V> is V at the target, since V sums to 0; ||V*||^2 is 1 - 1/J a pixel
+        # <V*, V> is V at the target, since V sums to 0; ||V*||^2 is 1 - 1/J per pixel
         return np.array(
             [_total(hot * v), _total(v * v), _total(labeled) * (1 - 1 / len(z))], np.float64
         )
@@ -162,7 +183,7 @@ class CrossEntropy(Loss):
 
     Attributes
     ----------
-    weights : J numbers, a class each; () for equal ones
+    weights : J numbers, one per class; () for equal weights
     scale : float
     """
 
@@ -170,7 +191,7 @@ class CrossEntropy(Loss):
     scale: float = 1.0
 
     def sums(self, z: Array, target: Array, w0: Array = None) -> np.ndarray:
-        """Weighted sum of the entropies, and of the weights."""
+        """Weighted sum of the cross-entropies, and the sum of the weights."""
         _, hot = _chosen(z, target)
         share = self._share(hot)
         p = self._assignment(z, w0)
@@ -249,6 +270,33 @@ def tangents(weights: Array, graph: Graph | None = None) -> Array:
 
 
 def regularizer(weights: Array, tau: float, graph: Graph | None = None) -> tuple[float, Array]:
-    """R = tau/2 sum_i ||t_i||^2 (3.5) and its gradient in t, tau t, (K, *grid)."""
+    """R = tau/2 sum_i ||t_i||^2 (3.5) and its gradient in t.
+
+    Parameters
+    ----------
+    weights : (K, *grid), or (E,) on a graph
+    tau : float
+    graph : Graph or None
+        The graph if the weights are (E,).
+
+    Returns
+    -------
+    value : float
+    gradient : like the weights
+        tau t; 0 where a neighbor is not valid.
+
+    Examples
+    --------
+    Uniform weights cost nothing. Others do, and the gradient points away from uniform ones:
+
+    >>> import numpy as np
+    >>> from tiledlaf import losses
+    >>> losses.regularizer(np.full((4, 1, 1), 0.25), tau=0.1)[0]
+    0.0
+    >>> weights = np.array([0.4, 0.4, 0.1, 0.1]).reshape(4, 1, 1)
+    >>> value, gradient = losses.regularizer(weights, tau=0.1)
+    >>> round(value, 4), gradient.ravel().round(4)
+    (0.0961, array([ 0.0693,  0.0693, -0.0693, -0.0693]))
+    """
     t = tangents(weights, graph)
     return tau / 2 * _total(t * t), weights.dtype.type(tau) * t

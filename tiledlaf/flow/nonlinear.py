@@ -22,7 +22,7 @@ from ..kernels import Neighborhood
 from ..kernels.arrays import Array
 from .linear import Integrator, Solution, check_positive, check_steps, check_time
 
-FEWEST, MOST, SAFETY = 0.2, 10.0, 0.9  # change of a step size, and how much of the tolerance to use
+FEWEST, MOST, SAFETY = 0.2, 10.0, 0.9  # limits for the change of a step size, and its safety factor
 FINEST = 100  # smallest tol, in units in the last place
 
 
@@ -35,8 +35,9 @@ class Tableau:
     a : (s, s) float64, strictly lower triangular
     b : (s,) float64
     error : (s + 1,) float64
-        Of the error's estimate, the derivative at the end included; empty without one.
-    order : int, of the error's estimate per unit of time
+        Coefficients of the error estimate, including the derivative at the end; may be empty.
+    order : int
+        Order of the error estimate per unit of time.
     """
 
     a: np.ndarray
@@ -63,15 +64,15 @@ PAIRS = {3: "RK23", 5: "RK45"}
 
 @functools.cache
 def embedded(order: int) -> Tableau:
-    """Return the coefficients of a pair, which scipy has."""
-    # only when asked for: it takes longer to import than a small image to label
+    """Return the coefficients of an embedded pair, from SciPy."""
+    # imported on demand: importing it takes longer than labeling a small image
     pair = getattr(importlib.import_module("scipy.integrate"), PAIRS[order])
     return Tableau(pair.A, pair.B, pair.E, pair.error_estimator_order)
 
 
 @dataclass(frozen=True)
 class NonlinearSolution(Solution):
-    """Z of the nonlinear flow where it stopped.
+    """Z of the nonlinear flow at the time where it stopped.
 
     Attributes
     ----------
@@ -99,8 +100,8 @@ class _Steps(Integrator):
     ----------
     steps : int
     entropy : float
-        Stop where the mean entropy of the rows of W is no larger, in nats; 0: at T alone. A mean
-        over all pixels: not for tiles.
+        Stop once the mean entropy of W, in nats, is no larger; 0: stop only at T. It is a mean
+        over all pixels and thus not available for tiles.
     """
 
     steps: int = 50
@@ -152,7 +153,7 @@ class _Steps(Integrator):
 class GeometricEuler(_Steps):
     """W <- exp_W(h S(W)), `steps` times with h = T / steps: order 1.
 
-    With an `entropy`, it stops where the mean entropy of the rows of W is no larger.
+    With an `entropy` it stops as soon as the mean entropy of W is no larger.
     """
 
 
@@ -160,7 +161,27 @@ class GeometricEuler(_Steps):
 class RKMK4(_Steps):
     """The classical Runge-Kutta method of order 4 as a Munthe-Kaas method, h = T / steps.
 
-    With an `entropy`, it stops where the mean entropy of the rows of W is no larger.
+    With an `entropy` it stops as soon as the mean entropy of W is no larger.
+
+    Examples
+    --------
+    Each step evaluates S four times. The flow stops before T once the assignment is clear enough:
+
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> image = np.zeros((4, 6), np.float32)
+    >>> image[:, 3:] = 1
+    >>> distances = np.stack([image, 1 - image])
+    >>> offsets = tiledlaf.stencil.box(3, 3)
+    >>> weights = tiledlaf.stencil.uniform(offsets, image.shape)
+    >>> method = tiledlaf.RKMK4(steps=20, entropy=0.2)
+    >>> found = tiledlaf.solve(
+    ...     weights, distances, offsets, time=10.0, integrator=method, kernel="numpy"
+    ... )
+    >>> found.reason, found.time < 10, found.entropy <= 0.2
+    ('entropy', True, True)
+    >>> found.matvecs == 4 * found.steps
+    True
     """
 
     steps: int = 10
@@ -174,12 +195,12 @@ class AdaptiveRKMK(Integrator):
     Attributes
     ----------
     tol : float
-        Of a step: the largest osc of the error's estimate over the pixels, relative to the step.
-        With more than 1e-4 steps may be so long that the estimates are too small.
+        Tolerance of a step: the largest osc of the error estimate over the pixels, relative to
+        the step. Above 1e-4, steps may be so long that the error is underestimated.
     order : {3, 5}
-        Pairs of Bogacki and Shampine, and of Dormand and Prince.
+        The pairs of Bogacki and Shampine (3) and of Dormand and Prince (5).
     entropy : float
-        Stop where the mean entropy of the rows of W is no larger, in nats; 0: at T alone.
+        Stop once the mean entropy of W, in nats, is no larger; 0: stop only at T.
     """
 
     tol: float = 1e-4
@@ -219,7 +240,7 @@ class AdaptiveRKMK(Integrator):
             )
         tableau = embedded(self.order)
         field = _field(kernels, weights, q, offsets)
-        # S has the Lipschitz constant 1/2 in osc whatever the image: a step of 1 is no wild guess
+        # S has the Lipschitz constant 1/2 in osc for every image: a first step of 1 is reasonable
         now, h, error, accepted, rejected = 0.0, min(1.0, time), 0.0, 0, 0
         z, reason = 0 * q, "time"
         first = field(z)
@@ -274,7 +295,7 @@ def _field(
 
     def field(z: Array) -> Array:
         s = kernels.similarity(weights, q + z, offsets)
-        # S sums to 1: so bits do not depend on how a mean is summed
+        # S sums to 1, so no mean is needed whose bits depend on the order of summation
         s -= share
         return s
 

@@ -1,7 +1,7 @@
 """Optimizers as pairs of `init` and `update` with explicit state: small frozen values.
 
-`Adam` and `AdaMax` take dictionaries of arrays and gradients that may come from anywhere, a
-cluster too. `Descent` follows the geometry of weight patches (3.7)-(3.8) with a line search.
+`Adam` and `AdaMax` take dictionaries of arrays, and gradients from any source, even a
+cluster. `Descent` follows the geometry of weight patches (3.7)-(3.8) with a line search.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RATES = {"patches": 0.15, "anchors": 0.03, "sigma": 0.01}  # of a predictor's pa
 
 @dataclass(frozen=True)
 class Moments:
-    """State of `Adam` and `AdaMax`: steps taken, and both moments of each parameter."""
+    """State of `Adam` and `AdaMax`: number of steps, and both moments of each parameter."""
 
     step: int
     first: Arrays
@@ -41,7 +41,26 @@ class Adam:
 
     Attributes
     ----------
-    rates : step size of each parameter; those without one stay as they are
+    rates : step size of each parameter; a parameter without one stays as it is
+    beta1, beta2 : float
+        Decay of the first and of the second moment.
+    epsilon : float
+        Added to the root of the second moment.
+
+    Examples
+    --------
+    Minimize (a - 3)^2; `b` has no rate and stays fixed. The state is explicit:
+
+    >>> import numpy as np
+    >>> from tiledlaf import optimizers
+    >>> adam = optimizers.Adam({"a": 0.5})
+    >>> parameters = {"a": np.array([0.0]), "b": np.array([1.0])}
+    >>> state = adam.init(parameters)
+    >>> for _ in range(100):
+    ...     gradients = {"a": 2 * (parameters["a"] - 3), "b": np.zeros(1)}
+    ...     parameters, state = adam.update(gradients, state, parameters)
+    >>> state.step, bool(abs(parameters["a"][0] - 3) < 0.1), parameters["b"]
+    (100, True, array([1.]))
     """
 
     rates: Mapping[str, float]
@@ -79,7 +98,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class AdaMax(Adam):
-    """Adam with the largest gradient, slowly forgotten, in place of the root of the mean square."""
+    """Adam with a decaying maximum of the gradient in place of its root mean square."""
 
     def _second(self, held: np.ndarray, g: np.ndarray) -> np.ndarray:
         return np.maximum(self.beta2 * held, abs(g))
@@ -98,13 +117,31 @@ class Descent:
         Omega <- exp_Omega(-h dL/dOmega), the Riemannian step (3.7)-(3.8); or
         t <- t - h dL/dt with Omega = softmax(t), plain descent in t.
     rate : float
-        First step size to try, which is relative: the largest change of log Omega in a pixel.
+        First step size to try, in relative terms: the largest change of log Omega in a pixel.
     grow, shrink : float
-        The step size after one that succeeded and one that failed.
+        Factors of the step size after a step that succeeded and after one that failed.
     sufficient : float
-        Share of the decrease that the slope promises (Armijo).
+        The share of the decrease predicted by the slope that a step must reach (Armijo).
+    most : int
+        Most step sizes tried in one update.
     graph : Graph or None
-        Whose rows the weights (E,) are; without it they are planes (K, *grid).
+        The graph if the weights are (E,); None for planes (K, *grid).
+
+    Examples
+    --------
+    Move the weights of one pixel towards its first neighbor, with the loss -Omega_1:
+
+    >>> import numpy as np
+    >>> from tiledlaf import optimizers
+    >>> descent = optimizers.Descent()
+    >>> weights = np.full((3, 1, 1), 1 / 3)
+    >>> slope = np.array([-1.0, 0.0, 0.0]).reshape(3, 1, 1)  # dL/dOmega
+    >>> tangent = weights * (slope - (weights * slope).sum(axis=0))  # R_Omega dL/dOmega
+    >>> moved, state, loss = descent.update(
+    ...     tangent, descent.init(weights), weights, -1 / 3, lambda w: float(-w[0, 0, 0])
+    ... )
+    >>> moved.ravel().round(3), round(loss, 3)
+    (array([0.691, 0.154, 0.154]), -0.691)
     """
 
     step: str = "tangent"
@@ -120,7 +157,7 @@ class Descent:
             raise InputError(f"step must be exponential or tangent, got {self.step!r}")
 
     def init(self, weights: Array) -> float | None:
-        """The step size to try first; None until a gradient has told the scale."""
+        """The step size to try first; None until a gradient sets the scale."""
         return None
 
     def direction(self, tangent: Array, weights: Array) -> Array:
@@ -135,7 +172,7 @@ class Descent:
         u = xp.where(valid, u, -xp.inf)
         best = row_max(u, self.graph)
         e = xp.exp(u - xp.where(xp.isfinite(best), best, 0))
-        # no weight leaves the open simplex: it could never come back
+        # keep weights inside the open simplex: one at 0 could never come back
         e = xp.where(valid, xp.maximum(e, xp.finfo(e.dtype).tiny), 0)
         return e / xp.maximum(row_sum(e, self.graph), xp.finfo(e.dtype).tiny)
 
@@ -153,13 +190,15 @@ class Descent:
         ----------
         tangent : (K, *grid)
             R_Omega dL/dOmega.
-        loss : float, at the weights
-        evaluate : gives the loss at other weights
+        loss : float
+            The loss at the current weights.
+        evaluate : callable
+            Returns the loss at given weights.
 
         Returns
         -------
         weights, state, loss
-            The same weights and loss if no step size lowers the loss any more.
+            Weights and loss are unchanged if no step size lowers the loss any further.
         """
         direction = self.direction(tangent, weights)
         largest = float(abs(direction).max())

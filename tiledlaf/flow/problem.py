@@ -24,13 +24,13 @@ class Gradient:
     tangent : (K, *grid)
         R_Omega dL/dOmega, which is dL/dt for Omega = softmax(t).
     singular_values : (r,) float64
-        Of the core, all of them before it was cut to its rank.
+        All singular values of the core, before truncation to `rank`.
     rank : int
     potential, source : (J, *grid) or None
         dL/dQ with Q = log W0 - D / rho, and dL/db of what is added to the source, up to a
-        constant of each pixel; where they were asked for.
+        constant of each pixel; None unless requested.
     vectors : r arrays u_r and r arrays z_r, each (J, *grid), or None
-        Of `Spaces`: the leading singular vectors, G = sum_r sigma_r u_r (x) z_r.
+        From `Spaces`: the leading singular vectors, G = sum_r sigma_r u_r (x) z_r.
     """
 
     tangent: Array
@@ -42,7 +42,7 @@ class Gradient:
 
 
 class System(Protocol):
-    """Z' = A Z + b: all that a way has to know."""
+    """Z' = A Z + b: all that a way to the gradient needs to know."""
 
     @property
     def time(self) -> float:
@@ -77,7 +77,7 @@ class Factors:
     total : like the source
         lbar.
     singular_values : float64
-    vectors : u_r and z_r before a singular value was put into u_r, or None
+    vectors : u_r and z_r before u_r was scaled by the singular value, or None
     """
 
     u: list[Array]
@@ -93,10 +93,10 @@ class Problem:
 
     Attributes
     ----------
-    kernels : sibling
+    kernels : kernel module
     weights, q, s : (K, *grid) and (J, *grid)
     drive : (J, *grid) or None
-        Tangent: labels of a pixel sum to 0.
+        Tangent: sums to 0 over the labels of each pixel.
     """
 
     kernels: ModuleType
@@ -109,7 +109,7 @@ class Problem:
 
     @property
     def driven(self) -> Array:
-        """The source up to a constant of each pixel."""
+        """The source, up to a constant of each pixel."""
         return self.s if self.drive is None else self.s + self.drive
 
     @property
@@ -151,7 +151,7 @@ def euclidean(tangent: Array, weights: Array) -> Array:
 
 
 def pulled(problem: Problem, factors: Factors, inputs: bool = False) -> Gradient:
-    """The gradient from the factors of G; with `inputs` that in all that the flow is given."""
+    """The gradient from the factors of G; with `inputs` also that in its inputs."""
     xp, u, z = namespace(problem.s), factors.u, factors.z
     if not u:  # one of the two factors is 0
         u = z = [0 * factors.total]
@@ -167,7 +167,7 @@ def local_products(
 ) -> Gradient:
     """The gradient from p_r = R_S u_r, z_r and R_S lbar; with lbar that in the inputs too.
 
-    As the kernels' `products` take them: z_r less its last label's plane.
+    As `products` of the kernels takes them: z_r minus its plane of the last label.
     """
     kernels, weights, s, offsets = problem.kernels, problem.weights, problem.s, problem.offsets
     tangent = kernels.products(weights, s, problem.q, p, z, source, offsets)

@@ -1,6 +1,6 @@
-"""Sequences of linearized flows (1.5)-(1.6), each step with weights of its own, and how to learn.
+"""Sequences of linearized flows (1.5)-(1.6), each step with its own weights, and their learning.
 
-Each flow is linearized at the W that the one before has reached: with W = softmax(log W0 + Z) the
+Each flow is linearized at the W that the previous one reached: with W = softmax(log W0 + Z) the
 step k has Q = log W0 + Z^k - D / rho, and Z^(k+1) = Z^k + what it adds. A change of Z^k thus
 reaches the loss directly and through the S of step k, which gives the backward recursion.
 """
@@ -31,7 +31,7 @@ class LinearizedSteps:
     ----------
     z : (J, *grid)
         Z(T), the sum over all steps.
-    steps : a Linearization a step
+    steps : one Linearization per step
     """
 
     z: Array
@@ -58,17 +58,49 @@ def linearize_sequence(
     way: Way | None = None,
     kernel: str | None = None,
 ) -> LinearizedSteps:
-    """Integrate a sequence of flows, ready for gradients end to end.
+    """Integrate a sequence of linearized flows and keep what end-to-end gradients need.
 
     Parameters
     ----------
     weights : N arrays (K, *grid), or (N, K, *grid)
-        Of each step.
+        The weights of each step.
     distances : (J, *grid)
+    offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
     time : float or N floats
-        T, cut into equal steps, or the time of each.
+        T, which is divided into equal steps, or the time of each step.
     rho, w0, way, kernel
         As for `gradient.linearize`.
+
+    Returns
+    -------
+    LinearizedSteps
+        Z(T) as `z`, and `gradient`, which gives one Gradient per step.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit each other, or the number of times is not that of the steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> distances = np.zeros((2, 4, 6), np.float32)
+    >>> distances[0, :, 3:] = distances[1, :, :3] = 1
+    >>> offsets = tiledlaf.stencil.box(3, 3)
+    >>> weights = tiledlaf.stencil.uniform(offsets, (4, 6))
+    >>> flows = tiledlaf.linearize_sequence(
+    ...     [weights, weights, weights], distances, offsets, time=6.0, kernel="numpy"
+    ... )
+    >>> flows.z.shape
+    (2, 4, 6)
+
+    The gradient in the weights of each of the three steps, here of sum(Z_1):
+
+    >>> g = np.zeros_like(flows.z)
+    >>> g[0] = 1
+    >>> [step.tangent.shape for step in flows.gradient(g)]
+    [(9, 4, 6), (9, 4, 6), (9, 4, 6)]
     """
     times = _times(time, len(weights))
     check_positive(rho=rho)
@@ -106,12 +138,12 @@ def _times(time: float | Sequence[float], count: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Learned:
-    """Weights of each step, and how the loss fell.
+    """Weights of each step, and the course of the loss.
 
     Attributes
     ----------
     weights : (N, K, *grid)
-    losses : of W(T), or of where the step that is learned ends; first and after each iteration
+    losses : at W(T), or at the end of the step being learned; initially and after each iteration
     """
 
     weights: Array
@@ -139,23 +171,51 @@ def learn(
     Parameters
     ----------
     weights : N arrays (K, *grid), or (N, K, *grid)
-        To start with.
+        Initial weights.
     distances, target : (J, *grid), (*grid)
-        Targets are 1..J, 0 where not labeled.
-    loss : of Z, as in `losses`
+        Targets are 1..J, and 0 where a pixel is not labeled.
+    offsets : K offsets, or a Graph with weights (E,) and distances (J, n)
+    loss : Loss
+        A function of Z, see `losses`.
     end_to_end : bool
-        Lower the loss of the last step's end in the weights of all steps at once; else that of
-        each step's own end, step by step, the ones before as they were learned.
+        If True, lower the loss at the end of the last step, in the weights of all steps at once.
+        If False, go step by step: lower the loss at the end of each step, with the weights of
+        the steps before it fixed as they were learned.
     iterations : int
-        Of `descent`; step by step, for each step.
+        Iterations of `descent`; for each step if not `end_to_end`.
+    descent : Descent, optional
+        Descent() by default; its `graph` is set from `offsets`.
     time, rho, w0, way, kernel
         As for `linearize_sequence`.
+
+    Returns
+    -------
+    Learned
+        The weights as (N, K, *grid), and the losses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tiledlaf
+    >>> image = np.zeros((4, 6), np.float32)
+    >>> image[:, 3:] = 1
+    >>> distances, target = np.stack([image, 1 - image]), np.where(image > 0, 2, 1)
+    >>> offsets = tiledlaf.stencil.box(3, 3)
+    >>> weights = tiledlaf.stencil.uniform(offsets, image.shape)
+    >>> loss = tiledlaf.losses.CrossEntropy()
+    >>> found = tiledlaf.sequence.learn(
+    ...     [weights, weights], distances, target, offsets, loss, iterations=3, kernel="numpy"
+    ... )
+    >>> found.weights.shape
+    (2, 9, 4, 6)
+    >>> len(found.losses), found.losses[-1] < found.losses[0]
+    (4, True)
     """
     times = _times(time, len(weights))
     check_positive(rho=rho)
     for omega in weights:
         check_planes(omega, distances, offsets)
-    # rows of weights are the graph's, whichever descent was given
+    # the rows of weights follow the graph, whatever `descent` was given
     graph = offsets if isinstance(offsets, Graph) else None
     descent = dataclasses.replace(descent or Descent(), graph=graph)
     learned, q = list(weights), potential(distances, rho, w0)
@@ -171,7 +231,7 @@ def learn(
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Steps that are learned at once, from Z = start on."""
+    """Steps that are learned jointly, starting at Z = start."""
 
     start: Array
     q: Array
@@ -188,7 +248,7 @@ class _Stretch:
     ) -> tuple[list[Array], Array, list[float]]:
         """Weights, Z at the end, and the losses."""
         xp, state = namespace(self.q), None
-        # a row of weights is the first axis, as `Descent` has it
+        # `Descent` expects the weights of a pixel along the first axis
         stacked = xp.stack(weights, axis=1)
         found, sums = self._look(stacked)
 
@@ -202,7 +262,7 @@ class _Stretch:
             g = self.loss.gradient(found.z, self.target, sums, self.w0)
             tangent = xp.stack([one.tangent for one in found.gradient(g)], axis=1)
             moved, state, value = descent.update(tangent, state, stacked, losses[-1], evaluate)
-            if moved is stacked:  # no step lowers the loss any more
+            if moved is stacked:  # no step lowers the loss any further
                 evaluate(stacked)
                 break
             stacked = moved

@@ -1,4 +1,4 @@
-"""Maps on the open simplex, pixel by pixel; the first axis holds a point's coordinates.
+"""Pixelwise maps on the open simplex; the first axis holds the coordinates of a point.
 
 Equations (2.11) of Zeilmann, Petra, Schnörr (J. Math. Imaging Vis. 2023). All functions take
 NumPy or CuPy arrays.
@@ -20,10 +20,10 @@ def softmax(u: Array) -> Array:
 
 
 def project(u: Array) -> Array:
-    """Pi_0 u = u - mean(u), onto the tangent space T_0."""
+    """Pi_0 u = u - mean(u), the projection onto the tangent space T_0."""
     return u - u.mean(axis=0)
 
 
 def replicator(p: Array, u: Array) -> Array:
-    """R_p u = p u - p <p, u> (2.11b)."""
+    """The replicator map R_p u = p u - p <p, u> (2.11b)."""
     return p * (u - (p * u).sum(axis=0))

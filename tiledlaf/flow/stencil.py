@@ -1,4 +1,4 @@
-"""Neighborhoods on grids: tuples of offsets, in 2-D and 3-D, truncated at borders and masks."""
+"""Neighborhoods on 2-D and 3-D grids: tuples of offsets, truncated at borders and masks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,55 @@ from ..kernels.numpy import shifted
 
 
 def box(*edges: int) -> Offsets:
-    """All offsets of a box with odd edges, in C order."""
+    """All offsets of a box with odd edges, in C order.
+
+    Parameters
+    ----------
+    *edges : int
+        One odd edge for each axis.
+
+    Raises
+    ------
+    ValueError
+        If an edge is even or less than 1.
+
+    Examples
+    --------
+    >>> from tiledlaf import stencil
+    >>> stencil.box(1, 3)
+    ((0, -1), (0, 0), (0, 1))
+    >>> len(stencil.box(3, 3, 3))
+    27
+    """
     if any(edge < 1 or edge % 2 == 0 for edge in edges):
         raise InputError(f"a neighborhood box needs odd edges, got {'x'.join(map(str, edges))}")
     return tuple(itertools.product(*(range(-(e // 2), e // 2 + 1) for e in edges)))
 
 
 def rings(*distances: int) -> Offsets:
-    """3x3 and, for each distance d, the 8 offsets (+-d or 0, +-d or 0)."""
+    """3x3 and, for each distance d, the 8 offsets (+-d or 0, +-d or 0).
+
+    Parameters
+    ----------
+    *distances : int
+        Different distances of 2 or more.
+
+    Raises
+    ------
+    ValueError
+        If a distance is less than 2 or occurs twice.
+
+    Examples
+    --------
+    A wide neighborhood with few offsets:
+
+    >>> from tiledlaf import stencil
+    >>> offsets = stencil.rings(3, 7)
+    >>> len(offsets), stencil.radius(offsets)
+    (25, (7, 7))
+    >>> offsets[9:17]
+    ((-3, -3), (-3, 0), (-3, 3), (0, -3), (0, 3), (3, -3), (3, 0), (3, 3))
+    """
     if any(d < 2 for d in distances) or len(set(distances)) < len(distances):
         raise InputError(f"rings need different distances of 2 or more, got {list(distances)}")
     far = (tuple(d * o for o in offset) for d in distances for offset in box(3, 3) if any(offset))
@@ -31,19 +72,31 @@ def rings(*distances: int) -> Offsets:
 
 
 def parse(text: str, ndim: int) -> Offsets:
-    """Read a neighborhood: ``3x3``, ``3x3x3``, ``rings:3,7`` or a file with an offset a row.
+    """Read a neighborhood: ``3x3``, ``3x3x3``, ``rings:3,7`` or a file with one offset per row.
 
     Parameters
     ----------
     text : str
-        A file holds whitespace- or comma-separated integers, as many a row as it has axes.
+        A file holds integers separated by whitespace or commas, one per axis in each row.
     ndim : int
-        Axes of the grid. A 2-D neighborhood on a 3-D grid stays within its plane.
+        Number of axes of the grid. A 2-D neighborhood on a 3-D grid stays within its plane.
+
+    Returns
+    -------
+    K offsets, tuples of `ndim` integers
 
     Raises
     ------
     ValueError
         If the text names no neighborhood, or one that does not fit the grid.
+
+    Examples
+    --------
+    >>> from tiledlaf import stencil
+    >>> stencil.parse("3x3", ndim=2) == stencil.box(3, 3)
+    True
+    >>> stencil.parse("1x3", ndim=3)
+    ((0, 0, -1), (0, 0, 0), (0, 0, 1))
     """
     if re.fullmatch(r"\d+(x\d+){1,2}", text):
         offsets = box(*map(int, text.split("x")))
@@ -59,7 +112,7 @@ def parse(text: str, ndim: int) -> Offsets:
 
 
 def choose(neighborhood: Any, ndim: int) -> Offsets:
-    """The offsets of a neighborhood that is a text for `parse`, or offsets for `fit`."""
+    """The offsets of a neighborhood: a string for `parse`, or offsets for `fit`."""
     return parse(neighborhood, ndim) if isinstance(neighborhood, str) else fit(neighborhood, ndim)
 
 
@@ -103,13 +156,32 @@ def uniform(offsets: Offsets, grid: Sequence[int], valid: Array = None, xp: Any 
     offsets : K offsets
     grid : shape of the grid
     valid : (*grid) bool, optional
-        False at masked-out pixels: they have no weights and are nobody's neighbor.
+        False at masked-out pixels: they have no weights and are no pixel's neighbor.
     xp : module
         numpy or cupy.
 
     Returns
     -------
     (K, *grid) float32
+
+    Examples
+    --------
+    A row of three pixels with left and right neighbors; one row of the result per offset:
+
+    >>> import numpy as np
+    >>> from tiledlaf import stencil
+    >>> offsets = stencil.box(1, 3)
+    >>> stencil.uniform(offsets, (1, 3))[:, 0].round(2)
+    array([[0.  , 0.33, 0.5 ],
+           [0.5 , 0.33, 0.5 ],
+           [0.5 , 0.33, 0.  ]], dtype=float32)
+
+    With the last pixel masked out:
+
+    >>> stencil.uniform(offsets, (1, 3), np.array([[True, True, False]]))[:, 0]
+    array([[0. , 0.5, 0. ],
+           [0.5, 0.5, 0. ],
+           [0.5, 0. , 0. ]], dtype=float32)
     """
     count = xp.zeros(grid, np.uint16)
     for offset in offsets:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 
-# colors that stay apart for most color-blind people (Okabe and Ito), then lighter ones of them
+# colors that most color-blind people can tell apart (Okabe and Ito), then lighter shades of them
 COLORS = (
     (0, 114, 178),
     (230, 159, 0),
@@ -53,14 +53,14 @@ def classes_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Class, ...]:
 
 
 def palette(classes: int) -> np.ndarray:
-    """Colors of the label values 0..J, (J + 1, 3) uint8; not labeled is black."""
+    """Colors of the label values 0..J, (J + 1, 3) uint8; unlabeled is black."""
     return np.array([(0, 0, 0), *(color(v)[:3] for v in range(1, classes + 1))], np.uint8)
 
 
 def find_classes(
     values: Sequence[int], names: Mapping[str, str] | None, ignore: int | None
 ) -> tuple[Class, ...]:
-    """The classes of label values that were found.
+    """The classes of the label values found.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Features of pixels, from the image and from log-odds: fixed filters along the last two axes.
+"""Features of pixels from the image and from log-odds: fixed filters along the last two axes.
 
 Gaussians reach exactly `blur_radius` pixels and derivatives are differences of them, so that a
-window with a halo of `Features.radius` has the bits of the whole image. The image's border is
-mirrored.
+window with a halo of `Features.radius` gives bitwise the same values as the whole image. The image
+is mirrored at its border.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ KINDS = {
     "difference": ("sigma", "sigma"),
 }
 SMALLEST = {"radius": 0, "dilation": 1}
-REACH = 1024  # pixels a single feature may look away
+REACH = 1024  # how far a single feature may look, in pixels
 Blur = Callable[[float], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Features:
-    """A list of features, each for all planes of its source.
+    """A list of features, each computed for all planes of its source.
 
     Attributes
     ----------
     specs : tuples (source, kind, *numbers)
-        The source is "image" or "odds"; kinds, with g the Gaussian of the plane (itself for
-        sigma 0, which only a patch may have):
+        The source is "image" or "odds"; kinds, with g the plane smoothed by a Gaussian (not
+        smoothed for sigma 0, which only a patch may have):
 
         - "patch", radius r, dilation d, sigma: the (2 r + 1)^2 values of g that are d apart
         - "gaussian", sigma: g
@@ -49,6 +49,23 @@ class Features:
         - "hessian", sigma: g_xx, g_xy, g_yy
         - "eigenvalues", sigma: both of the Hessian, the larger first
         - "difference", sigma, sigma: the first g minus the second
+
+    Examples
+    --------
+    The image itself and a Gaussian of it; a pixel's features look three sigma far:
+
+    >>> import numpy as np
+    >>> from tiledlaf.model.features import Features
+    >>> features = Features((("image", "patch", 0, 1, 0), ("image", "gaussian", 1.0)))
+    >>> features.radius, features.count(channels=3, odds=0)
+    (3, 6)
+    >>> image = np.zeros((1, 5, 5))  # one channel
+    >>> image[0, 2, 2] = 1
+    >>> found = features.compute(image)
+    >>> found.shape, found.dtype
+    ((2, 5, 5), dtype('float32'))
+    >>> found[:, 2, 2].round(2)
+    array([1.  , 0.16], dtype=float32)
     """
 
     specs: tuple[tuple[Any, ...], ...]
@@ -69,7 +86,7 @@ class Features:
         Raises
         ------
         ValueError
-            If a row is no feature.
+            If a row is not a feature.
         """
         if not isinstance(rows, list | tuple):
             raise InputError(f"expected a list of features, got {rows!r}")
@@ -81,16 +98,16 @@ class Features:
         return max(map(_reach, self.specs))
 
     def needs(self, source: str) -> bool:
-        """Whether a feature is of this source."""
+        """Whether any feature has this source."""
         return any(spec[0] == source for spec in self.specs)
 
     def count(self, channels: int, odds: int) -> int:
-        """Number F of features for an image with `channels` planes and so many of log-odds."""
+        """Number F of features for `channels` image planes and `odds` planes of log-odds."""
         planes = {"image": channels, "odds": odds}
         return sum(planes[spec[0]] * _size(spec) for spec in self.specs)
 
     def parts(self, channels: int, odds: int) -> Iterator[tuple[tuple[Any, ...], list[slice]]]:
-        """Each spec, and where its features of each plane are among all."""
+        """Each spec, and the slices of its features, one per plane."""
         planes = {"image": channels, "odds": odds}
         for spec, start in zip(self.specs, self._starts(planes), strict=True):
             size = _size(spec)
@@ -100,14 +117,14 @@ class Features:
             )
 
     def compute(self, image: Array | None = None, odds: Array | None = None) -> Array:
-        """All features, spec by spec and plane by plane within one.
+        """All features, spec by spec, and within a spec plane by plane.
 
         Parameters
         ----------
         image : (C, *grid), optional
             In the image's own units, of any real type.
         odds : (J', *grid), optional
-            Of `log_odds`.
+            As from `log_odds`.
 
         Returns
         -------
@@ -155,7 +172,7 @@ def of_image(spec: tuple[Any, ...]) -> bool:
 
 
 def log_odds(q: Array) -> Array:
-    """What tells labels apart in q = log p.
+    """Differences of q = log p, which tell labels apart.
 
     Parameters
     ----------
@@ -167,7 +184,7 @@ def log_odds(q: Array) -> Array:
     """
     if len(q) == 2:
         return q[:1] - q[1:]
-    # label after label: NumPy's own sum over an axis has another order where the grid is 1 pixel
+    # label by label: NumPy's sum over an axis uses another order if the grid is a single pixel
     total = q[0].copy()
     for plane in q[1:]:
         total += plane
@@ -176,18 +193,18 @@ def log_odds(q: Array) -> Array:
 
 
 def blur_radius(sigma: float) -> int:
-    """Pixels that a Gaussian reaches: three sigma."""
+    """Radius of a Gaussian in pixels: three sigma."""
     return math.ceil(3 * sigma)
 
 
 def _checked(spec: Any) -> tuple[Any, ...]:
-    """A feature with its numbers as int or float."""
+    """A checked feature, with its numbers as int or float."""
     if not isinstance(spec, list | tuple) or len(spec) < 2:
         raise InputError(f"expected a feature as (source, kind, *numbers), got {spec!r}")
     source, kind, *numbers = spec
     if source not in SOURCES:
         raise InputError(f"feature's source must be one of {', '.join(SOURCES)}, got {source!r}")
-    if kind not in list(KINDS):  # JSON may bring what has no hash
+    if kind not in list(KINDS):  # JSON may hold unhashable values
         raise InputError(f"feature must be one of {', '.join(KINDS)}, got {kind!r}")
     names = KINDS[kind]
     if len(numbers) != len(names):
@@ -209,7 +226,7 @@ def _number(kind: str, name: str, value: Any) -> int | float:
 
 
 def _size(spec: tuple[Any, ...]) -> int:
-    """How many features it is."""
+    """Number of features of a spec, per plane."""
     kind, number = spec[1:3]
     side = 2 * number + 1
     return int({"patch": side * side, "hessian": 3, "eigenvalues": 2}.get(kind, 1))
@@ -225,7 +242,7 @@ def _reach(spec: tuple[Any, ...]) -> int:
 
 def _planes(name: str, given: Array | None) -> Array:
     if given is None:
-        raise InputError(f"expected {name} as the features need it, got None")
+        raise InputError(f"expected {name}, which the features need, got None")
     if given.ndim not in (3, 4) or 0 in given.shape:
         raise InputError(
             f"expected {name} as (planes, y, x) or (planes, z, y, x), got shape {given.shape}"
@@ -237,7 +254,7 @@ def _planes(name: str, given: Array | None) -> Array:
 def _gaussian(sigma: float) -> np.ndarray:
     """Weights of a Gaussian, with sum 1.
 
-    Of the decimal exp, which is rounded right on every machine; others differ by processor.
+    They use the decimal exp, which rounds correctly everywhere; others depend on the processor.
     """
     with localcontext(prec=40):
         two = 2 * Decimal(sigma) ** 2
@@ -282,7 +299,7 @@ def _fill(out: np.ndarray, spec: tuple[Any, ...], blur: Blur) -> None:
 
 
 def _neighbors(plane: np.ndarray, radius: int) -> Callable[[int, int], np.ndarray]:
-    """The plane moved by (y, x), at most by the radius."""
+    """A function that shifts the plane by (y, x), each at most the radius."""
     ny, nx = plane.shape[-2:]
     edges: Sequence[tuple[int, int]] = [(0, 0)] * (plane.ndim - 2) + [(radius, radius)] * 2
     padded = np.pad(plane, edges, mode="reflect")
@@ -301,7 +318,7 @@ def _patch(out: np.ndarray, plane: np.ndarray, radius: int, dilation: int) -> No
 
 
 def _gradient(out: np.ndarray, g: np.ndarray) -> None:
-    """Its magnitude, of central differences."""
+    """Magnitude of the gradient, from central differences."""
     moved, half = _neighbors(g, 1), np.float32(0.5)
     x = moved(0, 1) - moved(0, -1)
     np.subtract(moved(1, 0), moved(-1, 0), out=out)

@@ -35,14 +35,14 @@ PARTS = {"mean": "mean", "scale": "scale", "anchors": "prototypes", "patches": "
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What labeling needs to repeat what was learned.
+    """All that labeling needs of a training.
 
     Attributes
     ----------
     classes : in the order of the labels 1..J
     term : data term
-    offsets, rho, time, tol : of the flow
-    channels : of the images it was trained on
+    offsets, rho, time, tol : settings of the flow
+    channels : number of channels of the training images
     predictor : Predictor, or None for uniform weights
     bias : J numbers, added to log W0 + Z(T) before argmax
     trained : how it was trained, as JSON
@@ -77,7 +77,7 @@ class Model:
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of it as plain arrays, the rest as JSON in "model"."""
+        """The model as plain arrays, with everything else as JSON in "model"."""
         entry, parts = terms.term_parts(self.term)
         about = {
             "format": FORMAT,
@@ -107,7 +107,7 @@ class Model:
         return found
 
     def fingerprint(self) -> str:
-        """SHA-256 of what labels depend on."""
+        """SHA-256 of all that labels depend on."""
         found = self.arrays()
         about = json.loads(str(found.pop("model")))
         del about["trained"]
@@ -122,12 +122,12 @@ class Model:
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """Read a model and check all of it.
+    """Read a model and check it completely.
 
     Raises
     ------
     ValueError
-        If it is none, of another version, damaged or of parts that do not fit each other.
+        If the file is not a model, has another version, is damaged, or its parts do not match.
     """
     arrays = read_arrays(path, FORMAT)
     try:
@@ -204,7 +204,7 @@ def _predictor(
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as an npz, atomically; the same arrays give the same bytes."""
     whole = os.fspath(path)
-    # a name of its own: two trainings of one model may write at one time
+    # a unique name: two trainings may write the same model at the same time
     partial = f"{whole}.{uuid.uuid4().hex}.partial"
     try:
         with open(partial, "wb") as file:
@@ -213,7 +213,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
                     content = io.BytesIO()
                     value = np.asanyarray(arrays[key])
                     np.lib.format.write_array(content, value, allow_pickle=False)
-                    # numpy.savez would write the time of day into the file
+                    # numpy.savez would write a time stamp into the file
                     entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
                     archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
             file.flush()
@@ -231,7 +231,7 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray
     Raises
     ------
     ValueError
-        If there is no such file, or it is something else or damaged.
+        If the file does not exist, is of another kind or is damaged.
     """
     redaction.check(path)
     if os.path.isdir(path):
@@ -243,5 +243,5 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # a damaged archive raises what it likes
+    except Exception as error:  # a damaged archive may raise anything
         raise DamagedFile(f"{path}: expected a {what}, {type(error).__name__}: {error}") from None

@@ -13,7 +13,7 @@ from ..kernels.arrays import Array, to_host
 from ..kernels.numpy import attention, normalized
 from .features import Features, log_odds
 
-# a distance of this many standard deviations over all features halves nothing yet
+# initial sigma, for distances in standard deviations of the features
 SIGMA = 1.0
 
 
@@ -23,7 +23,7 @@ class Predictor:
 
     Attributes
     ----------
-    features : what f is made of
+    features : the features f
     mean, scale : (F,) float64; features are (f - mean) / scale
     anchors : (N, F) float64
     patches : (N, K) float64, rows sum to 0
@@ -52,7 +52,7 @@ class Predictor:
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
-        """What is learned."""
+        """The learned parameters."""
         return {
             "anchors": self.anchors,
             "patches": self.patches,
@@ -61,13 +61,13 @@ class Predictor:
 
     @property
     def finite(self) -> bool:
-        """Whether all that is learned is finite, in float32 as well."""
+        """Whether all learned parameters are finite, also in float32."""
         with np.errstate(over="ignore"):
             values = [np.float32(v) for v in (self.anchors, self.patches, self.sigma)]
         return all(bool(np.isfinite(v).all()) for v in values)
 
     def moved(self, parameters: Mapping[str, np.ndarray]) -> Predictor:
-        """The same with other parameters; patches are tangent again."""
+        """A copy with other parameters; patches are projected onto the tangent space."""
         patches = parameters["patches"]
         return replace(
             self,
@@ -121,7 +121,7 @@ def raw(features: Features, image: Array, q: Array, rho: float) -> Array:
     odds = None
     if features.needs("odds"):
         odds = to_host(log_odds(q if rho == 1 else q * q.dtype.type(rho)))
-    # the filters are SciPy's, on the host
+    # the filters run on the host, in SciPy
     planes = to_host(image) if features.needs("image") else None
     return namespace(q).asarray(features.compute(planes, odds))
 
@@ -141,7 +141,7 @@ def initial(
     samples : (n, F)
         Features of labeled pixels.
     agreement, known : (n, K) bool
-        Whether a neighbor has the pixel's label, and whether it is labeled at all.
+        Whether a neighbor has the same label as the pixel, and whether it is labeled at all.
     count : N
     seed : of k-means
     """

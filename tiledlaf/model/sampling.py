@@ -10,13 +10,13 @@ import numpy as np
 from ..errors import InputError
 
 SAMPLE_PIXELS = 65536
-BLOCK = 16  # edge of a sampled block: few chunks are read whatever the image's size
+BLOCK = 16  # edge of a sampled block: few chunks are read for images of any size
 
 
 def sample_windows(shape: Sequence[int], seed: int) -> list[tuple[slice, ...]]:
-    """Blocks of pixels to look at for k-means and the scale: fixed by shape and seed.
+    """Blocks of pixels to sample for k-means and the scale, determined by shape and seed.
 
-    Images up to `SAMPLE_PIXELS` are one block; of larger ones blocks of 16 x 16 are drawn.
+    Images of up to `SAMPLE_PIXELS` pixels are one block; in larger ones 16 x 16 blocks are drawn.
     """
     if np.prod(shape, dtype=float) <= SAMPLE_PIXELS:
         return [tuple(slice(0, n) for n in shape)]
@@ -31,7 +31,7 @@ def sample_windows(shape: Sequence[int], seed: int) -> list[tuple[slice, ...]]:
 
 
 def pixels_of(blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) -> np.ndarray:
-    """A sample (n, C) out of blocks (C, *window), without masked and non-finite pixels."""
+    """A sample (n, C) from blocks (C, *window), without masked and non-finite pixels."""
     rows = [block.reshape(len(block), -1).T for block in blocks]
     if masks is not None:
         rows = [row[mask.ravel() != 0] for row, mask in zip(rows, masks, strict=True)]
@@ -48,7 +48,7 @@ def pixels_of(blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) 
 def kmeans(sample: np.ndarray, classes: int, seed: int) -> np.ndarray:
     """Prototypes (classes, C) float64 by k-means, ordered by brightness (mean over channels).
 
-    One thread: scikit-learn's centers change with the number of threads.
+    It runs on one thread: scikit-learn's centers change with the number of threads.
     """
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
@@ -90,7 +90,7 @@ def rows_of(values: Any) -> tuple[tuple[float, ...], ...]:
 
 
 def scale(sample: np.ndarray, values: Sequence[Sequence[float]]) -> float:
-    """Scale of the distances, image units squared: the mean of min_j ||f - l_j||^2.
+    """Scale of the distances in squared image units: the mean of min_j ||f - l_j||^2.
 
     Parameters
     ----------
@@ -99,6 +99,6 @@ def scale(sample: np.ndarray, values: Sequence[Sequence[float]]) -> float:
     """
     pixels, rows = sample.astype(np.float64), np.asarray(values, np.float64)
     nearest = np.min([((pixels - row) ** 2).sum(axis=1) for row in rows], axis=0)
-    # an image of nothing but its prototypes has no scale of its own: use the prototypes' nearest
+    # an image of prototypes alone has no scale of its own: use the closest pair of prototypes
     gaps = [((a - b) ** 2).sum() for i, a in enumerate(rows) for b in rows[:i]]
     return float(nearest.mean()) or float(min(gaps))

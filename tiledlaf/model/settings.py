@@ -12,7 +12,7 @@ from .features import Features
 from .predictor import Predictor
 from .terms import Pending
 
-# rounding of float32 in Z, relative to T: what a certificate must exceed beside the bound
+# rounding of float32 in Z, relative to T, which a certificate must exceed as well as the bound
 ROUNDING = 4e-6
 
 
@@ -24,10 +24,10 @@ class Settings:
     ----------
     offsets : neighborhood
     rho, time : float
-    integrator : as for `flow.solve`, but for those that look at the whole image
+    integrator : as for `flow.solve`, except those that need the whole image
     device : "cpu" or "cuda"
-    kernel : a kernel by name; by default the device's
-    predictor : gives the weights; None: uniform ones
+    kernel : name of a kernel; None: the default of the device
+    predictor : predicts the weights; None: uniform weights
     bias : J numbers added to log W0 + Z before argmax; () for none
     """
 
@@ -42,24 +42,24 @@ class Settings:
 
     @property
     def halo(self) -> tuple[int, ...]:
-        """Pixels beyond a core whose weights and distances its labels depend on, an axis."""
+        """Width of the halo that the labels of a tile's core depend on, one number per axis."""
         reach = self.integrator.reach(self.time)
         return tuple(reach * r for r in stencil.radius(self.offsets))
 
     @property
     def channels(self) -> int:
-        """Weights of a pixel where they were estimated: those of all flows of a sequence."""
+        """Number of estimated weights per pixel, over all flows of a sequence."""
         return max(self.integrator.layers, 1) * len(self.offsets)
 
     @property
     def bound(self) -> float | None:
-        """Gap between two values of log W0 + Z from which on a label is proven; None: never."""
+        """Gap between two values of log W0 + Z above which a label is proven; None: never."""
         bound = self.integrator.bound(self.time)
         return None if bound is None else bound + ROUNDING * self.time
 
 
 def margin(term: Pending, features: Features | None, ndim: int) -> tuple[int, ...]:
-    """Pixels that weights and distances look beyond their own, an axis: within planes."""
+    """How far weights and distances look, one number per axis: only within planes."""
     reach = term.radius
     if features is not None:
         reach = max(reach, features.radius + reach * features.needs("odds"))
@@ -74,7 +74,7 @@ def make_settings(
     integrator: Integrator | None,
     device: str,
 ) -> Settings:
-    """Check and collect what labels depend on besides the data."""
+    """Check and collect all that labels depend on besides the data."""
     offsets = stencil.choose(neighborhood, ndim)
     check_time(time)
     check_positive(rho=rho)

@@ -1,4 +1,4 @@
-"""Data terms: distances of pixels to labels (2.15), from prototypes, probabilities or trees."""
+"""Data terms: distances from pixels to labels (2.15), by prototypes, probabilities or trees."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Sample = Callable[[], np.ndarray]  # draws pixels of the image, (n, C)
 
 
 class Pending(Protocol):
-    """A data term that may still have to see a sample of the image's pixels.
+    """A data term that may still need a sample of the pixels of the image.
 
     Attributes
     ----------
-    takes_probabilities : whether it is computed from given probabilities, not from the image
+    takes_probabilities : whether it is computed from given probabilities instead of the image
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     takes_probabilities: ClassVar[bool] = False
 
-    if TYPE_CHECKING:  # a field of some, which a property here would hide
+    if TYPE_CHECKING:  # some have it as a field, which a property here would hide
 
         @property
         def classes(self) -> int:
@@ -45,37 +45,37 @@ class Pending(Protocol):
         return 0
 
     def settle(self, sample: Sample) -> DataTerm:
-        """The data term with all that a sample of pixels tells."""
+        """The data term, completed from a sample of pixels."""
         ...
 
     def resume(self, notes: Mapping[str, Any]) -> DataTerm | None:
-        """What an earlier run settled, from the `notes` of its output; None: settle anew."""
+        """What an earlier run settled, from the `notes` of its output; None: settle again."""
         return None
 
     def check(self, channels: int) -> None:
-        """Refuse images with this number of channels, if the term is not for them.
+        """Refuse images with this number of channels, if the term does not accept it.
 
         Raises
         ------
         ValueError
-            Says how many were expected.
+            With the expected number of channels.
         """
         return None
 
     def bytes_per_pixel(self) -> int:
-        """Memory for one pixel of a window beside its input and its distances."""
+        """Memory per pixel of a window, besides its input and its distances."""
         return 0
 
 
 class DataTerm(Pending, Protocol):
-    """Distances of pixels to labels: a small frozen dataclass that is sent to workers.
+    """Distances of pixels to labels: a small frozen dataclass, sent to workers.
 
-    A kind gives `classes`, `potential` and `from_parts`; the rest are defaults.
+    A kind must define `classes`, `potential`, `to_parts` and `from_parts`; the rest have defaults.
 
     Attributes
     ----------
     kind : its name in `TERMS` and in model files
-    slow_to_fit : whether a training keeps it as soon as it is fitted
+    slow_to_fit : whether a training saves it as soon as it is fitted
     """
 
     kind: ClassVar[str]
@@ -87,7 +87,7 @@ class DataTerm(Pending, Protocol):
         Parameters
         ----------
         pixels : (C, *grid)
-            Of the image, or the probabilities of a term that takes them.
+            The image, or the probabilities if the term takes them.
         valid : (*grid) bool or None
             False where masked out.
         rho : float
@@ -100,7 +100,7 @@ class DataTerm(Pending, Protocol):
         return self
 
     def notes(self) -> dict[str, Any]:
-        """What an output keeps of it as JSON, for `resume`."""
+        """What an output stores of the term as JSON, for `resume`."""
         return {}
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -109,23 +109,23 @@ class DataTerm(Pending, Protocol):
 
     @classmethod
     def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        """The term of `to_parts`, checked.
+        """The term that `to_parts` wrote, checked.
 
         Raises
         ------
         ValueError
-            If the parts are not those of such a term.
+            If the parts do not belong to such a term.
         """
         ...
 
     @classmethod
     def from_text(cls, text: str) -> DataTerm:
-        """The term that ``NAME:TEXT`` asks for.
+        """The term requested as ``NAME:TEXT``.
 
         Raises
         ------
         ValueError
-            If it cannot be asked for by name.
+            If it cannot be requested by name.
         """
         raise InputError(f"the data term {cls.kind} needs more than its name: give `{cls.kind}`")
 
@@ -137,7 +137,7 @@ class DataTerm(Pending, Protocol):
     def recall(
         cls, described: list[Any], prototypes: Any = None, probabilities: int | None = None
     ) -> DataTerm:
-        """The term of `describe`; what the user gives beside it must be the same.
+        """The term that `describe` wrote; what the user gives as well must agree with it.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ class Prototypes(DataTerm):
     Attributes
     ----------
     values : J rows of C numbers, in image units
-    scale : float, image units squared; 0 until a sample has told it
+    scale : float, in squared image units; 0 until a sample determines it
     """
 
     kind = "prototypes"
@@ -181,7 +181,7 @@ class Prototypes(DataTerm):
         return self if self.scale else prototypes(sample(), self.values)
 
     def resume(self, notes: Mapping[str, Any]) -> DataTerm | None:
-        """The prototypes and the scale that an output keeps."""
+        """The prototypes and the scale that an output stores."""
         return _resumed(notes)
 
     def notes(self) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class Prototypes(DataTerm):
         return {"prototypes": [list(v) for v in self.values], "scale": self.scale}
 
     def check(self, channels: int) -> None:
-        """Refuse images with another number of channels than the prototypes."""
+        """Refuse images whose number of channels is not that of the prototypes."""
         if len(self.values[0]) != channels:
             raise InputError(
                 f"expected prototypes of {channels} columns, one per channel, "
@@ -226,7 +226,7 @@ class Prototypes(DataTerm):
 
 @dataclass(frozen=True)
 class Clusters(Pending):
-    """Prototypes that k-means has still to find."""
+    """Prototypes still to be found by k-means."""
 
     classes: int
     seed: int = 0
@@ -291,7 +291,7 @@ class Probabilities(DataTerm):
 
     @classmethod
     def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        """Probabilities of so many classes."""
+        """Probabilities of the stored number of classes."""
         return cls(int(entry["classes"]))
 
     def describe(self) -> list[Any]:
@@ -302,7 +302,7 @@ class Probabilities(DataTerm):
     def recall(
         cls, described: list[Any], prototypes: Any = None, probabilities: int | None = None
     ) -> Probabilities:
-        """Probabilities, which are to be given again."""
+        """Probabilities, which must be given again."""
         if probabilities is None or prototypes is not None:
             raise InputError("`weights` were estimated with `probabilities`: give them")
         if probabilities != described[1]:
@@ -346,7 +346,7 @@ class Classified(DataTerm):
         return q if valid is None else _blank(q, valid)
 
     def check(self, channels: int) -> None:
-        """Refuse images with another number of channels than the features."""
+        """Refuse images whose number of channels does not match the features."""
         if self.features.needs("odds"):
             raise InputError("expected a classifier on features of the image alone")
         count = self.features.count(channels, 0)
@@ -376,24 +376,24 @@ TERMS: Registry[type[DataTerm]] = Registry(
 
 
 def is_settled(term: Any) -> bool:
-    """Whether something is a data term that needs no sample any more."""
+    """Whether something is a data term that needs no further sample."""
     return callable(getattr(term, "potential", None))
 
 
 def settled(term: Pending) -> DataTerm:
-    """The same, which must not need a sample any more."""
+    """The term itself, after checking that it needs no further sample."""
     assert is_settled(term), f"{term} comes to the tiles before its sample was taken"
     found: Any = term
     return found
 
 
 def named(text: str) -> DataTerm:
-    """The data term of ``NAME`` or ``NAME:TEXT``, as a package adds it to `TERMS`.
+    """The data term ``NAME`` or ``NAME:TEXT``, by its name in `TERMS`.
 
     Raises
     ------
     ValueError
-        If there is none of this name, or it refuses the text.
+        If the name is unknown, or the term refuses the text.
     """
     name, _, rest = text.partition(":")
     if name not in TERMS:
@@ -410,7 +410,7 @@ def term_parts(term: DataTerm) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> DataTerm:
     """The data term of `term_parts`, checked."""
     kind = entry["kind"]
-    if kind not in list(TERMS):  # JSON may bring what has no hash
+    if kind not in list(TERMS):  # JSON may hold unhashable values
         raise InputError(
             f"expected a data term of the kinds {', '.join(TERMS)}, got {kind!r} (is the package "
             "that adds it installed?)"
@@ -427,7 +427,7 @@ def check_finite(pixels: Array, valid: Array, name: str) -> None:
     """Refuse NaN and inf at pixels that are not masked out."""
     if pixels.dtype.kind != "f":
         return
-    # a sum is finite unless something in it is not (or it overflows: then look closely)
+    # a sum is finite unless a value is not, or it overflows: only then check every value
     if bool(np.isfinite(pixels.sum(dtype=np.float64))):
         return
     bad = ~np.isfinite(pixels)
@@ -443,7 +443,7 @@ def check_finite(pixels: Array, valid: Array, name: str) -> None:
 
 
 def usable(pixels: Array, valid: Array, name: str) -> Array:
-    """The same without NaN and inf, which are allowed where masked out: for filters to look at."""
+    """Pixels for filters: NaN and inf, allowed where masked out, are replaced by 0."""
     check_finite(pixels, valid, name)
     if valid is None or pixels.dtype.kind != "f":
         return pixels

@@ -1,4 +1,4 @@
-"""Probabilities of pixels from boosted decision trees: fitted by scikit-learn, kept as arrays."""
+"""Pixel probabilities from boosted decision trees: fitted by scikit-learn, stored as arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..kernels import select
 from ..kernels.arrays import Array
 
-LEAVES = 32  # of a tree at most: the bits of a mask
+LEAVES = 32  # most leaves of a tree: the bits of a mask
 ALL = (1 << LEAVES) - 1
 TYPES = {
     "features": np.int64,
@@ -27,14 +27,14 @@ TYPES = {
 
 @dataclass(frozen=True, eq=False)
 class Trees:
-    """Trees that are added up to the scores of labels.
+    """Trees whose values add up to the scores of labels.
 
-    With two labels there is one score, of the second; else one a label, K of them.
+    With two labels there is one score, for the second label; otherwise K, one per label.
 
     Attributes
     ----------
     features : int
-        How many features F a pixel has.
+        Number of features F of a pixel.
     baseline : (K,) float32
         Scores before the first tree.
     first : (T + 1,) int64
@@ -44,7 +44,7 @@ class Trees:
     mask : (N,) uint32
         Zeros at the leaves to the left of a node.
     value : (T, 32) float32
-        Of the leaves, from left to right.
+        Values of the leaves, from left to right.
     """
 
     features: int
@@ -83,7 +83,9 @@ class Trees:
         if scores in (0, 2):
             raise InputError(f"trees: expected 1 score or 3 and more, got {scores}")
         if trees == 0 or trees % scores:
-            raise InputError(f"trees: expected equally many for {scores} scores, got {trees}")
+            raise InputError(
+                f"trees: expected equally many for each of {scores} scores, got {trees}"
+            )
 
     def _check_nodes(self) -> None:
         for name in ("baseline", "threshold", "value"):
@@ -99,7 +101,7 @@ class Trees:
                 f"trees: expected features 0 to {self.features - 1} in nodes, "
                 f"got {self.feature.min()} to {self.feature.max()}"
             )
-        # a run of leaves, never the tree's last one: some leaf is always left
+        # a mask clears a run of leaves, never the last one of the tree: some leaf always remains
         cleared = ~self.mask
         lowest = cleared & (~cleared + np.uint32(1))
         inside = cleared.astype(np.int64) < 1 << np.repeat(nodes, nodes)
@@ -112,7 +114,7 @@ class Trees:
         return max(len(self.baseline), 2)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """All there is, by name."""
+        """All fields as arrays, by name."""
         return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
@@ -122,7 +124,7 @@ class Trees:
         Raises
         ------
         ValueError
-            If an array is missing, unknown, of another type or shape, or holds what is no tree.
+            If an array is missing, unknown, of another type or shape, or does not hold trees.
         """
         if set(arrays) != set(TYPES):
             raise InputError(f"trees: expected arrays {sorted(TYPES)}, got {sorted(arrays)}")
@@ -184,25 +186,41 @@ def fit(
     classes : int
         Number of labels J.
     seed : int
-        Draws the pixels that the bins come from where there are more than 200 000.
+        Selects the pixels that define the bins if there are more than 200 000.
     iterations : int
-        Trees a score.
+        Trees per score.
     rate : float
-        What a tree's values are multiplied by.
+        Learning rate: the factor of each tree's values.
     leaves : int
-        Of a tree at most, 2 to 32.
+        Most leaves of a tree, 2 to 32.
     least : int
-        Pixels in a leaf.
+        Fewest pixels in a leaf.
     penalty : float
-        On squares of values.
+        L2 penalty on the values of leaves.
     threads : int
-        More than one wait for each other at every node: for large samples, on cores that nobody
-        else uses.
+        Threads wait for each other at every node: use more than one only for large samples on
+        otherwise idle cores.
 
     Raises
     ------
     ValueError
         If the sample is not as described, or a label has no pixel in it.
+
+    Examples
+    --------
+    Bright pixels have the label 1:
+
+    >>> import numpy as np
+    >>> from tiledlaf.model import trees
+    >>> samples = np.linspace(0, 1, 100, dtype=np.float32)[:, None]  # one feature
+    >>> labels = (samples[:, 0] > 0.5).astype(int)
+    >>> found = trees.fit(samples, labels, 2, iterations=20, least=5)
+    >>> found.classes, found.features
+    (2, 1)
+    >>> features = np.array([[[0.1, 0.9]]], np.float32)  # on a grid of 1 x 2
+    >>> p = found.probabilities(features, kernel="numpy")
+    >>> p.shape, p.argmax(axis=0).tolist()
+    ((2, 1, 2), [[0, 1]])
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits
@@ -289,6 +307,6 @@ def _flat(nodes: np.ndarray) -> tuple[list[tuple[int, float, int]], list[float]]
 
 
 def _round_down(threshold: np.ndarray) -> np.ndarray:
-    """The largest float32 up to each threshold: a float32 is above both or above none."""
+    """The largest float32 up to each threshold: a float32 exceeds both or neither."""
     near = threshold.astype(np.float32)
     return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
