@@ -38,6 +38,15 @@ class AssignmentFlow(BaseEstimator):
     model_ : Model
     classes_ : (J,) int64
         A label value of each class: what `predict` gives.
+
+    Examples
+    --------
+    >>> import numpy as np, tiledlaf
+    >>> truth = np.repeat([[1, 2]], 32, axis=1).repeat(64, axis=0)
+    >>> image = 100 * truth + np.random.default_rng(0).normal(0, 20, truth.shape)
+    >>> flow = tiledlaf.AssignmentFlow(steps=2, predictor_size=4, workers=1).fit(image, truth)
+    >>> flow.predict(image).shape, float(flow.score(image, truth)) > 0.95
+    ((64, 64), True)
     """
 
     def __init__(

@@ -77,6 +77,12 @@ class Polynomials(Way):
     rank_tol : float
         Singular values up to it, relative to the first, are cut. Of powers of A they are far larger
         than what their terms add to the gradient: 5e-4 leaves out some 1e-5 of it.
+
+    Examples
+    --------
+    >>> import tiledlaf
+    >>> tiledlaf.Polynomials(tol=1e-3).degree(1.0)
+    4
     """
 
     tol: float = 1e-4

@@ -128,6 +128,21 @@ def load(path: str | os.PathLike[str]) -> Model:
     ------
     ValueError
         If the file is not a model, has another version, is damaged, or its parts do not match.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import tiledlaf
+    >>> from tiledlaf.model.classes import Class
+    >>> from tiledlaf.model.terms import Prototypes
+    >>> classes = (Class("dark", (0,)), Class("bright", (1,)))
+    >>> term, box = Prototypes(((10.0,), (200.0,)), 90.0), tiledlaf.stencil.box(3, 3)
+    >>> model = tiledlaf.Model(classes, term, box, 1.0, 1.0, 1e-3, 1, None, (0.0, 0.0))
+    >>> path = Path(tempfile.mkdtemp()) / "two.model"
+    >>> model.save(path)
+    >>> tiledlaf.load(path).names
+    ['dark', 'bright']
     """
     arrays = read_arrays(path, FORMAT)
     try:

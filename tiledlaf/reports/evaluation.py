@@ -73,6 +73,18 @@ def evaluate(
     ------
     ValueError
         If the images cannot be compared; the message says what was expected and what it got.
+
+    Examples
+    --------
+    >>> import numpy as np, tiledlaf
+    >>> truth = np.array([[1, 1, 2, 2], [1, 1, 2, 2]])
+    >>> labels = np.array([[1, 1, 1, 2], [1, 1, 2, 2]])
+    >>> found = tiledlaf.evaluate(labels, truth)
+    >>> found.error
+    0.125
+    >>> found.confusion
+    array([[4, 0],
+           [1, 3]])
     """
     given, wanted, kept = _open(labels, truth, name)
     named, stands, own = _properties(kept, given.path)

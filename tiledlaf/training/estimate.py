@@ -130,6 +130,19 @@ def estimate(
     ------
     ValueError
         If labels do not fit, or the path exists.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, tiledlaf
+    >>> truth = np.repeat([[1, 2]], 16, axis=1).repeat(32, axis=0)
+    >>> image = 100 * truth + np.random.default_rng(0).normal(0, 60, truth.shape)
+    >>> (example,) = tiledlaf.pair(image, truth)
+    >>> path = tempfile.mkdtemp() + "/weights.zarr"
+    >>> with tiledlaf.open_pool(workers=1) as pool:
+    ...     found = tiledlaf.estimate(example, "means", path, tiledlaf.Estimation(steps=2), pool)
+    >>> found.losses[-1] < found.losses[0]
+    True
     """
     say = progress or (lambda record: None)
     redaction.check(path)

@@ -97,6 +97,13 @@ def pair(
     ------
     ValueError
         If their numbers or sizes differ, or labels are no whole numbers of one channel.
+
+    Examples
+    --------
+    >>> import numpy as np, tiledlaf
+    >>> (example,) = tiledlaf.pair(np.zeros((3, 40, 50)), np.ones((40, 50), int))
+    >>> example.image.axes, example.labels.grid
+    ('cyx', (40, 50))
     """
     sources = _listed(image)
     others: dict[str, list[Any]] = {}

@@ -55,6 +55,17 @@ def train(
     ------
     ValueError
         If the examples cannot be learned from; says what was expected and what came.
+
+    Examples
+    --------
+    >>> import numpy as np, tiledlaf
+    >>> truth = np.repeat([[1, 2]], 32, axis=1).repeat(64, axis=0)
+    >>> image = 100 * truth + np.random.default_rng(0).normal(0, 20, truth.shape)
+    >>> data = tiledlaf.Data(tiledlaf.pair(image, truth), names={"1": "dark", "2": "bright"})
+    >>> with tiledlaf.open_pool(workers=1) as pool:
+    ...     model = tiledlaf.train(data, tiledlaf.Recipe(steps=2, predictor_size=4), pool)
+    >>> model.names
+    ['dark', 'bright']
     """
     say = progress or (lambda record: None)
     if limit is not None and not limit >= 0:
