@@ -1,4 +1,4 @@
-"""Training and labeling of arrays in memory, in scikit-learn's habits."""
+"""Training and labeling of arrays in memory, as an estimator of scikit-learn's kind."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from .training import run as training_run
 
 
 class AssignmentFlow(BaseEstimator):
-    """Learn from images and their labels to label others.
+    """Learn from images and their labels how to label others.
 
     Parameters
     ----------
     term : {"means", "classifier", "probabilities"} or (J, C) array
-        Data term: means of the classes, boosted trees that are learned as well, probabilities
-        that are given to `fit` and `predict`, or prototypes.
+        Data term: the class means, boosted trees that are learned as well, probabilities
+        that are passed to `fit` and `predict`, or prototypes.
     neighborhood, time, rho, tol, loss, features, predictor_size, steps, patience, seed
-        As for `Recipe`, with its defaults.
+        As in `Recipe`, with the same defaults.
     names, ignore
         Names of label values, and the value that means "not labeled".
     channels, axes
-        Of the images, as for `label`.
+        Channels and axes of the images, as in `label`.
     workers : int, optional
-        Threads; all cores by default. The model does not depend on them.
+        Number of threads; all cores by default. The model does not depend on it.
     prototypes : int, optional
-        The former name of `predictor_size`.
+        Former name of `predictor_size`.
 
     Attributes
     ----------
     model_ : Model
     classes_ : (J,) int64
-        A label value of each class: what `predict` gives.
+        One label value per class, which `predict` returns.
 
     Examples
     --------
@@ -101,7 +101,7 @@ class AssignmentFlow(BaseEstimator):
         mask : (y, x), or a list of them
             Pixels where it is 0 are left out.
         validation : (X, y) or (X, y, probabilities), optional
-            To choose the best state by; else a block of X is set aside.
+            Validation set, to choose the best state; by default a block of X is set aside.
         """
         learned = self._pairs(X, y, probabilities, mask)
         others = [] if validation is None else self._pairs(*validation)
@@ -146,7 +146,7 @@ class AssignmentFlow(BaseEstimator):
         return np.concatenate([[0], self.classes_])[labels]
 
     def score(self, X: Any, y: Any, *, probabilities: Any = None) -> float:
-        """Share of labeled pixels that get their class."""
+        """Share of the labeled pixels that are given their true class."""
         found = self.predict(X, probabilities=probabilities)
         if not isinstance(found, list):
             found, y = [found], [y]

@@ -239,7 +239,7 @@ def test_data_term(inputs, options, words):
         ("--workers 0", "1 or more workers, got 0"),
         ("--export labels.jpg", "--export expects a file ending .png or .tif, got labels.jpg"),
         ("--export none/labels.png", "--export none/labels.png: expected a file in a folder that"),
-        ("--export a.tif", "--export a.tif: expected another file than the input"),
+        ("--export a.tif", "--export a.tif: expected a file other than the input"),
         ("--name a/b", "without slashes for the labels, got 'a/b'"),
         ("--name .", "without slashes"),
         ("--seed -1", "a seed of 0 to 4294967295, got -1"),
@@ -269,7 +269,7 @@ def test_export_of_a_volume_as_png(inputs):
         ([], "Missing command (see tiledlaf --help)"),
         (["lable"], "No such command 'lable'"),
         (["label"], "Missing argument 'INPUT' (see tiledlaf label --help)"),
-        (["label", "a.tif", "--classes", "2"], "expected an OUTPUT or --into-input, got none"),
+        (["label", "a.tif", "--classes", "2"], "expected an OUTPUT or --into-input, got neither"),
         (
             ["label", "a.tif", "--classes", "2", "--into-input"],
             "a.tif: --into-input expects an OME",
@@ -369,7 +369,7 @@ def test_labels_of_someone_else(other):
     labels.create_group("cells")
     labels.attrs["ome"] = {**labels.attrs["ome"], "labels": ["tiledlaf", "cells"]}
     command = ["label", "a.tif", "done.zarr", "--classes", "2", "--name", "cells"]
-    refused(command, "labels/cells is there already and not of tiledlaf", "--overwrite")
+    refused(command, "labels/cells exists already and is not of tiledlaf", "--overwrite")
 
 
 def test_too_little_free_space(inputs, monkeypatch):
@@ -520,5 +520,5 @@ def test_no_export_of_failed_tiles(tiled):
     tiled[100, 20] = np.nan
     found = run(*TILED, "--export", "labels.png")
     assert found.code == 1
-    assert "labels.png is not written, tiles failed" in found.err
+    assert "labels.png was not written, since tiles failed" in found.err
     assert not Path("labels.png").exists()

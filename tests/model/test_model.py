@@ -470,7 +470,7 @@ def test_other_images(files):
     np.save("volume.npy", np.zeros((8, 40, 50), np.float32))
     command = ["out.zarr", "--model", "prototypes.model"]
     refused(
-        "rgb.npy: the model expects images of 1 channel(s), got 3 (--channels chooses)",
+        "rgb.npy: the model expects images of 1 channel(s), got 3 (choose with --channels)",
         "label",
         "rgb.npy",
         *command,

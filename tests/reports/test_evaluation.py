@@ -476,8 +476,8 @@ def no_reading(*_):
         (["out.zarr", "truth.png", "--json", "out.zarr"], "--json out.zarr: .* a folder"),
         (["out.zarr", "truth.png", "--picture", "no/p.png"], "--picture .* no such folder"),
         (["out.zarr", "truth.png", "--picture", "p.jpg"], r"ending \.png, got p\.jpg"),
-        (["out.zarr", "truth.png", "--picture", "truth.png"], "another file than truth.png"),
-        (["out.zarr", "truth.png", "--json", "p.png", "--picture", "p.png"], "another file than"),
+        (["out.zarr", "truth.png", "--picture", "truth.png"], "a file other than truth.png"),
+        (["out.zarr", "truth.png", "--json", "p.png", "--picture", "p.png"], "a file other than"),
         (["out.zarr", "truth.png", "--ignore", "many"], "'many' is not a valid integer"),
     ],
 )

@@ -463,7 +463,7 @@ def test_labels_by_name(image):
     assert read("--name", "b")["name"] == "b"
     found = run("status", "out.zarr", "--picture", "map.png")
     assert (found.code, found.out) == (2, "")
-    assert "choose a --name of tiledlaf, b" in found.err
+    assert "choose a --name from tiledlaf, b" in found.err
     RECORDS.unlink()
     assert run("status", "out.zarr").code == 1
     assert run("status", "out.zarr", "--name", "b").code == 0

@@ -217,7 +217,8 @@ TRAIN = [
     ("--validation-images image.tif --validation-labels short.tif", "short.tif: expected labels"),
     (
         "--validation-images rgb_image.npy --validation-labels labels.tif",
-        "expected images with one number of axes and channels, got [2] axes and [1, 3] channels",
+        "expected images with the same number of axes and channels, got [2] axes and [1, 3] "
+        "channels",
     ),
     (
         "--validation-images nan.tif --validation-labels labels.tif",
@@ -239,7 +240,7 @@ def test_no_labeled_pixel(inputs):
 def test_one_tile(inputs):
     refused(
         train("thin.tif", "thin_labels.tif"),
-        "expected labels in two tiles or more, to set one aside, got 1; name validation images",
+        "expected labels in two tiles or more, to set one aside, got 1; give validation images",
     )
 
 
@@ -248,7 +249,7 @@ def test_a_class_only_in_what_is_set_aside(inputs, term):
     refused(
         [*train(labels="lower.tif"), *term],
         "expected labeled pixels of each class outside "
-        "the block that is set aside, got none of 1; name validation images",
+        "the block that is set aside, got none of 1; give validation images",
     )
 
 
@@ -265,7 +266,7 @@ def test_probabilities_of_training_alone(inputs):
             "--validation-labels",
             "labels.tif",
         ],
-        "image.tif: expected probabilities of it, got none",
+        "image.tif: expected probabilities for this image, got none",
     )
 
 

@@ -150,10 +150,10 @@ def test_contradictions(files):
         "weights.zarr",
     )
     for path in ("none.zarr", "image.tif", "."):
-        refused(f"{path}: expected weights of 'tiledlaf estimate'", *command[:-1], path)
+        refused(f"{path}: expected weights from 'tiledlaf estimate'", *command[:-1], path)
     zarr.save_array("array.zarr", np.zeros((9, *SHAPE)))
     refused(
-        "array.zarr: expected weights of 'tiledlaf estimate', got something else",
+        "array.zarr: expected weights from 'tiledlaf estimate', got something else",
         *command[:-1],
         "array.zarr",
     )
@@ -408,7 +408,7 @@ def test_a_term_of_other_classes(here):
 def test_an_existing_path_is_refused(files):
     Path("weights.zarr").mkdir()
     refused(
-        "weights.zarr: expected a new path for the weights, but it exists",
+        "weights.zarr: expected a new path for the weights, got one that exists",
         "estimate",
         "image.tif",
         "labels.tif",

@@ -327,7 +327,7 @@ def test_kinds_that_a_node_does_not_have():
         graph.predict(model, g, kinds, features), [*share, *share, 1], rtol=1e-6
     )
     for wrong_kinds in (kinds[:4], kinds + 2, kinds - 1):
-        with pytest.raises(ValueError, match="expected kinds 0 to 2 of 5 edges, got"):
+        with pytest.raises(ValueError, match="expected kinds 0 to 2 for 5 edges, got"):
             graph.predict(model, g, wrong_kinds, features)
 
 

@@ -285,7 +285,7 @@ def test_another_training(whole, monkeypatch, finished):
         assert (found.code, found.out) == (2, "")
         (line,) = found.err.splitlines()
         path = "model" if finished else "model.checkpoint"
-        assert line.startswith(f"tiledlaf: error: {path} is of another training: it has ")
+        assert line.startswith(f"tiledlaf: error: {path} belongs to another training: it has ")
         assert key in line
         assert "(choose another MODEL or remove it)" in line
         assert contents(".") == before
@@ -300,7 +300,7 @@ def test_other_images(whole):
         tifffile.imwrite(f"images/{seed}.tif", lines((64, 64), cells=10, seed=seed)[0])
     found = run(*TRAIN)
     assert found.code == 2
-    assert "is of another training: it has training image" in found.err
+    assert "belongs to another training: it has training image" in found.err
 
 
 # When it stops
@@ -337,7 +337,7 @@ def test_a_loss_that_is_not_finite(whole, monkeypatch, rates):
     monkeypatch.setattr(training_run, "RATES", rates)
     found = trained()
     assert "tiledlaf: warning: the loss is no longer finite at step " in found.err
-    assert "the best state before is kept" in found.err
+    assert "the best state so far is kept" in found.err
     assert len(found.err.splitlines()) < 7
     equal(learned(), first)
 
@@ -364,7 +364,7 @@ def test_not_finite_on_the_way(whole, monkeypatch, where):
     monkeypatch.setattr(training_worker, where, broken)
     found = trained("--workers", "1")
     step = model_file.load("model").trained["steps"]
-    assert f"no longer finite at step {step + 1}: the best state before is kept" in found.err
+    assert f"no longer finite at step {step + 1}: the best state so far is kept" in found.err
     assert step == (19 if where == "validation_scores" else 12)
     now = model_file.load("model").trained
     assert now["history"] == history[:2]

@@ -1,4 +1,4 @@
-"""tiledlaf demo: label a photograph that scikit-image ships, and draw what came out."""
+"""tiledlaf demo: label a photograph that ships with scikit-image, and draw the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("dark stain", "light stain and nuclei", "tissue and background")
     "--output", default=".", show_default=True, metavar="DIR", help="Folder to write into."
 )
 def demo(output: str) -> int:
-    """Label a photograph that scikit-image ships; write an OME-Zarr and a PNG to look at."""
+    """Label a photograph that ships with scikit-image; writes an OME-Zarr and a PNG to look at."""
     from ..reports import text
 
     if not Path(output).is_dir():
@@ -35,7 +35,7 @@ def label_demo(folder: str) -> tuple[Summary, Path]:
 
     Returns
     -------
-    Summary, and the path of a picture of image, labels and confidence
+    Summary, and the path of a picture that shows image, labels and confidence
     """
     import numpy as np
     import skimage

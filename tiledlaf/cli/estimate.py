@@ -9,7 +9,7 @@ import click
 from ..errors import InputError
 from . import progress, shared
 
-# options that go to `Estimation` as they are
+# options passed to `Estimation` unchanged
 PASSED = (
     "neighborhood",
     "time",
@@ -27,42 +27,75 @@ PASSED = (
 @click.argument("image")
 @click.argument("labels")
 @click.argument("weights")
-@click.option("--probabilities", help="Data term: (J, y, x) of any model.")
-@click.option("--prototypes", metavar="FILE", help="Data term: CSV; else the means of the classes.")
-@click.option("--mask", help="Image whose zeros are left out.")
+@click.option(
+    "--probabilities",
+    help="Data term: class probabilities (J, y, x) of any model; Zarr, TIFF, npy.",
+)
+@click.option(
+    "--prototypes",
+    metavar="FILE",
+    help="Data term: prototypes as CSV, one row per class (default: the class means).",
+)
+@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
 @click.option(
     "--neighborhood",
     default="3x3",
     show_default=True,
     metavar="3x3|5x5|rings:3,7|...",
-    help="Pixels that are averaged over.",
+    help="Pixels to average over.",
 )
-@click.option("--time", type=float, default=5.0, show_default=True, metavar="T")
+@click.option(
+    "--time",
+    type=float,
+    default=5.0,
+    show_default=True,
+    metavar="T",
+    help="Integration time; a longer time is smoother.",
+)
 @click.option("--rho", type=float, default=1.0, show_default=True, help="Scale of the distances.")
 @click.option("--tol", type=float, default=1e-4, show_default=True, help="Tolerance of the flow.")
-@click.option("--loss", default="cosine", show_default=True, metavar="cosine|...")
-@click.option("--tau", type=float, default=0.0, show_default=True, help="Of the regularizer.")
+@click.option(
+    "--loss",
+    default="cosine",
+    show_default=True,
+    metavar="cosine|...",
+    help="Loss to minimize.",
+)
+@click.option(
+    "--tau",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Scale of the regularizer; 0 turns it off.",
+)
 @click.option(
     "--sequence",
     type=int,
     default=1,
     show_default=True,
     metavar="N",
-    help="Flows one after the other over T / N each, linearized anew, with weights of their own.",
+    help="Number of flows in sequence, each over T / N, linearized anew and with its own weights.",
 )
-@click.option("--steps", type=int, default=40, show_default=True, help="Steps at most.")
-@click.option("--names", metavar="FILE", help='JSON: {"0": "membrane", "255": "inside"}.')
-@click.option("--ignore", type=int, metavar="VALUE", help="Label value that is no class.")
+@click.option("--steps", type=int, default=40, show_default=True, help="Maximum number of steps.")
 @click.option(
-    "--channels", callback=shared.integers(), metavar="C,...", help="Channels to use; all."
+    "--names",
+    metavar="FILE",
+    help='JSON file of names for label values: {"0": "membrane", "255": "inside"}.',
 )
-@click.option("--axes", help="Axes of the image where it does not name them.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--ignore", type=int, metavar="VALUE", help="Label value of pixels to leave out.")
+@click.option(
+    "--channels",
+    callback=shared.integers(),
+    metavar="C,...",
+    help="Channels to use (default: all).",
+)
+@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed for sampling.")
 @shared.learning_options
 def estimate(**given: Any) -> int:
     """Estimate a weight patch for each pixel of IMAGE from its LABELS; writes the Zarr WEIGHTS.
 
-    `tiledlaf label IMAGE OUTPUT --weights WEIGHTS` uses them.
+    Use them with `tiledlaf label IMAGE OUTPUT --weights WEIGHTS`.
     """
     from ..training import estimate as estimation
     from ..training import examples

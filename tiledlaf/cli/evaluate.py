@@ -11,15 +11,20 @@ from ..errors import InputError
 @click.argument("labels")
 @click.argument("truth")
 @click.option(
-    "--boundary", metavar="NAME", help="Class between the components of the adapted Rand error."
+    "--boundary",
+    metavar="NAME",
+    help="Class that separates components, for the adapted Rand error.",
 )
 @click.option(
-    "--name", default="tiledlaf", show_default=True, help="LABELS are in labels/NAME of a store."
+    "--name",
+    default="tiledlaf",
+    show_default=True,
+    help="Read LABELS from labels/NAME of a store.",
 )
-@click.option("--ignore", type=int, metavar="VALUE", help="Truth value that is left out.")
+@click.option("--ignore", type=int, metavar="VALUE", help="TRUTH value of pixels to leave out.")
 @click.option("--json", "json_file", metavar="FILE", help="Also write all numbers as JSON.")
 @click.option(
-    "--picture", "picture_file", metavar="FILE.png", help="Also show where the errors are."
+    "--picture", "picture_file", metavar="FILE.png", help="Also draw where the errors are."
 )
 def evaluate(
     labels: str,
@@ -32,10 +37,10 @@ def evaluate(
 ) -> None:
     """Compare LABELS with TRUTH: confusion matrix, pixel error, F1, IoU, adapted Rand error.
 
-    LABELS are an output of tiledlaf or a label image of one channel, TRUTH is a label image of the
-    same size. Where LABELS say which truth values each class stands for, other truth values are
-    left out; else the values are compared as they are. --boundary needs memory for whole images,
-    about 50 bytes a pixel; the rest is computed tile by tile.
+    LABELS is an output of tiledlaf or a label image of one channel; TRUTH is a label image of the
+    same size. If LABELS records which truth values each class stands for, other truth values are
+    left out; otherwise the values are compared as they are. --boundary needs memory for the whole
+    image, about 50 bytes per pixel; the rest is computed tile by tile.
     """
     from ..reports import evaluation
     from . import shared
@@ -46,9 +51,9 @@ def evaluate(
             shared.check_file(option, path)
             for other in (labels, truth):
                 if shared.same(other, path):
-                    raise InputError(f"{option} {path}: expected another file than {other}")
+                    raise InputError(f"{option} {path}: expected a file other than {other}")
     if json_file is not None and json_file == picture_file:
-        raise InputError(f"--json {json_file}: expected another file than --picture")
+        raise InputError(f"--json {json_file}: expected a file other than --picture")
     found = evaluation.evaluate(labels, truth, boundary=boundary, name=name, ignore=ignore)
     click.echo("\n".join(evaluation.lines(found)))
     if json_file is not None:

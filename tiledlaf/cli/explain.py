@@ -13,31 +13,45 @@ from . import shared
 @click.command()
 @click.argument("model")
 @click.argument("image", required=False)
-@click.option("--truth", metavar="LABELS", help="For the singular vectors of the gradient.")
+@click.option(
+    "--truth", metavar="LABELS", help="True labels; shows singular vectors of the gradient."
+)
 @click.option(
     "-o",
     "--output",
     metavar="DIR",
-    help="New folder for the pictures (MODEL's name with -explained).",
+    help="New folder for the pictures (default: MODEL's name with -explained).",
 )
-@click.option("--probabilities", help="Data term of a model that was trained with one.")
-@click.option("--mask", help="Image whose zeros are left out.")
+@click.option(
+    "--probabilities",
+    help="Class probabilities (J, y, x), for a MODEL that was trained with them.",
+)
+@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
 @click.option(
     "--region",
     callback=shared.spans,
     metavar="y0:y1,x0:x1",
-    help="The part to show (the middle 512 x 512 pixels).",
+    help="Show only this part (default: the middle 512 x 512 pixels).",
 )
 @click.option(
-    "--channels", callback=shared.integers(), metavar="C,...", help="Channels to use; all."
+    "--channels",
+    callback=shared.integers(),
+    metavar="C,...",
+    help="Channels to use (default: all).",
 )
-@click.option("--axes", help="Axes of IMAGE where it does not name them.")
-@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda")
+@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="cpu|cuda",
+    help="Device to compute on.",
+)
 def explain(**given: Any) -> None:
-    """Draw what MODEL has learned, and how it sees a part of IMAGE: index.html with pictures.
+    """Draw what MODEL has learned and how it sees a part of IMAGE; writes index.html and pictures.
 
-    Prototypes with their weight patches; with an IMAGE also its labels and maps of the predicted
-    patches; with --truth the leading singular vectors of the gradient of the loss.
+    Shows the anchors with their weight patches; with IMAGE, also its labels and maps of the
+    predicted patches; with --truth, also the leading singular vectors of the gradient of the loss.
     """
     from ..reports import explanation
 

@@ -13,7 +13,7 @@ from ..errors import InputError
 @click.command()
 @click.argument("path")
 def info(path: str) -> None:
-    """Say what a store or an image holds: shapes, levels, labels, settings, how complete."""
+    """Show what a store or an image holds: shapes, levels, labels, settings, completeness."""
     from ..reports import text
 
     click.echo("\n".join(text.info(path)))
@@ -21,16 +21,19 @@ def info(path: str) -> None:
 
 @click.command()
 @click.argument("output")
-@click.option("--name", help="Show labels/NAME only; else all.")
+@click.option("--name", help="Show only labels/NAME (default: all).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option(
-    "--picture", "picture_file", metavar="FILE.png", help="Also draw a map of the tiles by seconds."
+    "--picture",
+    "picture_file",
+    metavar="FILE.png",
+    help="Also draw a map of the seconds that each tile took.",
 )
 def status(output: str, name: str | None, as_json: bool, picture_file: str | None) -> int:
-    """Say how far a run on OUTPUT is, or the training of a model: going, cut, failed, complete.
+    """Show how far a run on OUTPUT or the training of a model is: going, cut, failed or complete.
 
-    Reads what runs keep in OUTPUT, a path or a URL, and disturbs none. The exit code is 0 if all is
-    complete or going, else 1: then the command of the run is to be given again.
+    Reads what runs keep in OUTPUT, a path or a URL, without disturbing them. The exit code is 0 if
+    everything is complete or going, otherwise 1: then give the command of the run again.
     """
     from ..reports import status, text
 
@@ -43,7 +46,7 @@ def status(output: str, name: str | None, as_json: bool, picture_file: str | Non
     if picture_file is not None:
         if len(found.labels) != 1:
             known = ", ".join(one.name for one in found.labels) or "no labels"
-            raise InputError(f"--picture shows one of the labels: choose a --name of {known}")
+            raise InputError(f"--picture shows one label image: choose a --name from {known}")
         ((out, notes),) = status.outputs(output, found.labels[0].name)
         title = text.status(found)[1]  # the line on tiles
         pictures.tile_map(status.times(out, notes), title).save(picture_file)

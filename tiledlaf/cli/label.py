@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ..labeling.plan import Plan
     from ..labeling.run import Summary
 
-SHOWN = 20  # failed tiles to name on stderr
-# options that go to `prepare` as they are
+SHOWN = 20  # most failed tiles to name on stderr
+# options passed to `prepare` unchanged
 PASSED = (
     "probabilities",
     "mask",
@@ -39,81 +39,110 @@ PASSED = (
 @click.argument("output", required=False)
 @click.option("--classes", type=int, metavar="N", help="Data term: N prototypes by k-means.")
 @click.option(
-    "--prototypes", metavar="FILE", help="Data term: CSV, a row a class, a column a channel."
+    "--prototypes",
+    metavar="FILE",
+    help="Data term: prototypes as CSV, one row per class and one column per channel.",
 )
 @click.option(
-    "--probabilities", metavar="PROBS", help="Data term: (J, y, x) of any model; Zarr, TIFF, npy."
+    "--probabilities",
+    metavar="PROBS",
+    help="Data term: class probabilities (J, y, x) of any model; Zarr, TIFF, npy.",
 )
 @shared.term_option
-@click.option("--model", metavar="MODEL", help="All of it from 'tiledlaf train'.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="Model from 'tiledlaf train': data term, weight patches and flow.",
+)
 @click.option("--weights", metavar="WEIGHTS", help="Weight patches from 'tiledlaf estimate'.")
-@click.option("--name", default="tiledlaf", show_default=True, help="Labels go to labels/NAME.")
+@click.option(
+    "--name", default="tiledlaf", show_default=True, help="Write the labels to labels/NAME."
+)
 @click.option(
     "--neighborhood",
     metavar="3x3|5x5|3x3x3|rings:3,7|FILE",
-    help="Pixels that are averaged over (3x3).",
+    help="Pixels to average over (default: 3x3).",
 )
-@click.option("--rho", type=float, help="Scale of the distances (1).")
-@click.option("--time", type=float, metavar="T", help="Integration time: more is smoother (5).")
-@click.option("--tol", type=float, help="Of taylor, sequence and krylov's halo (1e-4).")
+@click.option("--rho", type=float, help="Scale of the distances (default: 1).")
+@click.option(
+    "--time",
+    type=float,
+    metavar="T",
+    help="Integration time; a longer time is smoother (default: 5).",
+)
+@click.option(
+    "--tol",
+    type=float,
+    help="Tolerance of taylor and sequence, and of krylov's halo (default: 1e-4).",
+)
 @click.option(
     "--integrator",
     metavar="NAME",
-    help="Of the linearized flow: taylor (the default), krylov, euler; sequence: linearized anew N "
-    "times; of the nonlinear flow: geometric-euler, rkmk4.",
+    help="Integrator: taylor (the default), krylov or euler, of the linearized flow; sequence, "
+    "which linearizes anew N times; geometric-euler or rkmk4, of the nonlinear flow.",
 )
-@click.option("--dim", type=int, metavar="M", help="Krylov dimension (10).")
-@click.option("--steps", type=int, metavar="N", help="Steps (euler 50, rkmk4 10, sequence 4).")
+@click.option("--dim", type=int, metavar="M", help="Krylov dimension (default: 10).")
 @click.option(
-    "--tile", type=int, metavar="N", help="Edge of a tile, which is a shard of the output."
+    "--steps",
+    type=int,
+    metavar="N",
+    help="Number of steps (default: euler 50, rkmk4 10, sequence 4).",
 )
 @click.option(
-    "--workers", type=int, metavar="N", help="Processes (threads for small images); all cores."
+    "--tile", type=int, metavar="N", help="Edge of a tile; each tile is a shard of the output."
 )
 @click.option(
-    "--scheduler", metavar="ADDRESS", help="A Dask scheduler, or 'threads' or 'processes'."
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Number of processes, or of threads for small images (default: all cores).",
 )
-@click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Address of a Dask scheduler, or 'threads' or 'processes'.",
+)
+@click.option("--scheduler-file", metavar="FILE", help="Scheduler file of a Dask cluster.")
 @shared.watch_options
 @click.option(
     "--device",
     default="cpu",
     show_default=True,
     metavar="cpu|cuda",
-    help="Where tiles are computed.",
+    help="Device to compute on.",
 )
-@click.option(
-    "--level", type=int, default=0, show_default=True, help="Resolution level of the input."
-)
+@click.option("--level", type=int, default=0, show_default=True, help="Resolution level of INPUT.")
 @click.option(
     "--channels",
     callback=shared.integers(),
     metavar="C,...",
-    help="Channels of the data term; all.",
+    help="Channels to use (default: all).",
 )
-@click.option("--axes", help="Axes of the input where it does not name them, such as zyx.")
-@click.option("--mask", help="Image whose zeros are not labeled.")
+@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
+@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
 @click.option(
     "--region",
     callback=shared.spans,
     metavar="y0:y1,x0:x1",
-    help="Label this part only, in pixels of --level.",
+    help="Label only this part, in pixels of --level.",
 )
-@click.option("--confidence", is_flag=True, help="Also write max_j W_j(T).")
+@click.option("--confidence", is_flag=True, help="Also write the confidence max_j W_j(T).")
 @click.option(
-    "--names", metavar="FILE", help='Names of the classes: a line each, or JSON ["a", "b"].'
+    "--names", metavar="FILE", help='File of class names: one per line, or JSON ["a", "b"].'
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of k-means and its sample.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed for k-means and its sample."
+)
 @click.option("--export", metavar="FILE", help="Also write the labels as .png or .tif.")
 @click.option("--no-image", is_flag=True, help="Do not copy the image into the output.")
 @click.option("--into-input", is_flag=True, help="Add the labels to INPUT; takes no OUTPUT.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
-@click.option("--overwrite", is_flag=True, help="Replace labels/NAME, and nothing else.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+@click.option("--overwrite", is_flag=True, help="Replace labels/NAME and nothing else.")
 def label(**given: Any) -> int:
     """Label INPUT tile by tile into the OME-Zarr OUTPUT.
 
-    Give exactly one of --classes, --prototypes, --probabilities, --term and --model. A run that was
-    cut goes on where it stopped when the same command is given again.
+    Give exactly one of --classes, --prototypes, --probabilities, --term and --model. An interrupted
+    run continues where it stopped when the same command is given again.
     """
     from ..labeling import resources
     from ..labeling.plan import Writing
@@ -122,7 +151,7 @@ def label(**given: Any) -> int:
     from ..reports import pictures, text
 
     if given["into_input"] == (given["output"] is not None):
-        got = "both" if given["into_input"] else "none"
+        got = "both" if given["into_input"] else "neither"
         raise InputError(f"expected an OUTPUT or `into_input`, got {got}")
     running = Running(
         given["workers"],
@@ -168,7 +197,7 @@ def label(**given: Any) -> int:
 
 
 def _integrator(given: Mapping[str, Any]) -> Any:
-    """The integrator that is asked for, None for the default."""
+    """The requested integrator, None for the default."""
     from ..flow import integrators
 
     options = {key: given[key] for key in ("tol", "dim", "steps")}
@@ -185,7 +214,7 @@ def _check_other_file(given: Mapping[str, Any]) -> None:
     """Refuse to write over what is read."""
     for key in ("input", "probabilities", "mask", "model", "weights"):
         if given[key] is not None and shared.same(given[key], given["export"]):
-            raise InputError(f"`export` {given['export']}: expected another file than the {key}")
+            raise InputError(f"`export` {given['export']}: expected a file other than the {key}")
 
 
 def _say_failed(plan: Plan, found: Summary) -> None:
@@ -202,6 +231,6 @@ def _export(plan: Plan, found: Summary, path: str) -> None:
 
     assert plan.out is not None
     if found.errors:
-        click.echo(f"tiledlaf: {path} is not written, tiles failed", err=True)
+        click.echo(f"tiledlaf: {path} was not written, since tiles failed", err=True)
     else:
         pictures.export(plan.out.store, plan.out.group, path, plan.job.term.classes)

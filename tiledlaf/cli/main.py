@@ -1,4 +1,4 @@
-"""The command line: ``tiledlaf COMMAND``, and what errors and signals end it with."""
+"""The command line ``tiledlaf COMMAND``, and its exit codes on errors and signals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..registry import Registry
 from . import shared
 from .shared import INTERRUPTED, TERMINATED, Failed, Terminated
 
-# name: module of this folder that has it
+# name of a command: module of this folder that defines it
 COMMANDS = {
     "label": "label",
     "train": "train",
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _with_options(text: str) -> str:
-    """A message of the library, whose `names` are those of keywords, in words of the command."""
+    """A message of the library, with its keyword `names` replaced by the command's options."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     command = cli.get_command(click.Context(cli), name)
     known = {} if command is None else {p.name: p for p in command.params}
@@ -80,14 +80,14 @@ def _stopped(how: str, code: int) -> int:
 
 
 class Commands(click.Group):
-    """Commands that are imported when they are asked for."""
+    """Commands, each imported only when it is needed."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """Their names, in the order in which people use them."""
+        """Names of the commands, in the order in which people use them."""
         return list(ALL)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of a name, None where there is none."""
+        """The command of this name, None if there is none."""
         if name not in ALL:
             return None
         kept = ALL[name]

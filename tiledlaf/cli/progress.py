@@ -1,4 +1,4 @@
-"""Progress of runs on the terminal, or as lines where there is none."""
+"""Progress of runs: a bar on a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Show warnings as lines."""
+    """Show each warning as one line."""
     import warnings
 
     def show(message: Any, *rest: Any, **more: Any) -> None:
@@ -28,7 +28,7 @@ def warnings_as_lines() -> Iterator[None]:
 
 @contextmanager
 def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A bar of steps on a terminal, and a line a stage and validation."""
+    """A bar of steps on a terminal, and one line for each stage and validation."""
     from tqdm import tqdm
 
     from ..reports import text as report_text
@@ -41,7 +41,7 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
             nonlocal first, began
             step, left = record.get("step"), None
             if step is not None:
-                if first is None:  # which compiles: the next steps tell how long one takes
+                if first is None:  # includes compiling: only later steps tell how long one takes
                     first, began = step, clock.monotonic()
                     bar.reset(steps)
                 elif step > first:
@@ -56,7 +56,7 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
 
 @contextmanager
 def labeling_progress(plan: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar with megapixels a second and time left; without a terminal a line every 10 seconds."""
+    """A bar with megapixels per second and time left; or, without a terminal, a line every 10 s."""
     from tqdm import tqdm
 
     from ..labeling import records

@@ -1,4 +1,4 @@
-"""What the commands share: options, files that they read, and how failures are said."""
+"""What the commands share: options, the files they read, and how they report failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERRUPTED, TERMINATED = 130, 143
 
 
 class Terminated(BaseException):
-    """SIGTERM came: leave through every `finally`."""
+    """SIGTERM was received: leave through every `finally`."""
 
 
 class Failed(Exception):
@@ -27,19 +27,19 @@ class Failed(Exception):
 
 
 def fail(message: str) -> int:
-    """Say what is wrong on stderr; the exit code of bad input."""
+    """Report bad input on stderr, and return its exit code."""
     click.echo(f"tiledlaf: error: {redacted(' '.join(message.split()))}", err=True)
     return 2
 
 
 def reason(error: OSError) -> str:
-    """What the system says of a file."""
+    """What the operating system says about a file."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 @contextmanager
 def under_way() -> Iterator[None]:
-    """What disks and clusters do is no bad input: the same command goes on."""
+    """Raise `Failed` when a disk or a cluster fails: not bad input, the same command continues."""
     try:
         yield
     except OSError as error:
@@ -47,7 +47,7 @@ def under_way() -> Iterator[None]:
 
 
 def integers(separator: str = ",") -> Callable[..., tuple[int, ...] | None]:
-    """Read integers like 0,2."""
+    """Return a callback that reads integers like 0,2."""
 
     def read(context: Any, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
         if text is None:
@@ -55,7 +55,7 @@ def integers(separator: str = ",") -> Callable[..., tuple[int, ...] | None]:
         try:
             return tuple(int(part) for part in text.split(separator))
         except ValueError:
-            raise InputError(f"--{option.name} expects integers like 0,2, got {text!r}") from None
+            raise InputError(f"`{option.name}` expects integers like 0,2, got {text!r}") from None
 
     return read
 
@@ -74,23 +74,23 @@ def spans(
 
 
 def address(context: Any, option: click.Parameter, text: str | None) -> str | None:
-    """HOST:PORT; only this machine reaches it where no host is named."""
+    """Read HOST:PORT; without a host, only this machine can reach it."""
     if text is None:
         return None
     host, _, port = text.rpartition(":")
     if not (port.isdigit() and int(port) < 2**16):
         raise InputError(
-            f"--{option.name} expects nothing, PORT or HOST:PORT, got {text!r} (without a "
-            "value it goes last)"
+            f"`{option.name}` expects PORT, HOST:PORT or no value, got {text!r} (without a "
+            "value, put it last)"
         )
     return f"{host or '127.0.0.1'}:{port}"
 
 
 def watch_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Add the options to see what Dask does."""
+    """Add the options that show what Dask does."""
     for option in (
         click.option(
-            "--performance-report", metavar="FILE.html", help="Write Dask's report of the tasks."
+            "--performance-report", metavar="FILE.html", help="Write Dask's report on the tasks."
         ),
         click.option(
             "--dashboard",
@@ -98,7 +98,7 @@ def watch_options(command: Callable[..., int]) -> Callable[..., int]:
             flag_value="8787",
             callback=address,
             metavar="[HOST:PORT]",
-            help="Serve Dask's dashboard of worker processes; 127.0.0.1:8787.",
+            help="Serve Dask's dashboard for worker processes (default: 127.0.0.1:8787).",
         ),
     ):
         command = option(command)
@@ -106,13 +106,11 @@ def watch_options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def watch_of(given: Mapping[str, Any]) -> Any:
-    """What those options ask for."""
+    """What the options of `watch_options` ask for."""
     from ..pool import tasks
 
     path = given["performance_report"]
     if path is not None:
-        pass
-
         check_file("--performance-report", path)
     return tasks.Watch(given["dashboard"], path)
 
@@ -128,13 +126,13 @@ def term_option(command: Callable[..., int]) -> Callable[..., int]:
     option = click.option(
         "--term",
         metavar="NAME[:TEXT]",
-        help="Data term: one that an installed package adds, by its name.",
+        help="Data term: the name of one that an installed package provides.",
     )
     return option(command)
 
 
 def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
-    """Where learning runs."""
+    """Open the pool in which learning runs."""
     from ..pool import opening
 
     return opening.open_pool(
@@ -143,20 +141,35 @@ def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
 
 
 def learning_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Where learning runs: the options that train and estimate share."""
+    """Add the options that train and estimate share: where learning runs."""
     for option in (
-        click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda"),
+        click.option(
+            "--device",
+            default="cpu",
+            show_default=True,
+            metavar="cpu|cuda",
+            help="Device to compute on.",
+        ),
         watch_options,
-        click.option("--scheduler-file", metavar="FILE", help="A Dask scheduler's file."),
-        click.option("--scheduler", metavar="ADDRESS", help="As for label."),
-        click.option("--workers", type=int, metavar="N", help="Threads, or processes; all cores."),
+        click.option("--scheduler-file", metavar="FILE", help="Scheduler file of a Dask cluster."),
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Address of a Dask scheduler, or 'threads' or 'processes'.",
+        ),
+        click.option(
+            "--workers",
+            type=int,
+            metavar="N",
+            help="Number of threads or processes (default: all cores).",
+        ),
     ):
         command = option(command)
     return command
 
 
 def read_csv(path: str) -> list[list[float]]:
-    """Rows of numbers, all of one length."""
+    """Read rows of numbers, all of the same length."""
     rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
@@ -171,9 +184,9 @@ def read_csv(path: str) -> list[list[float]]:
 
 
 def read_text(path: str) -> str:
-    """A text file, with or without a byte order mark."""
+    """Read a text file, with or without a byte order mark."""
     try:
-        return Path(path).read_text("utf-8-sig")  # spreadsheets begin files with a mark
+        return Path(path).read_text("utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError:
         raise InputError(f"{path}: expected a text file") from None
     except OSError as error:
@@ -181,7 +194,7 @@ def read_text(path: str) -> str:
 
 
 def read_features(text: str) -> Any:
-    """Features by name, or from a JSON file."""
+    """Read features, given by name or as a JSON file."""
     from ..model import features
 
     known = {"context": features.CONTEXT, "patch": features.PATCH}
@@ -197,12 +210,12 @@ def read_features(text: str) -> Any:
 
 
 def same(path: str, other: str) -> bool:
-    """Whether two paths are one file."""
+    """Whether two paths are the same file."""
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def read_names(path: str) -> Sequence[str]:
-    """Names of classes: one per line, or JSON."""
+    """Read names of classes: one per line, or JSON."""
     text = read_text(path)
     if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.splitlines() if line.strip()]

@@ -13,23 +13,43 @@ from . import progress, shared
 
 @click.command()
 @click.argument("model")
-@click.option("--images", required=True, help="Glob, folder or file to learn from.")
-@click.option("--labels", required=True, help="Their labels: as many, sorted alike.")
-@click.option("--validation-images", help="To choose the best state by; else a block is set aside.")
-@click.option("--validation-labels", help="Their labels.")
-@click.option("--probabilities", help="Data term: (J, y, x) of any model, an image each.")
-@click.option("--validation-probabilities", help="Those of the validation images.")
+@click.option("--images", required=True, help="Images to learn from: glob, folder or file.")
+@click.option(
+    "--labels", required=True, help="Labels of the images: as many files, in the same order."
+)
+@click.option(
+    "--validation-images",
+    help="Images of the validation set (default: a block of the images is set aside).",
+)
+@click.option("--validation-labels", help="Labels of the validation set.")
+@click.option(
+    "--probabilities",
+    help="Data term: class probabilities (J, y, x) of any model, one file per image.",
+)
+@click.option("--validation-probabilities", help="Probabilities of the validation set.")
 @shared.term_option
-@click.option("--classifier", is_flag=True, help="Data term: boosted trees, learned here as well.")
-@click.option("--prototypes", metavar="FILE", help="Data term: CSV; else the means of the classes.")
-@click.option("--mask", help="Images whose zeros are left out.")
-@click.option("--validation-mask", help="Those of the validation images.")
+@click.option(
+    "--classifier", is_flag=True, help="Data term: boosted trees, which are learned as well."
+)
+@click.option(
+    "--prototypes",
+    metavar="FILE",
+    help="Data term: prototypes as CSV, one row per class (default: the class means).",
+)
+@click.option("--mask", help="Mask images; pixels where they are 0 are left out.")
+@click.option("--validation-mask", help="Mask images of the validation set.")
 @click.option(
     "--neighborhood",
     metavar="3x3|5x5|rings:3,7|...",
-    help="Pixels that are averaged over (3x3; rings:3,7 with probabilities or a classifier).",
+    help="Pixels to average over (default: 3x3; rings:3,7 with probabilities or a classifier).",
 )
-@click.option("--time", type=float, metavar="T", help="Integration time (1, with prototypes 3).")
+@click.option(
+    "--time",
+    type=float,
+    metavar="T",
+    help="Integration time; a longer time is smoother (default: 3; 1 with probabilities or a "
+    "classifier).",
+)
 @click.option("--rho", type=float, default=1.0, show_default=True, help="Scale of the distances.")
 @click.option("--tol", type=float, default=1e-3, show_default=True, help="Tolerance of the flow.")
 @click.option(
@@ -37,7 +57,7 @@ from . import progress, shared
     default="cosine",
     show_default=True,
     metavar="cosine|pixel-cosine|cross-entropy",
-    help="What is made small.",
+    help="Loss to minimize.",
 )
 @click.option(
     "--predictor-size",
@@ -51,23 +71,33 @@ from . import progress, shared
 @click.option(
     "--features",
     metavar="context|patch|multiscale|FILE",
-    help="Of the predictor (context with probabilities or a classifier, else patch); JSON.",
+    help="Features of the predictor, by name or as a JSON file (default: patch; context with "
+    "probabilities or a classifier).",
 )
-@click.option("--names", metavar="FILE", help='JSON: {"0": "membrane", "255": "inside"}.')
-@click.option("--ignore", type=int, metavar="VALUE", help="Label value that is no class.")
 @click.option(
-    "--channels", callback=shared.integers(), metavar="C,...", help="Channels to use; all."
+    "--names",
+    metavar="FILE",
+    help='JSON file of names for label values: {"0": "membrane", "255": "inside"}.',
 )
-@click.option("--axes", help="Axes of the images where they do not name them.")
-@click.option("--steps", type=int, default=300, show_default=True, help="Steps at most.")
-@click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after this time.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of samples and batches.")
+@click.option("--ignore", type=int, metavar="VALUE", help="Label value of pixels to leave out.")
+@click.option(
+    "--channels",
+    callback=shared.integers(),
+    metavar="C,...",
+    help="Channels to use (default: all).",
+)
+@click.option("--axes", help="Axes of the images, such as zyx, if the files do not name them.")
+@click.option("--steps", type=int, default=300, show_default=True, help="Maximum number of steps.")
+@click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after so many minutes.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed for sampling and batches."
+)
 @shared.learning_options
 def train(**given: Any) -> int:
     """Learn from images and their labels how to label others; writes the file MODEL.
 
-    Labels may be sparse: --ignore names the value of pixels without one. A training that was cut
-    goes on from its last checkpoint when the same command is given again.
+    Labels may be sparse: --ignore names the value of unlabeled pixels. An interrupted training
+    continues from its last checkpoint when the same command is given again.
     """
     from ..reports import text
     from ..training import examples
@@ -101,7 +131,7 @@ def train(**given: Any) -> int:
 
 
 def _term(given: Mapping[str, Any]) -> Any:
-    """The one data term that is asked for; a named one may take the probabilities."""
+    """The requested data term; a named one may use the probabilities."""
     others = ["probabilities"] * (given["term"] is None) + ["prototypes", "term"]
     if given["classifier"] + sum(given[key] is not None for key in others) > 1:
         raise InputError(
@@ -117,7 +147,7 @@ def _term(given: Mapping[str, Any]) -> Any:
 
 
 def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
-    """The images to learn from, or those for validation, with what belongs to them."""
+    """The images to learn from or of the validation set, with labels, probabilities and masks."""
     from ..training import examples
 
     keys = [f"{which}{key}" for key in ("images", "labels", "probabilities", "mask")]

@@ -1,4 +1,4 @@
-"""How labels are to be made: what is asked for, checked and put together."""
+"""How to make the labels: the options, checked and put together."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def data_term(
     seed: int,
     term: Any = None,
 ) -> terms.Pending:
-    """Return the one data term that is asked for.
+    """Return the requested data term.
 
     Parameters
     ----------
-    term : a data term, or the name of one of an installed package
-        It may take the probabilities.
+    term : a data term, or the name of one that an installed package provides
+        It may use the probabilities.
 
     Raises
     ------
     ValueError
-        If it is not exactly one, or has fewer than two classes.
+        If not exactly one is given, or if it has fewer than two classes.
     """
     found = terms.named(term) if isinstance(term, str) else term
     takes = found is not None and found.takes_probabilities
@@ -67,28 +67,28 @@ def _classes_of(probabilities: Image) -> int:
     count = probabilities.stored_channels
     if count < 2 or probabilities.axes[0] != "c":
         raise InputError(
-            f"{probabilities.path}: expected probabilities of two or more classes, one on each "
-            f"plane of the first axis, got the shape {probabilities.shape}"
+            f"{probabilities.path}: expected probabilities of two or more classes, one plane "
+            f"of the first axis for each, got the shape {probabilities.shape}"
         )
     return count
 
 
 def open_probabilities(source: Any, spatial_axes: str) -> Image:
-    """Probabilities as an image whose first axis are the classes."""
+    """Open probabilities as an image whose first axis is that of the classes."""
     axes = "c" + spatial_axes
     return images.as_image(source, axes=axes)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How labels are to be made: by options alone, by a model, or by estimated weights.
+    """How to make the labels: from options alone, a model, or estimated weights.
 
     Attributes
     ----------
     term, settings : data term and flow
     model : Model or None
     weights : image of weights or None
-    classes : what labels stand for in a truth; () where they were not learned
+    classes : the truth values that labels stand for; () if they were not learned
     """
 
     term: terms.Pending
@@ -114,7 +114,7 @@ def choose_labeling(
     device: str = "cpu",
     seed: int = 0,
 ) -> Choice:
-    """Put together what labels depend on; None means not given.
+    """Put together all that labels depend on; None means not given.
 
     Raises
     ------
@@ -172,17 +172,17 @@ def _by_model(given: Any, ndim: int, device: str) -> Choice:
 
 
 def open_weights(path: str | os.PathLike[str]) -> tuple[Image, dict[str, Any]]:
-    """Weights that `estimate` wrote, and its notes on them.
+    """Open weights that `estimate` wrote, and return its notes as well.
 
     Raises
     ------
     ValueError
-        If they are none.
+        If the path holds no such weights.
     """
     text = os.fspath(path)
     redaction.check(text)
     notes = ngff.read_notes(text, "") if nodes.is_store(text) else None
     if not notes or "weights" not in notes:
         what = "something else" if Path(text).exists() else "no such path"
-        raise InputError(f"{text}: expected weights of 'tiledlaf estimate', got {what}")
+        raise InputError(f"{text}: expected weights from 'tiledlaf estimate', got {what}")
     return images.open_image(text), notes["weights"]

@@ -20,7 +20,7 @@ from .worker import Window, label_window
 
 
 def opened(image: Any, probabilities: Any, axes: str | None, channels: Any) -> tuple[Image, Any]:
-    """The image and the probabilities of dask arrays, without their pixels."""
+    """Describe the image and the probabilities of dask arrays, without their pixels."""
     bare = images.describe(image, axes, channels)
     if probabilities is None:
         return bare, None
@@ -47,11 +47,11 @@ def label(
     Parameters
     ----------
     image, probabilities, mask : dask arrays or None
-    bare, given : the first two as images without pixels
+    bare, given : image and probabilities, described without their pixels
     """
     planes = image_files.channels_first(image, bare)
     if chosen.weights is not None:
-        raise InputError("weights of an image are not for lazy arrays: label the image itself")
+        raise InputError("`weights` cannot label dask arrays: label the image file itself")
     if chosen.model is not None:
         check_model(chosen.model, bare, given)
     settings, features = chosen.settings, None

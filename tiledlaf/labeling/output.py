@@ -1,4 +1,4 @@
-"""The output store of a run: what it holds, to which run it belongs, what is done in it."""
+"""The output store of a run: what it holds, which run it belongs to, and its changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Output:
     store, name : str
     version, zarr_format : NGFF version and Zarr format written
     into_input : whether the store is the input, which is only added to
-    begun : on an object store the start that its records belong to; None: that of the notes
+    begun : on an object store, the start that its records belong to; None: the one in the notes
     """
 
     store: str
@@ -49,7 +49,7 @@ class Output:
 
     @property
     def records(self) -> Path | str:
-        """File or URL of records; in the array, where readers of groups do not trip over it."""
+        """File or URL of the records; inside the array, where readers of groups ignore it."""
         if not stores.is_url(self.store):
             return Path(self.store) / self.group / "0" / records.NAME
         begun = (self.notes() or {}).get("start", "") if self.begun is None else self.begun
@@ -68,7 +68,7 @@ class Output:
         Raises
         ------
         ValueError
-            Says what is there.
+            If it does; says what is there.
         """
         path = self.store
         if stores.is_url(path):
@@ -76,7 +76,7 @@ class Output:
                 raise InputError(f"{path}: expected a place to write, such as s3://bucket/out.zarr")
         else:
             self._check_folder()
-        # another run may be making the first file of it now
+        # partial files do not count: another run may be writing the first file right now
         held = [name for name in stores.at(path).names() if not name.endswith(stores.PART)]
         if self.into_input or not held:
             return
@@ -118,15 +118,15 @@ class Output:
         names: Mapping[int, str],
         before: Mapping[str, Any] | None = None,
     ) -> Output:
-        """Make the arrays. The notes say "ready" last, so that a cut start is made again.
+        """Make the arrays. The notes say "ready" last, so that an interrupted start is repeated.
 
-        `before` are the notes that are to be replaced; where the same command has done so already,
-        its arrays are taken. Returns the output with its records.
+        `before` are the notes to replace; if the same command has replaced them already, its arrays
+        are used. Returns the output with the place of its records.
 
         Raises
         ------
         ValueError
-            If another run, which is not of the same command, begins at the same time.
+            If a run of another command begins at the same time.
         """
         now, before = self.notes() or {}, before or {}
         if now.get("ready") and now != before:
@@ -139,12 +139,12 @@ class Output:
             notes = {**notes, "start": out.begun}
         if not self.into_input:
             held = self._noted("") or {}
-            # the write unit of the picture is that of all later labels
+            # the tile of the picture is that of all labels that are added later
             tile = {} if picture is None else {"tile": notes["tile"]}
             if held.get("tile", notes["tile"]) != notes["tile"]:
                 raise OutputBelongsElsewhere(
                     f"{self.store}: another run has just begun it with tiles of {held['tile']}; "
-                    "the same command goes on with those"
+                    "the same command continues with those"
                 )
             root = held | {"image": dict(image_print)} | tile
             nodes.write_group(self.store, "", self.version, self.zarr_format, {}, root)
@@ -156,7 +156,7 @@ class Output:
         if picture is not None and not ngff.has_image(self.store):
             picture.create(self.store, self.version, self.zarr_format)
         if confidence is not None:
-            # its notes first, so that its arrays are never those of somebody unknown
+            # notes first, so that there are never arrays of an unknown owner
             made = (self.store, "confidence", self.version, self.zarr_format)
             nodes.write_group(*made, confidence.entries(self.version), {"labels": self.name})
             confidence.create(self.store, self.version, self.zarr_format)
@@ -168,14 +168,14 @@ class Output:
     def _cleared(
         self, notes: Mapping[str, Any], before: Mapping[str, Any]
     ) -> tuple[Output, Mapping[str, Any]]:
-        """Remove what the store holds of other labels of this name, and give the notes left.
+        """Remove what the store holds of other labels of this name; also return the notes left.
 
-        Where the same run was begun already, nothing is removed: it may be at work. On an object
-        store a run may add a batch of records after they were removed; so there the records of the
-        next one get a word of their own, and none counts of a tile that was removed.
+        If the same run has begun already, nothing is removed: it may be at work. On an object
+        store, the removed run may still add a batch of records; so the next run's records go below
+        a name of their own, and no record of a removed tile counts.
         """
         place = stores.at(self.store)
-        # before the notes: what a start makes that comes in between is seen with its notes alone
+        # listed before the notes are read: of a start in between, the notes are seen but no file
         held = [f"{self.group}/{name}" for name in nodes.contents(self.store, self.group)]
         held += ["confidence"] * (self._confidence_of() == self.name)
         now = self.notes() or {}
@@ -184,14 +184,14 @@ class Output:
         if now:
             if records.is_locked(
                 self.records
-            ):  # by the same command, begun after this one was planned
+            ):  # by a run of the same command, begun after this one was planned
                 raise OutputBelongsElsewhere(
                     f"{self.store}: another run has just begun labels/{self.name}"
                 )
             now = {**now, "ready": False}
             nodes.write_group(self.store, self.group, self.version, self.zarr_format, {}, now)
         removed = 0
-        if held:  # first the records: none counts of what is removed in part
+        if held:  # records first: none may count for tiles that are only partly removed
             removed = place.remove(f"{self.group}/0/{records.NAME}") + place.remove(*held)
         own = isinstance(place, Bucket) and removed
         return replace(self, begun=uuid.uuid4().hex[:8] if own else ""), now
@@ -205,9 +205,9 @@ class Output:
     def finish(
         self, fingerprint: str, tile: Sequence[int], picture: Pyramid | None, confidence: bool
     ) -> None:
-        """Refuse to count labels that another run has begun anew meanwhile, or somebody removed.
+        """Refuse labels that another run has begun anew meanwhile, or that somebody removed.
 
-        Runs of other names that began at the same time may have taken this one out of the lists:
+        Runs of other names that began at the same time may have dropped this one from the lists, so
         it is listed again.
 
         Raises
@@ -229,22 +229,22 @@ class Output:
             nodes.write_group(self.store, "", self.version, self.zarr_format, entries)
 
     def remove_parts(self, alone: bool) -> None:
-        """Remove parts of files that kills left, once all tiles are done; objects have none.
+        """Remove partial files that killed runs left, once all tiles are done; objects have none.
 
-        Where another run has added records meanwhile it may be writing still, so only parts that
-        nobody has touched for an hour are removed. A run that loses one all the same, of which the
-        records do not know yet, writes its tile again.
+        If another run has added records meanwhile, it may still be writing, so only partial files
+        that nobody has touched for an hour are removed. A run that loses one nevertheless has no
+        record of its tile yet, and writes the tile again.
         """
         old = clock.time() - 3600
         before = math.inf if alone else old
         for group in (self.group, "confidence", *([] if self.into_input else [""])):
             units.remove_parts(self.store, group, before)
-        units.remove_parts(self.store, "labels", old)  # a run of other labels may write there
+        units.remove_parts(self.store, "labels", old)  # a run of other labels may be writing there
         place = stores.at(self.store)
         moved = [
             n for n in place.names() if n.startswith("confidence.") and n.endswith(stores.PART)
         ]
-        place.remove(*moved)  # all that is ours at the root of an input
+        place.remove(*moved)  # the only files of ours at the root of an input
 
     def describe(self, notes: Mapping[str, Any], names: Mapping[int, str], labels: Pyramid) -> None:
         """List the labels in the store, with notes, colors and names."""
@@ -261,7 +261,7 @@ class Output:
 
     def check_confidence(self) -> None:
         """Refuse to write over the confidence of other labels."""
-        # before its notes, which another start writes before anything else of it
+        # looked at before its notes, which another start writes before its arrays
         there = nodes.contents(self.store, "confidence") or (
             nodes.is_store(self.store) and nodes.has_group(self.store, "confidence")
         )
@@ -274,10 +274,10 @@ class Output:
             )
 
     def _confidence_of(self) -> str | None:
-        """Name of the labels that the store's confidence is of."""
+        """Name of the labels that the store's confidence belongs to."""
         return (self._noted("confidence") or {}).get("labels")
 
 
 def _same(now: Mapping[str, Any], notes: Mapping[str, Any]) -> bool:
-    """Whether notes are of runs that give the same labels, tile by tile."""
+    """Whether two runs, by their notes, give the same labels, tile by tile."""
     return all(now.get(key) == notes[key] for key in ("fingerprint", "tile"))

@@ -33,14 +33,14 @@ class Plan:
 
     Attributes
     ----------
-    job : what workers do; its data term may still be without prototypes or scale
-    out : where it goes, None for arrays in memory
+    job : what the workers do; its data term may still lack prototypes or scale
+    out : where the labels go, None for arrays in memory
     settings, image_print : what the fingerprints of the labels and of the image cover
-    names : a name a label value
+    names : one name per label value
     held : notes of an earlier start of the same run, or None
-    before : notes that were there when this was planned, of any run
-    seed : of the sample
-    classes : what labels stand for in a truth, where they were learned
+    before : notes of any run that were there when this one was planned
+    seed : seed for the sample
+    classes : the truth values that labels stand for, if they were learned
     """
 
     job: Job
@@ -77,7 +77,7 @@ class Writing:
 
     @property
     def image(self) -> bool:
-        """Whether the output has the image, too."""
+        """Whether the image is written to the output as well."""
         return self.copy_image and not self.into_input
 
 
@@ -183,7 +183,7 @@ def _check_inputs(
 
 
 def _names(writing: Writing, classes: Sequence[Class], count: int) -> Sequence[str] | None:
-    """Names of the classes that are given or were learned."""
+    """Names of the classes, given or learned."""
     names = writing.names
     if classes and names is None:
         names = [one.name for one in classes]
@@ -193,12 +193,12 @@ def _names(writing: Writing, classes: Sequence[Class], count: int) -> Sequence[s
 
 
 def check_model(model: Model, image: Image, probabilities: Image | None) -> None:
-    """Refuse images that a model is not for."""
+    """Refuse images that do not fit a model."""
     count = image.used_channels
     if count != model.channels:
         raise InputError(
             f"{image.path}: the model expects images of {model.channels} channel(s), got {count} "
-            "(`channels` chooses)"
+            "(choose with `channels`)"
         )
     needed = model.term.takes_probabilities
     if needed != (probabilities is not None):
@@ -222,7 +222,7 @@ def _region(
     if not inside:
         spans = ",".join(f"{a}:{b}" for a, b in region)
         raise InputError(
-            "expected a region of start:stop an axis with start < stop, within "
+            "expected a region of start:stop for each axis, with start < stop, within "
             f"{','.join(f'0:{n}' for n in grid)} (pixels of the level), got {spans}"
         )
     return tuple(a for a, _ in region), tuple(b - a for a, b in region)
@@ -235,7 +235,7 @@ def _described(
     model: Model | None,
     **others: Image | None,
 ) -> dict[str, Any]:
-    """The settings that a label depends on, for the fingerprint and for people."""
+    """The settings that labels depend on, for the fingerprint and for readers."""
     state = {
         key: fingerprints.fingerprint({"state": other.state(), "axes": other.axes})
         for key, other in others.items()
@@ -263,7 +263,7 @@ def _described(
 
 
 def _plain(entries: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back: lists for tuples."""
+    """The entries as JSON returns them: lists for tuples."""
     return {
         key: [list(row) for row in value] if isinstance(value, tuple) else value
         for key, value in entries.items()
@@ -291,10 +291,10 @@ def _output(store: str, image: Image, writing: Writing) -> Output:
 def _held(
     out: Output, notes: Mapping[str, Any] | None, asked: Mapping[str, Any], overwrite: bool
 ) -> Mapping[str, Any] | None:
-    """Notes of the run to go on with, None to start anew."""
+    """Notes of the run to continue, None to start anew."""
     where = f"{out.store}: labels/{out.name}"
     if overwrite:
-        if records.is_locked(out.records):  # tiles of both would come to lie beside each other
+        if records.is_locked(out.records):  # the output would mix tiles of both runs
             raise OutputBelongsElsewhere(
                 f"{where} is being written by a run: end it before `overwrite`"
             )
@@ -303,13 +303,13 @@ def _held(
         there = bool(nodes.contents(out.store, out.group)) or (
             nodes.is_store(out.store) and out.name in ngff.label_names(out.store)
         )
-        if there and out.notes() is None:  # nor of a run that has just begun
+        if there and out.notes() is None:  # nor has a run just begun it
             raise OutputBelongsElsewhere(
-                f"{where} is there already and not of tiledlaf (choose another `name` or add "
+                f"{where} exists already and is not of tiledlaf (choose another `name` or add "
                 "`overwrite`)"
             )
         return None
-    if not notes.get("ready"):  # cut before its first tile
+    if not notes.get("ready"):  # interrupted before its first tile
         return None
     if notes.get("fingerprint") != fingerprints.fingerprint(asked):
         fingerprints.refuse_difference(
@@ -328,7 +328,7 @@ def _tile(
     size: Sequence[int],
     halo: Sequence[int],
 ) -> tuple[int, ...]:
-    """Edges of a tile: the store's own, the user's, or a default by size and halo."""
+    """Edges of a tile: those of the store, the user's, or a default by size and halo."""
     if tile is not None and (tile < 16 or (tile > levels.CHUNK and tile % 16)):
         raise InputError(f"expected a tile of 16 or more, from 256 on a multiple of 16, got {tile}")
     other = out is not None and not out.into_input and nodes.is_store(out.store)
@@ -338,7 +338,7 @@ def _tile(
             return tuple(notes["tile"])
     deep = len(size) == 3 and halo[0] > 0
     edge = tile or (128 if deep else 2048 if math.prod(size) > SMALL else 1024)
-    # a plane of a stack is a tile of its own where planes do not touch
+    # planes of a stack are tiles of their own if the flow does not connect them
     return (edge,) * len(size) if deep or len(size) == 2 else (1, edge, edge)
 
 
@@ -349,7 +349,7 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
         shapes = list(image.levels)
     else:
         shapes = [grid.size]
-    # labels need as many levels as their image; an output of its own ends where it fits a screen
+    # labels added to an input need as many levels as its image; else the last one fits a screen
     count = len(ngff.read_multiscale(out.store).paths) if out.into_input else MOST_LEVELS
     while len(shapes) < count:
         smaller = levels.halved(shapes[-1], image.spatial_axes)

@@ -1,15 +1,16 @@
-"""Records of tiles: one JSON line each, added after the tile is safely written.
+"""Records of tiles: one line of JSON each, added after the tile is safely written.
 
-Safely written: all files of the tile have their final names, so no kill makes them parts; objects
-are there once the store has said so. Files may not be on the disk yet, so a record has their size,
-`bytes`, and a start that goes on believes it only if they still have it; see docs/faults.md.
+Safely written means that all files of the tile have their final names, so that no kill leaves them
+partial; objects are there once the store has confirmed them. Files may not have reached the disk
+yet, so a record holds their size, `bytes`, and a run that continues trusts the record only if the
+files still have that size; see docs/faults.md.
 
-On a file system they are lines of one file. On an object store, where nothing can be appended,
+On a file system, records are lines of one file. On an object store, where nothing can be appended,
 each batch of lines that a run adds is an object of its own.
 
-Lines with a `stage` in place of a tile say how far a run is: that it has BEGUN, now and then that
-it makes lower LEVELS, and that it is COMPLETE, with all tiles and levels, or has ENDED with some
-of them missing.
+Lines with a `stage` in place of a tile say how far a run is: that it has BEGUN; now and then, that
+it is making lower LEVELS; and that it is COMPLETE, with all tiles and levels, or has ENDED with
+some of them missing.
 """
 
 from __future__ import annotations
@@ -32,44 +33,44 @@ from ..files.stores import Bucket
 NAME, ENDING = "tiledlaf.jsonl", ".jsonl"
 FINISHED = ("done", "skipped")
 BEGUN, LEVELS, COMPLETE, ENDED = "begun", "levels", "complete", "ended"
-# seconds between two batches, or this share of the run where that is longer: a kill costs little
-# of the work, and a long run does not make thousands of objects
+# seconds between two batches, or this share of the run's duration if that is longer, so that a kill
+# costs little work and a long run does not make thousands of objects
 SECONDS, SHARE = 5.0, 0.01
 
 
 def read(path: Path | str) -> dict[tuple[int, ...], dict[str, Any]]:
-    """The record of each tile that counts; a line cut short by a kill is as not written."""
+    """The record that counts for each tile; a line cut short by a kill does not count."""
     return latest(journal(path))
 
 
 def latest(journal: Iterable[dict[str, Any]]) -> dict[tuple[int, ...], dict[str, Any]]:
-    """The record of each tile that counts: the last, but none undoes what was done."""
+    """The record that counts for each tile: the last, but none undoes a finished tile."""
     found: dict[tuple[int, ...], dict[str, Any]] = {}
     for record in journal:
         if "tile" not in record:
             continue
         held = found.get(tuple(record["tile"]), {})
-        # two runs at one time: what one has written stays, though the other could not read it
+        # of two runs at the same time, what one has written stays even if the other failed
         if record.get("state") in FINISHED or held.get("state") not in FINISHED:
             found[tuple(record["tile"])] = record
     return found
 
 
 def complete(journal: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether lower levels are made of all tiles that were recorded, as far as runs have said.
+    """Whether lower levels are made from all recorded tiles, as far as the runs have said.
 
-    Earlier versions said nothing of stages, and are believed.
+    Earlier versions recorded no stages, and are trusted.
     """
     return not any("stage" in line for line in journal) or journal[-1].get("stage") == COMPLETE
 
 
 def between(age: float) -> float:
-    """Seconds from one batch to the next at least, in a run of some age."""
+    """Least number of seconds between two batches, in a run of this age."""
     return max(SECONDS, SHARE * age)
 
 
 def journal(path: Path | str) -> list[dict[str, Any]]:
-    """All records and stages in their order, of a file or of the objects below a URL."""
+    """All records and stages in order, from a file or from the objects below a URL."""
     if isinstance(path, str):
         place = stores.at(path)
         assert isinstance(place, Bucket)
@@ -77,7 +78,7 @@ def journal(path: Path | str) -> list[dict[str, Any]]:
         whole = b"".join(part for part in parts if part is not None)
     else:
         whole = path.read_bytes() if path.is_file() else b""
-    # a line that a crash left half on the disk may be of any bytes
+    # a line that a crash left incomplete may hold any bytes
     found = map(_parse, whole.decode("utf-8", "replace").splitlines())
     return [record for record in found if record is not None]
 
@@ -107,7 +108,7 @@ def _lock(file: Any, alone: bool) -> None:
 
 @contextmanager
 def appending(path: Path | str) -> Iterator[Appender]:
-    """Open a file of records, or a place for objects of them, for more of them."""
+    """Open a file of records, or a place for objects of records, to add more."""
     if isinstance(path, str):
         place = stores.at(path)
         assert isinstance(place, Bucket)
@@ -115,8 +116,8 @@ def appending(path: Path | str) -> Iterator[Appender]:
             yield log
         return
     cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
-    # unbuffered, a record is one write at the file's end: two runs at one time tear no line. Over
-    # NFS they can; torn lines count as not written.
+    # unbuffered, so that a record is one write at the end of the file, and two runs at a time
+    # tear no line. Over NFS they can; torn lines count as not written.
     with path.open("a+b", buffering=0) as file:
         with contextlib.suppress(OSError):  # not every file system has locks
             _lock(file, alone=False)
@@ -126,11 +127,11 @@ def appending(path: Path | str) -> Iterator[Appender]:
 
 @contextmanager
 def _ending(log: Appender) -> Iterator[Appender]:
-    """Have a run that an error or a signal ends say so: who looks from elsewhere sees no lock."""
+    """Record that an error or a signal ended the run: other machines may not see its lock."""
     try:
         yield log
     except BaseException:
-        with contextlib.suppress(OSError):  # what ended the run says more
+        with contextlib.suppress(OSError):  # the error that ended the run says more
             if log.begun:
                 log.mark(ENDED)
         raise
@@ -138,9 +139,9 @@ def _ending(log: Appender) -> Iterator[Appender]:
 
 
 def is_locked(path: Path | str) -> bool | None:
-    """Whether a run is adding records now, as far as its lock reaches; None if none can be tried.
+    """Whether a run is adding records now, as far as its lock is seen; None if locks cannot tell.
 
-    The lock ends with the process, however that ends. Object stores have none.
+    The lock ends with the process, however that ends. Object stores have no locks.
     """
     if isinstance(path, str):
         return None
@@ -155,11 +156,11 @@ def is_locked(path: Path | str) -> bool | None:
 
 
 class Appender:
-    """Adds records, each on a line of its own even where a kill cut the last one.
+    """Adds records, each on a line of its own even if a kill cut the last one.
 
     Each gets `run`, HOST:WORD, the same for all of this run; `time`, in seconds since 1970 by the
-    clock on the wall; and `after`, in seconds since the run began, which no change of that clock
-    reaches.
+    system clock; and `after`, in seconds since the run began, which changes of that clock do not
+    affect.
 
     Attributes
     ----------
@@ -177,7 +178,7 @@ class Appender:
         self._stamp(record)
 
     def mark(self, stage: str) -> None:
-        """Say that the run has come to a stage, and write what was added before, too."""
+        """Record that the run has reached a stage, and write all that was added before."""
         self._stamp({"stage": stage})
         self.flush()
 
@@ -187,7 +188,7 @@ class Appender:
         return now - self._last >= between(now - self._began)
 
     def flush(self) -> None:
-        """Write what was added since the last time, where it is not written yet."""
+        """Write what was added since the last time, if it is not written yet."""
 
     def _stamp(self, record: Mapping[str, Any]) -> None:
         stamp = {
@@ -200,16 +201,16 @@ class Appender:
 
     def _write(self, line: bytes) -> None:
         line, self._cut = b"\n" * self._cut + line, True
-        if os.write(self._file, line) < len(line):  # as a disk does that is just full
+        if os.write(self._file, line) < len(line):  # as on a disk that has just become full
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), NAME)
         self._cut, self._last = False, clock.monotonic()
 
 
 class Batches(Appender):
-    """Adds records in batches, each an object: a record counts once that is there.
+    """Adds records in batches, each an object; a record counts once its object is there.
 
-    Names begin with the time, or the next number where a clock was set back, so they list in
-    order. What a kill loses are those of the last batch, whose tiles are then labeled again.
+    Names begin with the time, or with the next number if a clock was set back, so that they list in
+    order. A kill loses only the last batch, whose tiles are then labeled again.
     """
 
     def __init__(self, place: Bucket) -> None:
@@ -225,7 +226,7 @@ class Batches(Appender):
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added since the last time; what the store does not take waits for more."""
+        """Write what was added since the last time; what the store refuses is kept for later."""
         batch = b"".join(self._held)
         if batch:
             run = self.run.replace(":", "-")

@@ -21,7 +21,7 @@ from .choice import choose_labeling, open_probabilities
 from .plan import Plan, Writing, make_plan
 from .run import Progress
 
-LAZY = "dask arrays are labeled lazily, where they are computed"
+LAZY = "not available for dask arrays, which are labeled lazily"
 
 
 def prepare(
@@ -39,22 +39,22 @@ def prepare(
     running: Running = Running(),
     **choice: Any,
 ) -> Plan:
-    """Open what is named, check that all fits, and lay out the tiles; nothing is written.
+    """Open the inputs, check that they fit, and lay out the tiles; nothing is written.
 
     Parameters
     ----------
     image, output, probabilities, mask, region, level, channels, axes, seed
-        As for `label`.
+        As in `label`.
     writing, running
-        What is written; where and how.
+        What to write; where and how to compute.
     **choice
         What labels depend on: classes, prototypes, term, model, weights, neighborhood, rho, time,
-        integrator, as for `label`.
+        integrator, as in `label`.
 
     Raises
     ------
     ValueError
-        If the image cannot be labeled so; says what was expected and what came.
+        If the image cannot be labeled this way; says what was expected and what was given.
     """
     source = images.as_image(image, level=level, axes=axes, channels=channels)
     given = None
@@ -70,7 +70,7 @@ def prepare(
             raise InputError(f"expected an output or `into_input`, got both ({store})")
         store = source.path
     elif store is None:
-        _refuse_changed(writing, Writing(confidence=writing.confidence), "belongs to an output")
+        _refuse_changed(writing, Writing(confidence=writing.confidence), "needs an output")
     return make_plan(
         source,
         store,
@@ -89,7 +89,7 @@ def prepare(
 
 
 def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:
-    """Carry a plan out.
+    """Carry out a plan.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:
 
     Returns
     -------
-    Summary of an output; without one labels, or (labels, confidence)
+    Summary if there is an output, otherwise labels, or (labels, confidence)
     """
     resources.check_resources(plan, pool)
     plan = sample.settle(plan)
@@ -136,42 +136,43 @@ def label(
     ----------
     image : array, dask array or path
         2-D is (y, x); 3-D is (c, y, x) if the first axis is at most 4, (y, x, c) if the last is
-        3 or 4; else say `axes`. Paths: OME-Zarr, Zarr, TIFF, PNG, JPEG, npy.
+        3 or 4; otherwise give `axes`. Paths: OME-Zarr, Zarr, TIFF, PNG, JPEG, npy.
     output : path, optional
         An OME-Zarr to write. Without one, arrays are returned.
     classes : int, optional
         Number of prototypes to find by k-means. Give exactly one data term.
     prototypes : (J, C) array, optional
-        In image units.
+        Prototypes in the units of the image, one row per class.
     probabilities : (J, *grid) array, dask array or path, optional
-        Of any model: floats that sum to 1, or unsigned integers.
+        Class probabilities of any model: floats that sum to 1, or unsigned integers.
     term : data term, optional
-        Any other one, or the name of one of an installed package; see docs/extending.md.
+        Any other one, or the name of one that an installed package provides; see
+        docs/extending.md.
     model : Model or path, optional
-        Of a training; gives data term, neighborhood, rho, time and integrator.
+        A trained model; fixes data term, neighborhood, rho, time and integrator.
     weights : path, optional
-        Weight patches of this image, from `estimate`; they give neighborhood, rho and time.
+        Weight patches of this image, from `estimate`; they fix neighborhood, rho and time.
     neighborhood : str or offsets
         ``3x3`` by default, ``5x5``, ``3x3x3``, ``rings:3,7``, a file of offsets, or the offsets.
     rho, time : float
         Scale of the distances (1) and integration time T (5).
     integrator : optional
-        Taylor(1e-4) by default, Krylov, Euler; LinearizedSequence; of the nonlinear flow
-        GeometricEuler and RKMK4.
+        Of the linearized flow: Taylor(1e-4), the default, Krylov, Euler or LinearizedSequence; of
+        the nonlinear flow: GeometricEuler or RKMK4.
     mask : array or path, optional
         Pixels where it is 0 are not labeled.
     region : (start, stop) for each spatial axis, optional
-        Label this part only: the crop of the whole image's labels.
+        Label only this part; gives the crop of the whole image's labels.
     level : int
         Resolution level of a file.
     channels, axes : optional
-        Channels of the data term; axes where the image does not name them.
+        Channels to use for the data term; axes, if the image does not name them.
     seed : int
-        For k-means and its sample.
+        Seed for k-means and its sample.
     progress : callable, optional
-        Gets the record of each tile.
+        Called with the record of each tile as it finishes.
     **options
-        How the work is done, which labels do not depend on: workers, scheduler, scheduler_file,
+        How the work is done, without effect on labels: workers, scheduler, scheduler_file,
         device, tile (see `Running`). What is written: confidence, and for an output name, names,
         copy_image, into_input, overwrite (see `Writing`).
 
@@ -183,7 +184,7 @@ def label(
     Raises
     ------
     ValueError
-        If the input cannot be labeled so; says what was expected and what came.
+        If the input cannot be labeled this way; says what was expected and what was given.
 
     Examples
     --------
@@ -231,12 +232,12 @@ def label(
 
 
 def _grouped(options: Mapping[str, Any]) -> tuple[Writing, Running]:
-    """Options by their group.
+    """Sort options into their groups.
 
     Raises
     ------
     TypeError
-        If one has another name; says which may be meant.
+        If an option has an unknown name; suggests a similar one.
     """
     groups = [{field.name for field in dataclasses.fields(group)} for group in (Writing, Running)]
     for name in options:
@@ -271,5 +272,5 @@ def _refuse_changed(given: Any, default: Any, why: str) -> None:
     _refuse_given(changed, why)
 
 
-# keywords of `label` itself, to guess what a misspelled one means
+# keywords of `label` itself, to suggest one for a misspelled name
 OWN = frozenset(label.__kwdefaults__ or ())

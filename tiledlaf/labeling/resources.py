@@ -1,4 +1,4 @@
-"""What a run needs of memory, disk and devices, and the pool that suits it."""
+"""What memory, disk space and device a run needs, and the pool that suits it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def predicted_bytes(job: Job) -> int:
         data = classes * np.dtype(job.probabilities.dtype).itemsize
     held = data + job.term.bytes_per_pixel()
     if job.settings.predictor is not None:
-        # features, their part without margins, weights and what they are made of
+        # features, their copy without margins, weights and what these are computed from
         held += 4 * 3 * len(job.settings.predictor.mean)
         held += 4 * len(job.settings.offsets)
     if job.weights is not None:
@@ -44,7 +44,7 @@ def predicted_bytes(job: Job) -> int:
     held += 4 * classes + 3 * 4 * neighbors + 2 + 4 + 4 + 8
     held += 4 * classes * job.settings.integrator.planes
     copies = 3 * image + 3 + (12 if job.certain else 0)  # labels, levels, encoded shards
-    # read as stored and once more in the order of channels
+    # pixels are held twice: as stored, and with channels first
     return PROCESS_BYTES + 2 * pixels * data + part * held + core * copies
 
 
@@ -54,7 +54,7 @@ def check_resources(plan: Plan, pool: Pool) -> None:
     Raises
     ------
     ValueError
-        Says what is missing; with both numbers.
+        If something is missing; gives what is needed and what is there.
     """
     find_device(plan.job.settings.device, pool)
     need = predicted_bytes(plan.job)
@@ -73,7 +73,7 @@ def check_resources(plan: Plan, pool: Pool) -> None:
 
 
 def open_pool(plan: Plan, running: Running = Running()) -> contextlib.AbstractContextManager[Pool]:
-    """Threads for small images, else processes; or the cluster that was named."""
+    """Open threads for small images, else processes; or the cluster that was named."""
     small = len(plan.job.grid) == 1 or math.prod(plan.job.grid.size) <= SMALL
     in_memory, scheduler = not plan.job.image.reader.stored, running.scheduler
     if in_memory and running.named and not opening.in_threads(scheduler):
@@ -89,7 +89,7 @@ def open_pool(plan: Plan, running: Running = Running()) -> contextlib.AbstractCo
 
 
 def needed_bytes(plan: Plan) -> int:
-    """Disk space to expect: the image as large as stored, labels at an eighth, confidence whole."""
+    """Bytes on disk to expect: the image as stored, 1/8 per label, 4 per pixel of confidence."""
     job = plan.job
     pixels = math.prod(job.grid.size) * 4 / 3
     need = pixels * (1 / 8 + 4 * (job.confidence is not None))

@@ -1,4 +1,4 @@
-"""Carry a plan out tile by tile, and sum it up."""
+"""Carry out a plan tile by tile, and sum up what was done."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from .records import Appender
 from .worker import Job, checker, label_tile, place, run_tile
 
 Progress = Callable[[dict[str, Any]], None]
-TASK = 2**20  # pixels of small tiles that make a task: its own cost stays small
+TASK = 2**20  # pixels of small tiles that share a task, so that its overhead stays small
 
 
 @dataclass
 class Summary:
-    """What a run did; `tiles` of earlier starts included.
+    """What a run did, including the tiles of earlier starts.
 
     Attributes
     ----------
     tiles : number of tiles by state: done, skipped, failed
     pixels : number of pixels of each label value, those without a label first
     proven : labeled pixels whose label is certain, None where the integrator has no bound
-    seconds : of this start
+    seconds : duration of this start
     output : path of the store
     fresh : number of pixels that this start has labeled
     """
@@ -51,7 +51,7 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Pixels a second that this start has labeled."""
+        """Pixels that this start has labeled per second."""
         return self.fresh / self.seconds
 
     @property
@@ -61,7 +61,7 @@ class Summary:
 
 
 def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
-    """Label all tiles that are not done, write levels, and sum up.
+    """Label all tiles that are not finished, write the lower levels, and sum up.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     def finished(tile: Tile) -> bool:
         return known.get(tile.index, {}).get("state") in records.FINISHED
 
-    # of an output that is complete no file changes
+    # a run on a complete output changes no file
     idle = records.complete(old) and all(map(finished, job.grid))
     left = (tile.index for tile in job.grid if not finished(tile))
     fair = (len(job.grid) - len(known)) // (8 * pool.workers)

@@ -1,4 +1,4 @@
-"""The sample of an image's pixels that prototypes and their scale come from."""
+"""The sample of an image's pixels, from which prototypes and their scale are found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .plan import Plan
 
 
 def settle(plan: Plan) -> Plan:
-    """Find prototypes and scale, or take those that the store keeps."""
+    """Find prototypes and scale, or use those that the store holds."""
     term = plan.job.term
     found = term.resume(plan.held) if plan.held else None
     if found is None:
@@ -29,13 +29,13 @@ def settle(plan: Plan) -> Plan:
 
 
 def _check_sample(plan: Plan) -> None:
-    """Refuse probabilities that are none, before anything is written."""
+    """Refuse values that are not probabilities, before anything is written."""
     source = plan.job.probabilities
     assert source is not None
     sources = [source] if plan.job.mask is None else [source, plan.job.mask]
     for window in sampling.sample_windows(source.grid, plan.seed):
         for part, (block, *mask) in readable(sources, window):
-            if np.isfinite(block).all():  # NaN is a matter of its tile
+            if np.isfinite(block).all():  # its tile reports NaN
                 try:
                     normalized(block, mask[0][0] != 0 if mask else None)
                 except errors.BadPixels as error:
@@ -45,10 +45,10 @@ def _check_sample(plan: Plan) -> None:
 
 
 def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[np.ndarray]]]:
-    """A window and its pixels in images, or those parts of it that can be read.
+    """Yield a window with its pixels in the images, or those parts of it that can be decoded.
 
-    What cannot be decoded is left out of a sample like NaN: it is a matter of its tile. What the
-    store refuses now is not, since another day's sample would give other labels.
+    What cannot be decoded is left out of the sample, as NaN is: its tile reports it. When the store
+    fails, however, the error is raised, since a sample drawn later would give other labels.
     """
     try:
         blocks = [retried(read_pixels, source, window)[0] for source in sources]
@@ -64,7 +64,7 @@ def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[
 
 
 def draw(plan: Plan) -> np.ndarray:
-    """Pixels for k-means and the scale, (n, C): of the whole image, less the masked."""
+    """Draw pixels for k-means and the scale, (n, C), from all of the image but masked pixels."""
     image, mask = plan.job.image, plan.job.mask
     windows = sampling.sample_windows(image.grid, plan.seed)
     sources = [image] if mask is None else [image, mask]

@@ -1,4 +1,4 @@
-"""What a worker does: one tile from its window's pixels to written labels."""
+"""What a worker does with one tile: from its window's pixels to written labels."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from ..model.terms import DataTerm, Pending, settled, usable
 from ..redaction import redacted
 from ..tiles import Grid, Tile, within
 
-BAND_BYTES = 40 * 2**20  # weights and distances held at once: few fresh pages, little memory
+BAND_BYTES = 40 * 2**20  # of weights and distances at once, to limit memory and newly mapped pages
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker must know; small, so it travels with each task.
+    """All that a worker must know; small, since it travels with each task.
 
     Attributes
     ----------
-    image : the image, also of the data term unless `probabilities` is given
-    mask : image whose zeros are not labelled, or None
+    image : the image; the data term is computed from it unless `probabilities` is given
+    mask : image whose zeros are not labeled, or None
     weights : image whose channels are the weights of the neighbors, or None
     store : path of the output, None where arrays are returned
-    labels, picture, confidence : what is written there
-    certain : whether confidence is asked for, here or in memory
+    labels, picture, confidence : the arrays to write there
+    certain : whether confidence is wanted, in the store or in memory
     """
 
     image: Image
@@ -90,7 +90,7 @@ class Window:
     image : (C, *grid), None where nothing depends on it
     probabilities : (J, *grid) or None
     valid : (*grid) bool or None
-    weights : (K, *grid) or None; of a sequence those of all flows, one after the other
+    weights : (K, *grid) or None; for a sequence, those of all flows, one after the other
     """
 
     image: Array
@@ -99,7 +99,7 @@ class Window:
     weights: Array = None
 
     def cut(self, box: Sequence[slice], move: Any = np.ascontiguousarray) -> Window:
-        """A part of it, moved to a device; a mask without zeros is left out."""
+        """A part of the window, moved to a device; a mask without zeros is left out."""
 
         def part(planes: Array) -> Array:
             return None if planes is None else move(np.ascontiguousarray(planes[:, *box]))
@@ -120,8 +120,8 @@ def label_window(
 
     Parameters
     ----------
-    part : where weights and distances are wanted; all of it by default
-        What they look at lies around it.
+    part : where weights and distances are wanted, by default everywhere
+        They also depend on pixels of the window around it.
     """
     source = window.image if window.probabilities is None else window.probabilities
     valid, predictor = window.valid, settings.predictor
@@ -141,7 +141,7 @@ def label_window(
     if window.weights is not None:
         weights = window.weights if part is None else window.weights[:, *part]
         weights = xp.ascontiguousarray(weights, np.float32)
-        if len(weights) > len(settings.offsets):  # of each flow of a sequence
+        if len(weights) > len(settings.offsets):  # weights for each flow of a sequence
             weights = weights.reshape(-1, len(settings.offsets), *grid)
     elif valid is None and xp is np:
         weights = _uniform(settings.offsets, grid)
@@ -164,7 +164,7 @@ def label_window(
 
 
 def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
-    """Mask of a tile's window, None where all of it is valid."""
+    """Mask of a tile's window, None if all of it is valid."""
     if job.mask is None:
         return None
     valid = image_files.read_pixels(job.mask, tile.window)[0] != 0
@@ -202,27 +202,27 @@ def compute(job: Job, data: Window, tile: Tile) -> Labeled:
     return Labeled(labels, confidence, proven)
 
 
-# the same for almost all bands of an image without a mask
+# cached: almost all bands of an image without a mask have the same uniform weights
 _uniform = functools.lru_cache(maxsize=2)(stencil.uniform)
 
 
 def bands(
     job: Job, core: tuple[int, ...], origin: tuple[int, ...], window: tuple[int, ...]
 ) -> Grid:
-    """Cut a tile's core along its first axis; Krylov's inner products and a GPU want all of it."""
+    """Cut a tile's core along its first axis, but not for Krylov's inner products or a GPU."""
     rows, count = core[0], job.term.classes + len(job.settings.offsets)
     if job.settings.predictor is not None:
         count += len(job.settings.predictor.mean)
     if on_host(job.settings.device) and not job.settings.integrator.whole_tile:
         row = 4 * count * math.prod(window[1:])
-        # at least eight halos long: what is computed twice stays under a quarter
+        # at least eight halos long, so that at most a quarter of the work is done twice
         rows = max(8 * job.grid.halo[0], BAND_BYTES // row, 1)
         rows = math.ceil(core[0] / math.ceil(core[0] / rows))
     return Grid(window, origin, core, (rows, *core[1:]), job.grid.halo)
 
 
 def label_tile(job: Job, tile: Tile) -> Labeled | None:
-    """Read and label one tile; None where its core is masked out. Errors name the tile."""
+    """Read and label one tile; None if its core is masked out. Errors name the tile."""
     valid = read_valid(job, tile)
     if valid is not None and not valid[tile.inner].any():
         return None
@@ -233,7 +233,7 @@ def label_tile(job: Job, tile: Tile) -> Labeled | None:
 
 
 def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window:
-    """Data of a tile's window; `pixels` is the image where it was read already."""
+    """Data of a tile's window; `pixels` is the image, if it was read already."""
     if pixels is None and job.needs_image:
         pixels = image_files.read_pixels(job.image, tile.window)
     given = (
@@ -246,7 +246,7 @@ def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window:
 
 
 def run_tile(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
-    """Read, label and write one tile; its record. A tile with bad data fails with a reason."""
+    """Read, label and write one tile, and return its record; bad data fail with a reason."""
     tile = job.grid.tile_at(index)
     record: dict[str, Any] = {"tile": list(index), "worker": f"{platform.node()}:{os.getpid()}"}
     try:
@@ -273,7 +273,7 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
     if skipped and job.picture is None:
         return {"state": "skipped", "pixels": 0}
     window = tile.window
-    if skipped or not job.needs_image:  # the image itself is only copied
+    if skipped or not job.needs_image:  # the image is only copied: no halo
         window = tuple(
             slice(c.start + o, c.stop + o) for c, o in zip(tile.core, job.grid.origin, strict=True)
         )
@@ -317,9 +317,9 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
 
 
 def checker(job: Job) -> Callable[[Mapping[str, Any]], bool]:
-    """Tells whether the files of a finished tile have the size that its record says.
+    """Return a check of whether the files of a finished tile have the size in its record.
 
-    A record that says none is of an older version, and believed.
+    A record without a size is of an older version, and trusted.
     """
     picture, *rest = (
         [] if pyramid is None else [levels.sizes(job.store, pyramid)]
@@ -335,14 +335,14 @@ def checker(job: Job) -> Callable[[Mapping[str, Any]], bool]:
 
 
 def _counts(labels: np.ndarray, classes: int) -> list[int]:
-    """Pixels of each label value from 0; one look a value is quicker while there are few."""
+    """Pixels of each label value from 0; one pass per value is quicker while there are few."""
     if classes > 20:
         return np.bincount(labels.ravel(), minlength=classes + 1).tolist()
     return [int(np.count_nonzero(labels == value)) for value in range(classes + 1)]
 
 
 def _peak_mib() -> int:
-    """Most memory that this process has held."""
+    """Peak memory of this process, in MiB."""
     status = Path("/proc/self/status")
     if status.is_file():  # a new process inherits getrusage's number from the one that started it
         return int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024

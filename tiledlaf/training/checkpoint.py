@@ -1,4 +1,4 @@
-"""What a training leaves beside its model, to go on from after a cut."""
+"""Checkpoints: what a training keeps beside its model, to continue after an interruption."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SAVED = {"anchors": "prototypes"}  # parameters that have another name in checkp
 
 @dataclass(frozen=True)
 class State:
-    """A training between two steps; all that a checkpoint must know."""
+    """A training between two steps: all that a checkpoint must hold."""
 
     step: int
     predictor: Predictor
@@ -52,9 +52,9 @@ class Progress:
 
     Attributes
     ----------
-    path : of its checkpoint, None once the model is there
-    step, steps : made, and asked for at most
-    error : least share of wrong pixels in validation, None before the first
+    path : path of the checkpoint, None once the model is written
+    step, steps : steps made, and the maximum number of steps
+    error : lowest share of wrong pixels in a validation, None before the first one
     seconds : from one checkpoint to the next, 0 before the first step
     """
 
@@ -66,7 +66,7 @@ class Progress:
 
 
 def progress(path: str | os.PathLike[str]) -> Progress | None:
-    """How far the training of a model is; None where there is neither model nor checkpoint."""
+    """How far the training of a model is; None if there is neither model nor checkpoint."""
     file = _beside(Path(path))
     if os.path.isfile(path):
         if not zipfile.is_zipfile(path):
@@ -109,7 +109,7 @@ class Checkpoint:
             found = model_file.load(self.path)
             self._same(found.trained.get("print", {}), self.path)
             self.finished = found
-            self.file.unlink(missing_ok=True)  # of a training cut just after its model was written
+            self.file.unlink(missing_ok=True)  # left by a kill right after the model was written
         elif self.file.exists():
             with self._complete():
                 self._held = model_file.read_arrays(self.file, "checkpoint")
@@ -124,23 +124,27 @@ class Checkpoint:
 
     def _same(self, held: Mapping[str, Any], path: Path) -> None:
         fingerprints.refuse_difference(
-            f"{path} is of another training", held, self.print, "choose another MODEL or remove it"
+            f"{path} belongs to another training",
+            held,
+            self.print,
+            "choose another MODEL or remove it",
         )
 
     @contextmanager
     def _complete(self) -> Iterator[None]:
-        """Say what to do about a checkpoint that is damaged."""
+        """Say what to do about a damaged checkpoint."""
         try:
             yield
         except KeyError as error:
             raise DamagedFile(
-                f"{self.file}: expected a complete checkpoint, no {error} (remove it to start anew)"
+                f"{self.file}: expected a complete checkpoint, got no {error} "
+                "(remove it to start anew)"
             ) from None
         except ValueError as error:
             raise DamagedFile(f"{error} (remove it to start anew)") from None
 
     def terms(self) -> list[DataTerm]:
-        """The data terms that an earlier start found; none where there was none."""
+        """The data terms that an earlier start found; an empty list if there are none."""
         held = self._held
         with self._complete():
             return [
@@ -152,7 +156,7 @@ class Checkpoint:
             ]
 
     def keep_terms(self, terms: list[DataTerm]) -> None:
-        """Write classifiers at once: they took long."""
+        """Write classifiers at once, since fitting them takes long."""
         self._terms = terms
         if self.path is not None and not self._held and terms[0].slow_to_fit:
             model_file.write_arrays(self.file, self._entries())
@@ -166,7 +170,7 @@ class Checkpoint:
         return found
 
     def state(self, features: Features) -> State | None:
-        """Where an earlier start was."""
+        """The state that an earlier start reached, None if it kept none."""
         held = self._held
         if "state" not in held:
             return None
@@ -229,14 +233,14 @@ class Checkpoint:
         model_file.write_arrays(self.file, found)
 
     def finish(self, found: Model) -> None:
-        """Write the model, and drop the checkpoint."""
+        """Write the model, and remove the checkpoint."""
         if self.path is None:
             return
         trained = dict(found.trained) | {"print": self.print}
         dataclasses.replace(found, trained=trained).save(self.path)
         self.file.unlink(missing_ok=True)
-        # parts that kills left; not those of another start, which are newer
+        # partial files that killed runs left; not those of another start, which are newer
         for part in self.path.parent.glob(f"{glob.escape(self.path.name)}.*partial"):
-            with contextlib.suppress(FileNotFoundError):  # another start has put it into its place
+            with contextlib.suppress(FileNotFoundError):  # another start has moved it into place
                 if part.stat().st_mtime < self._began:
                     part.unlink()

@@ -1,4 +1,4 @@
-"""Weight patches of one image and its labels: Riemannian descent, tile by tile (section 3)."""
+"""Estimate the weight patches of a labeled image: Riemannian descent, tile by tile (section 3)."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Estimation:
     Attributes
     ----------
     neighborhood : str or offsets
-    time, rho, tol : of the flow
+    time, rho, tol : parameters of the flow
     loss : cosine, pixel-cosine or cross-entropy
     tau : scale of the regularizer (3.5)
     step : "tangent" or "exponential", as for `Descent`
     rate : largest change of log Omega in the first step
-    steps : at most; it stops earlier where the loss no longer falls
-    sequence : linearized flows, each from where the one before ends, with weights of its own
+    steps : maximum number of steps; fewer if the loss no longer falls
+    sequence : number of linearized flows, each from where the last one ends, with its own weights
     """
 
     neighborhood: Any = "3x3"
@@ -81,7 +81,7 @@ class Estimation:
 
 @dataclass(frozen=True)
 class Estimated:
-    """What was reached.
+    """What an estimation has reached.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ def estimate(
     Raises
     ------
     ValueError
-        If labels do not fit, or the path exists.
+        If the labels do not fit, or the path exists already.
 
     Examples
     --------
@@ -147,10 +147,10 @@ def estimate(
     say = progress or (lambda record: None)
     redaction.check(path)
     if stores.is_url(path):
-        raise InputError(f"{path}: expected a folder for the weights, not a URL")
+        raise InputError(f"{path}: expected a folder for the weights, got a URL")
     store = os.path.abspath(path)
     if os.path.exists(store):
-        raise InputError(f"{path}: expected a new path for the weights, but it exists")
+        raise InputError(f"{path}: expected a new path for the weights, got one that exists")
     check_time(how.time)
     find_device(how.device, pool)
     example = example.with_absolute_paths()
@@ -164,7 +164,7 @@ def estimate(
     losses.check_classes(loss, len(classes))
     way = Polynomials(how.tol)
     flow = FlowSettings(classes, offsets, how.rho, how.time, way, loss, how.device)
-    # forward and back through all flows; Z is wanted at the neighbors of a pixel, not its own
+    # forward and back through all flows; one less, since Z is needed at a pixel's neighbors only
     reach = 2 * how.sequence * way.degree(how.time / how.sequence) - 1
     halo = tuple(reach * r for r in stencil.radius(offsets))
     labeled_tiles = [LabeledTile(0, tile) for tile in _tiles(grid, halo, how.tile)]
@@ -215,7 +215,7 @@ def _tiles(grid: tuple[int, ...], halo: tuple[int, ...], tile: int) -> Grid:
 
 
 def _learner(term: Any) -> fitting.Learner:
-    """The learner of the data term; those that need several images are for `train`."""
+    """The learner of the data term; refuse those that need several images, as `train` has."""
     learner = fitting.learner_of(term)
     if learner.per_fold:
         raise InputError(f"the data term {term} is learned from several images: use train")
@@ -295,13 +295,13 @@ def _write(work: _Work, labeled: LabeledTile, weights: Any) -> None:
 
 
 def _start(work: _Work, item: tuple[TileData, LabeledTile]) -> None:
-    """Uniform weights."""
+    """Write uniform weights."""
     data, labeled = item
     _write(work, labeled, np.stack([to_host(data.uniform)] * work.sequence, axis=1))
 
 
 def _near(work: _Work, item: tuple[TileData, LabeledTile]) -> tuple[TileData, Any]:
-    """The data and its weights, (K, N, *window): a row of weights is the first axis."""
+    """The data and its weights, (K, N, *window), with the neighbors on the first axis."""
     data, labeled = item
     held = on_device(work.flow.device)(work.source.read(labeled.tile.window))
     return data, held.reshape(work.sequence, -1, *held.shape[1:]).swapaxes(0, 1)
@@ -320,7 +320,7 @@ def _linearize(work: _Work, data: TileData, weights: Any) -> LinearizedSteps:
 
 
 def _sums(work: _Work, item: tuple[TileData, LabeledTile]) -> Sums:
-    """Sums of the loss over the core, wrong and labeled pixels, and the regularizer."""
+    """Sums over the core: of the loss, wrong and labeled pixels, and the regularizer."""
     (data, weights), labeled = _near(work, item), item[1]
     found = _linearize(work, data, weights)
     target = data.target.copy()
@@ -352,6 +352,6 @@ def _largest(work: _Work, item: tuple[TileData, LabeledTile]) -> float:
 
 
 def _update(work: _Work, item: tuple[TileData, LabeledTile]) -> None:
-    """One step on the core, from one store into the other."""
+    """Take one step on the core, from one store into the other."""
     weights, direction = _direction(work, item)
     _write(work, item[1], work.descent.move(weights, direction, work.h))

@@ -1,4 +1,4 @@
-"""Images with their labels to learn from: find files, pair them, and tell the classes."""
+"""Images and labels to learn from: find files, pair them, and map label values to classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..tiles import Box
 
 @dataclass(frozen=True)
 class Example:
-    """An image and its labels, of one size, with what belongs to them.
+    """An image and its labels, of the same size, with their probabilities and mask.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Example:
     mask: Image | None = None
 
     def with_absolute_paths(self) -> Example:
-        """The same for workers that do not run in this folder."""
+        """The same example, for workers that run in another folder."""
         return Example(
             self.image.with_absolute_path(),
             self.labels.with_absolute_path(),
@@ -49,7 +49,7 @@ class Example:
 
 
 def find(pattern: str | os.PathLike[str]) -> list[str]:
-    """Paths of a glob, a folder or a single file or store, sorted with numbers by their value.
+    """Paths of a glob, a folder, or a single file or store, with numbers sorted by value.
 
     Raises
     ------
@@ -91,12 +91,12 @@ def pair(
     Parameters
     ----------
     image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
-    axes, channels : of the images, as for `images.open_image`
+    axes, channels : of the images, as in `images.open_image`
 
     Raises
     ------
     ValueError
-        If their numbers or sizes differ, or labels are no whole numbers of one channel.
+        If numbers or sizes differ, or labels are not whole numbers of one channel.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def _example(
 
 @contextmanager
 def naming(image: Image, window: Box) -> Iterator[None]:
-    """Name the file, and the place in it, of pixels of a window that are refused."""
+    """When pixels of a window are refused, name the file and their place in it."""
     try:
         yield
     except BadPixels as error:
@@ -171,12 +171,12 @@ def naming(image: Image, window: Box) -> Iterator[None]:
 
 
 def read_labels(labels: Image, window: Box) -> np.ndarray:
-    """Label values of a window, (*window) int64."""
+    """Read the label values of a window, (*window) int64."""
     return image_files.read(labels, window)[0].astype(np.int64)
 
 
 def read_names(path: str) -> dict[str, str]:
-    """Names of label values from JSON such as {"0": "membrane", "255": "inside"}."""
+    """Read names of label values from JSON such as {"0": "membrane", "255": "inside"}."""
     try:
         found = json.loads(Path(path).read_text("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

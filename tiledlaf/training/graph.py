@@ -1,4 +1,4 @@
-"""Weights of graphs, estimated for one or learned for others (see `flow.graphs`)."""
+"""Weights of graphs: estimated for one, or learned for others (see `flow.graphs`)."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ __all__ = [
     "predict",
     "uniform",
 ]
-NODE = Features((("image", "patch", 0, 1, 0),))  # the given planes themselves
+NODE = Features((("image", "patch", 0, 1, 0),))  # the given features, as they are
 
 
 @dataclass(frozen=True)
 class Estimated:
-    """Weights (E,), and losses before the first step and after each."""
+    """Weights (E,), and the losses before the first step and after each."""
 
     weights: np.ndarray
     losses: list[float]
@@ -74,7 +74,7 @@ def estimate(
     steps: int = 40,
     way: Way | None = None,
 ) -> Estimated:
-    """Weights of one graph by Riemannian descent with line search, from uniform ones.
+    """Estimate weights of one graph by Riemannian descent with line search, from uniform ones.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def estimate(
     target : (n,)
         Classes 1..J, 0 where not labeled.
     time, rho, loss, tau, step, steps
-        As for `tiledlaf.estimate`.
+        As in `tiledlaf.estimate`.
     """
     distances, chosen = np.asarray(distances), loss or Cosine()
     descent, weights = Descent(step, graph=graph), uniform(graph, distances.dtype)
@@ -127,7 +127,7 @@ class Example:
     ----------
     graph : Graph
     kinds : (E,) int
-        Which number of a weight patch (0..K - 1) each edge takes.
+        Which entry of the weight patch (0..K - 1) each edge uses.
     features : (F, n)
     distances : (J, n)
     target : (n,)
@@ -153,7 +153,7 @@ def initial(examples: Sequence[Example], kinds: int, anchors: int = 50, seed: in
     for e in examples:
         own, other = e.target[e.graph.rows], e.target[e.graph.indices]
         there, alike = np.zeros((2, e.graph.nodes, kinds), bool)
-        # of several neighbors of a kind the last one is looked at
+        # of several neighbors of the same kind, the last one counts
         there[e.graph.rows, e.kinds] = other > 0
         alike[e.graph.rows, e.kinds] = own == other
         labeled = e.target > 0
@@ -167,11 +167,11 @@ def initial(examples: Sequence[Example], kinds: int, anchors: int = 50, seed: in
 def predict(
     predictor: Predictor, graph: Graph, kinds: np.ndarray, features: np.ndarray
 ) -> np.ndarray:
-    """Weights (E,) as on grids (4.3)-(4.4), each edge with the number of its kind."""
+    """Predict weights (E,) as on grids, (4.3)-(4.4); each edge uses the entry of its kind."""
     count = predictor.patches.shape[1]
     if np.shape(kinds) != (graph.edges,) or kinds.min() < 0 or kinds.max() >= count:
         raise InputError(
-            f"expected kinds 0 to {count - 1} of {graph.edges} edges, got {kinds.min()} to "
+            f"expected kinds 0 to {count - 1} for {graph.edges} edges, got {kinds.min()} to "
             f"{kinds.max()} of shape {np.shape(kinds)}"
         )
     there = np.zeros((count, graph.nodes), features.dtype)  # kinds that a node has
@@ -199,7 +199,7 @@ def gradient(
     total = {key: np.zeros_like(value) for key, value in predictor.parameters.items()}
     for e, one in zip(examples, found, strict=True):
         tangent = one.gradient(loss.gradient(one.z, e.target, sums)).tangent
-        # the number of a kind moves all edges of this kind at a node
+        # the entry of a kind affects all edges of this kind at a node
         planes = np.zeros((predictor.patches.shape[1], e.graph.nodes), tangent.dtype)
         np.add.at(planes, (e.kinds, e.graph.rows), tangent)
         for key, value in predictor.gradient(e.features, planes, "numpy").items():
@@ -217,7 +217,7 @@ def learn(
     steps: int = 100,
     way: Way | None = None,
 ) -> tuple[Predictor, list[float]]:
-    """A predictor by Adam on all of the examples, and the loss before each step."""
+    """Learn a predictor by Adam on all examples; also return the loss before each step."""
     for e in examples:
         _checked(e.graph, e.distances, e.target)
     adam, chosen, losses = Adam(RATES), loss or Cosine(), []

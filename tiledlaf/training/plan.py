@@ -1,4 +1,4 @@
-"""What a training is to do: its recipe, its data, and how they are cut into tiles and batches."""
+"""Plan of a training: its recipe, its data, and how the data are cut into tiles and batches."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from .terms import FOLDS, Learner, described, label_values, learner_of
 from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
-BATCH = 8  # tiles of a step at most
-LEAST = 6  # tiles that few images are cut into, so that a block can be set aside
+BATCH = 8  # most tiles in a batch
+LEAST = 6  # least number of tiles of few images, so that a block can be set aside
 Progress = Callable[[Mapping[str, Any]], None]
 Counts = dict[tuple[int, tuple[int, ...]], tuple[int, ...]]
 
 
 class TrainingWarning(UserWarning):
-    """Something about the examples that a person should know."""
+    """Something about the examples that the user should know."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Recipe:
     Attributes
     ----------
     neighborhood : str or offsets; None: ``rings:3,7`` with probabilities, else ``3x3``
-    time, rho, tol : of the flow; time None: 1 with probabilities, else 3
-    loss : cosine, pixel-cosine, cross-entropy, or a loss of `losses`
+    time, rho, tol : parameters of the flow; time None: 1 with probabilities, else 3
+    loss : cosine, pixel-cosine, cross-entropy, or a loss from `flow.losses`
     optimizer : adam or adamax
-    features : of the predictor; None: CONTEXT with probabilities, else PATCH
+    features : features of the predictor; None: CONTEXT with probabilities, else PATCH
     predictor_size : number of anchors N of the predictor
-    steps : at most
-    patience : validations without a better state before it stops
-    seed : of batches, samples and k-means
+    steps : maximum number of steps
+    patience : validations without improvement after which learning stops
+    seed : seed for batches, samples and k-means
     """
 
     neighborhood: Any = None
@@ -83,13 +83,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Data:
-    """What to learn from, and which data term.
+    """What to learn from, and with which data term.
 
     Attributes
     ----------
-    training, validation : examples; without validation a block of the training tiles is set aside
+    training, validation : examples; without validation images, some training tiles are set aside
     term : "means", "classifier", "probabilities"; prototypes as rows; a data term, or its name
-    names, ignore : as for `model.classes.find_classes`
+    names, ignore : as in `model.classes.find_classes`
     """
 
     training: Sequence[Example]
@@ -106,12 +106,12 @@ class TrainingPlan:
     Attributes
     ----------
     flow : what does not change while weights are learned
-    features : of the predictor
-    learner : of the data term
+    features : features of the predictor
+    learner : learner of the data term
     training, validation : tiles to learn from, and to choose the best state by
-    batches : numbers of training tiles that make a step
-    folds : block of images of each training tile, which its classifier has not seen
-    counts : labeled pixels of each class of a tile
+    batches : indices of the training tiles in each batch
+    folds : fold of each training tile, which its classifier has not seen
+    counts : number of labeled pixels of each class, for each tile
     print : what the training depends on, as JSON
     """
 
@@ -127,7 +127,7 @@ class TrainingPlan:
 
 
 def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
-    """Check, find the classes, and cut the labeled parts into tiles."""
+    """Check the examples, find the classes, and cut the labeled parts into tiles."""
     if not data.training:
         raise InputError("expected images to learn from, got none")
     find_device(recipe.device, pool)
@@ -183,14 +183,14 @@ def _alike(examples: Sequence[Example]) -> int:
     channels = {e.image.used_channels for e in examples}
     if len(ndims) > 1 or len(channels) > 1:
         raise InputError(
-            f"expected images with one number of axes and channels, got {sorted(ndims)} axes "
+            f"expected images with the same number of axes and channels, got {sorted(ndims)} axes "
             f"and {sorted(channels)} channels"
         )
     return ndims.pop()
 
 
 def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> list[tuple[int, Tile]]:
-    """All tiles of all images, with the number of the image; few images have more of them."""
+    """All tiles of all images, with the image's number; few images are cut into more tiles."""
     least = -(-LEAST // training) if training * 2 < LEAST else 2
     return [
         (number, tile)
@@ -202,7 +202,7 @@ def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> lis
 def _classes(
     data: Data, found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]]
 ) -> tuple[Class, ...]:
-    """The classes of the training images; warns of label values that validation alone has."""
+    """The classes of the training images; warns of label values of the validation set alone."""
     values: dict[bool, set[int]] = {True: set(), False: set()}
     for (number, _), table in zip(found, tables, strict=True):
         values[number < len(data.training)].update(table)
@@ -221,7 +221,7 @@ def _classes(
 def _split(
     data: Data, tiles: Sequence[LabeledTile], classes: Sequence[Class], counts: Counts
 ) -> tuple[list[LabeledTile], list[LabeledTile]]:
-    """Training tiles and validation tiles; a block is set aside where no images are given."""
+    """Training and validation tiles; a block is set aside if there are no validation images."""
     training = [one for one in tiles if one.example < len(data.training)]
     validation = [one for one in tiles if one.example >= len(data.training)]
     if not data.validation:
@@ -230,7 +230,7 @@ def _split(
         if absent:
             raise InputError(
                 f"expected labeled pixels of each class outside the block that is set aside, got "
-                f"none of {absent}; name validation images"
+                f"none of {absent}; give validation images"
             )
     elif not validation:
         raise InputError("expected labeled pixels in the validation images, got none")
@@ -242,14 +242,14 @@ def _split(
 
 
 def _absent(classes: Sequence[Class], counts: Counts, tiles: Sequence[LabeledTile]) -> str:
-    """Names of the classes that no pixel of these tiles is of."""
+    """Names of the classes without a pixel in these tiles."""
     total = np.sum([counts[one.example, one.tile.index] for one in tiles], axis=0)
     return ", ".join(c.name for c, n in zip(classes, total, strict=True) if n == 0)
 
 
 def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
-    """Tiles of 512 x 1024 at most, `least` of them at least, so that workers share an image."""
-    # none narrower than 16 pixels, the last one neither
+    """Tiles of at most 512 x 1024, at least `least` of them, so that workers share an image."""
+    # no tile is narrower than 16 pixels, not even the last one
     rows = max(min(least, size[-2] // 16), math.ceil(size[-2] / 512))
     edge = math.ceil(size[-2] / rows)
     columns = math.ceil(size[-1] / math.ceil(size[-1] / 1024))
@@ -261,7 +261,7 @@ def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
 def _set_aside(
     tiles: list[LabeledTile], given: Sequence[Example]
 ) -> tuple[list[LabeledTile], list[LabeledTile]]:
-    """The last images, or the last tiles of a few images, a fifth of them."""
+    """Set a fifth aside: the last images, or the last tiles if there are few images."""
     if len(given) >= 5:
         first = len(given) - max(1, len(given) // 5)
         kept = [one for one in tiles if one.example < first]
@@ -270,13 +270,13 @@ def _set_aside(
     if not kept or len(kept) == len(tiles):
         raise InputError(
             f"expected labels in two tiles or more, to set one aside, got {len(tiles)}; "
-            "name validation images"
+            "give validation images"
         )
     return kept, tiles[len(kept) :]
 
 
 def _folds(tiles: Sequence[LabeledTile]) -> list[int]:
-    """Blocks of images that resemble each other, or of tiles where there are few images."""
+    """Fold of each tile: a block of images, which may be alike, or of tiles of few images."""
     numbers = sorted({one.example for one in tiles})
     units = [numbers.index(one.example) for one in tiles]
     if len(numbers) < FOLDS:
@@ -286,7 +286,7 @@ def _folds(tiles: Sequence[LabeledTile]) -> list[int]:
 
 
 def _batches(tiles: Sequence[LabeledTile]) -> list[list[int]]:
-    """Tiles of one image, at most `BATCH` of them."""
+    """Batches: the indices of at most `BATCH` tiles of one image each."""
     found: dict[int, list[int]] = {}
     for number, one in enumerate(tiles):
         found.setdefault(one.example, []).append(number)
@@ -296,7 +296,7 @@ def _batches(tiles: Sequence[LabeledTile]) -> list[list[int]]:
 
 
 def _print(data: Data, recipe: Recipe, flow: FlowSettings, features: Features) -> dict[str, Any]:
-    """What a training depends on."""
+    """All that a training depends on, as JSON."""
     settings = {
         k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("features", "device")
     }

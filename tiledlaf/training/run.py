@@ -29,7 +29,7 @@ from .terms import Fit, Source
 from .worker import FlowSettings, Sums, TileReader
 
 __all__ = ["Data", "Recipe", "TrainingWarning", "fit_bias", "train"]
-SAMPLES = 60_000  # pixels for the first prototypes
+SAMPLES = 60_000  # pixels for the first anchors
 VALIDATED = 400_000  # validation pixels that the biases are fitted to
 EVERY = 10  # steps between validations
 
@@ -47,14 +47,14 @@ def train(
 
     Parameters
     ----------
-    path : where checkpoints go (PATH.checkpoint) and the model; None: nowhere
-    limit : minutes, after which the best state so far is the model
-    progress : gets a dictionary after each stage and step
+    path : where the model and its checkpoint (PATH.checkpoint) go; None: nowhere
+    limit : minutes after which the best state so far becomes the model
+    progress : called with a dictionary after each stage and step
 
     Raises
     ------
     ValueError
-        If the examples cannot be learned from; says what was expected and what came.
+        If the examples cannot be learned from; says what was expected and what was given.
 
     Examples
     --------
@@ -113,12 +113,12 @@ def train(
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles that were read and lie on the workers.
+    """Tiles that were read and are held by the workers.
 
     Attributes
     ----------
-    training, validation : a handle for each
-    stride : of so many validation pixels one is looked at for the biases
+    training, validation : one handle for each tile
+    stride : biases are fitted to every `stride`-th validation pixel
     """
 
     pool: Pool
@@ -130,7 +130,7 @@ class Tiles:
     def step(
         self, predictor: Predictor, bias: np.ndarray, chosen: Sequence[int], key: Any
     ) -> tuple[Sums, dict[str, np.ndarray]]:
-        """Sums of a batch's loss, and its gradient; none where the sums are not finite."""
+        """Sums of a batch's loss, and its gradient, which is empty if the sums are not finite."""
         batch = [self.training[i] for i in chosen]
         argument = (self.flow, predictor, bias, key)
         sums = tree_sum(self.pool.map(training_worker.loss_sums, argument, batch))
@@ -141,7 +141,7 @@ class Tiles:
         return sums, {k: tree_sum([part[k] for part in parts]) for k in parts[0]}
 
     def validate(self, predictor: Predictor | None) -> Validation:
-        """Loss and error with the best biases; the loss alone, NaN, where it is not finite."""
+        """Loss, and error with the best biases; or loss NaN and error 1 if it is not finite."""
         argument = (self.flow, predictor, self.stride)
         parts = self.pool.map(training_worker.validation_scores, argument, self.validation)
         loss = _value(self.flow, tree_sum([sums for sums, _, _ in parts]))
@@ -189,7 +189,7 @@ def _learn(
     started: float,
     limit: float | None,
 ) -> State:
-    """Steps until their number, patience or time is used up, or the loss is no longer finite."""
+    """Take steps until steps, patience or time is used up, or the loss is no longer finite."""
     before, optimizer = state.seconds, OPTIMIZERS[recipe.optimizer](RATES)
     while state.step < recipe.steps and state.stale < recipe.patience:
         seconds = before + clock.perf_counter() - started
@@ -216,7 +216,7 @@ def _learn(
         if not finite:
             warnings.warn(
                 f"the loss is no longer finite at step {state.step + 1}: "
-                "the best state before is kept",
+                "the best state so far is kept",
                 TrainingWarning,
                 stacklevel=3,
             )
@@ -239,23 +239,23 @@ def _learn(
 
 
 def _batch(batches: Sequence[list[int]], step: int, seed: int) -> list[int]:
-    """The batch of a step: all of them in turn, in another order each time."""
+    """The batch of a step: each epoch goes through all batches in an order of its own."""
     epoch, place = divmod(step, len(batches))
     return batches[np.random.default_rng([seed, epoch]).permutation(len(batches))[place]]
 
 
 def _decay(step: int, steps: int) -> float:
-    """From 1 to 0.1 along a cosine."""
+    """Factor of the learning rate, from 1 to 0.1 along a cosine."""
     return 0.55 + 0.45 * math.cos(math.pi * step / steps)
 
 
 def _value(flow: FlowSettings, sums: np.ndarray) -> float:
-    """The loss, NaN where its sums are not finite."""
+    """The loss, NaN if its sums are not finite."""
     return flow.loss.value(sums) if np.isfinite(sums).all() else math.nan
 
 
 def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[np.ndarray, float]:
-    """Biases that, added to the scores, make the fewest errors: one class after the other.
+    """Biases that, added to the scores, make the fewest errors; found class after class.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
             others = rows + bias
             others[:, j] = -np.inf
             rival = others.max(axis=1)
-            # from this bias on the pixel is given to class j
+            # from this bias on, the pixel is given to class j
             turn = rival - rows[:, j]
             gain = np.where(labels == j, -1, 1) * (
                 (labels == j) | (others.argmax(axis=1) == labels)
@@ -285,14 +285,14 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
             sorted_turn = turn[order]
             ends = np.concatenate([[sorted_turn[0] - 1], sorted_turn, [sorted_turn[-1] + 1]])
             middle = (ends[:-1] + ends[1:]) / 2
-            # only between different values a bias can lie
+            # a bias can lie only between different values
             apart = np.concatenate([[True], sorted_turn[1:] > sorted_turn[:-1], [True]])
             wrong = np.where(apart, wrong, len(labels) + 1)
             best = np.flatnonzero(wrong == wrong.min())
             here = np.searchsorted(sorted_turn, bias[j])
             tied = here < len(turn) and sorted_turn[here] == bias[j]
             if again and not tied and wrong[here] == wrong.min():
-                continue  # a move that spares nothing could hide one of another class that does
+                continue  # a move that saves no error could hide one of another class that does
             bias[j] = middle[best[np.abs(middle[best] - bias[j]).argmin()]]
     bias -= bias.mean()
     error = float(((rows + bias).argmax(axis=1) != labels).mean())
@@ -300,7 +300,7 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
 
 
 def _validated(state: State, found: Validation, record: Mapping[str, Any]) -> State:
-    """The state after a validation: the best one so far, or one step more without a better one."""
+    """The state after a validation: a new best one, or one more validation without improvement."""
     loss, error, bias = found
     history = [
         *state.history,

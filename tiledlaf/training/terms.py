@@ -24,12 +24,12 @@ from .worker import LabeledTile, drawn
 
 FOLDS = 5
 SAMPLES = 150_000  # pixels that a classifier is fitted to
-SCALE_PIXELS = 65536  # pixels that tell the prototypes' scale
+SCALE_PIXELS = 65536  # pixels from which the prototypes' scale is found
 
 
 @dataclass(frozen=True)
 class Source:
-    """What sampling pixels takes."""
+    """What is needed to sample pixels."""
 
     examples: tuple[Example, ...]
     classes: tuple[Class, ...]
@@ -38,12 +38,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Fit:
-    """What fitting a data term takes.
+    """What is needed to fit a data term.
 
     Attributes
     ----------
     tiles, folds : labeled tiles, and the fold of each
-    say : told of each stage
+    say : called with the name of each stage
     """
 
     pool: Pool
@@ -88,7 +88,7 @@ def label_values(everything: Sequence[Example], item: tuple[int, Any]) -> dict[i
 
 
 def _sums(source: Source, labeled: LabeledTile) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of the pixels of each class, (J, C) float64, and their numbers."""
+    """Sums of the pixels of each class, (J, C) float64, and how many there are."""
     example, box = source.examples[labeled.example], _core(labeled)
     target = targets_of(example, box, source.classes)
     pixels = image_files.read(example.image, box)
@@ -119,12 +119,14 @@ def class_means(fit: Fit) -> list[DataTerm]:
 
 
 def given_probabilities(fit: Fit) -> list[DataTerm]:
-    """Probabilities of all examples, which come with them."""
+    """The probabilities that come with the examples; refuse examples without them."""
     count = len(fit.source.classes)
     for example in fit.source.examples:
         given = example.probabilities
         if given is None:
-            raise InputError(f"{example.image.path}: expected probabilities of it, got none")
+            raise InputError(
+                f"{example.image.path}: expected probabilities for this image, got none"
+            )
         if given.stored_channels != count:
             raise InputError(
                 f"{given.path}: expected probabilities of {count} classes, "
@@ -161,7 +163,7 @@ def _features(
 
 
 def out_of_fold(fit: Fit) -> list[DataTerm]:
-    """Classifiers: for each fold one that was fitted to the others, and last one fitted to all."""
+    """Classifiers: for each fold, one fitted to the other folds; and last, one fitted to all."""
     source = dataclasses.replace(fit.source, features=fit.source.features or MULTISCALE)
     assert source.features is not None
     share = -(-SAMPLES // len(fit.tiles))
@@ -193,14 +195,14 @@ def _fit(rows: np.ndarray, labels: np.ndarray, classes: Sequence[Class], seed: i
 
 @dataclass(frozen=True)
 class Learner:
-    """How a data term comes from examples.
+    """How a data term is learned from examples.
 
     Attributes
     ----------
-    fit : gives one term, or one for each fold and last one for all
-    per_fold : whether it gives one for each fold
-    probable : whether its distances are log-probabilities that were learned, which tell more of a
-        pixel's neighbors: then wider neighborhoods and features of them are the defaults
+    fit : returns one term, or one for each fold and then one for all
+    per_fold : whether it returns one for each fold
+    probable : whether its distances are learned log-probabilities, which say more about a pixel's
+        neighbors; then wider neighborhoods and features of these distances are the defaults
     """
 
     fit: Callable[[Fit], list[DataTerm]]
@@ -216,12 +218,12 @@ LEARNERS = {
 
 
 def learner_of(term: Any) -> Learner:
-    """The learner that a name, rows of prototypes or a data term ask for.
+    """The learner for a name, for rows of prototypes, or for a data term.
 
     Raises
     ------
     ValueError
-        If a name is that of no learner and of no data term.
+        If a name is neither that of a learner nor that of a data term.
     """
     if isinstance(term, str):
         return LEARNERS[term] if term in LEARNERS else _fixed(terms.named(term))
@@ -229,7 +231,7 @@ def learner_of(term: Any) -> Learner:
 
 
 def _fixed(term: DataTerm) -> Learner:
-    """A term that is given, but for what the labeled pixels tell of it."""
+    """The learner of a given term, which finds only what that lacks from the labeled pixels."""
 
     def fit(fit: Fit) -> list[DataTerm]:
         count = len(fit.source.classes)
@@ -243,7 +245,7 @@ def _fixed(term: DataTerm) -> Learner:
 
 
 def described(term: Any) -> Any:
-    """What was asked for, as JSON."""
+    """The requested data term, as JSON."""
     if isinstance(term, str):
         return term
     return term.describe() if terms.is_settled(term) else np.asarray(term).tolist()

@@ -1,4 +1,4 @@
-"""What a worker does in training: read a tile once, then losses and gradients of its own pixels."""
+"""What a worker does in training: read a tile once, then compute its losses and gradients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .examples import Example
 
 @dataclass(frozen=True)
 class LabeledTile:
-    """A tile of an example; its pixels are this tile's alone. `fold` says which term it gets."""
+    """A tile of an example, whose core no other tile shares; `fold` chooses its data term."""
 
     example: int
     tile: Tile
@@ -56,20 +56,20 @@ class FlowSettings:
 
     @property
     def halo(self) -> tuple[int, ...]:
-        """Pixels beyond a core that its loss depends on, an axis: r n."""
+        """Pixels beyond a core that its loss depends on, for each axis: r n."""
         reach = self.way.degree(self.time)
         return tuple(reach * r for r in stencil.radius(self.offsets))
 
 
 @dataclass(frozen=True)
 class TileReader:
-    """What reader a labeled takes.
+    """What is needed to read a labeled tile.
 
     Attributes
     ----------
-    terms : one a fold
-    features : of the predictor
-    everywhere : whether all of the window has targets, not the core alone
+    terms : one for each fold
+    features : features of the predictor
+    everywhere : whether the whole window has targets, not only the core
     """
 
     flow: FlowSettings
@@ -100,7 +100,7 @@ class TileData:
     def linearization(
         self, flow: FlowSettings, predictor: Predictor | None, key: Any
     ) -> Linearization:
-        """The flow at the predictor's weights (uniform ones without), kept for the same key."""
+        """The flow at the predictor's weights, uniform without a predictor; cached by key."""
         if self.memo is None or self.memo[0] != key or key is None:
             omega = self.uniform
             if predictor is not None:
@@ -109,7 +109,7 @@ class TileData:
         return self.memo[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        # what is kept for a step stays where the step is
+        # the cached flow stays on the worker that computed it
         return {**self.__dict__, "memo": None}
 
     def __sizeof__(self) -> int:
@@ -219,14 +219,14 @@ class Sums:
 def loss_sums(
     argument: tuple[FlowSettings, Predictor | None, np.ndarray, Any], data: TileData
 ) -> Sums:
-    """Sums of the loss, and of pixels that are wrongly labeled with one bias for each class."""
+    """Sums of the loss, and of wrong and labeled pixels, with one bias for each class."""
     flow, predictor, bias, key = argument
     found = data.linearization(flow, predictor, key)
     return Sums(flow.loss.sums(found.z, data.target), *wrong(found.z, data.target, bias))
 
 
 def wrong(z: Array, target: Array, bias: np.ndarray) -> tuple[int, int]:
-    """How many pixels have another label than their target, and how many are labeled."""
+    """How many pixels get a label other than their target, and how many have a target."""
     best = z[0] + z.dtype.type(bias[0])
     where = np.ones_like(target)
     for j in range(1, len(z)):
@@ -253,7 +253,7 @@ def parameter_gradient(
 def validation_scores(
     argument: tuple[FlowSettings, Predictor | None, int], data: TileData
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums of the loss, Z at every so-manyth labeled pixel, (n, J), and their classes from 0."""
+    """Sums of the loss, Z at every `stride`-th labeled pixel, (n, J), and classes from 0."""
     flow, predictor, stride = argument
     found = data.linearization(flow, predictor, None)
     data.memo = None
@@ -267,7 +267,7 @@ def validation_scores(
 def sample(
     argument: tuple[FlowSettings, int, int], item: tuple[TileData, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, agreement and knowledge of neighbors at randomly chosen labeled pixels.
+    """Features of randomly drawn labeled pixels, and which neighbors agree and are known.
 
     Returns
     -------
@@ -292,7 +292,7 @@ def sample(
 
 
 def drawn(places: np.ndarray, count: int, seed: Sequence[int]) -> np.ndarray:
-    """Some of these, in order; all of them if there are no more."""
+    """Randomly draw `count` of the places, in order; all of them if there are no more."""
     if len(places) <= count:
         return places
     rng = np.random.default_rng(list(seed))
