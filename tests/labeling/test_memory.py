@@ -43,10 +43,10 @@ print(max(r["peak_mib"] for r in records), predicted_bytes(plan.job) / 2**20)
     [
         (3, None, "3x3", "taylor"),
         (None, 15, "3x3", "taylor"),
-        (2, None, "rings:3,7", "euler"),
+        pytest.param(2, None, "rings:3,7", "euler", marks=pytest.mark.slow),
         (3, None, "3x3", "krylov"),
-        (3, None, "3x3", "rkmk4"),
-        (3, None, "3x3", "sequence"),
+        pytest.param(3, None, "3x3", "rkmk4", marks=pytest.mark.slow),
+        pytest.param(3, None, "3x3", "sequence", marks=pytest.mark.slow),
     ],
 )
 def test_peak_is_under_the_prediction(tmp_path, classes, probabilities, neighborhood, integrator):

@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+pytestmark = pytest.mark.slow  # experiments: whole pipelines of many processes
 ROOT = Path(__file__).parents[2]
 METHODS = [
     "none",

@@ -17,6 +17,7 @@ from scipy.stats import norm
 
 from tiledlaf.flow import stencil
 
+pytestmark = pytest.mark.slow  # experiments: whole pipelines of many processes
 ROOT = Path(__file__).parents[2]
 PAPER, OURS = "low rank: m = 10, r = 1", "fixed coefficients"
 
@@ -224,7 +225,6 @@ def test_figure_5(folder):
     assert said == [r["predicted %"] < 0.9 * min(r["local %"], r["uniform %"]) for r in unseen]
 
 
-@pytest.mark.slow  # the peaks of some twenty processes
 def test_remarks_on_memory(folder):
     (rows,) = start("memory", folder)
     for row in rows:

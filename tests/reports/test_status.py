@@ -1,6 +1,7 @@
 """How far a run is: what `tiledlaf status` says of runs that are going, cut, failed, complete."""
 
 import contextlib
+import fcntl
 import importlib.util
 import json
 import os
@@ -322,7 +323,7 @@ def no_locks(monkeypatch):
     def flock(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(records.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
 
 
 def test_a_file_system_without_locks(half, no_locks):
