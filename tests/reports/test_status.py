@@ -581,8 +581,8 @@ def test_without_bokeh(image, monkeypatch, option):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--dashboard", "out"], "--dashboard expects nothing, PORT or HOST:PORT, got 'out'"),
-        (["--dashboard", "70000"], "--dashboard expects nothing, PORT or HOST:PORT, got '70000'"),
+        (["--dashboard", "out"], "--dashboard expects PORT, HOST:PORT or no value, got 'out'"),
+        (["--dashboard", "70000"], "--dashboard expects PORT, HOST:PORT or no value, got '70000'"),
         (["--dashboard", "--scheduler", "tcp://127.0.0.1:1"], "has a dashboard of its own"),
         (["--performance-report", "no/a.html"], "expected a file in a folder that exists"),
     ],

@@ -278,12 +278,16 @@ def _step(rings, t, sp, c, keep, before, plane, target, planes, block):
 def _fetch(ahead, x):
     """Prefetch the vectors at column x that the next move of the wave reads."""
     q, w, planes, places, stride, line, first, every = ahead
-    for plane in range(first, planes[0], every):
+    plane = first  # a range with a step would divide to count its turns
+    while plane < planes[0]:
         prefetch(q, places[0] + x + plane * stride)
         prefetch(q, places[0] + x + plane * stride + line)
-    for plane in range(first, planes[1], every):
+        plane += every
+    plane = first
+    while plane < planes[1]:
         prefetch(w, places[1] + x + plane * stride)
         prefetch(w, places[1] + x + plane * stride + line)
+        plane += every
 
 
 @_row
