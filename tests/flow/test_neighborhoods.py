@@ -40,7 +40,14 @@ NEIGHBORHOODS = {
     "3x5x5": ("3x5x5", 75, (1, 2, 2)),
     "thick": (THICK, 7, (1, 1, 1)),
 }
-each = pytest.mark.parametrize("name", NEIGHBORHOODS)
+# kernels are compiled for each number of neighbors, and 75 of them take the longest
+each = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "3x5x5" else name
+        for name in NEIGHBORHOODS
+    ],
+)
 
 
 @pytest.fixture(autouse=True)
