@@ -77,18 +77,8 @@ PASSED = (
     help="Number of flows in sequence, each over T / N, linearized anew and with its own weights.",
 )
 @click.option("--steps", type=int, default=40, show_default=True, help="Maximum number of steps.")
-@click.option(
-    "--names",
-    metavar="FILE",
-    help='JSON file of names for label values: {"0": "membrane", "255": "inside"}.',
-)
-@click.option("--ignore", type=int, metavar="VALUE", help="Label value of pixels to leave out.")
-@click.option(
-    "--channels",
-    callback=shared.integers(),
-    metavar="C,...",
-    help="Channels to use (default: all).",
-)
+@shared.label_values_options
+@shared.channels_option
 @click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for sampling.")
 @shared.learning_options

@@ -33,20 +33,9 @@ from . import shared
     metavar="y0:y1,x0:x1",
     help="Show only this part (default: the middle 512 x 512 pixels).",
 )
-@click.option(
-    "--channels",
-    callback=shared.integers(),
-    metavar="C,...",
-    help="Channels to use (default: all).",
-)
+@shared.channels_option
 @click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
-@click.option(
-    "--device",
-    default="cpu",
-    show_default=True,
-    metavar="cpu|cuda",
-    help="Device to compute on.",
-)
+@shared.device_option
 def explain(**given: Any) -> None:
     """Draw what MODEL has learned and how it sees a part of IMAGE; writes index.html and pictures.
 

@@ -104,20 +104,9 @@ PASSED = (
 )
 @click.option("--scheduler-file", metavar="FILE", help="Scheduler file of a Dask cluster.")
 @shared.watch_options
-@click.option(
-    "--device",
-    default="cpu",
-    show_default=True,
-    metavar="cpu|cuda",
-    help="Device to compute on.",
-)
+@shared.device_option
 @click.option("--level", type=int, default=0, show_default=True, help="Resolution level of INPUT.")
-@click.option(
-    "--channels",
-    callback=shared.integers(),
-    metavar="C,...",
-    help="Channels to use (default: all).",
-)
+@shared.channels_option
 @click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
 @click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
 @click.option(

@@ -131,6 +131,31 @@ def term_option(command: Callable[..., int]) -> Callable[..., int]:
     return option(command)
 
 
+channels_option = click.option(
+    "--channels", callback=integers(), metavar="C,...", help="Channels to use (default: all)."
+)
+device_option = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="cpu|cuda",
+    help="Device to compute on.",
+)
+
+
+def label_values_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options that say what the values of label images mean."""
+    ignore = click.option(
+        "--ignore", type=int, metavar="VALUE", help="Label value of pixels to leave out."
+    )
+    names = click.option(
+        "--names",
+        metavar="FILE",
+        help='JSON file of names for label values: {"0": "membrane", "255": "inside"}.',
+    )
+    return names(ignore(command))
+
+
 def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
     """Open the pool in which learning runs."""
     from ..pool import opening
@@ -143,13 +168,7 @@ def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
 def learning_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add the options that train and estimate share: where learning runs."""
     for option in (
-        click.option(
-            "--device",
-            default="cpu",
-            show_default=True,
-            metavar="cpu|cuda",
-            help="Device to compute on.",
-        ),
+        device_option,
         watch_options,
         click.option("--scheduler-file", metavar="FILE", help="Scheduler file of a Dask cluster."),
         click.option(

@@ -74,18 +74,8 @@ from . import progress, shared
     help="Features of the predictor, by name or as a JSON file (default: patch; context with "
     "probabilities or a classifier).",
 )
-@click.option(
-    "--names",
-    metavar="FILE",
-    help='JSON file of names for label values: {"0": "membrane", "255": "inside"}.',
-)
-@click.option("--ignore", type=int, metavar="VALUE", help="Label value of pixels to leave out.")
-@click.option(
-    "--channels",
-    callback=shared.integers(),
-    metavar="C,...",
-    help="Channels to use (default: all).",
-)
+@shared.label_values_options
+@shared.channels_option
 @click.option("--axes", help="Axes of the images, such as zyx, if the files do not name them.")
 @click.option("--steps", type=int, default=300, show_default=True, help="Maximum number of steps.")
 @click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after so many minutes.")
