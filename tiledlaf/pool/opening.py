@@ -36,8 +36,7 @@ class Running:
     watch: Watch = UNWATCHED
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"expected 1 or more workers, got {self.workers}")
+        _check_workers(self.workers)
         check_device(self.device)
 
     @property
@@ -65,9 +64,8 @@ def open_pool(
         If the number of workers is not positive, the scheduler does not answer, or Dask cannot
         show what was requested.
     """
+    _check_workers(workers)
     count = cores() if workers is None else workers
-    if count < 1:
-        raise InputError(f"expected 1 or more workers, got {workers}")
     if in_threads(scheduler) and watch:
         raise InputError(
             "`dashboard` and `performance_report` show processes or a cluster: threads have none"
@@ -77,6 +75,11 @@ def open_pool(
     return dask_pool.dask(
         count, None if scheduler == PROCESSES else scheduler, scheduler_file, watch
     )
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"expected 1 or more workers, got {workers}")
 
 
 def cores() -> int:
