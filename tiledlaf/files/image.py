@@ -22,6 +22,44 @@ SPATIAL = "zyx"
 State = list[tuple[str, int, int | str]]  # (name, size, time or ETag) of what is stored
 
 
+class FileWarning(UserWarning):
+    """Something about a file that the user should know: what was chosen, dropped or is missing."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """How a channel is called and shown.
+
+    Attributes
+    ----------
+    name : None where the file does not say it
+    color : RRGGBB, or None
+    window : (start, end, min, max) of its intensities, or None
+    """
+
+    name: str | None = None
+    color: str | None = None
+    window: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the images in a file: a series, a scene, or a field of a plate.
+
+    Attributes
+    ----------
+    name : number or path to choose it by
+    title : what the file calls it
+    axes, shape, dtype : as stored
+    """
+
+    name: str
+    title: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
 @dataclass(frozen=True)
 class Levels:
     """What a format says about a file: one level of an image, and the coarser ones.
@@ -33,6 +71,9 @@ class Levels:
     shapes : of this level and the coarser ones, as stored
     dtype : of the pixels
     scale, translation, units : one value for each axis as stored, or None
+    whole : shape of level 0 as stored, or None if `shapes` begins with it
+    channels : one for each channel, or none at all
+    color : whether the channels are red, green and blue
     """
 
     name: str
@@ -42,6 +83,9 @@ class Levels:
     scale: Sequence[float] | None = None
     translation: Sequence[float] | None = None
     units: Sequence[str | None] | None = None
+    whole: tuple[int, ...] | None = None
+    channels: Sequence[Channel] = ()
+    color: bool = False
 
 
 class Reader(Protocol):
@@ -96,6 +140,14 @@ class Reader(Protocol):
         """The reader for label images, and their axes where they differ from an image's."""
         return self, None
 
+    def parts(self, path: str) -> list[Part]:
+        """The images in a file that holds several; none if it holds one."""
+        return []
+
+    def choose(self, path: str, series: str) -> Reader:
+        """The reader of one of `parts`, by its name or title."""
+        raise InputError(f"{path}: expected a file with several images for `series`, got one image")
+
 
 @dataclass(frozen=True)
 class _Memory(Reader):
@@ -136,6 +188,11 @@ class Image:
     channels : indices of the channels to read, None for all
     levels : spatial shapes of this level and the coarser ones
     scale, translation, units : one value for each spatial axis
+    whole : spatial shape of level 0, from which annotations count their pixels
+    fixed : index along axes that are not read whole, such as (("t", 0),)
+    shown : names and colors of the stored channels, or none at all
+    color : whether the stored channels are red, green and blue
+    no_data : value of pixels without data, which count as masked; None if there is none
     """
 
     path: str
@@ -149,6 +206,11 @@ class Image:
     translation: tuple[float, ...]
     units: tuple[str | None, ...]
     channels: tuple[int, ...] | None = None
+    whole: tuple[int, ...] = ()
+    fixed: tuple[tuple[str, int], ...] = ()
+    shown: tuple[Channel, ...] = ()
+    color: bool = False
+    no_data: float | None = None
     data: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -295,6 +357,9 @@ def make(path: str, reader: Reader, found: Levels, axes: str | None = None) -> I
         tuple(scale[i] for i in keep),
         tuple(translation[i] for i in keep),
         tuple(names[i] for i in keep),
+        whole=tuple((found.whole or shape)[i] for i in keep),
+        shown=tuple(found.channels),
+        color=found.color,
     )
 
 
