@@ -51,7 +51,7 @@ def open_image(
     """
     path = str(path)
     redaction.check(path)
-    if not stores.is_url(path) and not os.path.exists(path):
+    if not stores.is_url(path) and not os.path.exists(stores.split(path)[0]):
         raise InputError(f"{path}: no such file or folder")
     reader = reader_of(path)
     if reader is None:
