@@ -16,6 +16,8 @@ from ..registry import Registry
 from . import image as image_files
 from . import stores
 from .formats.bioio import Bioio
+from .formats.hdf5 import Hdf5
+from .formats.n5 import N5
 from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
@@ -24,7 +26,15 @@ from .image import Image, Levels, Reader
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
-    {"zarr": Zarr(), "tiff": Tiff(), "raster": Raster(), "npy": Npy(), "bioio": Bioio()},
+    {
+        "zarr": Zarr(),
+        "tiff": Tiff(),
+        "raster": Raster(),
+        "npy": Npy(),
+        "hdf5": Hdf5(),
+        "n5": N5(),
+        "bioio": Bioio(),
+    },
 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from ..errors import DamagedFile, InputError
-from . import nodes, stores, transformations
+from . import nodes, spatialdata, stores, transformations
 from .levels import Pyramid
 
 OLD = ("0.1", "0.2", "0.3")  # versions without coordinate transformations
@@ -124,7 +124,8 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         )
     left = [_end(t, "output") for t in image.get("coordinateTransformations", ()) if t not in whole]
     if further and left:
-        words.append(f"its transformations to {', '.join(map(repr, left))} are not kept")
+        kept = "kept by `into_input` alone" if version.endswith("spatialdata") else "not kept"
+        words.append(f"its transformations to {', '.join(map(repr, left))} are {kept}")
     axes = placed[0][2]
     known = [transformations.letter(axis) for axis in axes]
     return Multiscale(
@@ -281,22 +282,28 @@ def add_label(
     names: Mapping[int, str],
     values: Mapping[int, Sequence[int]],
     notes: Mapping[str, Any],
+    element: str = "",
 ) -> None:
     """Register labels/NAME: write its colors, names and this program's notes, then list it.
 
-    `values` are the truth values of each label value, where it was learned from a truth.
+    `values` are the truth values of each label value, where it was learned from a truth. `element`
+    is the image in a SpatialData store, otherwise the image is the store itself.
     """
-    entry = {
+    entry: dict[str, Any] = {
         "version": version,
         "colors": [{"label-value": v, "rgba": list(c)} for v, c in colors.items()],
         "properties": [
             {"label-value": v, "name": n} | ({"values": list(values[v])} if v in values else {})
             for v, n in names.items()
         ],
-        "source": {"image": "../../"},
     }
-    entries = labels.entries(version) | {"image-label": entry}
-    nodes.write_group(store, labels.group, version, zarr_format, entries, notes)
+    found, beside = labels.entries(version), dict[str, Any]()
+    if element:
+        found, beside = spatialdata.entries(store, element, labels, version)
+    else:  # SpatialData would take the source for a part of the labels
+        entry["source"] = {"image": "../../"}
+    entries = found | {"image-label": entry}
+    nodes.write_group(store, labels.group, version, zarr_format, entries, notes, beside)
     # listed last: listed labels without notes belong to another program
     list_label(store, labels.group, version, zarr_format)
 

@@ -116,7 +116,7 @@ def _zarr(path: str) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _zip(archive: Archive) -> ZipStore:
-    return ZipStore(archive.file, mode="r")
+    return sync(ZipStore.open(archive.file, mode="r"))
 
 
 def open_node(path: str) -> zarr.Group | zarr.Array:
@@ -342,8 +342,9 @@ def write_group(
     zarr_format: int,
     entries: Mapping[str, Any],
     notes: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make a group or add to its metadata: NGFF's entries and this program's notes.
+    """Make a group or add to its metadata: NGFF's entries, this program's notes and others'.
 
     They are written at once, as a whole: two simultaneous runs of one command do not undo each
     other's additions, since both add the same.
@@ -354,6 +355,7 @@ def write_group(
         attributes |= entries
     else:
         attributes["ome"] = {"version": version, **attributes.get("ome", {}), **entries}
+    attributes |= beside or {}
     if notes is not None:
         attributes["tiledlaf"] = dict(notes)
     zarr.create_group(made, path=path, zarr_format=zarr_format, attributes=attributes)

@@ -83,12 +83,19 @@ def label(
 
 
 def _settle_blocks(term: terms.Pending, blocks: Any, masks: Any) -> terms.DataTerm:
-    return term.settle(lambda: sampling.pixels_of(blocks, masks))
+    native = [block.astype(_native(block.dtype), copy=False) for block in blocks]
+    return term.settle(lambda: sampling.pixels_of(native, masks))
+
+
+def _native(dtype: np.dtype) -> np.dtype:
+    """A type that the kernels compute with: in the machine's byte order, and no float16."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
 
 
 def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
     term, settings, names = extra
-    given = dict(zip(names, blocks, strict=True))
+    native = (block.astype(_native(block.dtype), copy=False) for block in blocks)
+    given = dict(zip(names, native, strict=True))
     valid = given["mask"][0] != 0 if "mask" in given else None
     data = Window(given.get("image"), given.get("probabilities"), valid)
     whole = tuple(slice(0, n) for n in blocks[0].shape[1:])
