@@ -35,6 +35,8 @@ from .archives import Archive
 def nearest_existing(path: str) -> Path:
     """The path itself, or its nearest parent that exists."""
     absolute = Path(path).absolute()
+    if absolute.is_symlink():  # perhaps to a folder that is yet to be made
+        absolute = absolute.resolve()
     return next(p for p in (absolute, *absolute.parents) if p.exists())
 
 
@@ -182,6 +184,8 @@ class Folder:
         part = final.with_name(f".{final.name}.{uuid.uuid4().hex}{PART}")
         for last in (False, False, True):
             try:
+                if self.root.is_symlink():  # perhaps to a folder that is yet to be made
+                    self.root.resolve().mkdir(parents=True, exist_ok=True)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 part.write_bytes(data)
                 part.replace(final)
