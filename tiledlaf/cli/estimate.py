@@ -80,6 +80,7 @@ PASSED = (
 @shared.label_values_options
 @shared.channels_option
 @click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
+@shared.position_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for sampling.")
 @shared.learning_options
 def estimate(**given: Any) -> int:
@@ -97,8 +98,7 @@ def estimate(**given: Any) -> int:
         given["labels"],
         given["probabilities"],
         given["mask"],
-        axes=given["axes"],
-        channels=given["channels"],
+        **{key: given[key] for key in ("axes", "channels", "time_point", "z")},
     )
     if len(pairs) != 1:
         raise InputError(f"expected one IMAGE, got {len(pairs)}")

@@ -23,6 +23,8 @@ PASSED = (
     "level",
     "channels",
     "axes",
+    "time_point",
+    "z",
     "seed",
     "classes",
     "term",
@@ -108,6 +110,7 @@ PASSED = (
 @click.option("--level", type=int, default=0, show_default=True, help="Resolution level of INPUT.")
 @shared.channels_option
 @click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
+@shared.position_options
 @click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
 @click.option(
     "--region",

@@ -134,6 +134,30 @@ def term_option(command: Callable[..., int]) -> Callable[..., int]:
 channels_option = click.option(
     "--channels", callback=integers(), metavar="C,...", help="Channels to use (default: all)."
 )
+
+
+def _time_point(context: Any, option: click.Parameter, text: str | None) -> int | str | None:
+    """Read an index, or the word all."""
+    if text is None or text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"`{option.name}` expects an index or all, got {text!r}") from None
+
+
+def position_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose a time point and a plane of an image."""
+    time_point = click.option(
+        "--time-point",
+        callback=_time_point,
+        metavar="T|all",
+        help="Time point to read, from 0; all keeps the axis t.",
+    )
+    z = click.option("--z", type=int, metavar="Z", help="Plane to read, from 0 (default: all).")
+    return time_point(z(command))
+
+
 device_option = click.option(
     "--device",
     default="cpu",

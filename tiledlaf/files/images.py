@@ -20,7 +20,7 @@ from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
 from .formats.zarr import Zarr
-from .image import Image, Levels, Part, Reader
+from .image import Image, Levels, Part, Reader, TimePoint
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
@@ -40,26 +40,34 @@ def open_image(
     level: int = 0,
     axes: str | None = None,
     channels: Sequence[int | str] | None = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
     series: str | int | None = None,
 ) -> Image:
     """Open one level of an image file or store, without reading pixels.
 
     Parameters
     ----------
+    level : resolution level
+    axes : one letter of "tczyx" for each axis, where the file does not name them
+    channels : numbers or names of the channels to read, all but alpha by default
+    time_point : index of the one to read; "all" makes t an axis of the grid
+    z : index of the plane to read, of this level; all by default
     series : which of the images in the file, by number or name; the largest by default
 
     Raises
     ------
     ValueError
-        If it is missing, has an unknown format or is a URL with credentials, or if level, axes or
-        channels do not fit.
+        If it is missing, has an unknown format or is a URL with credentials, or if level, axes,
+        channels, time point or plane do not fit.
     """
     path = str(path)
     reader = _known(path)
     if series is not None:
         reader = reader.choose(path, str(series))
     found = reader.look(path, level, axes)
-    return image_files.choose_channels(image_files.make(path, reader, found, axes), channels)
+    image = image_files.make(path, reader, found, axes, time_point, z)
+    return image_files.choose_channels(image, channels)
 
 
 def parts(path: str | os.PathLike[str]) -> list[Part]:
@@ -89,8 +97,12 @@ def _unknown(path: str) -> str:
     return f"expected {known} or npy, got a file ending {Path(path).suffix.lower()!r}"
 
 
-def open_labels(path: str | os.PathLike[str]) -> Image:
+def open_labels(path: str | os.PathLike[str], like: Image | None = None) -> Image:
     """Open a label image: palette indices are labels; three unnamed axes are z, y, x.
+
+    Parameters
+    ----------
+    like : the image that it belongs to, whose time points and planes are read
 
     Raises
     ------
@@ -108,8 +120,13 @@ def open_labels(path: str | os.PathLike[str]) -> Image:
     if reader is None:
         image = open_image(path)
     else:
-        found = image_files.make(path, reader, reader.look(path, 0, axes), axes)
-        image = image_files.choose_channels(found, None)
+        if axes == "zyx" and like is not None and like.grid_axes == "tyx":
+            axes = "tyx"
+        found = reader.look(path, 0, axes)
+        letters = axes or found.axes or image_files.guess_axes(found.shapes[0], path)
+        place = _position(letters, found.shapes[0], like)
+        image = image_files.make(path, reader, found, letters, **place)
+        image = image_files.choose_channels(image, None)
     if image.stored_channels != 1:
         raise InputError(
             f"{image.path}: expected a label image of one channel, got {image.stored_channels} "
@@ -118,7 +135,27 @@ def open_labels(path: str | os.PathLike[str]) -> Image:
     return image
 
 
-def as_image(given: Any, *, level: int = 0, axes: str | None = None, channels: Any = None) -> Image:
+def _position(axes: str, shape: Sequence[int], like: Image | None) -> dict[str, Any]:
+    """Time point and plane of an image's labels, those of the image, where they have several."""
+    fixed = {} if like is None else dict(like.fixed)
+    sizes = dict(zip(axes, shape, strict=False))
+    found: dict[str, Any] = {}
+    if sizes.get("t", 1) > 1 and like is not None:
+        found["time_point"] = "all" if "t" in like.grid_axes else fixed.get("t")
+    if sizes.get("z", 1) > 1 and like is not None and "z" in fixed:
+        found["z"] = fixed["z"]
+    return found
+
+
+def as_image(
+    given: Any,
+    *,
+    level: int = 0,
+    axes: str | None = None,
+    channels: Any = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
+) -> Image:
     """Return the given image: a path to open, an array, or an image that is already open.
 
     Raises
@@ -128,11 +165,12 @@ def as_image(given: Any, *, level: int = 0, axes: str | None = None, channels: A
     """
     if isinstance(given, Image):
         return given
+    chosen: dict[str, Any] = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
     if isinstance(given, str | os.PathLike):
-        return open_image(given, level=level, axes=axes, channels=channels)
+        return open_image(given, level=level, **chosen)
     if level:
         raise InputError(f"expected level 0 for an array, which has no other, got {level}")
-    return from_array(given, axes, channels)
+    return from_array(given, **chosen)
 
 
 def as_labels(given: Any, like: Image) -> Image:
@@ -140,24 +178,38 @@ def as_labels(given: Any, like: Image) -> Image:
     if isinstance(given, Image):
         return given
     if isinstance(given, str | os.PathLike):
-        return open_labels(given)
-    return from_array(given, like.spatial_axes if np.ndim(given) == len(like.grid) else None)
+        return open_labels(given, like)
+    data = np.asarray(given)
+    axes = like.grid_axes if data.ndim == len(like.grid) else None
+    return from_array(data, axes, time_point="all" if axes and "t" in axes else None)
 
 
 def as_mask(given: Any, like: Image) -> Image:
     """The mask of an image; one with several channels for a 2-D image is refused later."""
-    flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2
+    flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2 and not like.fixed
     return open_image(given) if flat else as_labels(given, like)
 
 
-def from_array(data: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
+def from_array(
+    data: Any,
+    axes: str | None = None,
+    channels: Sequence[int] | None = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
+) -> Image:
     """An image in memory: (y, x), (c, y, x) or (y, x, c) unless `axes` says otherwise."""
     data = np.asarray(data)
-    return dataclasses.replace(describe(data, axes, channels), data=data)
+    return dataclasses.replace(describe(data, axes, channels, time_point, z), data=data)
 
 
-def describe(array: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
+def describe(
+    array: Any,
+    axes: str | None = None,
+    channels: Sequence[int] | None = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
+) -> Image:
     """An image without its data, for arrays that are read elsewhere."""
     found = Levels("", "", (array.shape,), array.dtype)
-    image = image_files.make("array", image_files.MEMORY, found, axes)
+    image = image_files.make("array", image_files.MEMORY, found, axes, time_point, z)
     return image_files.choose_channels(image, channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,14 @@ from .plan import check_model
 from .worker import Window, label_window
 
 
-def opened(image: Any, probabilities: Any, axes: str | None, channels: Any) -> tuple[Image, Any]:
-    """Describe the image and the probabilities of dask arrays, without their pixels."""
-    bare = images.describe(image, axes, channels)
+def opened(image: Any, probabilities: Any, chosen: Mapping[str, Any]) -> tuple[Image, Any]:
+    """Describe the image and the probabilities of dask arrays, without their pixels.
+
+    `chosen` are axes, channels, time point and plane, as in `images.as_image`.
+    """
+    bare = images.describe(image, **chosen)
+    if "t" in bare.grid_axes:
+        raise InputError("expected one `time_point` of a dask array, got all: label one at a time")
     if probabilities is None:
         return bare, None
     given = images.describe(probabilities, "c" + bare.spatial_axes)

@@ -150,11 +150,14 @@ def make_plan(
 
 def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
     """What the fingerprint of an image covers."""
-    return {
+    found = {
         "input": image.fingerprint(),
         "array": [image.name, image.axes, list(image.shape), image.dtype],
         "region": [list(origin), list(size)],
     }
+    sizes = dict(zip(image.axes, image.shape, strict=True))
+    fixed = [[axis, index] for axis, index in image.fixed if sizes[axis] > 1]
+    return found | ({"fixed": fixed} if fixed else {})
 
 
 def _check_inputs(

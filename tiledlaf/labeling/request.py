@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import images
+from ..files.image import TimePoint
 from ..flow.linear import Integrator
 from ..model.model import Model
 from ..pool.lazy import is_dask
@@ -21,6 +22,12 @@ from .choice import choose_labeling, open_probabilities
 from .plan import Plan, Writing, make_plan
 from .run import Progress
 
+# keywords that say which part of an array is labeled, and on what its labels depend
+PART = ("axes", "channels", "time_point", "z")
+CHOICE = (
+    *("classes", "prototypes", "term", "model", "weights"),
+    *("neighborhood", "rho", "time", "integrator"),
+)
 LAZY = "not available for dask arrays, which are labeled lazily"
 
 
@@ -34,6 +41,8 @@ def prepare(
     level: int = 0,
     channels: Sequence[int] | None = None,
     axes: str | None = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
     seed: int = 0,
     writing: Writing = Writing(),
     running: Running = Running(),
@@ -43,7 +52,7 @@ def prepare(
 
     Parameters
     ----------
-    image, output, probabilities, mask, region, level, channels, axes, seed
+    image, output, probabilities, mask, region, level, channels, axes, time_point, z, seed
         As in `label`.
     writing, running
         What to write; where and how to compute.
@@ -56,7 +65,11 @@ def prepare(
     ValueError
         If the image cannot be labeled this way; says what was expected and what was given.
     """
-    source = images.as_image(image, level=level, axes=axes, channels=channels)
+    source = images.as_image(
+        image, level=level, axes=axes, channels=channels, time_point=time_point, z=z
+    )
+    if "t" in source.grid_axes:
+        raise InputError("expected one `time_point`, got all: label one at a time")
     given = None
     if probabilities is not None:
         given = open_probabilities(probabilities, source.spatial_axes)
@@ -126,6 +139,8 @@ def label(
     level: int = 0,
     channels: Sequence[int] | None = None,
     axes: str | None = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     **options: Any,
@@ -167,6 +182,10 @@ def label(
         Resolution level of a file.
     channels, axes : optional
         Channels to use for the data term; axes, if the image does not name them.
+    time_point : int or "all", optional
+        The time point to label; "all" labels each of them, and labels keep the axis t.
+    z : int, optional
+        The plane of a stack to label, as an image of its own.
     seed : int
         Seed for k-means and its sample.
     progress : callable, optional
@@ -193,40 +212,18 @@ def label(
     >>> tiledlaf.label(image, classes=2)[0]
     array([1, 1, 1, 1, 2, 2, 2, 2], dtype=uint8)
     """
+    given = {name: value for name, value in locals().items() if name in OWN}
     writing, running = _grouped(options)
-    choice: dict[str, Any] = {
-        "classes": classes,
-        "prototypes": prototypes,
-        "term": term,
-        "model": model,
-        "weights": weights,
-        "neighborhood": neighborhood,
-        "rho": rho,
-        "time": time,
-        "integrator": integrator,
-    }
     if any(map(is_dask, (image, probabilities, mask))):
-        given = {"output": output, "region": region, "level": level, "progress": progress}
-        _check_lazy(given, writing, running)
-        bare, proxy = lazy.opened(image, probabilities, axes, channels)
+        _check_lazy(given | {"output": output}, writing, running)
+        bare, proxy = lazy.opened(image, probabilities, {name: given[name] for name in PART})
+        choice = {name: given[name] for name in CHOICE}
         chosen = choose_labeling(
             bare, probabilities=proxy, device=running.device, seed=seed, **choice
         )
         return lazy.label(image, bare, probabilities, proxy, mask, chosen, seed, writing.confidence)
-    plan = prepare(
-        image,
-        output,
-        probabilities=probabilities,
-        mask=mask,
-        region=region,
-        level=level,
-        channels=channels,
-        axes=axes,
-        seed=seed,
-        writing=writing,
-        running=running,
-        **choice,
-    )
+    del given["progress"]
+    plan = prepare(image, output, writing=writing, running=running, **given)
     with resources.open_pool(plan, running) as pool:
         return execute(plan, pool, progress)
 
@@ -251,7 +248,7 @@ def _grouped(options: Mapping[str, Any]) -> tuple[Writing, Running]:
 
 def _check_lazy(given: Mapping[str, Any], writing: Writing, running: Running) -> None:
     """Refuse what has no meaning for dask arrays, rather than ignore it."""
-    _refuse_given(given, LAZY)
+    _refuse_given({name: given[name] for name in ("output", "region", "level", "progress")}, LAZY)
     _refuse_changed(writing, Writing(confidence=writing.confidence), LAZY)
     _refuse_changed(running, Running(device=running.device), LAZY)
 

@@ -24,6 +24,8 @@ def explain(
     mask: Any = None,
     axes: str | None = None,
     channels: Sequence[int] | None = None,
+    time_point: int | None = None,
+    z: int | None = None,
     region: Sequence[tuple[int, int]] | None = None,
     device: str = "cpu",
 ) -> Path:
@@ -40,7 +42,7 @@ def explain(
     image : path or array, optional
     truth : labels of the image, optional
         Needed for the singular vectors of the gradient of the loss.
-    probabilities, mask, axes, channels, region, device
+    probabilities, mask, axes, channels, time_point, z, region, device
         As for `tiledlaf.label`.
 
     Returns
@@ -65,7 +67,8 @@ def explain(
         if named:
             raise InputError(f"{', '.join(named)} without an image: expected an IMAGE as well")
     else:
-        example = open_example(image, truth, probabilities, mask, axes, channels)
+        chosen = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
+        example = open_example(image, truth, probabilities, mask, **chosen)
         view = look(found, found.predictor, example, region, device)
     pages = [page_of.anchors(found, found.predictor, view)]
     if view is not None:

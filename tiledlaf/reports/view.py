@@ -115,14 +115,16 @@ def open_example(
     truth: Any,
     probabilities: Any,
     mask: Any,
-    axes: str | None,
-    channels: Sequence[int] | None,
+    **chosen: Any,
 ) -> Example:
-    """An image with its truth and other inputs; without a truth no pixel is labeled."""
+    """An image with its truth and other inputs; without a truth no pixel is labeled.
+
+    `chosen` are axes, channels, time point and plane, as in `examples.pair`.
+    """
     if truth is None:  # all zeros, without using memory
-        source = images.as_image(image, axes=axes)
+        source = images.as_image(image, **{**chosen, "channels": None})
         truth = np.broadcast_to(np.uint8(0), source.grid)
-    found = examples.pair(image, truth, probabilities, mask, axes=axes, channels=channels)
+    found = examples.pair(image, truth, probabilities, mask, **chosen)
     if len(found) != 1:
         raise InputError(f"expected one IMAGE, got {len(found)}")
     return found[0]

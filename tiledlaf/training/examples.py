@@ -6,7 +6,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import images, nodes, stores
-from ..files.image import Image
+from ..files.image import Image, TimePoint
 from ..kernels.arrays import Array
 from ..model.classes import Class
 from ..tiles import Box
@@ -85,13 +85,16 @@ def pair(
     *,
     axes: str | None = None,
     channels: Sequence[int] | None = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
 ) -> list[Example]:
     """Open images and their labels, pair by pair.
 
     Parameters
     ----------
     image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
-    axes, channels : of the images, as in `images.open_image`
+    axes, channels, time_point, z : of the images, as in `images.open_image`
+        One time point: those of a series are labeled, but not learned from, all at once.
 
     Raises
     ------
@@ -112,8 +115,11 @@ def pair(
         if len(found) != len(sources):
             raise InputError(f"expected {what} for {len(sources)} images, got {len(found)}")
         others[what] = found
+    if time_point == "all":
+        raise InputError("expected one `time_point` to learn from, got all")
+    chosen = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
     return [
-        _example(*row, axes, channels)
+        _example(*row, chosen)
         for row in zip(
             sources, others["labels"], others["probabilities"], others["mask"], strict=True
         )
@@ -133,10 +139,9 @@ def _example(
     labels: Any,
     probabilities: Any,
     mask: Any,
-    axes: str | None,
-    channels: Sequence[int] | None,
+    chosen: Mapping[str, Any],
 ) -> Example:
-    source = images.as_image(image, axes=axes, channels=channels)
+    source = images.as_image(image, **chosen)
     truth = images.as_labels(labels, source)
     given = valid = None
     if probabilities is not None:

@@ -321,4 +321,6 @@ def _state(image: Any) -> str:
     if not image.reader.stored:
         return "memory"
     state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
+    if any(image.shape[image.axes.index(axis)] > 1 for axis, _ in image.fixed):
+        state["fixed"] = image.fixed
     return fingerprints.fingerprint(state)[:16]
