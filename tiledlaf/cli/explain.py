@@ -36,6 +36,7 @@ from . import shared
 @shared.channels_option
 @click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
 @shared.position_options
+@shared.no_data_option
 @shared.device_option
 def explain(**given: Any) -> None:
     """Draw what MODEL has learned and how it sees a part of IMAGE; writes index.html and pictures.

@@ -25,6 +25,7 @@ PASSED = (
     "axes",
     "time_point",
     "z",
+    "no_data",
     "seed",
     "classes",
     "term",
@@ -111,6 +112,7 @@ PASSED = (
 @shared.channels_option
 @click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
 @shared.position_options
+@shared.no_data_option
 @click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
 @click.option(
     "--region",
@@ -212,7 +214,7 @@ def _check_other_file(given: Mapping[str, Any]) -> None:
 def _say_failed(plan: Plan, found: Summary) -> None:
     assert plan.out is not None
     for line in found.errors[:SHOWN]:
-        click.echo(f"tiledlaf: {line}", err=True)
+        click.echo(f"tiledlaf: {shared.with_options(line, label)}", err=True)
     if len(found.errors) > SHOWN:
         more = len(found.errors) - SHOWN
         click.echo(f"tiledlaf: {more} more tiles failed, see {plan.out.records}", err=True)

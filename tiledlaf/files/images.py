@@ -140,22 +140,24 @@ def as_image(
     channels: Any = None,
     time_point: TimePoint = None,
     z: int | None = None,
+    no_data: float | None = None,
 ) -> Image:
     """Return the given image: a path to open, an array, or an image that is already open.
 
     Raises
     ------
     ValueError
-        If it cannot be opened, or a `level` other than 0 is requested of an array.
+        If it cannot be opened, a `level` other than 0 is requested of an array, or the value of
+        pixels without data is none of its type.
     """
     if isinstance(given, Image):
-        return given
+        return image_files.with_no_data(given, no_data)
     chosen: dict[str, Any] = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
     if isinstance(given, str | os.PathLike):
-        return open_image(given, level=level, **chosen)
+        return image_files.with_no_data(open_image(given, level=level, **chosen), no_data)
     if level:
         raise InputError(f"expected level 0 for an array, which has no other, got {level}")
-    return from_array(given, **chosen)
+    return image_files.with_no_data(from_array(given, **chosen), no_data)
 
 
 def as_labels(given: Any, like: Image) -> Image:

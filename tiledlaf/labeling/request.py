@@ -23,7 +23,7 @@ from .plan import Plan, Writing, make_plan
 from .run import Progress
 
 # keywords that say which part of an array is labeled, and on what its labels depend
-PART = ("axes", "channels", "time_point", "z")
+PART = ("axes", "channels", "time_point", "z", "no_data")
 CHOICE = (
     *("classes", "prototypes", "term", "model", "weights"),
     *("neighborhood", "rho", "time", "integrator"),
@@ -43,6 +43,7 @@ def prepare(
     axes: str | None = None,
     time_point: TimePoint = None,
     z: int | None = None,
+    no_data: float | None = None,
     seed: int = 0,
     writing: Writing = Writing(),
     running: Running = Running(),
@@ -52,7 +53,8 @@ def prepare(
 
     Parameters
     ----------
-    image, output, probabilities, mask, region, level, channels, axes, time_point, z, seed
+    image, output, probabilities, mask, region, level, channels, axes, time_point, z, no_data,
+    seed
         As in `label`.
     writing, running
         What to write; where and how to compute.
@@ -66,7 +68,13 @@ def prepare(
         If the image cannot be labeled this way; says what was expected and what was given.
     """
     source = images.as_image(
-        image, level=level, axes=axes, channels=channels, time_point=time_point, z=z
+        image,
+        level=level,
+        axes=axes,
+        channels=channels,
+        time_point=time_point,
+        z=z,
+        no_data=no_data,
     )
     if "t" in source.grid_axes:
         raise InputError("expected one `time_point`, got all: label one at a time")
@@ -141,6 +149,7 @@ def label(
     axes: str | None = None,
     time_point: TimePoint = None,
     z: int | None = None,
+    no_data: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     **options: Any,
@@ -186,6 +195,9 @@ def label(
         The time point to label; "all" labels each of them, and labels keep the axis t.
     z : int, optional
         The plane of a stack to label, as an image of its own.
+    no_data : float, optional
+        Pixels whose channels all have this value are not labeled; with NaN, those of which any
+        channel is NaN.
     seed : int
         Seed for k-means and its sample.
     progress : callable, optional

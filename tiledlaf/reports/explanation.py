@@ -26,6 +26,7 @@ def explain(
     channels: Sequence[int] | None = None,
     time_point: int | None = None,
     z: int | None = None,
+    no_data: float | None = None,
     region: Sequence[tuple[int, int]] | None = None,
     device: str = "cpu",
 ) -> Path:
@@ -42,7 +43,7 @@ def explain(
     image : path or array, optional
     truth : labels of the image, optional
         Needed for the singular vectors of the gradient of the loss.
-    probabilities, mask, axes, channels, time_point, z, region, device
+    probabilities, mask, axes, channels, time_point, z, no_data, region, device
         As for `tiledlaf.label`.
 
     Returns
@@ -67,7 +68,13 @@ def explain(
         if named:
             raise InputError(f"{', '.join(named)} without an image: expected an IMAGE as well")
     else:
-        chosen = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
+        chosen: dict[str, Any] = {
+            "axes": axes,
+            "channels": channels,
+            "time_point": time_point,
+            "z": z,
+        }
+        chosen |= {"time_point": time_point, "no_data": no_data}
         example = open_example(image, truth, probabilities, mask, **chosen)
         view = look(found, found.predictor, example, region, device)
     pages = [page_of.anchors(found, found.predictor, view)]

@@ -87,6 +87,7 @@ def pair(
     channels: Sequence[int] | None = None,
     time_point: TimePoint = None,
     z: int | None = None,
+    no_data: float | None = None,
 ) -> list[Example]:
     """Open images and their labels, pair by pair.
 
@@ -95,6 +96,7 @@ def pair(
     image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
     axes, channels, time_point, z : of the images, as in `images.open_image`
         One time point: those of a series are labeled, but not learned from, all at once.
+    no_data : value of pixels to leave out, in all channels; NaN: where any channel is NaN
 
     Raises
     ------
@@ -117,7 +119,8 @@ def pair(
         others[what] = found
     if time_point == "all":
         raise InputError("expected one `time_point` to learn from, got all")
-    chosen = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
+    chosen: dict[str, Any] = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
+    chosen["no_data"] = no_data
     return [
         _example(*row, chosen)
         for row in zip(
@@ -173,6 +176,21 @@ def naming(image: Image, window: Box) -> Iterator[None]:
         yield
     except BadPixels as error:
         raise InputError(f"{image.path}: {error.moved(window)}") from None
+
+
+def valid_of(example: Example, window: Box, pixels: np.ndarray | None = None) -> Any:
+    """Where a window is neither masked out nor without data; None if all of it is valid.
+
+    `pixels` are the image's, if they were read already.
+    """
+    valid = None
+    if example.mask is not None:
+        valid = image_files.read(example.mask, window)[0] != 0
+    if example.image.no_data is None:
+        return valid
+    if pixels is None:
+        pixels = image_files.read(example.image, window)
+    return image_files.both(valid, image_files.valid_of(example.image, pixels))
 
 
 def read_labels(labels: Image, window: Box) -> np.ndarray:
