@@ -115,7 +115,6 @@ def estimate(**given: Any) -> int:
     with (
         shared.under_way(),
         shared.learning_pool(given) as pool,
-        progress.warnings_as_lines(),
         progress.training_progress(given["steps"]) as show,
     ):
         shared.say_where(pool)

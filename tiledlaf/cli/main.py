@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from ..registry import Registry
-from . import shared
+from . import progress, shared
 from .shared import INTERRUPTED, TERMINATED, Failed, Terminated
 
 # name of a command: module of this folder that defines it
@@ -32,7 +32,8 @@ def main() -> None:
     """Run the command line. Bad input is one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = cli.main(prog_name="tiledlaf", standalone_mode=False)
+        with progress.warnings_as_lines(_with_options):
+            code = cli.main(prog_name="tiledlaf", standalone_mode=False)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "tiledlaf"
         code = shared.fail(f"{error.format_message().rstrip('.')} (see {command} --help)")

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,11 +37,13 @@ class Channel:
     name : None where the file does not say it
     color : RRGGBB, or None
     window : (start, end, min, max) of its intensities, or None
+    alpha : whether it is the transparency of the others, which is never data
     """
 
     name: str | None = None
     color: str | None = None
     window: tuple[float, float, float, float] | None = None
+    alpha: bool = False
 
 
 @dataclass(frozen=True)
@@ -485,23 +488,79 @@ def _fixed(
     return tuple(fixed.items())
 
 
-def choose_channels(image: Image, channels: Sequence[int] | None) -> Image:
-    """Return the image with these channels; refuse any that it does not have."""
+def choose_channels(image: Image, channels: Sequence[int | str] | None) -> Image:
+    """Return the image with these channels, by number or name; by default all but alpha.
+
+    Raises
+    ------
+    ValueError
+        If it does not have them, or they are no data.
+    """
     if np.dtype(image.dtype).kind not in "uifb":
         raise InputError(f"{image.path}: expected numbers as pixels, got the type {image.dtype}")
+    alpha = {i for i, channel in enumerate(image.shown) if channel.alpha}
     if channels is None:
-        return image
-    chosen = tuple(channels)
+        if not alpha:
+            return image
+        kept = [i for i in range(image.stored_channels) if i not in alpha]
+        _say(f"{image.path}: its alpha channel is left out: transparency is no data")
+        return choose_channels(image, kept)
+    chosen = tuple(_channel_number(image, channel) for channel in channels)
     if (
         not chosen
         or len(set(chosen)) < len(chosen)
         or not set(chosen) <= set(range(image.stored_channels))
     ):
+        names = [channel.name for channel in image.shown if channel.name]
+        listed = f" ({', '.join(names)})" if names else ""
         raise InputError(
-            f"{image.path}: expected different channels of 0 to {image.stored_channels - 1}, "
-            f"got {','.join(map(str, chosen)) or 'none'}"
+            f"{image.path}: expected different channels of 0 to {image.stored_channels - 1}"
+            f"{listed}, got {','.join(map(str, channels)) or 'none'}"
+        )
+    if alpha & set(chosen):
+        raise InputError(
+            f"{image.path}: expected `channels` with data, got {min(alpha & set(chosen))}, "
+            "which is alpha"
         )
     return dataclasses.replace(image, channels=chosen)
+
+
+def _channel_number(image: Image, channel: int | str) -> int:
+    """Number of a channel, -1 where there is none; a name counts before a number."""
+    if not isinstance(channel, str):
+        return int(channel)
+    named = [c.name for c in image.shown] or ["red", "green", "blue"] * image.color
+    for same in (str, str.casefold):
+        found = [i for i, name in enumerate(named) if name and same(name) == same(channel)]
+        if len(found) > 1:
+            raise InputError(
+                f"{image.path}: expected names of `channels` that occur once, got {channel!r}, "
+                f"which is {len(found)} of them: give numbers"
+            )
+        if found:
+            return found[0]
+    return int(channel) if channel.isascii() and channel.isdigit() else -1
+
+
+def part_number(path: str, parts: Sequence[Part], wanted: str) -> int:
+    """Which of the images in a file is meant: by the name it is chosen by, or by its title.
+
+    Raises
+    ------
+    ValueError
+        If none or several are; lists all.
+    """
+    for asked in ("name", "title"):
+        found = [i for i, part in enumerate(parts) if getattr(part, asked) == wanted]
+        if len(found) == 1:
+            return found[0]
+    listed = ", ".join(f"{p.name} {p.title}".strip() for p in parts) or "one image without a name"
+    raise InputError(f"{path}: expected `series` to be one of {listed}, got {wanted!r}")
+
+
+def _say(text: str) -> None:
+    """Tell the user something about a file."""
+    warnings.warn(text, FileWarning, stacklevel=4)
 
 
 def check_level(path: str, level: int, count: int) -> None:

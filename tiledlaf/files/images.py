@@ -20,7 +20,7 @@ from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
 from .formats.zarr import Zarr
-from .image import Image, Levels, Reader, TimePoint
+from .image import Image, Levels, Part, Reader, TimePoint
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
@@ -39,9 +39,10 @@ def open_image(
     *,
     level: int = 0,
     axes: str | None = None,
-    channels: Sequence[int] | None = None,
+    channels: Sequence[int | str] | None = None,
     time_point: TimePoint = None,
     z: int | None = None,
+    series: str | int | None = None,
 ) -> Image:
     """Open one level of an image file or store, without reading pixels.
 
@@ -49,9 +50,10 @@ def open_image(
     ----------
     level : resolution level
     axes : one letter of "tczyx" for each axis, where the file does not name them
-    channels : indices of the channels to read, all by default
+    channels : numbers or names of the channels to read, all but alpha by default
     time_point : index of the one to read; "all" makes t an axis of the grid
     z : index of the plane to read, of this level; all by default
+    series : which of the images in the file, by number or name; the largest by default
 
     Raises
     ------
@@ -60,15 +62,28 @@ def open_image(
         channels, time point or plane do not fit.
     """
     path = str(path)
+    reader = _known(path)
+    if series is not None:
+        reader = reader.choose(path, str(series))
+    found = reader.look(path, level, axes)
+    image = image_files.make(path, reader, found, axes, time_point, z)
+    return image_files.choose_channels(image, channels)
+
+
+def parts(path: str | os.PathLike[str]) -> list[Part]:
+    """The images in a file that holds several: series, scenes, fields; none if it holds one."""
+    return _known(str(path)).parts(str(path))
+
+
+def _known(path: str) -> Reader:
+    """The reader of a file's format; refuses a path without one."""
     redaction.check(path)
     if not stores.is_url(path) and not os.path.exists(path):
         raise InputError(f"{path}: no such file or folder")
     reader = reader_of(path)
     if reader is None:
         raise InputError(f"{path}: {_unknown(path)}")
-    found = reader.look(path, level, axes)
-    image = image_files.make(path, reader, found, axes, time_point, z)
-    return image_files.choose_channels(image, channels)
+    return reader
 
 
 def _unknown(path: str) -> str:
