@@ -205,7 +205,7 @@ def _check_other_file(given: Mapping[str, Any]) -> None:
 def _say_failed(plan: Plan, found: Summary) -> None:
     assert plan.out is not None
     for line in found.errors[:SHOWN]:
-        click.echo(f"tiledlaf: {line}", err=True)
+        click.echo(f"tiledlaf: {shared.with_options(line, label)}", err=True)
     if len(found.errors) > SHOWN:
         more = len(found.errors) - SHOWN
         click.echo(f"tiledlaf: {more} more tiles failed, see {plan.out.records}", err=True)

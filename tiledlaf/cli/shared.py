@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -30,6 +31,19 @@ def fail(message: str) -> int:
     """Report bad input on stderr, and return its exit code."""
     click.echo(f"tiledlaf: error: {redacted(' '.join(message.split()))}", err=True)
     return 2
+
+
+def with_options(text: str, command: click.Command | None) -> str:
+    """A message of the library, with its keyword `names` replaced by a command's options."""
+    known = {} if command is None else {p.name: p for p in command.params}
+
+    def said(found: re.Match[str]) -> str:
+        option = known.get(found[1])
+        if option is None or not option.opts[0].startswith("--"):
+            return found[1]
+        return option.opts[0]
+
+    return re.sub(r"`(\w+)`", said, text)
 
 
 def reason(error: OSError) -> str:
@@ -150,13 +164,19 @@ def _time_point(context: Any, option: click.Parameter, text: str | None) -> int 
 
 SELECTION = (
     *("level", "channels", "axes", "series", "time_point", "z"),
-    *("pixel_size", "input_pixel_size"),
+    *("pixel_size", "input_pixel_size", "no_data"),
 )
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which part of an image file is meant, as `Selection` has them."""
     for option in (
+        click.option(
+            "--no-data",
+            callback=_value,
+            metavar="VALUE|nan",
+            help="Value of pixels without data; they are left out.",
+        ),
         click.option(
             "--input-pixel-size",
             type=float,
@@ -206,6 +226,16 @@ def selection_of(given: Mapping[str, Any]) -> Any:
     from ..files.selection import Selection
 
     return Selection(**{name: given[name] for name in SELECTION})
+
+
+def _value(context: Any, option: click.Parameter, text: str | None) -> float | None:
+    """Read a number, exactly where it is whole."""
+    if text is None:
+        return None
+    try:
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    except ValueError:
+        raise InputError(f"`{option.name}` expects a number or nan, got {text!r}") from None
 
 
 device_option = click.option(

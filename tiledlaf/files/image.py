@@ -282,6 +282,56 @@ class Image:
         return self.reader.state(self.path, self.name)
 
 
+def with_no_data(image: Image, value: float | None) -> Image:
+    """The image with a value that stands for pixels without data; NaN for what is not a number.
+
+    Raises
+    ------
+    ValueError
+        If pixels of the image's type cannot have this value.
+    """
+    if value is None:
+        return image
+    dtype, fits = np.dtype(image.dtype), True
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            fits = not np.isfinite(value) or bool(np.isfinite(dtype.type(value)))
+    elif dtype.kind in "iu":
+        known = np.iinfo(dtype)
+        fits = value == value and int(known.min) <= value <= int(known.max) and value % 1 == 0
+    else:
+        fits = value in (0, 1)
+    if not fits:
+        raise InputError(
+            f"{image.path}: expected `no_data` to be a value of the type {dtype}, got {value:g}"
+        )
+    return dataclasses.replace(image, no_data=value)
+
+
+def valid_of(image: Image, pixels: np.ndarray) -> np.ndarray | None:
+    """Where pixels (C, *window) of the image hold data, (*window) bool; None if all do.
+
+    A pixel is without data where all its channels have the image's value for that or, if that is
+    NaN, where any of them is NaN.
+    """
+    value = image.no_data
+    if value is None:
+        return None
+    if value != value:
+        valid: np.ndarray = ~np.isnan(pixels).any(axis=0)
+    else:
+        stored = np.dtype(image.dtype).type(value)
+        valid = ~(pixels == pixels.dtype.type(stored)).all(axis=0)
+    return None if valid.all() else valid
+
+
+def both(valid: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    """Where two masks hold; None if all pixels do."""
+    if valid is None or other is None:
+        return other if valid is None else valid
+    return valid & other
+
+
 def unreadable(image: Image, error: Exception) -> OSError | ValueError:
     """Return the error for pixels that cannot be read: codecs may raise anything on damaged chunks.
 

@@ -63,7 +63,8 @@ def open_image(
         image = image if level == 0 else _level(path, reader, level, selection)
     if grid is not None:
         image = resampled(image, grid)
-    return image_files.choose_channels(image, selection.channels)
+    image = image_files.choose_channels(image, selection.channels)
+    return image_files.with_no_data(image, selection.no_data)
 
 
 def _level(path: str, reader: Reader, level: int, selection: Selection) -> Image:
@@ -162,11 +163,13 @@ def as_image(given: Any, selection: Selection = Selection(), **choice: Any) -> I
         If it cannot be opened, or an array is asked for what only files have.
     """
     if isinstance(given, Image):
-        return given
+        value = dataclasses.replace(selection, **choice).no_data
+        return given if value is None else image_files.with_no_data(given, value)
     if isinstance(given, str | os.PathLike):
         return open_image(given, selection, **choice)
     chosen = dataclasses.replace(selection, **choice)
-    return measured(from_array(given, **of_array(chosen)), chosen.input_pixel_size)
+    found = measured(from_array(given, **of_array(chosen)), chosen.input_pixel_size)
+    return image_files.with_no_data(found, chosen.no_data)
 
 
 def of_array(selection: Selection) -> dict[str, Any]:

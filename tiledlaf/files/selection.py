@@ -40,6 +40,7 @@ class Selection:
     series : which of the images in the file, by number or name; the largest by default
     pixel_size : micrometers along y and x that pixels should have, or one number for both
     input_pixel_size : micrometers along y and x of the file's level 0, where it does not say so
+    no_data : pixels whose channels all have this value are masked; NaN: those with any NaN
     learned : whether `pixel_size` is that of a model, which files without one need not have
     """
 
@@ -51,6 +52,7 @@ class Selection:
     series: str | int | None = None
     pixel_size: float | tuple[float, float] | None = None
     input_pixel_size: float | tuple[float, float] | None = None
+    no_data: float | None = None
     learned: bool = False
 
     def __post_init__(self) -> None:

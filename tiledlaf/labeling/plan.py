@@ -249,6 +249,8 @@ def _described(
     else:
         data = {"term": type(term).__name__, **dataclasses.asdict(term)}
         data.pop("scale", None)
+    if image.no_data is not None:
+        state["no_data"] = f"{image.no_data:.17g}"
     return (
         _plain(data)
         | state

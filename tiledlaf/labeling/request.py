@@ -208,7 +208,8 @@ def label(
     selection, writing, running = _grouped(options | part)
     if any(map(is_dask, (image, probabilities, mask))):
         _check_lazy(given | {"output": output}, selection, writing, running)
-        bare, proxy = lazy.opened(image, probabilities, images.of_array(selection))
+        part = images.of_array(selection) | {"no_data": selection.no_data}
+        bare, proxy = lazy.opened(image, probabilities, part)
         choice = {name: given[name] for name in CHOICE}
         chosen = choose_labeling(
             bare, probabilities=proxy, device=running.device, seed=seed, **choice

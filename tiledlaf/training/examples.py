@@ -175,6 +175,21 @@ def naming(image: Image, window: Box) -> Iterator[None]:
         raise InputError(f"{image.path}: {error.moved(window)}") from None
 
 
+def valid_of(example: Example, window: Box, pixels: np.ndarray | None = None) -> Any:
+    """Where a window is neither masked out nor without data; None if all of it is valid.
+
+    `pixels` are the image's, if they were read already.
+    """
+    valid = None
+    if example.mask is not None:
+        valid = image_files.read(example.mask, window)[0] != 0
+    if example.image.no_data is None:
+        return valid
+    if pixels is None:
+        pixels = image_files.read(example.image, window)
+    return image_files.both(valid, image_files.valid_of(example.image, pixels))
+
+
 def read_labels(labels: Image, window: Box) -> np.ndarray:
     """Read the label values of a window, (*window) int64."""
     return image_files.read(labels, window)[0].astype(np.int64)
