@@ -78,8 +78,7 @@ PASSED = (
 )
 @click.option("--steps", type=int, default=40, show_default=True, help="Maximum number of steps.")
 @shared.label_values_options
-@shared.channels_option
-@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
+@shared.selection_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for sampling.")
 @shared.learning_options
 def estimate(**given: Any) -> int:
@@ -97,8 +96,7 @@ def estimate(**given: Any) -> int:
         given["labels"],
         given["probabilities"],
         given["mask"],
-        axes=given["axes"],
-        channels=given["channels"],
+        selection=shared.selection_of(given),
     )
     if len(pairs) != 1:
         raise InputError(f"expected one IMAGE, got {len(pairs)}")
@@ -114,7 +112,6 @@ def estimate(**given: Any) -> int:
     with (
         shared.under_way(),
         shared.learning_pool(given) as pool,
-        progress.warnings_as_lines(),
         progress.training_progress(given["steps"]) as show,
     ):
         shared.say_where(pool)

@@ -20,9 +20,6 @@ PASSED = (
     "probabilities",
     "mask",
     "region",
-    "level",
-    "channels",
-    "axes",
     "seed",
     "classes",
     "term",
@@ -105,15 +102,13 @@ PASSED = (
 @click.option("--scheduler-file", metavar="FILE", help="Scheduler file of a Dask cluster.")
 @shared.watch_options
 @shared.device_option
-@click.option("--level", type=int, default=0, show_default=True, help="Resolution level of INPUT.")
-@shared.channels_option
-@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
+@shared.selection_options
 @click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
 @click.option(
     "--region",
     callback=shared.spans,
     metavar="y0:y1,x0:x1",
-    help="Label only this part, in pixels of --level.",
+    help="Label only this part, in pixels of the level that is read.",
 )
 @click.option("--confidence", is_flag=True, help="Also write the confidence max_j W_j(T).")
 @click.option(
@@ -164,6 +159,7 @@ def label(**given: Any) -> int:
             given["overwrite"],
         ),
         running=running,
+        selection=shared.selection_of(given),
         **{key: given[key] for key in PASSED},
     )
     if given["names"] is not None and plan.classes:
@@ -209,7 +205,7 @@ def _check_other_file(given: Mapping[str, Any]) -> None:
 def _say_failed(plan: Plan, found: Summary) -> None:
     assert plan.out is not None
     for line in found.errors[:SHOWN]:
-        click.echo(f"tiledlaf: {line}", err=True)
+        click.echo(f"tiledlaf: {shared.with_options(line, label)}", err=True)
     if len(found.errors) > SHOWN:
         more = len(found.errors) - SHOWN
         click.echo(f"tiledlaf: {more} more tiles failed, see {plan.out.records}", err=True)

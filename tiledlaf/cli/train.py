@@ -75,8 +75,7 @@ from . import progress, shared
     "probabilities or a classifier).",
 )
 @shared.label_values_options
-@shared.channels_option
-@click.option("--axes", help="Axes of the images, such as zyx, if the files do not name them.")
+@shared.selection_options
 @click.option("--steps", type=int, default=300, show_default=True, help="Maximum number of steps.")
 @click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after so many minutes.")
 @click.option(
@@ -109,7 +108,6 @@ def train(**given: Any) -> int:
     with (
         shared.under_way(),
         shared.learning_pool(given) as pool,
-        progress.warnings_as_lines(),
         progress.training_progress(given["steps"]) as show,
     ):
         shared.say_where(pool)
@@ -149,4 +147,4 @@ def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
             if value is not None:
                 raise InputError(f"`{key}` belongs to `{keys[0]}`")
         return []
-    return examples.pair(images, labels, *others, axes=given["axes"], channels=given["channels"])
+    return examples.pair(images, labels, *others, selection=shared.selection_of(given))

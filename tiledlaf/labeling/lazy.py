@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,19 @@ from ..model.settings import margin
 from ..pool import lazy
 from .choice import Choice
 from .plan import check_model
+from .sample import pixels_of
 from .worker import Window, label_window
 
 
-def opened(image: Any, probabilities: Any, axes: str | None, channels: Any) -> tuple[Image, Any]:
-    """Describe the image and the probabilities of dask arrays, without their pixels."""
-    bare = images.describe(image, axes, channels)
+def opened(image: Any, probabilities: Any, chosen: Mapping[str, Any]) -> tuple[Image, Any]:
+    """Describe the image and the probabilities of dask arrays, without their pixels.
+
+    `chosen` are axes, channels, time point, plane and no_data, as in `images.as_image`.
+    """
+    rest = {name: value for name, value in chosen.items() if name != "no_data"}
+    bare = image_files.with_no_data(images.describe(image, **rest), chosen["no_data"])
+    if "t" in bare.grid_axes:
+        raise InputError("expected one `time_point` of a dask array, got all: label one at a time")
     if probabilities is None:
         return bare, None
     given = images.describe(probabilities, "c" + bare.spatial_axes)
@@ -50,6 +58,8 @@ def label(
     bare, given : image and probabilities, described without their pixels
     """
     planes = image_files.channels_first(image, bare)
+    if planes.dtype == np.float16:
+        planes = planes.astype(np.float32)  # as files are read
     if chosen.weights is not None:
         raise InputError("`weights` cannot label dask arrays: label the image file itself")
     if chosen.model is not None:
@@ -61,12 +71,14 @@ def label(
         term = lazy.delayed(
             _settle_blocks,
             term,
+            bare,
             [planes[:, *w] for w in windows],
             None if mask is None else [mask[w] for w in windows],
         )
     if settings.predictor is not None:
         features = settings.predictor.features
-    arrays = {"image": planes} if given is None or features is not None else {}
+    needed = given is None or features is not None or bare.no_data is not None
+    arrays = {"image": planes} if needed else {}
     if given is not None:
         arrays["probabilities"] = probabilities
     if mask is not None:
@@ -76,15 +88,15 @@ def label(
     beyond = margin(chosen.term, features, len(bare.grid))
     halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
     stack = lazy.map_windows(
-        _lazy_block, list(arrays.values()), halo, (term, settings, list(arrays))
+        _lazy_block, list(arrays.values()), halo, (term, settings, list(arrays), bare)
     )
     labels = stack[0].astype(np.min_scalar_type(chosen.term.classes))
     return (labels, stack[1]) if confidence else labels
 
 
-def _settle_blocks(term: terms.Pending, blocks: Any, masks: Any) -> terms.DataTerm:
+def _settle_blocks(term: terms.Pending, image: Image, blocks: Any, masks: Any) -> terms.DataTerm:
     native = [block.astype(_native(block.dtype), copy=False) for block in blocks]
-    return term.settle(lambda: sampling.pixels_of(native, masks))
+    return term.settle(lambda: pixels_of(image, native, masks))
 
 
 def _native(dtype: np.dtype) -> np.dtype:
@@ -93,10 +105,12 @@ def _native(dtype: np.dtype) -> np.dtype:
 
 
 def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
-    term, settings, names = extra
+    term, settings, names, image = extra
     native = (block.astype(_native(block.dtype), copy=False) for block in blocks)
     given = dict(zip(names, native, strict=True))
     valid = given["mask"][0] != 0 if "mask" in given else None
+    if image.no_data is not None:
+        valid = image_files.both(valid, image_files.valid_of(image, given["image"]))
     data = Window(given.get("image"), given.get("probabilities"), valid)
     whole = tuple(slice(0, n) for n in blocks[0].shape[1:])
     labels, confidence, _ = label_window(

@@ -151,11 +151,14 @@ def make_plan(
 
 def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
     """What the fingerprint of an image covers."""
-    return {
+    found = {
         "input": image.fingerprint(),
         "array": [image.name, image.axes, list(image.shape), image.dtype],
         "region": [list(origin), list(size)],
     }
+    sizes = dict(zip(image.axes, image.shape, strict=True))
+    fixed = [[axis, index] for axis, index in image.fixed if sizes[axis] > 1]
+    return found | ({"fixed": fixed} if fixed else {})
 
 
 def _check_inputs(
@@ -247,6 +250,8 @@ def _described(
     else:
         data = {"term": type(term).__name__, **dataclasses.asdict(term)}
         data.pop("scale", None)
+    if image.no_data is not None:
+        state["no_data"] = f"{image.no_data:.17g}"
     return (
         _plain(data)
         | state
@@ -359,7 +364,11 @@ def _within(image: Image, out: Output) -> Image:
     found = ngff.read_multiscale(f"{out.store}/{out.element}", further=False)
     level = found.paths.index(image.name)
     keep = [i for i, a in enumerate(image.axes) if a in image.spatial_axes]
-    scale = tuple(found.scales[level][i] / found.scales[0][i] for i in keep)
+    # the grid may be one of other pixels than the level's
+    steps = [found.shapes[level][i] / n for i, n in zip(keep, image.grid, strict=True)]
+    scale = tuple(
+        found.scales[level][i] / found.scales[0][i] * f for i, f in zip(keep, steps, strict=True)
+    )
     shift = zip(found.translations[level], found.translations[0], found.scales[0], strict=True)
     moved = [(here - first) / size for here, first, size in shift]
     return dataclasses.replace(image, scale=scale, translation=tuple(moved[i] for i in keep))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .. import errors
 from ..errors import InputError
-from ..files.image import Image, read_pixels
+from ..files import image as image_files
+from ..files.image import FileWarning, Image, read_pixels
 from ..model import sampling
 from ..model.terms import normalized
 from ..pool.tasks import retried
 from ..tiles import Box, Grid
 from .plan import Plan
+
+FAR = 10  # how many times the range of all others a value must be away to look like no data
 
 
 def settle(plan: Plan) -> Plan:
@@ -76,4 +80,39 @@ def draw(plan: Plan) -> np.ndarray:
             except Exception as error:
                 raise InputError(f"{source.path}: pixels cannot be read, {error}") from None
     masks = None if mask is None else [b[1][0] for b in blocks]
-    return sampling.pixels_of([b[0] for b in blocks], masks)
+    return pixels_of(image, [b[0] for b in blocks], masks)
+
+
+def pixels_of(
+    image: Image, blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None
+) -> np.ndarray:
+    """A sample (n, C) from blocks of the image, without masked pixels and those without data."""
+    if image.no_data is not None:
+        if masks is None:
+            masks = [np.ones(block.shape[1:], bool) for block in blocks]
+        found = [image_files.valid_of(image, block) for block in blocks]
+        masks = [
+            mask if valid is None else (mask != 0) & valid
+            for mask, valid in zip(masks, found, strict=True)
+        ]
+    sample = sampling.pixels_of(blocks, masks)
+    _warn_of_no_data(image, sample)
+    return sample
+
+
+def _warn_of_no_data(image: Image, sample: np.ndarray) -> None:
+    """Say so if many pixels have one value that is far from all others."""
+    for value in (sample.min(), sample.max()):
+        same = (sample == value).all(axis=1)
+        rest = sample[~same].astype(np.float64)
+        if not len(rest) or same.mean() < 0.01:
+            continue
+        low, high = rest.min(), rest.max()
+        if 0 < FAR * (high - low) < max(low - value, value - high):
+            warnings.warn(
+                f"{image.path}: {100 * same.mean():.0f} % of the sampled pixels are {value:g}, all "
+                f"others {low:g} to {high:g}: if it stands for no data, leave them out by "
+                f"`no_data` {value:g}",
+                FileWarning,
+                stacklevel=2,
+            )

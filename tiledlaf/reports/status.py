@@ -184,7 +184,9 @@ def _grid(notes: Mapping[str, Any]) -> tuple[Grid, str]:
     """Tiles of an output, and their axes."""
     origin, size = notes["settings"]["region"]
     zero = (0,) * len(size)
-    axes = "".join(a for a in notes["settings"]["array"][1] if a in image_files.SPATIAL)
+    stored, fixed = notes["settings"]["array"][1], notes["settings"].get("fixed", ())
+    # the last ones: t stands first, and only where all time points are labeled
+    axes = image_files.grid_axes(stored, fixed)[-len(size) :]
     # cores do not depend on the halo
     return Grid(tuple(size), tuple(origin), tuple(size), tuple(notes["tile"]), zero), axes
 

@@ -41,7 +41,7 @@ def dry_run(plan: Plan) -> list[str]:
     name = type(settings.integrator).__name__
     scheme = ", ".join(f"{k} {v:g}" for k, v in dataclasses.asdict(settings.integrator).items())
     lines = [
-        f"image: {job.image.path}, {job.image.spatial_axes} {_times(job.image.grid)}, "
+        f"image: {job.image.path}, {job.image.grid_axes} {_times(job.image.grid)}, "
         f"{job.image.stored_channels} channel(s) of {job.image.dtype}",
         f"tiles: {len(job.grid)} ({_times(job.grid.shape)}) of {_times(job.grid.tile)} pixels",
         f"halo: {_times(job.grid.halo)} pixels on each side: {reach} steps, each as wide as the "
@@ -258,7 +258,7 @@ def info(path: str) -> list[str]:
 
 
 def _levels(image: image_files.Image) -> list[str]:
-    return [f"  level {i}: {image.spatial_axes} {_times(s)}" for i, s in enumerate(image.levels)]
+    return [f"  level {i}: {image.grid_axes} {_times(s)}" for i, s in enumerate(image.levels)]
 
 
 def _run(out: Output) -> list[str]:

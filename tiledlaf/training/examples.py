@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import os
@@ -18,6 +19,7 @@ from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import images, nodes, stores
 from ..files.image import Image
+from ..files.selection import Selection
 from ..kernels.arrays import Array
 from ..model.classes import Class
 from ..tiles import Box
@@ -84,15 +86,16 @@ def pair(
     probabilities: Any = None,
     mask: Any = None,
     *,
-    axes: str | None = None,
-    channels: Sequence[int] | None = None,
+    selection: Selection = Selection(),
+    **choice: Any,
 ) -> list[Example]:
     """Open images and their labels, pair by pair.
 
     Parameters
     ----------
     image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
-    axes, channels : of the images, as in `images.open_image`
+    selection, **choice : which part of each image; **choice are fields of `Selection`
+        One time point: those of a series are labeled, but not learned from, all at once.
 
     Raises
     ------
@@ -113,8 +116,11 @@ def pair(
         if len(found) != len(sources):
             raise InputError(f"expected {what} for {len(sources)} images, got {len(found)}")
         others[what] = found
+    chosen = dataclasses.replace(selection, **choice)
+    if chosen.time_point == "all":
+        raise InputError("expected one `time_point` to learn from, got all")
     return [
-        _example(*row, axes, channels)
+        _example(*row, chosen)
         for row in zip(
             sources, others["labels"], others["probabilities"], others["mask"], strict=True
         )
@@ -134,16 +140,15 @@ def _example(
     labels: Any,
     probabilities: Any,
     mask: Any,
-    axes: str | None,
-    channels: Sequence[int] | None,
+    chosen: Selection,
 ) -> Example:
-    source = images.as_image(image, axes=axes, channels=channels)
-    truth = images.as_labels(labels, source)
+    source = images.as_image(image, chosen)
+    truth = images.on_grid(images.as_labels(labels, source), source)
     given = valid = None
     if probabilities is not None:
         given = images.as_image(probabilities, axes="c" + source.spatial_axes)
     if mask is not None:
-        valid = images.as_mask(mask, source)
+        valid = images.on_grid(images.as_mask(mask, source), source)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None and other.grid != source.grid:
             raise InputError(
@@ -169,6 +174,21 @@ def naming(image: Image, window: Box) -> Iterator[None]:
         yield
     except BadPixels as error:
         raise InputError(f"{image.path}: {error.moved(window)}") from None
+
+
+def valid_of(example: Example, window: Box, pixels: np.ndarray | None = None) -> Any:
+    """Where a window is neither masked out nor without data; None if all of it is valid.
+
+    `pixels` are the image's, if they were read already.
+    """
+    valid = None
+    if example.mask is not None:
+        valid = image_files.read(example.mask, window)[0] != 0
+    if example.image.no_data is None:
+        return valid
+    if pixels is None:
+        pixels = image_files.read(example.image, window)
+    return image_files.both(valid, image_files.valid_of(example.image, pixels))
 
 
 def read_labels(labels: Image, window: Box) -> np.ndarray:

@@ -321,4 +321,8 @@ def _state(image: Any) -> str:
     if not image.reader.stored:
         return "memory"
     state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
+    if any(image.shape[image.axes.index(axis)] > 1 for axis, _ in image.fixed):
+        state["fixed"] = image.fixed
+    if image.no_data is not None:
+        state["no_data"] = f"{image.no_data:.17g}"
     return fingerprints.fingerprint(state)[:16]
