@@ -104,12 +104,14 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
     paths = [name for name in listed if name not in gone]
     axes = axes_of(image, version, len(shapes[0]))
     called = tuple(str(a["name"]) for a in axes if "name" in a)
-    moves, whole = [], _whole(image) if further else []
+    moves, lacking, whole = [], [], _whole(image) if further else []
     for name, shape in zip(paths, shapes, strict=True):
         own = _moves(path, image["datasets"][listed.index(name)], version)
         moves.append(own or [{"type": "scale", "scale": np.divide(shapes[0], shape).tolist()}])
         if not own and version not in OLD:
-            words.append(f"its metadata give no scale of {name!r}: taken from the shapes")
+            lacking.append(repr(name))
+    if lacking:
+        words.append(f"its metadata give no scale of {', '.join(lacking)}: taken from the shapes")
     try:
         placed = [
             _placed(path, name, axes, [*m, *whole]) for name, m in zip(paths, moves, strict=True)
