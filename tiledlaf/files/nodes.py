@@ -294,7 +294,7 @@ def read(array: zarr.Array, box: tuple[slice | int, ...]) -> np.ndarray:
 
 def _check_links(array: zarr.Array, box: tuple[slice | int, ...]) -> None:
     """Refuse chunks that are links whose content is missing."""
-    folder = os.path.join(str(array.store.root), array.path)
+    folder = f"{array.store.root}/{array.path}".rstrip("/")
     for key in keys(array, box):
         path = f"{folder}/{key}"
         if not os.path.exists(path) and os.path.islink(path):
@@ -453,9 +453,8 @@ def chunk_state(path: str) -> list[tuple[str, int, int | str]]:
         return [("", stat.st_size, stat.st_mtime_ns)]
     entries: list[tuple[str, int, int | str]] = []
     for folder, folders, files in os.walk(root):
-        folders[:] = [
-            f for f in folders if not (Path(folder) == root and f in ("labels", "confidence"))
-        ]
+        beside = ("labels", "confidence") if Path(folder) == root else ()
+        folders[:] = [f for f in folders if f not in beside and not stores.is_stray(f)]
         for file in files:
             whole = os.path.join(folder, file)
             name = os.path.relpath(whole, root)
