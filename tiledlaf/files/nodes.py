@@ -453,8 +453,8 @@ def chunk_state(path: str) -> list[tuple[str, int, int | str]]:
         return [("", stat.st_size, stat.st_mtime_ns)]
     entries: list[tuple[str, int, int | str]] = []
     for folder, folders, files in os.walk(root):
-        beside = ("labels", "confidence") if Path(folder) == root else ()
-        folders[:] = [f for f in folders if f not in beside and not stores.is_stray(f)]
+        ours = {"labels", "confidence"} if Path(folder) == root else set()
+        folders[:] = [f for f in folders if f not in ours and not stores.is_stray(f)]
         for file in files:
             whole = os.path.join(folder, file)
             name = os.path.relpath(whole, root)
