@@ -15,18 +15,18 @@ from tiledlaf.files.image import FileWarning
 
 RNG = np.random.default_rng(0)
 IDENTITY = [{"type": "scale", "scale": [1, 1]}]
+KINDS = {"c": "channel"}
 
 
 def image_at(place, shape=(30, 40), zarr_format=3, **more):
     group = zarr.open_group(place, mode="w", zarr_format=zarr_format)
     options = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if zarr_format == 2 else {}
     pixels = RNG.integers(0, 255, shape, dtype=np.uint8)
-    group.create_array("0", shape=shape, chunks=(16, 16), dtype="u1", **options)[:] = pixels
-    axes = [{"name": a, "type": "space"} for a in "yx"]
-    image = {
-        "axes": axes,
-        "datasets": [{"path": "0", "coordinateTransformations": IDENTITY}],
-    } | more
+    chunks = tuple(min(n, 16) for n in shape)
+    group.create_array("0", shape=shape, chunks=chunks, dtype="u1", **options)[:] = pixels
+    axes = [{"name": a, "type": KINDS.get(a, "space")} for a in "cyx"[-len(shape) :]]
+    moves = [{"type": "scale", "scale": [1] * len(shape)}]
+    image = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": moves}]} | more
     described(group, {"multiscales": [image]})
     return pixels
 
@@ -114,10 +114,12 @@ def test_labels_go_into_the_image_of_a_group(tmp_path):
 
 def element(scale=0.5, name="global", kind="scale", axes="yx"):
     """A transformation as SpatialData writes it."""
-    listed = [{"name": a, "type": "channel" if a == "c" else "space", "unit": "unit"} for a in axes]
-    values = [scale] * 2 if kind == "scale" else [[scale, 0.1, 3], [0, scale, 4]]
+    listed = [{"name": a, "type": KINDS.get(a, "space"), "unit": "unit"} for a in axes]
+    turned = np.array([[1, 0, 0, 0], [0, scale, 0.1, 3], [0, 0, scale, 4]])
+    first = 3 - len(axes)
+    values = {"scale": [1, scale, scale][first:], "affine": turned[first:, first:].tolist()}
     end = {"axes": listed, "name": name}
-    return {"type": kind, kind: values, "input": end | {"name": axes}, "output": end}
+    return {"type": kind, kind: values[kind], "input": end | {"name": axes}, "output": end}
 
 
 @pytest.fixture
@@ -127,9 +129,12 @@ def spatial(tmp_path):
     for folder in ("images", "labels", "shapes"):
         zarr.open_group(path / folder)
     zarr.open_group(path / "shapes/cells")
-    moves = {"slide": [element()], "turned": [element(kind="affine"), element(1, "other")]}
+    moves = {
+        "slide": [element(axes="cyx")],
+        "turned": [element(kind="affine", axes="cyx"), element(1, "other", axes="cyx")],
+    }
     for name, listed in moves.items():
-        image_at(path / "images" / name, coordinateTransformations=listed)
+        image_at(path / "images" / name, (1, 30, 40), coordinateTransformations=listed)
         group = zarr.open_group(path / "images" / name)
         group.attrs["ome"] = group.attrs["ome"] | {"version": "0.5-dev-spatialdata"}
         group.attrs["spatialdata_attrs"] = {"version": "0.3"}
