@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
+from tiledlaf import label
 from tiledlaf.files import images, nodes, stores
 from tiledlaf.files.image import FileWarning
 
@@ -51,7 +52,15 @@ def folder(tmp_path_factory):
 def served(folder, **behavior):
     """A server of a folder; `behavior` can be changed while it runs."""
     how = SimpleNamespace(
-        **{"absent": 404, "head": True, "ranges": True, "state": True, "refused": ()} | behavior,
+        **{
+            "absent": 404,
+            "head": True,
+            "ranges": True,
+            "state": True,
+            "length": True,
+            "refused": (),
+        }
+        | behavior,
         requests=[],
     )
 
@@ -93,9 +102,15 @@ def served(folder, **behavior):
 
         def answer(self, status, data, headers, body=True):
             self.send_response(status)
-            for key, value in (headers | {"Content-Length": str(len(data))}).items():
+            chunked = body and not how.length and status == 200
+            size = {"Content-Length": str(len(data))}
+            for key, value in (
+                headers | ({"Transfer-Encoding": "chunked"} if chunked else size)
+            ).items():
                 self.send_header(key, value)
             self.end_headers()
+            if chunked:
+                data = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
             if body:
                 self.wfile.write(data)
 
@@ -122,6 +137,7 @@ def read(url):
         {"head": False},
         {"ranges": False},
         {"state": False},
+        {"length": False, "ranges": False},
         {"head": False, "ranges": False, "state": False},
     ],
     ids=str,
@@ -154,8 +170,9 @@ def test_metadata_without_a_state_are_compared(folder, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("absent", "word"), [(403, "answers 403"), ("page", "a web page")])
-def test_servers_that_do_not_say_what_is_not_there(folder, kind, absent, word):
-    with served(folder, absent=absent) as server:
+@pytest.mark.parametrize("length", [True, False])
+def test_servers_that_do_not_say_what_is_not_there(folder, kind, absent, word, length):
+    with served(folder, absent=absent, length=length) as server:
         with pytest.warns(FileWarning, match=f"{word}.*count as never written"):
             found = read(f"{server.url}/{urllib.parse.quote(kind)}.zarr")
         np.testing.assert_array_equal(found, PIXELS)
@@ -216,3 +233,45 @@ def test_json_that_is_not_of_zarr_is_not_metadata(folder, tmp_path):
     (tmp_path / "a.zarr/0/zarr.json").write_text('"not found"')
     with served(tmp_path) as server:
         np.testing.assert_array_equal(read(f"{server.url}/a.zarr"), PIXELS)
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A function that serves a public bucket with an image of a kind, which may not be listed."""
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+    @contextmanager
+    def serve(kind, **behavior):
+        image_at(tmp_path / "bucket/a.zarr", kind)
+        with served(tmp_path, **{"absent": 403} | behavior) as server:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+            stores._bucket.cache_clear()
+            yield server
+
+    return serve
+
+
+@pytest.mark.parametrize("kind", ["v2", "v3", "sharded"])
+def test_public_buckets_that_may_not_be_listed(bucket, kind):
+    with bucket(kind):
+        with pytest.warns(FileWarning, match="answers 403"):
+            image = images.open_image("s3://bucket/a.zarr")
+        np.testing.assert_array_equal(image.read((slice(0, 100), slice(0, 120)))[0], PIXELS)
+        assert image.fingerprint()
+        with pytest.raises(OSError, match="answers 403"):
+            images.open_image("s3://bucket/none.zarr")
+
+
+def test_pixels_that_a_bucket_refuses(bucket):
+    with bucket("v3", absent=404, refusal=(403, b"", {})) as server:
+        array = nodes.open_array("s3://bucket/a.zarr", "0")
+        server.refused = ("/c/1/1",)
+        with pytest.raises(OSError, match="403"):
+            nodes.read(array, (slice(32, 64), slice(32, 64)))
+
+
+def test_an_output_must_be_listed(bucket):
+    """What is refused could be the labels of another run."""
+    with bucket("v3"), pytest.raises(OSError, match="403"):
+        label(PIXELS, "s3://bucket/out.zarr", prototypes=[[60], [180]])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import urllib.error
+import urllib.request
 
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
@@ -18,6 +21,10 @@ class Refused(Unanswered):
 
 class NoRanges(Unanswered):
     """A web server sends objects only whole."""
+
+
+class NoLength(Unanswered):
+    """A web server does not say how long an object is, which obstore insists on."""
 
 
 def is_metadata(key: str) -> bool:
@@ -46,9 +53,11 @@ def is_page(data: bytes) -> bool:
 
 def error(kind: str, text: str) -> type[Unanswered]:
     """Which error an error of the library is."""
-    if kind == "PermissionDeniedError":
+    if kind == "PermissionDeniedError" or "status code: 403" in text:
         code = re.search(r"<Code>(\w+)</Code>", text)  # others are about keys and clocks
         return Refused if code is None or code[1] in ("AccessDenied", "Forbidden") else Unanswered
+    if "Content-Length Header missing" in text:
+        return NoLength
     # a server may also fail on a range that it does not know, such as one counted from the end
     unknown = re.search(r"performing GET .*status code: (400|405|416|501)\b", text)
     return NoRanges if kind == "NotSupportedError" or unknown else Unanswered
@@ -68,3 +77,22 @@ def reason(kind: str, text: str) -> str:
     if missing:
         return f"the object store's {missing[0]} in the environment"
     return f"the object store failed ({kind})"
+
+
+def without_length(url: str, seconds: float) -> bytes:
+    """Bytes that a web server sends without saying how many.
+
+    Raises
+    ------
+    OSError
+        Names the URL, with the server's answer.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=seconds) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        kind = Refused if error.code == 403 else Unanswered
+        found: type[OSError] = FileNotFoundError if error.code == 404 else kind
+        raise found(errno.EIO, f"the object store answers {error.code}", url) from None
+    except (OSError, ValueError) as error:
+        raise Unanswered(errno.EIO, f"the object store cannot be reached, {error}", url) from None

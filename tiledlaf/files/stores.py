@@ -6,6 +6,7 @@ Neither is ever visible in part.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import errno
@@ -28,7 +29,7 @@ from typing import Any
 from .. import redaction
 from ..errors import DamagedFile, InputError
 from . import answers
-from .answers import METADATA, NoRanges, Refused, Unanswered
+from .answers import METADATA, NoLength, NoRanges, Refused, Unanswered
 from .archives import Archive
 
 
@@ -304,11 +305,9 @@ class Bucket:
         return None if found is None else found[1]
 
     def _get(self, key: str) -> tuple[Mapping[str, Any], bytes] | None:
-        """What is said of an object, and its bytes."""
+        """What is said of an object, and its bytes; None where there is none."""
         try:
-            with self.translate_errors(key):
-                found = self._library.get(self.objects, key)
-                entry, data = found.meta, found.bytes().to_bytes()
+            entry, data = self._sent(key)
         except FileNotFoundError:
             return None
         except Refused:
@@ -318,16 +317,28 @@ class Bucket:
         if self.is_absent(key, data):
             return None
         if self.web and not _version(entry):
-            entry = {**entry, "e_tag": hashlib.sha256(data).hexdigest()}
+            entry = {**entry, "e_tag": _hash(data)}
         return entry, data
+
+    def _sent(self, key: str) -> tuple[Mapping[str, Any], bytes]:
+        """What a server says of an object, and what it sends."""
+        try:
+            with self.translate_errors(key):
+                found = self._library.get(self.objects, key)
+                return found.meta, found.bytes().to_bytes()
+        except NoLength:
+            data = answers.without_length(self._url(key), TIME.total_seconds())
+            return {"path": key, "size": len(data), "e_tag": _hash(data)}, data
+
+    def _url(self, key: str) -> str:
+        return f"{self.url}/{urllib.parse.quote(key)}"
 
     @functools.cached_property
     def absence(self) -> str:
         """How it answers for what is not there: "404", "403" or "page", a web page."""
         try:
-            with self.translate_errors():
-                found = self._library.get(self.objects, f"{uuid.uuid4().hex}.none")
-                return "page" if self.web and answers.is_page(found.bytes().to_bytes()) else "404"
+            _, data = self._sent(f"{uuid.uuid4().hex}.none")
+            return "page" if self.web and answers.is_page(data) else "404"
         except FileNotFoundError:
             return "404"
         except Refused:
@@ -344,8 +355,7 @@ class Bucket:
         if answers.is_metadata(key):
             return True
         if self._known and time.monotonic() - self._asked > CHECKED:
-            with self.translate_errors(self._known):
-                data = self._library.get(self.objects, self._known).bytes().to_bytes()
+            _, data = self._sent(self._known)
             if answers.is_page(data):
                 return False
             self._asked = time.monotonic()
@@ -386,16 +396,20 @@ class Bucket:
                     answer = await self._library.get_async(self.objects, key, options=options)
                     if "html" not in str(answer.attributes.get("Content-Type")):
                         return bytes(await answer.bytes_async())
-            except NoRanges:
+            except (NoRanges, NoLength):
                 pass
         data = None
         if part is not None and self._whole is not None:
             with self._lock:
                 data = self._whole.get(key)
         if data is None:
-            with self.translate_errors(key):
-                answer = await self._library.get_async(self.objects, key)
-                data = bytes(await answer.bytes_async())
+            try:
+                with self.translate_errors(key):
+                    answer = await self._library.get_async(self.objects, key)
+                    data = bytes(await answer.bytes_async())
+            except NoLength:
+                url, seconds = self._url(key), TIME.total_seconds()
+                data = await asyncio.to_thread(answers.without_length, url, seconds)
             if self.is_absent(key, data):
                 return None
             if part is not None:
@@ -521,6 +535,10 @@ def _each(function: Any, keys: Iterable[str]) -> list[Any]:
         return [function(key) for key in listed]
     with concurrent.futures.ThreadPoolExecutor(min(AT_ONCE, len(listed))) as pool:
         return list(pool.map(function, listed))
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _version(entry: Mapping[str, Any]) -> str:
