@@ -12,6 +12,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -256,6 +257,7 @@ class Bucket:
         self.url, self.web, self._library = url, is_web(url), obstore
         self._known, self._asked = "", 0.0  # metadata that could be read, and when they were
         self._whole: OrderedDict[str, bytes] | None = None  # where ranges are not answered
+        self._states: dict[str, tuple[float, str | None]] = {}
         self._lock = threading.Lock()
         # as other programs read this variable; obstore would require AWS_ALLOW_HTTP as well
         endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
@@ -488,11 +490,15 @@ class Bucket:
         return sorted((e["path"], e["size"], _version(e)) for e in heads if e is not None)
 
     def state(self, key: str) -> int | str:
-        """What changes when an object is rewritten: its ETag."""
-        found = self._head(key)
-        if found is None:
+        """What changes when an object is rewritten: its ETag. A web server is asked each second."""
+        asked, known = self._states.get(key, (-math.inf, None))
+        if not self.web or time.monotonic() - asked > CHECKED:
+            found = self._head(key)
+            known = None if found is None else _version(found)
+            self._states[key] = time.monotonic(), known
+        if known is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
-        return _version(found)
+        return known
 
     def copy(self, source: Folder | Bucket | Archive, keys: Mapping[str, str]) -> int:
         """Copy objects of another store, {its key: the key here}, on the server where possible.
