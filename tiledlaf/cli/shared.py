@@ -164,13 +164,20 @@ def _time_point(context: Any, option: click.Parameter, text: str | None) -> int 
 
 SELECTION = (
     *("level", "channels", "axes", "series", "time_point", "z"),
-    *("pixel_size", "input_pixel_size", "no_data"),
+    *("pixel_size", "input_pixel_size", "no_data", "intensity_scale"),
 )
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which part of an image file is meant, as `Selection` has them."""
     for option in (
+        click.option(
+            "--intensity-scale",
+            type=float,
+            metavar="F",
+            help="Multiply pixels by F (default: what brings them to the range of the model's "
+            "training).",
+        ),
         click.option(
             "--no-data",
             callback=_value,

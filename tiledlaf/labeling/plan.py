@@ -16,7 +16,7 @@ from ..files.image import Image
 from ..files.levels import Pyramid
 from ..model import terms
 from ..model.classes import Class
-from ..model.model import Model
+from ..model.model import Images, Model
 from ..model.settings import Settings, margin
 from ..tiles import Grid
 from . import records
@@ -41,6 +41,7 @@ class Plan:
     before : notes of any run that were there when this one was planned
     seed : seed for the sample
     classes : the truth values that labels stand for, if they were learned
+    images : what the images were like that a model learned from; None without a model
     """
 
     job: Job
@@ -52,6 +53,7 @@ class Plan:
     before: Mapping[str, Any] | None
     seed: int
     classes: Sequence[Class] = ()
+    images: Images | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def make_plan(
     if out is not None:
         job = _with_arrays(job, out, writing.image, writing.confidence)
     numbered = dict(enumerate(names, 1))
-    return Plan(job, out, asked, image_print, numbered, held, before, seed, classes)
+    learned = None if model is None else model.images
+    return Plan(job, out, asked, image_print, numbered, held, before, seed, classes, learned)
 
 
 def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
@@ -251,6 +254,8 @@ def _described(
         data.pop("scale", None)
     if image.no_data is not None:
         state["no_data"] = f"{image.no_data:.17g}"
+    if image.gain is not None:  # as the user states it: what a model needs follows from the others
+        state["intensity_scale"] = f"{image.gain:.17g}"
     return (
         _plain(data)
         | state

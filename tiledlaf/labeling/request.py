@@ -181,10 +181,10 @@ def label(
         Called with the record of each tile as it finishes.
     **options
         Which part of a file: series, time_point ("all": each of them, and labels keep the axis t),
-        z, pixel_size, input_pixel_size (see `Selection`). How the work is done, without effect on
-        labels: workers, scheduler, scheduler_file, device, tile (see `Running`). What is
-        written: confidence, and for an output name, names, copy_image, into_input, overwrite (see
-        `Writing`).
+        z, pixel_size, input_pixel_size, no_data, intensity_scale (see `Selection`). How the work is
+        done, without effect on labels: workers, scheduler, scheduler_file, device, tile (see
+        `Running`). What is written: confidence, and for an output name, names, copy_image,
+        into_input, overwrite (see `Writing`).
 
     Returns
     -------
@@ -208,8 +208,7 @@ def label(
     selection, writing, running = _grouped(options | part)
     if any(map(is_dask, (image, probabilities, mask))):
         _check_lazy(given | {"output": output}, selection, writing, running)
-        part = images.of_array(selection) | {"no_data": selection.no_data}
-        bare, proxy = lazy.opened(image, probabilities, part)
+        bare, proxy = lazy.opened(image, probabilities, selection)
         choice = {name: given[name] for name in CHOICE}
         chosen = choose_labeling(
             bare, probabilities=proxy, device=running.device, seed=seed, **choice
