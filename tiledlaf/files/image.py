@@ -148,6 +148,10 @@ class Reader(Protocol):
         """The images in a file that holds several; none if it holds one."""
         return []
 
+    def place(self, path: str) -> str:
+        """The path of the image alone, where a path holds several."""
+        return path
+
     def choose(self, path: str, series: str) -> Reader:
         """The reader of one of `parts`, by its name or title."""
         raise InputError(f"{path}: expected a file with several images for `series`, got one image")
@@ -359,7 +363,10 @@ def unreadable(image: Image, error: Exception) -> OSError | ValueError:
 
 def opened(reader: Reader, path: str, name: str) -> Any:
     """The array of a level; a file that was replaced is reopened."""
-    identity = units.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
+    if stores.is_url(path):
+        identity = units.identity(path, name)
+    else:
+        identity = os.stat(stores.split(path)[0]).st_mtime_ns
     key: Any = reader  # a frozen value, which a Protocol cannot promise
     return _opened(key, path, name, identity)
 

@@ -16,6 +16,8 @@ from ..registry import Registry
 from . import image as image_files
 from . import stores
 from .formats.bioio import Bioio
+from .formats.hdf5 import Hdf5
+from .formats.n5 import N5
 from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
@@ -26,7 +28,15 @@ from .selection import Selection, measured, nearest_level
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
-    {"zarr": Zarr(), "tiff": Tiff(), "raster": Raster(), "npy": Npy(), "bioio": Bioio()},
+    {
+        "zarr": Zarr(),
+        "tiff": Tiff(),
+        "raster": Raster(),
+        "npy": Npy(),
+        "hdf5": Hdf5(),
+        "n5": N5(),
+        "bioio": Bioio(),
+    },
 )
 
 
@@ -87,7 +97,7 @@ def parts(path: str | os.PathLike[str]) -> list[Part]:
 def _known(path: str) -> Reader:
     """The reader of a file's format; refuses a path without one."""
     redaction.check(path)
-    if not stores.is_url(path) and not os.path.exists(path):
+    if not stores.is_url(path) and not os.path.exists(stores.split(path)[0]):
         raise InputError(f"{path}: no such file or folder")
     reader = reader_of(path)
     if reader is None:

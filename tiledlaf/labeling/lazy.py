@@ -103,13 +103,22 @@ def _check_type(model: Model, bare: Image) -> None:
 
 
 def _settle_blocks(term: terms.Pending, image: Image, blocks: Any, masks: Any) -> terms.DataTerm:
-    seen = [image_files.scaled(image, block) for block in blocks]
+    seen = [
+        image_files.scaled(image, block.astype(_native(block.dtype), copy=False))
+        for block in blocks
+    ]
     return term.settle(lambda: pixels_of(image, seen, masks))
+
+
+def _native(dtype: np.dtype) -> np.dtype:
+    """A type that the kernels compute with: in the machine's byte order, and no float16."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
 
 
 def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
     term, settings, names, image = extra
-    given = dict(zip(names, blocks, strict=True))
+    native = (block.astype(_native(block.dtype), copy=False) for block in blocks)
+    given = dict(zip(names, native, strict=True))
     valid = given["mask"][0] != 0 if "mask" in given else None
     if image.no_data is not None:
         valid = image_files.both(valid, image_files.valid_of(image, given["image"]))

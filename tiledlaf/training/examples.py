@@ -60,12 +60,13 @@ def find(pattern: str | os.PathLike[str]) -> list[str]:
     """
     text = os.fspath(pattern)
     if os.path.isdir(text) and not nodes.is_store(text):
-        found = [os.path.join(text, name) for name in os.listdir(text)]
+        named = [name for name in os.listdir(text) if not stores.is_stray(name)]
+        found = [os.path.join(text, name) for name in named]
         found = [path for path in found if nodes.is_store(path) or _is_image(path)]
-    elif stores.is_url(text) or os.path.exists(text):
+    elif stores.is_url(text) or os.path.exists(stores.split(text)[0]):
         found = [text]
     else:
-        found = glob.glob(text)
+        found = [p for p in glob.glob(text) if not stores.is_stray(os.path.basename(p))]
     if not found:
         raise InputError(f"{text}: expected images, found none")
     return sorted(found, key=_natural)
