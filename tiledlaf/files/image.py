@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DamagedFile, InputError
 from ..tiles import Box
 from . import nodes, stores, units
+from .channels import Channel
 
 SPATIAL = "zyx"
 State = list[tuple[str, int, int | str]]  # (name, size, time or ETag) of what is stored
@@ -26,24 +27,6 @@ TimePoint = int | Literal["all"] | None  # None: the only one
 
 class FileWarning(UserWarning):
     """Something about a file that the user should know: what was chosen, dropped or is missing."""
-
-
-@dataclass(frozen=True)
-class Channel:
-    """How a channel is called and shown.
-
-    Attributes
-    ----------
-    name : None where the file does not say it
-    color : RRGGBB, or None
-    window : (start, end, min, max) of its intensities, or None
-    alpha : whether it is the transparency of the others, which is never data
-    """
-
-    name: str | None = None
-    color: str | None = None
-    window: tuple[float, float, float, float] | None = None
-    alpha: bool = False
 
 
 @dataclass(frozen=True)

@@ -243,6 +243,8 @@ def describe(
     z: int | None = None,
 ) -> Image:
     """An image without its data, for arrays that are read elsewhere."""
-    found = Levels("", "", (array.shape,), array.dtype)
+    letters = axes or image_files.guess_axes(array.shape, "array")
+    color = letters == "yxc" and array.shape[2] == 3
+    found = Levels("", letters, (array.shape,), array.dtype, color=color)
     image = image_files.make("array", image_files.MEMORY, found, axes, time_point, z)
     return image_files.choose_channels(image, channels)
