@@ -19,7 +19,7 @@ from ..model.classes import Class
 from ..model.model import Model
 from ..model.settings import Settings, margin
 from ..tiles import Grid
-from . import records
+from . import records, tissue
 from .output import Output
 from .worker import Job
 
@@ -41,6 +41,7 @@ class Plan:
     before : notes of any run that were there when this one was planned
     seed : seed for the sample
     classes : the truth values that labels stand for, if they were learned
+    tissue : what was found as tissue, if that is the mask
     """
 
     job: Job
@@ -52,6 +53,7 @@ class Plan:
     before: Mapping[str, Any] | None
     seed: int
     classes: Sequence[Class] = ()
+    tissue: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ def make_plan(
         out.check(image_print)
         if writing.confidence:
             out.check_confidence()
+        if tissue.is_pending(mask):
+            out.check_tissue()
         asked |= {"image": writing.image, "confidence": writing.confidence}
         before = out.notes()
         held = _held(out, before, asked, writing.overwrite)
@@ -239,7 +243,7 @@ def _described(
     **others: Image | None,
 ) -> dict[str, Any]:
     """The settings that labels depend on, for the fingerprint and for readers."""
-    state = {
+    state: dict[str, Any] = {
         key: fingerprints.fingerprint({"state": other.state(), "axes": other.axes})
         for key, other in others.items()
         if other is not None and other.reader.stored
@@ -249,6 +253,9 @@ def _described(
     else:
         data = {"term": type(term).__name__, **dataclasses.asdict(term)}
         data.pop("scale", None)
+    mask = others.get("mask")
+    if mask is not None and isinstance(mask.reader, tissue.Pending):
+        state["mask"] = mask.reader.describe()
     if image.no_data is not None:
         state["no_data"] = f"{image.no_data:.17g}"
     return (
