@@ -152,7 +152,7 @@ def write(plan: Plan, out: Output) -> Job:
         pyramid,
         out.version,
         out.zarr_format,
-        {1: color(1)},
+        {0: (0, 0, 0, 0), 1: color(1)},
         {0: "background", 1: "tissue"},
         {},
         {**notes, "fingerprint": print_},
