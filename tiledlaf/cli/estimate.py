@@ -78,10 +78,7 @@ PASSED = (
 )
 @click.option("--steps", type=int, default=40, show_default=True, help="Maximum number of steps.")
 @shared.label_values_options
-@shared.channels_option
-@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
-@shared.position_options
-@shared.no_data_option
+@shared.selection_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for sampling.")
 @shared.learning_options
 def estimate(**given: Any) -> int:
@@ -99,7 +96,7 @@ def estimate(**given: Any) -> int:
         given["labels"],
         given["probabilities"],
         given["mask"],
-        **{key: given[key] for key in ("axes", "channels", "time_point", "z", "no_data")},
+        selection=shared.selection_of(given),
     )
     if len(pairs) != 1:
         raise InputError(f"expected one IMAGE, got {len(pairs)}")

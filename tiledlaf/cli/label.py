@@ -20,12 +20,6 @@ PASSED = (
     "probabilities",
     "mask",
     "region",
-    "level",
-    "channels",
-    "axes",
-    "time_point",
-    "z",
-    "no_data",
     "seed",
     "classes",
     "term",
@@ -108,11 +102,7 @@ PASSED = (
 @click.option("--scheduler-file", metavar="FILE", help="Scheduler file of a Dask cluster.")
 @shared.watch_options
 @shared.device_option
-@click.option("--level", type=int, default=0, show_default=True, help="Resolution level of INPUT.")
-@shared.channels_option
-@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
-@shared.position_options
-@shared.no_data_option
+@shared.selection_options
 @click.option(
     "--mask",
     metavar="FILE|tissue",
@@ -123,7 +113,7 @@ PASSED = (
     "--region",
     callback=shared.spans,
     metavar="y0:y1,x0:x1",
-    help="Label only this part, in pixels of --level.",
+    help="Label only this part, in pixels of the level that is read.",
 )
 @click.option("--confidence", is_flag=True, help="Also write the confidence max_j W_j(T).")
 @click.option(
@@ -174,6 +164,7 @@ def label(**given: Any) -> int:
             given["overwrite"],
         ),
         running=running,
+        selection=shared.selection_of(given),
         **{key: given[key] for key in PASSED},
     )
     if given["names"] is not None and plan.classes:

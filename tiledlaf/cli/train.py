@@ -75,10 +75,7 @@ from . import progress, shared
     "probabilities or a classifier).",
 )
 @shared.label_values_options
-@shared.channels_option
-@click.option("--axes", help="Axes of the images, such as zyx, if the files do not name them.")
-@shared.position_options
-@shared.no_data_option
+@shared.selection_options
 @click.option("--steps", type=int, default=300, show_default=True, help="Maximum number of steps.")
 @click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after so many minutes.")
 @click.option(
@@ -150,5 +147,4 @@ def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
             if value is not None:
                 raise InputError(f"`{key}` belongs to `{keys[0]}`")
         return []
-    chosen = {key: given[key] for key in ("axes", "channels", "time_point", "z", "no_data")}
-    return examples.pair(images, labels, *others, **chosen)
+    return examples.pair(images, labels, *others, selection=shared.selection_of(given))

@@ -148,6 +148,10 @@ class Reader(Protocol):
         """The images in a file that holds several; none if it holds one."""
         return []
 
+    def place(self, path: str) -> str:
+        """The path of the image alone, where a path holds several."""
+        return path
+
     def choose(self, path: str, series: str) -> Reader:
         """The reader of one of `parts`, by its name or title."""
         raise InputError(f"{path}: expected a file with several images for `series`, got one image")
@@ -171,9 +175,9 @@ MEMORY = _Memory()
 
 
 def read(image: Image, window: Box) -> np.ndarray:
-    """Pixels of a window, (C, *window); errors name the file."""
+    """Pixels of a window, (C, *window), times the image's gain; errors name the file."""
     try:
-        return image.read(window)
+        return np.asarray(scaled(image, image.read(window)))
     except Exception as error:
         raise unreadable(image, error) from error
 
@@ -197,6 +201,7 @@ class Image:
     shown : names and colors of the stored channels, or none at all
     color : whether the stored channels are red, green and blue
     no_data : value of pixels without data, which count as masked; None if there is none
+    gain : what pixels are multiplied by before they are labeled or learned from; None: nothing
     """
 
     path: str
@@ -215,6 +220,7 @@ class Image:
     shown: tuple[Channel, ...] = ()
     color: bool = False
     no_data: float | None = None
+    gain: float | None = None
     data: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -309,7 +315,7 @@ def with_no_data(image: Image, value: float | None) -> Image:
 
 
 def valid_of(image: Image, pixels: np.ndarray) -> np.ndarray | None:
-    """Where pixels (C, *window) of the image hold data, (*window) bool; None if all do.
+    """Where pixels (C, *window), times the gain, hold data, (*window) bool; None if all do.
 
     A pixel is without data where all its channels have the image's value for that or, if that is
     NaN, where any of them is NaN.
@@ -320,9 +326,23 @@ def valid_of(image: Image, pixels: np.ndarray) -> np.ndarray | None:
     if value != value:
         valid: np.ndarray = ~np.isnan(pixels).any(axis=0)
     else:
-        stored = np.dtype(image.dtype).type(value)
-        valid = ~(pixels == pixels.dtype.type(stored)).all(axis=0)
+        stored = scaled(image, np.array(value, image.dtype))
+        valid = ~(pixels == stored.astype(pixels.dtype)).all(axis=0)
     return None if valid.all() else valid
+
+
+def used(image: Image, stored: Any) -> Any:
+    """The chosen channels of stored pixels (C, *window), times the image's gain."""
+    if image.channels is not None:
+        stored = np.ascontiguousarray(stored[list(image.channels)])
+    return scaled(image, stored)
+
+
+def scaled(image: Image, pixels: Any) -> Any:
+    """Pixels times the image's gain."""
+    if image.gain is None or image.gain == 1:
+        return pixels
+    return pixels.astype(np.float32) * np.float32(image.gain)
 
 
 def both(valid: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
@@ -343,7 +363,10 @@ def unreadable(image: Image, error: Exception) -> OSError | ValueError:
 
 def opened(reader: Reader, path: str, name: str) -> Any:
     """The array of a level; a file that was replaced is reopened."""
-    identity = units.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
+    if stores.is_url(path):
+        identity = units.identity(path, name)
+    else:
+        identity = os.stat(stores.split(path)[0]).st_mtime_ns
     key: Any = reader  # a frozen value, which a Protocol cannot promise
     return _opened(key, path, name, identity)
 
@@ -569,8 +592,8 @@ def check_level(path: str, level: int, count: int) -> None:
         raise InputError(f"{path}: expected a level of 0 to {count - 1}, got `level` {level}")
 
 
-def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
-    """Pixels of a window.
+def read_pixels(image: Image, window: Sequence[slice], stored: bool = False) -> np.ndarray:
+    """Pixels of a window: the chosen channels times the image's gain, or all as `stored`.
 
     Raises
     ------
@@ -579,9 +602,10 @@ def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = Fal
     ValueError
         If the pixels cannot be decoded.
     """
-    channels = range(image.stored_channels) if every_channel else None
     try:
-        return image.read(tuple(window), channels)
+        if stored:
+            return image.read(tuple(window), range(image.stored_channels))
+        return np.asarray(scaled(image, image.read(tuple(window))))
     except ValueError:
         raise
     except Exception as error:

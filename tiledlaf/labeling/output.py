@@ -29,6 +29,7 @@ class Output:
     store, name : str
     version, zarr_format : NGFF version and Zarr format written
     into_input : whether the store is the input, which is only added to
+    element : the image in a store of SpatialData; "": the image is the store itself
     begun : on an object store, the start that its records belong to; None: the one in the notes
     """
 
@@ -37,6 +38,7 @@ class Output:
     version: str = "0.5"
     zarr_format: int = 3
     into_input: bool = False
+    element: str = ""
     begun: str | None = None
 
     def __post_init__(self) -> None:
@@ -264,6 +266,7 @@ class Output:
             names,
             dict(enumerate(notes.get("values", ()), 1)),
             {**notes, "names": list(names.values())},
+            self.element,
         )
 
     def check_tissue(self) -> None:

@@ -13,6 +13,8 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import FileWarning, Image, read_pixels
 from ..model import sampling
+from ..model.intensity import matched
+from ..model.model import Images
 from ..model.terms import normalized
 from ..pool.tasks import retried
 from ..tiles import Box, Grid
@@ -23,6 +25,8 @@ FAR = 10  # how many times the range of all others a value must be away to look 
 
 def settle(plan: Plan) -> Plan:
     """Find prototypes and scale, or use those that the store holds."""
+    if plan.images is not None and plan.job.needs_image:
+        plan = _with_gain(plan, plan.images)
     term = plan.job.term
     found = term.resume(plan.held) if plan.held else None
     if found is None:
@@ -30,6 +34,18 @@ def settle(plan: Plan) -> Plan:
             _check_sample(plan)
         found = term.settle(lambda: draw(plan))
     return dataclasses.replace(plan, job=dataclasses.replace(plan.job, term=found))
+
+
+def _with_gain(plan: Plan, learned: Images) -> Plan:
+    """Bring the image's intensities to those that a model learned from."""
+    image, pixels = plan.job.image, np.zeros((0, 1))
+    if image.gain is None and learned.range is not None:
+        try:
+            pixels = _drawn(plan, seed=0)
+        except InputError:  # tiles tell what is wrong with all of the pixels
+            return plan
+    image = matched(image, learned, pixels)
+    return dataclasses.replace(plan, job=dataclasses.replace(plan.job, image=image))
 
 
 def _check_sample(plan: Plan) -> None:
@@ -69,10 +85,14 @@ def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[
 
 def draw(plan: Plan) -> np.ndarray:
     """Draw pixels for k-means and the scale, (n, C), from all of the image but masked pixels."""
+    return _drawn(plan, plan.seed)
+
+
+def _drawn(plan: Plan, seed: int) -> np.ndarray:
     image, mask = plan.job.image, plan.job.mask
-    windows = sampling.sample_windows(image.grid, plan.seed)
+    windows = sampling.sample_windows(image.grid, seed)
     if plan.tissue is not None and mask is not None and len(windows) > 1:
-        windows = _in_tissue(image, mask, plan.seed)
+        windows = _in_tissue(image, mask, seed)
     sources = [image] if mask is None else [image, mask]
     blocks = [b for window in windows for _, b in readable(sources, window)]
     if not blocks:

@@ -196,7 +196,7 @@ def low(image: Image) -> Image:
     step = max((i for i, f in enumerate(factors) if f <= 1.5 * wanted), default=0)
     if wanted > 6 * factors[step] and step + 1 < len(factors) and factors[step + 1] < 4 * wanted:
         step += 1
-    found = _level(image, step)
+    found = dataclasses.replace(_level(image, step), gain=None)
     if _colored(image):
         found = dataclasses.replace(found, channels=tuple(range(3)))
     factor = round(wanted / factors[step])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ import numpy as np
 from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import images, nodes, stores
-from ..files.image import Image, TimePoint
+from ..files.image import Image
+from ..files.selection import Selection
 from ..kernels.arrays import Array
 from ..model.classes import Class
 from ..tiles import Box
@@ -58,12 +60,13 @@ def find(pattern: str | os.PathLike[str]) -> list[str]:
     """
     text = os.fspath(pattern)
     if os.path.isdir(text) and not nodes.is_store(text):
-        found = [os.path.join(text, name) for name in os.listdir(text)]
+        named = [name for name in os.listdir(text) if not stores.is_stray(name)]
+        found = [os.path.join(text, name) for name in named]
         found = [path for path in found if nodes.is_store(path) or _is_image(path)]
-    elif stores.is_url(text) or os.path.exists(text):
+    elif stores.is_url(text) or os.path.exists(stores.split(text)[0]):
         found = [text]
     else:
-        found = glob.glob(text)
+        found = [p for p in glob.glob(text) if not stores.is_stray(os.path.basename(p))]
     if not found:
         raise InputError(f"{text}: expected images, found none")
     return sorted(found, key=_natural)
@@ -83,20 +86,16 @@ def pair(
     probabilities: Any = None,
     mask: Any = None,
     *,
-    axes: str | None = None,
-    channels: Sequence[int] | None = None,
-    time_point: TimePoint = None,
-    z: int | None = None,
-    no_data: float | None = None,
+    selection: Selection = Selection(),
+    **choice: Any,
 ) -> list[Example]:
     """Open images and their labels, pair by pair.
 
     Parameters
     ----------
     image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
-    axes, channels, time_point, z : of the images, as in `images.open_image`
+    selection, **choice : which part of each image; **choice are fields of `Selection`
         One time point: those of a series are labeled, but not learned from, all at once.
-    no_data : value of pixels to leave out, in all channels; NaN: where any channel is NaN
 
     Raises
     ------
@@ -117,10 +116,9 @@ def pair(
         if len(found) != len(sources):
             raise InputError(f"expected {what} for {len(sources)} images, got {len(found)}")
         others[what] = found
-    if time_point == "all":
+    chosen = dataclasses.replace(selection, **choice)
+    if chosen.time_point == "all":
         raise InputError("expected one `time_point` to learn from, got all")
-    chosen: dict[str, Any] = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
-    chosen["no_data"] = no_data
     return [
         _example(*row, chosen)
         for row in zip(
@@ -142,15 +140,15 @@ def _example(
     labels: Any,
     probabilities: Any,
     mask: Any,
-    chosen: Mapping[str, Any],
+    chosen: Selection,
 ) -> Example:
-    source = images.as_image(image, **chosen)
-    truth = images.as_labels(labels, source)
+    source = images.as_image(image, chosen)
+    truth = images.on_grid(images.as_labels(labels, source), source)
     given = valid = None
     if probabilities is not None:
         given = images.as_image(probabilities, axes="c" + source.spatial_axes)
     if mask is not None:
-        valid = images.as_mask(mask, source)
+        valid = images.on_grid(images.as_mask(mask, source), source)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None and other.grid != source.grid:
             raise InputError(

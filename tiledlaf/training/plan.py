@@ -325,4 +325,6 @@ def _state(image: Any) -> str:
         state["fixed"] = image.fixed
     if image.no_data is not None:
         state["no_data"] = f"{image.no_data:.17g}"
+    if image.gain is not None:
+        state["intensity_scale"] = f"{image.gain:.17g}"
     return fingerprints.fingerprint(state)[:16]
