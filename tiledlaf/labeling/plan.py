@@ -21,7 +21,7 @@ from ..model.classes import Class
 from ..model.model import Images, Model
 from ..model.settings import Settings, margin
 from ..tiles import Grid
-from . import records
+from . import records, tissue
 from .output import Output
 from .worker import Job
 
@@ -44,6 +44,7 @@ class Plan:
     seed : seed for the sample
     classes : the truth values that labels stand for, if they were learned
     images : what the images were like that a model learned from; None without a model
+    tissue : what was found as tissue, if that is the mask
     """
 
     job: Job
@@ -56,6 +57,7 @@ class Plan:
     seed: int
     classes: Sequence[Class] = ()
     images: Images | None = None
+    tissue: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def make_plan(
         out.check(image_print)
         if writing.confidence:
             out.check_confidence()
+        if tissue.is_pending(mask):
+            out.check_tissue()
         asked |= {"image": writing.image, "confidence": writing.confidence}
         before = out.notes()
         held = _held(out, before, asked, writing.overwrite)
@@ -244,7 +248,7 @@ def _described(
     **others: Image | None,
 ) -> dict[str, Any]:
     """The settings that labels depend on, for the fingerprint and for readers."""
-    state = {
+    state: dict[str, Any] = {
         key: fingerprints.fingerprint({"state": other.state(), "axes": other.axes})
         for key, other in others.items()
         if other is not None and other.reader.stored
@@ -254,6 +258,9 @@ def _described(
     else:
         data = {"term": type(term).__name__, **dataclasses.asdict(term)}
         data.pop("scale", None)
+    mask = others.get("mask")
+    if mask is not None and isinstance(mask.reader, tissue.Pending):
+        state["mask"] = mask.reader.describe()
     if image.no_data is not None:
         state["no_data"] = f"{image.no_data:.17g}"
     if image.gain is not None:  # as the user states it: what a model needs follows from the others

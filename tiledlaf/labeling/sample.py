@@ -115,6 +115,8 @@ def draw(plan: Plan) -> np.ndarray:
 def _drawn(plan: Plan, seed: int) -> np.ndarray:
     image, mask = plan.job.image, plan.job.mask
     windows = sampling.sample_windows(image.grid, seed)
+    if plan.tissue is not None and mask is not None and len(windows) > 1:
+        windows = _in_tissue(image, mask, seed)
     sources = [image] if mask is None else [image, mask]
     blocks = [b for window in windows for _, b in readable(sources, window)]
     if not blocks:
@@ -125,6 +127,17 @@ def _drawn(plan: Plan, seed: int) -> np.ndarray:
                 raise InputError(f"{source.path}: pixels cannot be read, {error}") from None
     masks = None if mask is None else [b[1][0] for b in blocks]
     return pixels_of(image, [b[0] for b in blocks], masks)
+
+
+def _in_tissue(image: Image, mask: Image, seed: int) -> list[Box]:
+    """As many windows as in an image without a mask, each with some tissue, where that is found."""
+    found: list[Box] = []
+    for attempt in range(100):
+        drawn = sampling.sample_windows(image.grid, seed + attempt)
+        found += [window for window in drawn if mask.read(window).any()]
+        if len(found) >= len(drawn):
+            break
+    return found[: len(drawn)] or drawn
 
 
 def pixels_of(
