@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,17 @@ class Grid:
             window.append(slice(first, last))
             inner.append(slice(origin + start - first, origin + stop - first))
         return Tile(tuple(index), tuple(core), tuple(window), tuple(inner))
+
+    def shrunk(self, tile: Tile, core: Box) -> Tile:
+        """The tile of a part of a core, with the same halo."""
+        part = Grid(
+            self.image,
+            tuple(o + c.start for o, c in zip(self.origin, core, strict=True)),
+            tuple(c.stop - c.start for c in core),
+            tuple(c.stop - c.start for c in core),
+            self.halo,
+        ).tile_at((0,) * len(core))
+        return dataclasses.replace(part, index=tile.index, core=core)
 
     def place(self, tile: Tile, axes: str) -> str:
         """Where a core lies, in pixels of the image: ``y 0:512, x 512:1024``."""

@@ -36,7 +36,9 @@ PASSED = (
     metavar="FILE",
     help="Data term: prototypes as CSV, one row per class (default: the class means).",
 )
-@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
+@click.option(
+    "--mask", help="Mask image or annotations; pixels where it is 0, or outside, are left out."
+)
 @click.option(
     "--neighborhood",
     default="3x3",
@@ -78,6 +80,7 @@ PASSED = (
 )
 @click.option("--steps", type=int, default=40, show_default=True, help="Maximum number of steps.")
 @shared.label_values_options
+@shared.annotation_options
 @shared.channels_option
 @click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for sampling.")
@@ -92,14 +95,16 @@ def estimate(**given: Any) -> int:
 
     if given["probabilities"] is not None and given["prototypes"] is not None:
         raise InputError("expected at most one of `probabilities` and `prototypes`")
-    pairs = examples.pair(
-        given["image"],
-        given["labels"],
-        given["probabilities"],
-        given["mask"],
-        axes=given["axes"],
-        channels=given["channels"],
-    )
+    with progress.warnings_as_lines():
+        pairs = examples.pair(
+            given["image"],
+            given["labels"],
+            given["probabilities"],
+            given["mask"],
+            axes=given["axes"],
+            channels=given["channels"],
+            painting=shared.painting(given),
+        )
     if len(pairs) != 1:
         raise InputError(f"expected one IMAGE, got {len(pairs)}")
     term: Any = "means"

@@ -108,7 +108,9 @@ PASSED = (
 @click.option("--level", type=int, default=0, show_default=True, help="Resolution level of INPUT.")
 @shared.channels_option
 @click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
-@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
+@click.option(
+    "--mask", help="Mask image or annotations; pixels where it is 0, or outside, are left out."
+)
 @click.option(
     "--region",
     callback=shared.spans,

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..annotations import opening
 from ..errors import InputError
 from ..files import images
 from ..flow.linear import Integrator
@@ -60,7 +61,7 @@ def prepare(
     given = None
     if probabilities is not None:
         given = open_probabilities(probabilities, source.spatial_axes)
-    masked = None if mask is None else images.as_mask(mask, source)
+    masked = None if mask is None else opening.as_mask(mask, source)
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )

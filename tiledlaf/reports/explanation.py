@@ -65,7 +65,7 @@ def explain(
         if named:
             raise InputError(f"{', '.join(named)} without an image: expected an IMAGE as well")
     else:
-        example = open_example(image, truth, probabilities, mask, axes, channels)
+        example = open_example(image, truth, probabilities, mask, axes, channels, found.classes)
         view = look(found, found.predictor, example, region, device)
     pages = [page_of.anchors(found, found.predictor, view)]
     if view is not None:

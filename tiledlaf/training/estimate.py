@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import redaction
+from ..annotations import numbering
 from ..errors import InputError
 from ..files import images, nodes, stores, units
 from ..files.image import Image
@@ -159,7 +160,9 @@ def estimate(
     tiles = _tiles(grid, (0,) * len(grid), how.tile)
     every = [t.core for t in tiles]
     tables = tasks.in_order(pool, fitting.label_values, (example,), [(0, box) for box in every])
-    classes = find_classes(sorted({v for t in tables for v in t}), names, ignore)
+    values = sorted({v for t in tables for v in t})
+    meaning = numbering.meaning([example.labels], values, names, ignore)
+    classes = meaning.colored(find_classes(values, meaning.names, meaning.ignore))
     loss = losses.make(how.loss)
     losses.check_classes(loss, len(classes))
     way = Polynomials(how.tol)

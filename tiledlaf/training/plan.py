@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..annotations import numbering
 from ..errors import InputError
 from ..files import fingerprints
 from ..flow import losses, stencil
@@ -190,13 +191,16 @@ def _alike(examples: Sequence[Example]) -> int:
 
 
 def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> list[tuple[int, Tile]]:
-    """All tiles of all images, with the image's number; few images are cut into more tiles."""
+    """All tiles that may have labels, with the image's number; few images are cut into more."""
     least = -(-LEAST // training) if training * 2 < LEAST else 2
-    return [
-        (number, tile)
-        for number, e in enumerate(examples)
-        for tile in _grid(e.image.grid, halo, least)
-    ]
+    found = []
+    for number, example in enumerate(examples):
+        grid = _grid(example.image.grid, halo, least)
+        for tile in grid:
+            core = example.occupied(tile.core)
+            if core is not None:
+                found.append((number, grid.shrunk(tile, core)))
+    return found
 
 
 def _classes(
@@ -206,16 +210,20 @@ def _classes(
     values: dict[bool, set[int]] = {True: set(), False: set()}
     for (number, _), table in zip(found, tables, strict=True):
         values[number < len(data.training)].update(table)
-    classes = find_classes(sorted(values[True]), data.names, data.ignore)
-    unknown = values[False] - {v for one in classes for v in one.values} - {data.ignore}
+    labels = [e.labels for e in data.training]
+    meaning = numbering.meaning(labels, values[True], data.names, data.ignore)
+    classes = find_classes(sorted(values[True]), meaning.names, meaning.ignore)
+    unknown = values[False] - {v for one in classes for v in one.values} - {meaning.ignore}
     if unknown:
+        named = {one.value: one.name for one in numbering.names_of(labels[0])}
+        what = "classes" if named else "label values"
         warnings.warn(
-            "not used for validation, since no training pixel has them: label values "
-            f"{', '.join(map(str, sorted(unknown)))} of the validation images",
+            f"not used for validation, since no training pixel has them: {what} "
+            f"{', '.join(str(named.get(v, v)) for v in sorted(unknown))} of the validation images",
             TrainingWarning,
             stacklevel=4,
         )
-    return classes
+    return meaning.colored(classes)
 
 
 def _split(
