@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..files.image import FileWarning, Image
-from ..model.classes import Class
+from ..model.classes import Class, find_classes
 from . import areas
 from .opening import Annotations, LabelName
 
@@ -21,11 +21,18 @@ class Meaning(NamedTuple):
     ignore: int | None
     colors: Mapping[int, str] = {}
 
-    def colored(self, classes: Sequence[Class]) -> tuple[Class, ...]:
-        """The classes in the colors that the annotations have, where all of these differ."""
+    def classes(self, values: Iterable[int]) -> tuple[Class, ...]:
+        """The classes of the values that occur, in the annotations' colors if all of these differ.
+
+        Raises
+        ------
+        ValueError
+            As in `find_classes`.
+        """
+        classes = find_classes(list(values), self.names, self.ignore)
         given = [self.colors.get(one.values[0], "") for one in classes]
         if not all(given) or len(set(given)) < len(given):
-            return tuple(classes)
+            return classes
         return tuple(
             dataclasses.replace(one, color=(*bytes.fromhex(color), 255))
             for one, color in zip(classes, given, strict=True)

@@ -19,7 +19,7 @@ from ..flow import losses, stencil
 from ..flow.gradient import Polynomials
 from ..flow.linear import check_positive, check_time
 from ..flow.optimizers import Adam, AdaMax
-from ..model.classes import Class, find_classes
+from ..model.classes import Class
 from ..model.features import CONTEXT, PATCH, Features
 from ..pool import tasks
 from ..pool.opening import find_device
@@ -212,7 +212,7 @@ def _classes(
         values[number < len(data.training)].update(table)
     labels = [e.labels for e in data.training]
     meaning = numbering.meaning(labels, values[True], data.names, data.ignore)
-    classes = find_classes(sorted(values[True]), meaning.names, meaning.ignore)
+    classes = meaning.classes(values[True])
     unknown = values[False] - {v for one in classes for v in one.values} - {meaning.ignore}
     if unknown:
         named = {one.value: one.name for one in numbering.names_of(labels[0])}
@@ -223,7 +223,7 @@ def _classes(
             TrainingWarning,
             stacklevel=4,
         )
-    return meaning.colored(classes)
+    return classes
 
 
 def _split(
