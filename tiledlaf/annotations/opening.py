@@ -53,7 +53,8 @@ class Painting:
     overlaps: str = "smaller"
 
     def __post_init__(self) -> None:
-        if self.brush is not None and not re.fullmatch(r"[\d.]*[1-9][\d.]*(px)?", str(self.brush)):
+        found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(px)?", str(self.brush))
+        if self.brush is not None and not (found and float(found[1])):
             raise InputError(
                 f"expected `brush` in micrometers such as 10, or in pixels as in 5px, "
                 f"got {self.brush}"

@@ -150,9 +150,9 @@ def documents(path: str, suffixes: frozenset[str]) -> list[Document]:
     """
     try:
         data = Path(path).read_bytes()
-        name = Path(path).name
+        name = Path(path).name.removesuffix(".gz")  # browsers unpack what they download
         if data[:2] == b"\x1f\x8b":
-            data, name = gzip.decompress(data), name.removesuffix(".gz")
+            data = gzip.decompress(data)
         if data[:2] != b"PK":
             return [Document(path, name, data)]
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

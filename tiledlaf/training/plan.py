@@ -24,13 +24,14 @@ from ..model.features import CONTEXT, PATCH, Features
 from ..pool import tasks
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
-from ..tiles import Grid, Tile
+from ..tiles import Box, Grid, Tile
 from .examples import Example
 from .terms import FOLDS, Learner, described, label_values, learner_of
 from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
 BATCH = 8  # most tiles in a batch
+SPLIT = 64  # least edge of the parts into which a tile of few labels is split
 LEAST = 6  # least number of tiles of few images, so that a block can be set aside
 Progress = Callable[[Mapping[str, Any]], None]
 Counts = dict[tuple[int, tuple[int, ...]], tuple[int, ...]]
@@ -197,10 +198,29 @@ def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> lis
     for number, example in enumerate(examples):
         grid = _grid(example.image.grid, halo, least)
         for tile in grid:
-            core = example.occupied(tile.core)
-            if core is not None:
-                found.append((number, grid.shrunk(tile, core)))
+            parts = _occupied(example, tile.core, halo)[1]
+            found += [(number, grid.part(tile, part, i)) for i, part in enumerate(parts)]
     return found
+
+
+def _occupied(example: Example, box: Box, halo: Sequence[int]) -> tuple[int, list[Box]]:
+    """The parts of a box that may have labels, and how many pixels they need with their halos.
+
+    The box is halved as long as that leaves out pixels.
+    """
+    found = example.occupied(box)
+    if found is None:
+        return 0, []
+    need = math.prod(b.stop - b.start + 2 * h for b, h in zip(found, halo, strict=True))
+    edges = [b.stop - b.start for b in found]
+    axis = int(np.argmax(edges))
+    if found == box or edges[axis] < 2 * SPLIT:
+        return need, [found]
+    middle = found[axis].start + edges[axis] // 2
+    halves = slice(found[axis].start, middle), slice(middle, found[axis].stop)
+    split = [_occupied(example, (*found[:axis], h, *found[axis + 1 :]), halo) for h in halves]
+    less = sum(pixels for pixels, _ in split)
+    return (less, split[0][1] + split[1][1]) if less < need else (need, [found])
 
 
 def _classes(
