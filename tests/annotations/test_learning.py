@@ -1,6 +1,8 @@
 """Commands that learn from annotations, compare with them, or label only within them."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,7 +87,7 @@ def test_evaluate_and_explain(folder, tmp_path):
     assert numbers["pixel_error"] == pytest.approx(1 / 16, abs=0.01)  # of the one that is misnamed
     picture = run("evaluate", out, path, "--picture", tmp_path / "errors.png")
     assert picture.code == 0, picture
-    pages = ("explain", folder / "model", folder / "slide.tif", tmp_path / "pages")
+    pages = ("explain", folder / "model", folder / "slide.tif", "-o", tmp_path / "pages")
     found = run(*pages, "--truth", path)
     assert found.code == 0, found
 
@@ -220,3 +222,30 @@ def test_only_near_annotations(tmp_path, monkeypatch):
         pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
         assert near[rows, columns].sum() > 0.5 * pixels
         assert pixels <= 130 * 130
+
+
+@pytest.mark.slow
+def test_memory_of_a_large_slide(tmp_path):
+    """Memory grows with the annotations, a hundredth of the slide, not with the slide."""
+    edge = 20480
+
+    def tiles():
+        for y in range(0, edge, 512):
+            for x in range(0, edge, 512):
+                gray = 60 + 120 * ((y + x) // 2560 % 2)
+                yield RNG.integers(gray - 30, gray + 30, (512, 512, 3)).astype(np.uint8)
+
+    path = tmp_path / "slide.tif"
+    options = {"tile": (512, 512), "photometric": "rgb", "compression": "deflate"}
+    tifffile.imwrite(path, tiles(), shape=(edge, edge, 3), dtype=np.uint8, **options)
+    corners = [(x, y) for y in (400, 7000, 14000, 17000, 19000) for x in (3000, 13000)]
+    squares = [feature(box(x, y, x + 640, y + 640), "ab"[(x + y) // 2560 % 2]) for x, y in corners]
+    labels = write(tmp_path / "a.geojson", collection(*squares))
+    program = "import sys, resource; from tiledlaf.cli import main\ntry: main()\nfinally: "
+    program += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    given = ("train", tmp_path / "model", "--images", path, "--labels", labels, "--steps", "3")
+    found = subprocess.run(
+        [sys.executable, "-c", program, *map(str, given), "--scheduler", "threads"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(found.stdout.split()[-1]) < 2 * 2**20

@@ -128,7 +128,9 @@ class TrainingPlan:
     print: Mapping[str, Any]
 
 
-def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
+def make_plan(
+    data: Data, recipe: Recipe, pool: Pool, say: Progress = lambda record: None
+) -> TrainingPlan:
     """Check the examples, find the classes, and cut the labeled parts into tiles."""
     if not data.training:
         raise InputError("expected images to learn from, got none")
@@ -147,7 +149,11 @@ def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
     found = _cut(everything, halo, len(data.training))
     tables = tasks.in_order(
-        pool, label_values, everything, [(number, tile.core) for number, tile in found]
+        pool,
+        label_values,
+        everything,
+        [(number, tile.core) for number, tile in found],
+        lambda done, of: say({"stage": "reading labels", "done": done, "of": of}),
     )
     classes = _classes(data, found, tables)
     losses.check_classes(loss, len(classes))

@@ -76,7 +76,7 @@ def train(
     examples = with_same_values([e.with_absolute_paths() for e in everything])
     count = len(data.training)
     data = dataclasses.replace(data, training=examples[:count], validation=examples[count:])
-    plan = make_plan(data, recipe, pool)
+    plan = make_plan(data, recipe, pool, say)
     held = Checkpoint(path, plan.print)
     if held.finished is not None:
         say({"stage": "finished before"})

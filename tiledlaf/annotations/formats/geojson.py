@@ -22,8 +22,9 @@ class GeoJson(Format):
 
     def read(self, document: Document, wanted: Wanted) -> list[Shape]:
         """One annotation for each feature."""
-        found = _features(document.json, document.title)
-        return [_shape(one, f"{document.title}: annotation {n}") for n, one in enumerate(found, 1)]
+        title = document.title
+        found = _features(document.json, title)
+        return [_shape(one, f"{title}: annotation {n}") for n, one in enumerate(found, 1)]
 
 
 def _features(given: Any, title: str) -> Iterator[Mapping[str, Any]]:
