@@ -127,6 +127,10 @@ class Reader(Protocol):
         """The reader for label images, and their axes where they differ from an image's."""
         return self, None
 
+    def occupied(self, path: str, name: str, window: Box) -> Box | None:
+        """A part of a window, beyond which all pixels are 0; None if all of it is."""
+        return window
+
     def parts(self, path: str) -> list[Part]:
         """The images in a file that holds several; none if it holds one."""
         return []
@@ -253,6 +257,10 @@ class Image:
             block = block[list(chosen)]
         native = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype
         return np.ascontiguousarray(block, native.newbyteorder("="))
+
+    def occupied(self, window: Box) -> Box | None:
+        """A part of a spatial window, beyond which all pixels are known to be 0; None: all are."""
+        return self.reader.occupied(self.path, self.name, window)
 
     def with_absolute_path(self) -> Image:
         """The image with an absolute path, for workers that run in another folder."""
