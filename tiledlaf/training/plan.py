@@ -157,11 +157,7 @@ def make_plan(
     )
     classes = _classes(data, found, tables)
     losses.check_classes(loss, len(classes))
-    counts: Counts = {}
-    for (number, tile), table in zip(found, tables, strict=True):
-        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
-        if any(count):
-            counts[number, tile.index] = count
+    counts = _counted(found, tables, classes)
     tiles = [LabeledTile(n, tile) for n, tile in found if (n, tile.index) in counts]
     training, validation = _split(data, tiles, classes, counts)
     folds = _folds(training)
@@ -250,6 +246,18 @@ def _classes(
             stacklevel=4,
         )
     return classes
+
+
+def _counted(
+    found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]], classes: Sequence[Class]
+) -> Counts:
+    """Number of labeled pixels of each class, for the tiles that have any."""
+    counts: Counts = {}
+    for (number, tile), table in zip(found, tables, strict=True):
+        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
+        if any(count):
+            counts[number, tile.index] = count
+    return counts
 
 
 def _split(
