@@ -143,7 +143,8 @@ def test_failed_tiles(image):
     ]
     text = shown(code=1)
     assert "labels/tiledlaf: failed; the same command tries them again\n" in text
-    assert text.endswith(f"failed: 1\n  {found['errors'][0]}\n")
+    told = found["errors"][0].replace("`mask` or `no_data`", "--mask or --no-data")
+    assert text.endswith(f"failed: 1\n  {told}\n")
 
 
 def start():

@@ -37,6 +37,7 @@ def status(output: str, name: str | None, as_json: bool, picture_file: str | Non
     everything is complete or going, otherwise 1: then give the command of the run again.
     """
     from ..reports import status, text
+    from .label import label
 
     if picture_file is not None:
         from ..reports import pictures
@@ -53,5 +54,6 @@ def status(output: str, name: str | None, as_json: bool, picture_file: str | Non
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:
-        click.echo("\n".join(text.status(found)))
+        # the errors of tiles name options of `label`
+        click.echo(shared.with_options("\n".join(text.status(found)), label))
     return 0 if found.good else 1
