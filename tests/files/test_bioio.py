@@ -1,6 +1,7 @@
 """The optional reader, on what a reader of bioio that is installed for tests can read."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,12 +46,13 @@ def test_scenes_time_points_and_channels(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     small = rng.integers(0, 255, (1, 2, 1, 9, 8)).astype(np.uint8)
     large = rng.integers(0, 255, (3, 2, 1, 30, 40)).astype(np.uint8)
-    sizes = [None, 0.5, 0.25]
     read = bioio.BioImage
+    sizes = SimpleNamespace(Z=None, Y=0.5, X=0.25)
+    monkeypatch.setattr(read, "physical_pixel_sizes", sizes)
 
     def opened(path):
         names = [["DAPI", "CD3"]] * 2
-        return read([small, large], channel_names=names, physical_pixel_sizes=sizes)
+        return read([small, large], channel_names=names)
 
     monkeypatch.setattr(bioio, "BioImage", opened)
     path = str(tmp_path / "scan.czi")
