@@ -103,7 +103,12 @@ PASSED = (
 @shared.watch_options
 @shared.device_option
 @shared.selection_options
-@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
+@click.option(
+    "--mask",
+    metavar="FILE|tissue",
+    help="Mask image or annotations; pixels where it is 0, or outside, are left out. The word "
+    "tissue finds the mask in INPUT; a file of that name is ./tissue.",
+)
 @click.option(
     "--region",
     callback=shared.spans,
@@ -128,7 +133,7 @@ def label(**given: Any) -> int:
     Give exactly one of --classes, --prototypes, --probabilities, --term and --model. An interrupted
     run continues where it stopped when the same command is given again.
     """
-    from ..labeling import resources
+    from ..labeling import resources, tissue
     from ..labeling.plan import Writing
     from ..labeling.request import execute, prepare
     from ..pool.opening import Running
@@ -168,6 +173,9 @@ def label(**given: Any) -> int:
         pictures.check_export(given["export"], plan.job.grid.size, plan.job.term.classes)
         _check_other_file(given)
     if given["dry_run"]:
+        if tissue.is_pending(plan.job.mask):
+            with resources.open_pool(plan, running) as pool:
+                plan = tissue.settle(plan, pool)
         click.echo("\n".join(text.dry_run(plan)))
         return 0
     with shared.under_way(), resources.open_pool(plan, running) as pool:

@@ -73,7 +73,13 @@ def open_image(
         image = image if level == 0 else _level(path, reader, level, selection)
     if grid is not None:
         image = resampled(image, grid)
-    image = image_files.choose_channels(image, selection.channels)
+    return valued(image_files.choose_channels(image, selection.channels), selection)
+
+
+def valued(image: Image, selection: Selection) -> Image:
+    """The image with what a selection says of its values."""
+    if selection.intensity_scale is not None:
+        image = dataclasses.replace(image, gain=selection.intensity_scale)
     return image_files.with_no_data(image, selection.no_data)
 
 
@@ -86,6 +92,11 @@ def _level(path: str, reader: Reader, level: int, selection: Selection) -> Image
 def parts(path: str | os.PathLike[str]) -> list[Part]:
     """The images in a file that holds several: series, scenes, fields; none if it holds one."""
     return _known(str(path)).parts(str(path))
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The name of a file's format."""
+    return _known(str(path)).name
 
 
 def _known(path: str) -> Reader:
@@ -173,13 +184,12 @@ def as_image(given: Any, selection: Selection = Selection(), **choice: Any) -> I
         If it cannot be opened, or an array is asked for what only files have.
     """
     if isinstance(given, Image):
-        value = dataclasses.replace(selection, **choice).no_data
-        return given if value is None else image_files.with_no_data(given, value)
+        return valued(given, dataclasses.replace(selection, **choice))
     if isinstance(given, str | os.PathLike):
         return open_image(given, selection, **choice)
     chosen = dataclasses.replace(selection, **choice)
     found = measured(from_array(given, **of_array(chosen)), chosen.input_pixel_size)
-    return image_files.with_no_data(found, chosen.no_data)
+    return valued(found, chosen)
 
 
 def of_array(selection: Selection) -> dict[str, Any]:
@@ -238,6 +248,8 @@ def describe(
     z: int | None = None,
 ) -> Image:
     """An image without its data, for arrays that are read elsewhere."""
-    found = Levels("", "", (array.shape,), array.dtype)
+    letters = axes or image_files.guess_axes(array.shape, "array")
+    color = letters == "yxc" and array.shape[2] == 3
+    found = Levels("", letters, (array.shape,), array.dtype, color=color)
     image = image_files.make("array", image_files.MEMORY, found, axes, time_point, z)
     return image_files.choose_channels(image, channels)

@@ -89,7 +89,7 @@ class Resampled(Reader):
         start, stop, _ = span.indices(m)
         index, step = np.arange(start, stop), n / m
         if self.nearest:
-            return (2 * index + 1)[None] * n // (2 * m), np.ones((1, len(index)))
+            return nearest(index, n, m)[None], np.ones((1, len(index)))
         if step < 1:
             place = np.clip((index + 0.5) * step - 0.5, 0, n - 1)
             low = np.minimum(place.astype(int), max(n - 2, 0))
@@ -104,6 +104,11 @@ class Resampled(Reader):
     def state(self, path: str, name: str) -> State:
         """Of the stored pixels."""
         return self.source.state(path, name)
+
+
+def nearest(index: np.ndarray, n: int, m: int) -> np.ndarray:
+    """Which of n pixels is nearest to each of m pixels of the same extent, given some of these."""
+    return np.asarray((2 * index + 1) * n // (2 * m))
 
 
 def _combined(block: np.ndarray, axis: int, index: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ class Selection:
     pixel_size : micrometers along y and x that pixels should have, or one number for both
     input_pixel_size : micrometers along y and x of the file's level 0, where it does not say so
     no_data : pixels whose channels all have this value are masked; NaN: those with any NaN
+    intensity_scale : what pixels are multiplied by; by default what brings them to a model's
     learned : whether `pixel_size` is that of a model, which files without one need not have
     """
 
@@ -53,6 +54,7 @@ class Selection:
     pixel_size: float | tuple[float, float] | None = None
     input_pixel_size: float | tuple[float, float] | None = None
     no_data: float | None = None
+    intensity_scale: float | None = None
     learned: bool = False
 
     def __post_init__(self) -> None:
@@ -60,6 +62,9 @@ class Selection:
             given = getattr(self, name)
             if given is not None and not all(0 < value < math.inf for value in _both(given)):
                 raise InputError(f"expected a positive `{name}` in micrometers, got {given}")
+        scale = self.intensity_scale
+        if scale is not None and not (0 < abs(scale) < math.inf):
+            raise InputError(f"expected a finite `intensity_scale` other than 0, got {scale}")
         if self.level is not None and self.pixel_size is not None and not self.learned:
             raise InputError("expected `level` or `pixel_size`, got both")
 

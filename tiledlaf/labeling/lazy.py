@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,10 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files import images
 from ..files.image import Image
+from ..files.selection import Selection
 from ..kernels.arrays import on_device, to_host
 from ..model import sampling, terms
+from ..model.model import Model
 from ..model.settings import margin
 from ..pool import lazy
 from .choice import Choice
@@ -21,13 +22,9 @@ from .sample import pixels_of
 from .worker import Window, label_window
 
 
-def opened(image: Any, probabilities: Any, chosen: Mapping[str, Any]) -> tuple[Image, Any]:
-    """Describe the image and the probabilities of dask arrays, without their pixels.
-
-    `chosen` are axes, channels, time point, plane and no_data, as in `images.as_image`.
-    """
-    rest = {name: value for name, value in chosen.items() if name != "no_data"}
-    bare = image_files.with_no_data(images.describe(image, **rest), chosen["no_data"])
+def opened(image: Any, probabilities: Any, chosen: Selection) -> tuple[Image, Any]:
+    """Describe the image and the probabilities of dask arrays, without their pixels."""
+    bare = images.valued(images.describe(image, **images.of_array(chosen)), chosen)
     if "t" in bare.grid_axes:
         raise InputError("expected one `time_point` of a dask array, got all: label one at a time")
     if probabilities is None:
@@ -64,6 +61,7 @@ def label(
         raise InputError("`weights` cannot label dask arrays: label the image file itself")
     if chosen.model is not None:
         check_model(chosen.model, bare, given)
+        _check_type(chosen.model, bare)
     settings, features = chosen.settings, None
     term: Any = chosen.term
     if given is None and chosen.model is None:
@@ -94,9 +92,22 @@ def label(
     return (labels, stack[1]) if confidence else labels
 
 
+def _check_type(model: Model, bare: Image) -> None:
+    """Refuse pixels of another type than the model's, whose range is not known before reading."""
+    learned = model.images.dtype
+    if learned and learned != bare.dtype and bare.gain is None:
+        raise InputError(
+            f"the model learned from {learned} pixels, and this dask array has {bare.dtype} ones: "
+            "state by `intensity_scale` what to multiply them by (1 takes them as they are)"
+        )
+
+
 def _settle_blocks(term: terms.Pending, image: Image, blocks: Any, masks: Any) -> terms.DataTerm:
-    native = [block.astype(_native(block.dtype), copy=False) for block in blocks]
-    return term.settle(lambda: pixels_of(image, native, masks))
+    seen = [
+        image_files.scaled(image, block.astype(_native(block.dtype), copy=False))
+        for block in blocks
+    ]
+    return term.settle(lambda: pixels_of(image, seen, masks))
 
 
 def _native(dtype: np.dtype) -> np.dtype:
@@ -111,7 +122,9 @@ def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
     valid = given["mask"][0] != 0 if "mask" in given else None
     if image.no_data is not None:
         valid = image_files.both(valid, image_files.valid_of(image, given["image"]))
-    data = Window(given.get("image"), given.get("probabilities"), valid)
+    pixels = given.get("image")
+    pixels = None if pixels is None else image_files.scaled(image, pixels)
+    data = Window(pixels, given.get("probabilities"), valid)
     whole = tuple(slice(0, n) for n in blocks[0].shape[1:])
     labels, confidence, _ = label_window(
         data.cut(whole, on_device(settings.device)), term, settings

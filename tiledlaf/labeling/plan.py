@@ -13,14 +13,15 @@ import numpy as np
 
 from ..errors import InputError, OutputBelongsElsewhere
 from ..files import fingerprints, levels, ngff, nodes, spatialdata, stores, units
+from ..files.channels import RGB
 from ..files.image import Image
 from ..files.levels import Pyramid
 from ..model import terms
 from ..model.classes import Class
-from ..model.model import Model
+from ..model.model import Images, Model
 from ..model.settings import Settings, margin
 from ..tiles import Grid
-from . import records
+from . import records, tissue
 from .output import Output
 from .worker import Job
 
@@ -42,6 +43,8 @@ class Plan:
     before : notes of any run that were there when this one was planned
     seed : seed for the sample
     classes : the truth values that labels stand for, if they were learned
+    images : what the images were like that a model learned from; None without a model
+    tissue : what was found as tissue, if that is the mask
     """
 
     job: Job
@@ -53,6 +56,8 @@ class Plan:
     before: Mapping[str, Any] | None
     seed: int
     classes: Sequence[Class] = ()
+    images: Images | None = None
+    tissue: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ def make_plan(
         out.check(image_print)
         if writing.confidence:
             out.check_confidence()
+        if tissue.is_pending(mask):
+            out.check_tissue()
         asked |= {"image": writing.image, "confidence": writing.confidence}
         before = out.notes()
         held = _held(out, before, asked, writing.overwrite)
@@ -146,7 +153,8 @@ def make_plan(
     if out is not None:
         job = _with_arrays(job, out, writing.image, writing.confidence)
     numbered = dict(enumerate(names, 1))
-    return Plan(job, out, asked, image_print, numbered, held, before, seed, classes)
+    learned = None if model is None else model.images
+    return Plan(job, out, asked, image_print, numbered, held, before, seed, classes, learned)
 
 
 def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
@@ -240,7 +248,7 @@ def _described(
     **others: Image | None,
 ) -> dict[str, Any]:
     """The settings that labels depend on, for the fingerprint and for readers."""
-    state = {
+    state: dict[str, Any] = {
         key: fingerprints.fingerprint({"state": other.state(), "axes": other.axes})
         for key, other in others.items()
         if other is not None and other.reader.stored
@@ -250,8 +258,13 @@ def _described(
     else:
         data = {"term": type(term).__name__, **dataclasses.asdict(term)}
         data.pop("scale", None)
+    mask = others.get("mask")
+    if mask is not None and isinstance(mask.reader, tissue.Pending):
+        state["mask"] = mask.reader.describe()
     if image.no_data is not None:
         state["no_data"] = f"{image.no_data:.17g}"
+    if image.gain is not None:  # as the user states it: what a model needs follows from the others
+        state["intensity_scale"] = f"{image.gain:.17g}"
     return (
         _plain(data)
         | state
@@ -412,6 +425,9 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
 
     channels = image.stored_channels if "c" in image.axes else 0
     picture = pyramid("", channels, image.dtype) if copy_image else None
+    shown = image.shown or (RGB if image.color and channels == len(RGB) else ())
+    if picture and len(shown) == channels:
+        picture = dataclasses.replace(picture, shown=shown)
     whole = image.reader.chunked and grid.size == image.grid
     alike = whole and image.axes == "c" * bool(channels) + image.spatial_axes
     same = stores.is_url(image.path) == stores.is_url(out.store)

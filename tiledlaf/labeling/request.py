@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..annotations import opening
 from ..errors import InputError
 from ..files import images
 from ..files.selection import Selection
@@ -16,7 +17,7 @@ from ..model.model import Model
 from ..pool.lazy import is_dask
 from ..pool.opening import Running
 from ..pool.tasks import Pool
-from . import lazy, resources, sample
+from . import lazy, resources, sample, tissue
 from . import run as labeling_run
 from .choice import choose_labeling, loaded, open_probabilities
 from .plan import Plan, Writing, make_plan
@@ -68,7 +69,9 @@ def prepare(
     given = None
     if probabilities is not None:
         given = open_probabilities(probabilities, source.spatial_axes)
-    masked = None if mask is None else images.on_grid(images.as_mask(mask, source), source)
+    if isinstance(mask, str) and mask == tissue.WORD:
+        mask = tissue.pending(source)
+    masked = None if mask is None else images.on_grid(opening.as_mask(mask, source), source)
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )
@@ -109,7 +112,7 @@ def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:
     Summary if there is an output, otherwise labels, or (labels, confidence)
     """
     resources.check_resources(plan, pool)
-    plan = sample.settle(plan)
+    plan = sample.settle(tissue.settle(plan, pool))
     if plan.out is not None:
         return labeling_run.run(plan, pool, progress)
     return labeling_run.run_in_memory(plan, pool, plan.job.certain, progress)
@@ -167,8 +170,8 @@ def label(
     integrator : optional
         Of the linearized flow: Taylor(1e-4), the default, Krylov, Euler or LinearizedSequence; of
         the nonlinear flow: GeometricEuler or RKMK4.
-    mask : array or path, optional
-        Pixels where it is 0 are not labeled.
+    mask : array or path, or "tissue", optional
+        Pixels where it is 0 are not labeled; "tissue" finds the mask in the image itself.
     region : (start, stop) for each spatial axis, optional
         Label only this part; gives the crop of the whole image's labels.
     level : int, optional
@@ -181,10 +184,10 @@ def label(
         Called with the record of each tile as it finishes.
     **options
         Which part of a file: series, time_point ("all": each of them, and labels keep the axis t),
-        z, pixel_size, input_pixel_size (see `Selection`). How the work is done, without effect on
-        labels: workers, scheduler, scheduler_file, device, tile (see `Running`). What is
-        written: confidence, and for an output name, names, copy_image, into_input, overwrite (see
-        `Writing`).
+        z, pixel_size, input_pixel_size, no_data, intensity_scale (see `Selection`). How the work is
+        done, without effect on labels: workers, scheduler, scheduler_file, device, tile (see
+        `Running`). What is written: confidence, and for an output name, names, copy_image,
+        into_input, overwrite (see `Writing`).
 
     Returns
     -------
@@ -208,8 +211,7 @@ def label(
     selection, writing, running = _grouped(options | part)
     if any(map(is_dask, (image, probabilities, mask))):
         _check_lazy(given | {"output": output}, selection, writing, running)
-        part = images.of_array(selection) | {"no_data": selection.no_data}
-        bare, proxy = lazy.opened(image, probabilities, part)
+        bare, proxy = lazy.opened(image, probabilities, selection)
         choice = {name: given[name] for name in CHOICE}
         chosen = choose_labeling(
             bare, probabilities=proxy, device=running.device, seed=seed, **choice
@@ -248,6 +250,8 @@ def _check_lazy(
     """Refuse what has no meaning for dask arrays, rather than ignore it."""
     _refuse_given({name: given[name] for name in ("output", "region", "progress")}, LAZY)
     _refuse_given({name: getattr(selection, name) for name in ONLY_FILES}, LAZY)
+    if isinstance(given["mask"], str):
+        raise InputError(f"`mask` {given['mask']}: expected a dask array like the image")
     _refuse_changed(writing, Writing(confidence=writing.confidence), LAZY)
     _refuse_changed(running, Running(device=running.device), LAZY)
 

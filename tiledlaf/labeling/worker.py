@@ -292,15 +292,14 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
         window = tuple(
             slice(c.start + o, c.stop + o) for c, o in zip(tile.core, job.grid.origin, strict=True)
         )
-    whole = job.picture is not None and job.image.channels is not None
-    pixels = None
-    if job.picture is not None or (job.reads_image and not skipped):
-        pixels = image_files.read_pixels(job.image, window, every_channel=whole)
+    copied, pixels = job.picture is not None, None
+    if copied or (job.reads_image and not skipped):
+        pixels = image_files.read_pixels(job.image, window, stored=copied)
     data = None
     if not skipped:
         seen = pixels if job.reads_image else None
-        if whole and seen is not None:
-            seen = np.ascontiguousarray(seen[list(job.image.channels or ())])
+        if copied and seen is not None:
+            seen = image_files.used(job.image, seen)
         data = _window(job, tile, valid, seen)
     read = clock.perf_counter()
     found = None if data is None else compute(job, data, tile)
