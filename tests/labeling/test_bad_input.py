@@ -132,7 +132,7 @@ LABEL = ("label", "a.tif", "out.zarr", "--classes", "2")
         ("broken.zarr", "broken.zarr: expected a Zarr store"),
         ("group.zarr", "group.zarr: expected an OME-Zarr image or a Zarr array, got a group"),
         ("no_datasets.zarr", "no_datasets.zarr: its multiscales metadata cannot be read"),
-        ("no_array.zarr", "no_array.zarr: its multiscales metadata cannot be read"),
+        ("no_array.zarr", "no_array.zarr: expected its finest level"),
         ("volume.tif", "volume.tif: its 8 pages may be planes, channels or time points"),
     ],
 )
