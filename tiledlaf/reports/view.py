@@ -118,7 +118,7 @@ def open_example(
     mask: Any,
     axes: str | None,
     channels: Sequence[int] | None,
-    classes: Sequence[Class],
+    classes: Sequence[Class] = (),
 ) -> Example:
     """An image with its truth and other inputs; without a truth no pixel is labeled."""
     if truth is None:  # all zeros, without using memory
