@@ -236,7 +236,7 @@ def test_groups_without_an_image_say_what_they_hold(tmp_path):
     with pytest.raises(ValueError, match="holds nuclei"):
         images.open_image(tmp_path / "a")
     zarr.open_group(tmp_path / "b", attributes={"ome": {"bioformats2raw.layout": 3}})
-    with pytest.raises(ValueError, match="name one of its images"):
+    with pytest.raises(ValueError, match="expected images in this file, found none"):
         images.open_image(tmp_path / "b")
     zarr.open_group(tmp_path / "c", attributes={"ome": {"multiscales": [{"axes": []}]}})
     with pytest.raises(ValueError, match="metadata cannot be read"):
@@ -304,11 +304,6 @@ def test_png(tmp_path):
     check(images.open_image(path), RGB[None, ..., 0])
     save(tmp_path / "rgb.png", RGB)
     check(images.open_image(tmp_path / "rgb.png"), PLANES)
-    four = np.dstack([RGB, RGB[..., :1]])
-    save(tmp_path / "rgba.PNG", four)
-    check(images.open_image(tmp_path / "rgba.PNG"), np.moveaxis(four, -1, 0))
-    save(tmp_path / "la.png", RGB, "LA")
-    assert images.open_image(tmp_path / "la.png").axes == "yxc"
     few = RGB // 128 * 255
     save(tmp_path / "palette.png", few, "P")
     check(images.open_image(tmp_path / "palette.png"), np.moveaxis(few, -1, 0))
@@ -333,8 +328,6 @@ def test_jpeg(tmp_path):
     with PIL.Image.open(tmp_path / "a.jpg") as picture:
         decoded = np.asarray(picture)
     check(images.open_image(tmp_path / "a.jpg"), np.moveaxis(decoded, -1, 0))
-    save(tmp_path / "cmyk.jpeg", RGB, "CMYK")
-    assert images.open_image(tmp_path / "cmyk.jpeg").stored_channels == 3
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i4", ">f4", "f8", "f2", "?"])

@@ -325,7 +325,7 @@ def test_a_part_has_the_weights_of_the_whole():
     """What a part is shown with does not end at its border."""
     held = model_file.load("rings.model")
     image = tifffile.imread("unseen.tif")
-    example = view.open_example(image, None, None, None, None, None)
+    example = view.open_example(image, None, None, None)
     whole = view.look(held, held.predictor, example, None, "cpu")
     part = view.look(held, held.predictor, example, [(20, 50), (30, 70)], "cpu")
     box = np.s_[..., 20:50, 30:70]

@@ -81,8 +81,7 @@ PASSED = (
 @click.option("--steps", type=int, default=40, show_default=True, help="Maximum number of steps.")
 @shared.label_values_options
 @shared.annotation_options
-@shared.channels_option
-@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
+@shared.selection_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for sampling.")
 @shared.learning_options
 def estimate(**given: Any) -> int:
@@ -95,16 +94,14 @@ def estimate(**given: Any) -> int:
 
     if given["probabilities"] is not None and given["prototypes"] is not None:
         raise InputError("expected at most one of `probabilities` and `prototypes`")
-    with progress.warnings_as_lines():
-        pairs = examples.pair(
-            given["image"],
-            given["labels"],
-            given["probabilities"],
-            given["mask"],
-            axes=given["axes"],
-            channels=given["channels"],
-            painting=shared.painting(given),
-        )
+    pairs = examples.pair(
+        given["image"],
+        given["labels"],
+        given["probabilities"],
+        given["mask"],
+        selection=shared.selection_of(given),
+        painting=shared.painting(given),
+    )
     if len(pairs) != 1:
         raise InputError(f"expected one IMAGE, got {len(pairs)}")
     term: Any = "means"
@@ -119,7 +116,6 @@ def estimate(**given: Any) -> int:
     with (
         shared.under_way(),
         shared.learning_pool(given) as pool,
-        progress.warnings_as_lines(),
         progress.training_progress(given["steps"]) as show,
     ):
         shared.say_where(pool)

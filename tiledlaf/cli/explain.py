@@ -35,8 +35,7 @@ from . import shared
     metavar="y0:y1,x0:x1",
     help="Show only this part (default: the middle 512 x 512 pixels).",
 )
-@shared.channels_option
-@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
+@shared.selection_options
 @shared.device_option
 def explain(**given: Any) -> None:
     """Draw what MODEL has learned and how it sees a part of IMAGE; writes index.html and pictures.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 import signal
 import sys
 from types import FrameType
@@ -12,7 +11,7 @@ import click
 
 from .. import __version__
 from ..registry import Registry
-from . import shared
+from . import progress, shared
 from .shared import INTERRUPTED, TERMINATED, Failed, Terminated
 
 # name of a command: module of this folder that defines it
@@ -33,7 +32,8 @@ def main() -> None:
     """Run the command line. Bad input is one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = cli.main(prog_name="tiledlaf", standalone_mode=False)
+        with progress.warnings_as_lines(_with_options):
+            code = cli.main(prog_name="tiledlaf", standalone_mode=False)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "tiledlaf"
         code = shared.fail(f"{error.format_message().rstrip('.')} (see {command} --help)")
@@ -55,16 +55,7 @@ def main() -> None:
 def _with_options(text: str) -> str:
     """A message of the library, with its keyword `names` replaced by the command's options."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    command = cli.get_command(click.Context(cli), name)
-    known = {} if command is None else {p.name: p for p in command.params}
-
-    def said(found: re.Match[str]) -> str:
-        option = known.get(found[1])
-        if option is None or not option.opts[0].startswith("--"):
-            return found[1]
-        return option.opts[0]
-
-    return re.sub(r"`(\w+)`", said, text)
+    return shared.with_options(text, cli.get_command(click.Context(cli), name))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -11,14 +11,21 @@ from typing import Any
 
 import click
 
+from ..redaction import redacted
+
 
 @contextmanager
-def warnings_as_lines() -> Iterator[None]:
-    """Show each warning as one line."""
+def warnings_as_lines(worded: Callable[[str], str]) -> Iterator[None]:
+    """Show each warning as one line, once; `worded` puts options for keywords."""
     import warnings
 
+    shown: set[str] = set()
+
     def show(message: Any, *rest: Any, **more: Any) -> None:
-        click.echo(f"tiledlaf: warning: {' '.join(str(message).split())}", err=True)
+        text = " ".join(worded(str(message)).split())
+        if text not in shown:
+            shown.add(text)
+            click.echo(f"tiledlaf: warning: {redacted(text)}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)

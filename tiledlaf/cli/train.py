@@ -82,8 +82,7 @@ from . import progress, shared
 )
 @shared.label_values_options
 @shared.annotation_options
-@shared.channels_option
-@click.option("--axes", help="Axes of the images, such as zyx, if the files do not name them.")
+@shared.selection_options
 @click.option("--steps", type=int, default=300, show_default=True, help="Maximum number of steps.")
 @click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after so many minutes.")
 @click.option(
@@ -102,8 +101,7 @@ def train(**given: Any) -> int:
 
     term = _term(given)
     names = None if given["names"] is None else examples.read_names(given["names"])
-    with progress.warnings_as_lines():
-        learned, validation = _examples(given), _examples(given, "validation_")
+    learned, validation = _examples(given), _examples(given, "validation_")
     data = training_run.Data(learned, validation, term, names, given["ignore"])
     recipe = training_run.Recipe(
         predictor_size=given["predictor_size"],
@@ -116,7 +114,6 @@ def train(**given: Any) -> int:
     with (
         shared.under_way(),
         shared.learning_pool(given) as pool,
-        progress.warnings_as_lines(),
         progress.training_progress(given["steps"]) as show,
     ):
         shared.say_where(pool)
@@ -160,7 +157,6 @@ def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
         images,
         labels,
         *others,
-        axes=given["axes"],
-        channels=given["channels"],
+        selection=shared.selection_of(given),
         painting=shared.painting(given),
     )

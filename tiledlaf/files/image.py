@@ -7,39 +7,26 @@ import functools
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from ..errors import DamagedFile, InputError
 from ..tiles import Box
 from . import nodes, stores, units
+from .channels import Channel
 
 SPATIAL = "zyx"
 State = list[tuple[str, int, int | str]]  # (name, size, time or ETag) of what is stored
+TimePoint = int | Literal["all"] | None  # None: the only one
 
 
 class FileWarning(UserWarning):
     """Something about a file that the user should know: what was chosen, dropped or is missing."""
-
-
-@dataclass(frozen=True)
-class Channel:
-    """How a channel is called and shown.
-
-    Attributes
-    ----------
-    name : None where the file does not say it
-    color : RRGGBB, or None
-    window : (start, end, min, max) of its intensities, or None
-    """
-
-    name: str | None = None
-    color: str | None = None
-    window: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +135,10 @@ class Reader(Protocol):
         """The images in a file that holds several; none if it holds one."""
         return []
 
+    def place(self, path: str) -> str:
+        """The path of the image alone, where a path holds several."""
+        return path
+
     def choose(self, path: str, series: str) -> Reader:
         """The reader of one of `parts`, by its name or title."""
         raise InputError(f"{path}: expected a file with several images for `series`, got one image")
@@ -171,9 +162,9 @@ MEMORY = _Memory()
 
 
 def read(image: Image, window: Box) -> np.ndarray:
-    """Pixels of a window, (C, *window); errors name the file."""
+    """Pixels of a window, (C, *window), times the image's gain; errors name the file."""
     try:
-        return image.read(window)
+        return np.asarray(scaled(image, image.read(window)))
     except Exception as error:
         raise unreadable(image, error) from error
 
@@ -190,13 +181,14 @@ class Image:
     axes : one letter of "tczyx" for each axis as stored
     shape, dtype : as stored
     channels : indices of the channels to read, None for all
-    levels : spatial shapes of this level and the coarser ones
-    scale, translation, units : one value for each spatial axis
-    whole : spatial shape of level 0, from which annotations count their pixels
-    fixed : index along axes that are not read whole, such as (("t", 0),)
+    levels : shapes of the grid of this level and the coarser ones
+    scale, translation, units : one value for each axis of the grid
+    whole : shape of the grid of level 0, from which annotations count their pixels
+    fixed : index along axes of which one position is read, such as (("t", 0),)
     shown : names and colors of the stored channels, or none at all
     color : whether the stored channels are red, green and blue
     no_data : value of pixels without data, which count as masked; None if there is none
+    gain : what pixels are multiplied by before they are labeled or learned from; None: nothing
     """
 
     path: str
@@ -215,17 +207,23 @@ class Image:
     shown: tuple[Channel, ...] = ()
     color: bool = False
     no_data: float | None = None
+    gain: float | None = None
     data: Any = field(default=None, compare=False, repr=False)
 
     @property
     def spatial_axes(self) -> str:
-        """The spatial axes, such as "yx" or "zyx"."""
-        return "".join(a for a in self.axes if a in SPATIAL)
+        """The spatial axes of the grid, "yx" or "zyx"."""
+        return self.grid_axes.removeprefix("t")
+
+    @property
+    def grid_axes(self) -> str:
+        """The axes of the grid: the spatial ones, after "t" if all time points are read."""
+        return grid_axes(self.axes, self.fixed)
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Pixels along each spatial axis."""
-        return tuple(n for n, a in zip(self.shape, self.axes, strict=True) if a in SPATIAL)
+        """Pixels along each axis of the grid."""
+        return tuple(self.shape[self.axes.index(a)] for a in self.grid_axes)
 
     @property
     def stored_channels(self) -> int:
@@ -238,27 +236,23 @@ class Image:
         return self.stored_channels if self.channels is None else len(self.channels)
 
     def read(self, window: Box, channels: Sequence[int] | None = None) -> np.ndarray:
-        """Pixels of a spatial window, (C, *window), contiguous and in the machine's byte order.
+        """Pixels of a window of the grid, (C, *window), contiguous, in the machine's byte order.
 
         Float16 is converted to float32, which the kernels can compute with.
 
         Parameters
         ----------
-        window : a slice for each spatial axis
+        window : a slice for each axis of the grid
         channels : by default those chosen for the image
         """
         array = self.data
         if self.reader.stored:
             array = opened(self.reader, self.path, self.name)
         chosen = channels if channels is not None else self.channels
-        spatial = iter(window)
-        index: list[Any] = []
-        for axis in self.axes:
-            index.append(next(spatial) if axis in SPATIAL else 0 if axis == "t" else slice(None))
-        box = tuple(index)
-        block = self.reader.read(array, box)
-        kept = self.axes.replace("t", "")
-        block = np.moveaxis(block, kept.index("c"), 0) if "c" in kept else block[None]
+        index: dict[str, slice | int] = dict(zip(self.grid_axes, window, strict=True))
+        index |= dict(self.fixed)
+        box = tuple(index.get(axis, slice(None)) for axis in self.axes)
+        block = ordered(self.reader.read(array, box), self)
         if chosen is not None:
             block = block[list(chosen)]
         native = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype
@@ -285,6 +279,70 @@ class Image:
         return self.reader.state(self.path, self.name)
 
 
+def with_no_data(image: Image, value: float | None) -> Image:
+    """The image with a value that stands for pixels without data; NaN for what is not a number.
+
+    Raises
+    ------
+    ValueError
+        If pixels of the image's type cannot have this value.
+    """
+    if value is None:
+        return image
+    dtype, fits = np.dtype(image.dtype), True
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            fits = not np.isfinite(value) or bool(np.isfinite(dtype.type(value)))
+    elif dtype.kind in "iu":
+        known = np.iinfo(dtype)
+        fits = value == value and int(known.min) <= value <= int(known.max) and value % 1 == 0
+    else:
+        fits = value in (0, 1)
+    if not fits:
+        raise InputError(
+            f"{image.path}: expected `no_data` to be a value of the type {dtype}, got {value:g}"
+        )
+    return dataclasses.replace(image, no_data=value)
+
+
+def valid_of(image: Image, pixels: np.ndarray) -> np.ndarray | None:
+    """Where pixels (C, *window), times the gain, hold data, (*window) bool; None if all do.
+
+    A pixel is without data where all its channels have the image's value for that or, if that is
+    NaN, where any of them is NaN.
+    """
+    value = image.no_data
+    if value is None:
+        return None
+    if value != value:
+        valid: np.ndarray = ~np.isnan(pixels).any(axis=0)
+    else:
+        stored = scaled(image, np.array(value, image.dtype))
+        valid = ~(pixels == stored.astype(pixels.dtype)).all(axis=0)
+    return None if valid.all() else valid
+
+
+def used(image: Image, stored: Any) -> Any:
+    """The chosen channels of stored pixels (C, *window), times the image's gain."""
+    if image.channels is not None:
+        stored = np.ascontiguousarray(stored[list(image.channels)])
+    return scaled(image, stored)
+
+
+def scaled(image: Image, pixels: Any) -> Any:
+    """Pixels times the image's gain."""
+    if image.gain is None or image.gain == 1:
+        return pixels
+    return pixels.astype(np.float32) * np.float32(image.gain)
+
+
+def both(valid: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    """Where two masks hold; None if all pixels do."""
+    if valid is None or other is None:
+        return other if valid is None else valid
+    return valid & other
+
+
 def unreadable(image: Image, error: Exception) -> OSError | ValueError:
     """Return the error for pixels that cannot be read: codecs may raise anything on damaged chunks.
 
@@ -296,7 +354,10 @@ def unreadable(image: Image, error: Exception) -> OSError | ValueError:
 
 def opened(reader: Reader, path: str, name: str) -> Any:
     """The array of a level; a file that was replaced is reopened."""
-    identity = units.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
+    if stores.is_url(path):
+        identity = units.identity(path, name)
+    else:
+        identity = os.stat(stores.split(path)[0]).st_mtime_ns
     key: Any = reader  # a frozen value, which a Protocol cannot promise
     return _opened(key, path, name, identity)
 
@@ -335,23 +396,46 @@ def guess_axes(shape: Sequence[int], path: str) -> str:
     )
 
 
+def grid_axes(axes: str, fixed: Sequence[tuple[str, int]]) -> str:
+    """The axes of the grid, in the order t, z, y, x."""
+    return "".join(a for a in "tzyx" if a in axes and a not in dict(fixed))
+
+
+def ordered(array: Any, image: Image) -> Any:
+    """An array as stored, but for its fixed axes, as (C, *grid); of any library."""
+    kept = [a for a in image.axes if a not in dict(image.fixed)]
+    if "c" not in kept:
+        kept, array = ["c", *kept], array[None]
+    return array.transpose([kept.index(a) for a in "c" + image.grid_axes])
+
+
 def channels_first(array: Any, image: Image) -> Any:
     """The chosen channels of an array of any library, (C, *grid)."""
-    array = array[tuple(0 if a == "t" else slice(None) for a in image.axes)]
-    kept = image.axes.replace("t", "")
-    if "c" not in kept:
-        return array[None]
-    order = (kept.index("c"), *(i for i, a in enumerate(kept) if a != "c"))
-    array = array.transpose(order)
+    fixed = dict(image.fixed)
+    array = ordered(array[tuple(fixed.get(a, slice(None)) for a in image.axes)], image)
     return array if image.channels is None else array[list(image.channels)]
 
 
-def make(path: str, reader: Reader, found: Levels, axes: str | None = None) -> Image:
-    """The image of a level; `axes` take precedence over those that the file names."""
+def make(
+    path: str,
+    reader: Reader,
+    found: Levels,
+    axes: str | None = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
+) -> Image:
+    """The image of a level; `axes` take precedence over those that the file names.
+
+    Raises
+    ------
+    ValueError
+        If axes do not fit, or a time point or plane is chosen that is not there.
+    """
     shape = tuple(found.shapes[0])
     axes = axes or found.axes or guess_axes(shape, path)
     check_axes(path, axes, shape)
-    keep, n = [i for i, a in enumerate(axes) if a in SPATIAL], len(axes)
+    fixed = _fixed(path, axes, shape, time_point, z)
+    keep, n = [axes.index(a) for a in grid_axes(axes, fixed)], len(axes)
     scale, translation = found.scale or (1.0,) * n, found.translation or (0.0,) * n
     names = found.units or (None,) * n
     return Image(
@@ -366,6 +450,7 @@ def make(path: str, reader: Reader, found: Levels, axes: str | None = None) -> I
         tuple(translation[i] for i in keep),
         tuple(names[i] for i in keep),
         whole=tuple((found.whole or shape)[i] for i in keep),
+        fixed=fixed,
         shown=tuple(found.channels),
         color=found.color,
     )
@@ -384,31 +469,112 @@ def check_axes(path: str, axes: str, shape: Sequence[int]) -> None:
             f"{path}: expected axes of the letters t, c, z, y, x with y and x in this order, "
             f"got {axes!r}"
         )
-    if "t" in axes and shape[axes.index("t")] != 1:
-        raise InputError(
-            f"{path}: expected one time point, got {shape[axes.index('t')]}: label one at a time"
-        )
     if not all(shape):
         raise InputError(f"{path}: expected pixels, got the shape {tuple(shape)}")
 
 
-def choose_channels(image: Image, channels: Sequence[int] | None) -> Image:
-    """Return the image with these channels; refuse any that it does not have."""
+def _fixed(
+    path: str, axes: str, shape: Sequence[int], time_point: TimePoint, z: int | None
+) -> tuple[tuple[str, int], ...]:
+    """The index along each axis of which one position is read."""
+    sizes, fixed = dict(zip(axes, shape, strict=True)), {}
+    for axis, name, index in (("t", "time_point", time_point), ("z", "z", z)):
+        if index is None or (index == "all" and axis == "t" and axis in sizes):
+            continue
+        if axis not in sizes:
+            raise InputError(
+                f"{path}: expected an image with the axis {axis} for `{name}`, got the axes {axes}"
+            )
+        if isinstance(index, bool | str) or not 0 <= index < sizes[axis]:
+            or_all = " or all" * (axis == "t")
+            raise InputError(
+                f"{path}: expected `{name}` of 0 to {sizes[axis] - 1}{or_all}, got {index}"
+            )
+        fixed[axis] = int(index)
+    if time_point is None and "t" in sizes:
+        if sizes["t"] > 1:
+            hint = f" (if they are planes: `axes` {axes.replace('t', 'z')})" * ("z" not in sizes)
+            raise InputError(
+                f"{path}: expected one time point, got {sizes['t']}: choose one of 0 to "
+                f"{sizes['t'] - 1} with `time_point`, or all{hint}"
+            )
+        fixed["t"] = 0
+    return tuple(fixed.items())
+
+
+def choose_channels(image: Image, channels: Sequence[int | str] | None) -> Image:
+    """Return the image with these channels, by number or name; by default all but alpha.
+
+    Raises
+    ------
+    ValueError
+        If it does not have them, or they are no data.
+    """
     if np.dtype(image.dtype).kind not in "uifb":
         raise InputError(f"{image.path}: expected numbers as pixels, got the type {image.dtype}")
+    alpha = {i for i, channel in enumerate(image.shown) if channel.alpha}
     if channels is None:
-        return image
-    chosen = tuple(channels)
+        if not alpha:
+            return image
+        kept = [i for i in range(image.stored_channels) if i not in alpha]
+        _say(f"{image.path}: its alpha channel is left out: transparency is no data")
+        return choose_channels(image, kept)
+    chosen = tuple(_channel_number(image, channel) for channel in channels)
     if (
         not chosen
         or len(set(chosen)) < len(chosen)
         or not set(chosen) <= set(range(image.stored_channels))
     ):
+        names = [channel.name for channel in image.shown if channel.name]
+        listed = f" ({', '.join(names)})" if names else ""
         raise InputError(
-            f"{image.path}: expected different channels of 0 to {image.stored_channels - 1}, "
-            f"got {','.join(map(str, chosen)) or 'none'}"
+            f"{image.path}: expected different channels of 0 to {image.stored_channels - 1}"
+            f"{listed}, got {','.join(map(str, channels)) or 'none'}"
+        )
+    if alpha & set(chosen):
+        raise InputError(
+            f"{image.path}: expected `channels` with data, got {min(alpha & set(chosen))}, "
+            "which is alpha"
         )
     return dataclasses.replace(image, channels=chosen)
+
+
+def _channel_number(image: Image, channel: int | str) -> int:
+    """Number of a channel, -1 where there is none; a name counts before a number."""
+    if not isinstance(channel, str):
+        return int(channel)
+    named = [c.name for c in image.shown] or ["red", "green", "blue"] * image.color
+    for same in (str, str.casefold):
+        found = [i for i, name in enumerate(named) if name and same(name) == same(channel)]
+        if len(found) > 1:
+            raise InputError(
+                f"{image.path}: expected names of `channels` that occur once, got {channel!r}, "
+                f"which is {len(found)} of them: give numbers"
+            )
+        if found:
+            return found[0]
+    return int(channel) if channel.isascii() and channel.isdigit() else -1
+
+
+def part_number(path: str, parts: Sequence[Part], wanted: str) -> int:
+    """Which of the images in a file is meant: by the name it is chosen by, or by its title.
+
+    Raises
+    ------
+    ValueError
+        If none or several are; lists all.
+    """
+    for asked in ("name", "title"):
+        found = [i for i, part in enumerate(parts) if getattr(part, asked) == wanted]
+        if len(found) == 1:
+            return found[0]
+    listed = ", ".join(f"{p.name} {p.title}".strip() for p in parts) or "one image without a name"
+    raise InputError(f"{path}: expected `series` to be one of {listed}, got {wanted!r}")
+
+
+def _say(text: str) -> None:
+    """Tell the user something about a file."""
+    warnings.warn(text, FileWarning, stacklevel=4)
 
 
 def check_level(path: str, level: int, count: int) -> None:
@@ -417,8 +583,8 @@ def check_level(path: str, level: int, count: int) -> None:
         raise InputError(f"{path}: expected a level of 0 to {count - 1}, got `level` {level}")
 
 
-def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
-    """Pixels of a window.
+def read_pixels(image: Image, window: Sequence[slice], stored: bool = False) -> np.ndarray:
+    """Pixels of a window: the chosen channels times the image's gain, or all as `stored`.
 
     Raises
     ------
@@ -427,9 +593,10 @@ def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = Fal
     ValueError
         If the pixels cannot be decoded.
     """
-    channels = range(image.stored_channels) if every_channel else None
     try:
-        return image.read(tuple(window), channels)
+        if stored:
+            return image.read(tuple(window), range(image.stored_channels))
+        return np.asarray(scaled(image, image.read(tuple(window))))
     except ValueError:
         raise
     except Exception as error:

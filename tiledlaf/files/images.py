@@ -16,15 +16,27 @@ from ..registry import Registry
 from . import image as image_files
 from . import stores
 from .formats.bioio import Bioio
+from .formats.hdf5 import Hdf5
+from .formats.n5 import N5
 from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
 from .formats.zarr import Zarr
-from .image import Image, Levels, Reader
+from .image import Image, Levels, Part, Reader, TimePoint
+from .resampled import resampled
+from .selection import Selection, measured, nearest_level
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
-    {"zarr": Zarr(), "tiff": Tiff(), "raster": Raster(), "npy": Npy(), "bioio": Bioio()},
+    {
+        "zarr": Zarr(),
+        "tiff": Tiff(),
+        "raster": Raster(),
+        "npy": Npy(),
+        "hdf5": Hdf5(),
+        "n5": N5(),
+        "bioio": Bioio(),
+    },
 )
 
 
@@ -35,29 +47,67 @@ def reader_of(path: str | os.PathLike[str]) -> Reader | None:
 
 
 def open_image(
-    path: str | os.PathLike[str],
-    *,
-    level: int = 0,
-    axes: str | None = None,
-    channels: Sequence[int] | None = None,
+    path: str | os.PathLike[str], selection: Selection = Selection(), **choice: Any
 ) -> Image:
     """Open one level of an image file or store, without reading pixels.
+
+    Parameters
+    ----------
+    selection : which part of the file
+    **choice : fields of `Selection`, which take precedence
 
     Raises
     ------
     ValueError
-        If it is missing, has an unknown format or is a URL with credentials, or if level, axes or
-        channels do not fit.
+        If it is missing, has an unknown format or is a URL with credentials, or if what is
+        selected is not there.
     """
-    path = str(path)
+    path, selection = str(path), dataclasses.replace(selection, **choice)
+    reader = _known(path)
+    if selection.series is not None:
+        reader = reader.choose(path, str(selection.series))
+    level, grid = selection.level or 0, None
+    image = _level(path, reader, level, selection)
+    if selection.level is None and selection.pixel_size is not None:
+        level, grid = nearest_level(image, selection.pixel_size, selection.learned)
+        image = image if level == 0 else _level(path, reader, level, selection)
+    if grid is not None:
+        image = resampled(image, grid)
+    return valued(image_files.choose_channels(image, selection.channels), selection)
+
+
+def valued(image: Image, selection: Selection) -> Image:
+    """The image with what a selection says of its values."""
+    if selection.intensity_scale is not None:
+        image = dataclasses.replace(image, gain=selection.intensity_scale)
+    return image_files.with_no_data(image, selection.no_data)
+
+
+def _level(path: str, reader: Reader, level: int, selection: Selection) -> Image:
+    found = reader.look(path, level, selection.axes)
+    image = image_files.make(path, reader, found, selection.axes, selection.time_point, selection.z)
+    return measured(image, selection.input_pixel_size)
+
+
+def parts(path: str | os.PathLike[str]) -> list[Part]:
+    """The images in a file that holds several: series, scenes, fields; none if it holds one."""
+    return _known(str(path)).parts(str(path))
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The name of a file's format."""
+    return _known(str(path)).name
+
+
+def _known(path: str) -> Reader:
+    """The reader of a file's format; refuses a path without one."""
     redaction.check(path)
-    if not stores.is_url(path) and not os.path.exists(path):
+    if not stores.is_url(path) and not os.path.exists(stores.split(path)[0]):
         raise InputError(f"{path}: no such file or folder")
     reader = reader_of(path)
     if reader is None:
         raise InputError(f"{path}: {_unknown(path)}")
-    found = reader.look(path, level, axes)
-    return image_files.choose_channels(image_files.make(path, reader, found, axes), channels)
+    return reader
 
 
 def _unknown(path: str) -> str:
@@ -71,8 +121,12 @@ def _unknown(path: str) -> str:
     return f"expected {known} or npy, got a file ending {Path(path).suffix.lower()!r}"
 
 
-def open_labels(path: str | os.PathLike[str]) -> Image:
+def open_labels(path: str | os.PathLike[str], like: Image | None = None) -> Image:
     """Open a label image: palette indices are labels; three unnamed axes are z, y, x.
+
+    Parameters
+    ----------
+    like : the image that it belongs to, whose time points and planes are read
 
     Raises
     ------
@@ -90,8 +144,13 @@ def open_labels(path: str | os.PathLike[str]) -> Image:
     if reader is None:
         image = open_image(path)
     else:
-        found = image_files.make(path, reader, reader.look(path, 0, axes), axes)
-        image = image_files.choose_channels(found, None)
+        if axes == "zyx" and like is not None and like.grid_axes == "tyx":
+            axes = "tyx"
+        found = reader.look(path, 0, axes)
+        letters = axes or found.axes or image_files.guess_axes(found.shapes[0], path)
+        place = _position(letters, found.shapes[0], like)
+        image = image_files.make(path, reader, found, letters, **place)
+        image = image_files.choose_channels(image, None)
     if image.stored_channels != 1:
         raise InputError(
             f"{image.path}: expected a label image of one channel, got {image.stored_channels} "
@@ -100,21 +159,56 @@ def open_labels(path: str | os.PathLike[str]) -> Image:
     return image
 
 
-def as_image(given: Any, *, level: int = 0, axes: str | None = None, channels: Any = None) -> Image:
+def _position(axes: str, shape: Sequence[int], like: Image | None) -> dict[str, Any]:
+    """Time point and plane of an image's labels, those of the image, where they have several."""
+    fixed = {} if like is None else dict(like.fixed)
+    sizes = dict(zip(axes, shape, strict=False))
+    found: dict[str, Any] = {}
+    if sizes.get("t", 1) > 1 and like is not None:
+        found["time_point"] = "all" if "t" in like.grid_axes else fixed.get("t")
+    if sizes.get("z", 1) > 1 and like is not None and "z" in fixed:
+        found["z"] = fixed["z"]
+    return found
+
+
+def as_image(given: Any, selection: Selection = Selection(), **choice: Any) -> Image:
     """Return the given image: a path to open, an array, or an image that is already open.
+
+    Parameters
+    ----------
+    selection, **choice : as in `open_image`
 
     Raises
     ------
     ValueError
-        If it cannot be opened, or a `level` other than 0 is requested of an array.
+        If it cannot be opened, or an array is asked for what only files have.
     """
     if isinstance(given, Image):
-        return given
+        return valued(given, dataclasses.replace(selection, **choice))
     if isinstance(given, str | os.PathLike):
-        return open_image(given, level=level, axes=axes, channels=channels)
-    if level:
-        raise InputError(f"expected level 0 for an array, which has no other, got {level}")
-    return from_array(given, axes, channels)
+        return open_image(given, selection, **choice)
+    chosen = dataclasses.replace(selection, **choice)
+    found = measured(from_array(given, **of_array(chosen)), chosen.input_pixel_size)
+    return valued(found, chosen)
+
+
+def of_array(selection: Selection) -> dict[str, Any]:
+    """What `describe` takes of a selection; refuses what an array has not."""
+    if selection.level:
+        raise InputError(
+            f"expected level 0 for an array, which has no other, got {selection.level}"
+        )
+    named = [n for n in ("series", "pixel_size") if getattr(selection, n) is not None]
+    if named and not selection.learned:
+        raise InputError(f"expected a file for `{named[0]}`, got an array")
+    return {name: getattr(selection, name) for name in ("axes", "channels", "time_point", "z")}
+
+
+def on_grid(other: Image, image: Image) -> Image:
+    """Labels or a mask of an image's level 0 on the grid of the level that is read of it."""
+    if other.grid == image.grid or other.grid != image.whole or other.data is not None:
+        return other
+    return resampled(other, image.grid, nearest=True)
 
 
 def as_labels(given: Any, like: Image) -> Image:
@@ -122,24 +216,40 @@ def as_labels(given: Any, like: Image) -> Image:
     if isinstance(given, Image):
         return given
     if isinstance(given, str | os.PathLike):
-        return open_labels(given)
-    return from_array(given, like.spatial_axes if np.ndim(given) == len(like.grid) else None)
+        return open_labels(given, like)
+    data = np.asarray(given)
+    axes = like.grid_axes if data.ndim == len(like.grid) else None
+    return from_array(data, axes, time_point="all" if axes and "t" in axes else None)
 
 
 def as_mask(given: Any, like: Image) -> Image:
     """The mask of an image; one with several channels for a 2-D image is refused later."""
-    flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2
+    flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2 and not like.fixed
     return open_image(given) if flat else as_labels(given, like)
 
 
-def from_array(data: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
+def from_array(
+    data: Any,
+    axes: str | None = None,
+    channels: Sequence[int] | None = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
+) -> Image:
     """An image in memory: (y, x), (c, y, x) or (y, x, c) unless `axes` says otherwise."""
     data = np.asarray(data)
-    return dataclasses.replace(describe(data, axes, channels), data=data)
+    return dataclasses.replace(describe(data, axes, channels, time_point, z), data=data)
 
 
-def describe(array: Any, axes: str | None = None, channels: Sequence[int] | None = None) -> Image:
+def describe(
+    array: Any,
+    axes: str | None = None,
+    channels: Sequence[int] | None = None,
+    time_point: TimePoint = None,
+    z: int | None = None,
+) -> Image:
     """An image without its data, for arrays that are read elsewhere."""
-    found = Levels("", "", (array.shape,), array.dtype)
-    image = image_files.make("array", image_files.MEMORY, found, axes)
+    letters = axes or image_files.guess_axes(array.shape, "array")
+    color = letters == "yxc" and array.shape[2] == 3
+    found = Levels("", letters, (array.shape,), array.dtype, color=color)
+    image = image_files.make("array", image_files.MEMORY, found, axes, time_point, z)
     return image_files.choose_channels(image, channels)

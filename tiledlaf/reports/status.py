@@ -163,7 +163,7 @@ def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, 
         raise InputError(f"{path}: no such file or folder")
     known = ngff.label_names(path) if nodes.is_store(path) else []
     found = [Output(path, one) for one in known if name in (None, one)]
-    noted = [(out, notes) for out in found if (notes := out.notes()) is not None]
+    noted = [(out, notes) for out in found if (notes := out.notes()) and "tissue" not in notes]
     if not noted:
         which = "labels" if name is None else f"labels/{name}"
         model = "" if url else ", or a model"
@@ -184,7 +184,9 @@ def _grid(notes: Mapping[str, Any]) -> tuple[Grid, str]:
     """Tiles of an output, and their axes."""
     origin, size = notes["settings"]["region"]
     zero = (0,) * len(size)
-    axes = "".join(a for a in notes["settings"]["array"][1] if a in image_files.SPATIAL)
+    stored, fixed = notes["settings"]["array"][1], notes["settings"].get("fixed", ())
+    # the last ones: t stands first, and only where all time points are labeled
+    axes = image_files.grid_axes(stored, fixed)[-len(size) :]
     # cores do not depend on the halo
     return Grid(tuple(size), tuple(origin), tuple(size), tuple(notes["tile"]), zero), axes
 

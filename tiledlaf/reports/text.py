@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import math
 import os
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ ROWS = 16  # at most, of the tables of workers and failed tiles
 
 
 def _times(shape: Sequence[float]) -> str:
-    return " x ".join(f"{n:g}" for n in shape)
+    return " x ".join(f"{n:.4g}" if isinstance(n, float) else str(n) for n in shape)
 
 
 def _size(count: float) -> str:
@@ -41,7 +42,7 @@ def dry_run(plan: Plan) -> list[str]:
     name = type(settings.integrator).__name__
     scheme = ", ".join(f"{k} {v:g}" for k, v in dataclasses.asdict(settings.integrator).items())
     lines = [
-        f"image: {job.image.path}, {job.image.spatial_axes} {_times(job.image.grid)}, "
+        f"image: {job.image.path}, {job.image.grid_axes} {_times(job.image.grid)}, "
         f"{job.image.stored_channels} channel(s) of {job.image.dtype}",
         f"tiles: {len(job.grid)} ({_times(job.grid.shape)}) of {_times(job.grid.tile)} pixels",
         f"halo: {_times(job.grid.halo)} pixels on each side: {reach} steps, each as wide as the "
@@ -50,6 +51,7 @@ def dry_run(plan: Plan) -> list[str]:
         f"steps: {reach} averages over {len(settings.offsets)} neighbors"
         + settings.integrator.note,
         f"memory of a worker: about {_size(predicted_bytes(job))}",
+        *_tissue(plan.tissue),
     ]
     left = len(job.grid)
     if plan.out is not None:
@@ -75,6 +77,7 @@ def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
         if count or value:
             name = names.get(value, "not labeled")
             lines.append(f"  {value:3d} {name}: {count} pixels ({100 * count / total:.1f} %)")
+    lines += _tissue(found.tissue)
     labeled = sum(found.pixels[1:])
     if found.proven is None:
         lines.append("proven labels: none (this integrator has no bound a pixel)")
@@ -85,6 +88,17 @@ def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
         lines.append(f"throughput: {found.rate / 1e6:.3g} megapixels a second")
     lines.append(f"output: {found.output}")
     return lines
+
+
+def _tissue(found: Mapping[str, Any] | None) -> list[str]:
+    """A line on the mask of tissue, if there is one."""
+    if found is None:
+        return []
+    share = 100 * found["here"]
+    return [
+        f"tissue: {share:.1f} %, {found['side']} than {found['threshold']:.4g} at "
+        f"{_times(found['pixels'])} pixels; {100 - share:.1f} % left out"
+    ]
 
 
 def training(record: Mapping[str, Any], left: float | None) -> str:
@@ -238,11 +252,10 @@ def info(path: str) -> list[str]:
     """
     if not stores.is_url(path) and not os.path.exists(path):
         raise InputError(f"{path}: no such file or folder")
-    if zipfile.is_zipfile(path):
-        return model(load(path), path)
     if not nodes.is_store(path):
-        image = images.open_image(path)
-        return [f"{path}: {image.reader.name}, axes {image.axes}, {image.dtype}", *_levels(image)]
+        return model(load(path), path) if zipfile.is_zipfile(path) else _file(path)
+    if not ngff.has_image(path) and images.parts(path):
+        return _file(path)
     names = ngff.label_names(path)
     lines = []
     if ngff.has_image(path) or not names:
@@ -257,14 +270,56 @@ def info(path: str) -> list[str]:
     return lines
 
 
+def _file(path: str) -> list[str]:
+    """Lines on all that an image file holds, also where something has to be chosen from it."""
+    parts = images.parts(path)
+    lines = [f"{path}: {images.format_of(path)}"]
+    for part in parts:
+        title = f" {part.title!r}" * bool(part.title)
+        lines.append(f"  series {part.name}{title}: {part.axes} {_times(part.shape)}, {part.dtype}")
+    with warnings.catch_warnings():
+        if parts:  # listed above
+            warnings.filterwarnings("ignore", ".*the largest, is read", image_files.FileWarning)
+        try:
+            image = images.open_image(path)
+        except InputError as error:
+            try:
+                image = images.open_image(path, time_point="all")
+            except ValueError:
+                return [*lines, f"  {str(error).removeprefix(f'{path}: ')}"]
+    lines[0] += f", axes {image.axes}, {image.dtype}"
+    return [*lines, *_channels(image), *_levels(image)]
+
+
+def _channels(image: image_files.Image) -> list[str]:
+    if image.color and not image.shown:
+        return ["  channels: red, green, blue"]
+    named = [c.name or c.color or "without a name" for c in image.shown]
+    return [f"  channels: {', '.join(f'{i} {name}' for i, name in enumerate(named))}"] * bool(named)
+
+
 def _levels(image: image_files.Image) -> list[str]:
-    return [f"  level {i}: {image.spatial_axes} {_times(s)}" for i, s in enumerate(image.levels)]
+    lines = []
+    for level, shape in enumerate(image.levels):
+        sizes = [s * a / b for s, a, b in zip(image.scale, image.levels[0], shape, strict=True)]
+        known = any(image.units)
+        size = f", pixel size {_times(sizes)} {_unit(image)}" if known else ""
+        lines.append(f"  level {level}: {image.grid_axes} {_times(shape)}{size}")
+    return lines
+
+
+def _unit(image: image_files.Image) -> str:
+    return " ".join(dict.fromkeys(unit for unit in image.units if unit))
 
 
 def _run(out: Output) -> list[str]:
     notes = out.notes()
     if notes is None:
         return ["  not made by tiledlaf"]
+    if "tissue" in notes:
+        held = notes["tissue"]
+        share = 100 * held["share"]
+        return [f"  tissue: {share:.1f} %, {held['side']} than {held['threshold']:.4g}"]
     journal = records.journal(out.records)
     states = [r["state"] for r in records.latest(journal).values()]
     done = states.count("done") + states.count("skipped")

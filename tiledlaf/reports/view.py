@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images
+from ..files.selection import Selection
 from ..flow import losses
 from ..flow.gradient import Polynomials
 from ..kernels.arrays import Array, Offsets, to_host
@@ -116,15 +117,14 @@ def open_example(
     truth: Any,
     probabilities: Any,
     mask: Any,
-    axes: str | None,
-    channels: Sequence[int] | None,
+    selection: Selection = Selection(),
     classes: Sequence[Class] = (),
 ) -> Example:
     """An image with its truth and other inputs; without a truth no pixel is labeled."""
     if truth is None:  # all zeros, without using memory
-        source = images.as_image(image, axes=axes)
-        truth = np.broadcast_to(np.uint8(0), source.grid)
-    found = examples.pair(image, truth, probabilities, mask, axes=axes, channels=channels)
+        image = images.as_image(image, selection)
+        truth = np.broadcast_to(np.uint8(0), image.grid)
+    found = examples.pair(image, truth, probabilities, mask, selection=selection)
     if len(found) != 1:
         raise InputError(f"expected one IMAGE, got {len(found)}")
     return examples.with_values_of(found[0], classes)

@@ -21,6 +21,7 @@ from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import images, nodes, stores
 from ..files.image import Image
+from ..files.selection import Selection
 from ..kernels.arrays import Array
 from ..model.classes import Class
 from ..tiles import Box
@@ -72,13 +73,14 @@ def find(pattern: str | os.PathLike[str], drawn: bool = False) -> list[str]:
     """
     text = os.fspath(pattern)
     if os.path.isdir(text) and not nodes.is_store(text):
-        found = [os.path.join(text, name) for name in os.listdir(text)]
+        named = [name for name in os.listdir(text) if not stores.is_stray(name)]
+        found = [os.path.join(text, name) for name in named]
         own = [path for path in found if nodes.is_store(path) or _is_image(path)]
         found = own or [path for path in found if drawn and opening.is_annotations(path)]
-    elif stores.is_url(text) or os.path.exists(text):
+    elif stores.is_url(text) or os.path.exists(stores.split(text)[0]):
         found = [text]
     else:
-        found = glob.glob(text)
+        found = [p for p in glob.glob(text) if not stores.is_stray(os.path.basename(p))]
     if not found:
         raise InputError(f"{text}: expected images, found none")
     return sorted(found, key=_natural)
@@ -98,17 +100,18 @@ def pair(
     probabilities: Any = None,
     mask: Any = None,
     *,
-    axes: str | None = None,
-    channels: Sequence[int] | None = None,
     painting: Painting = Painting(),
+    selection: Selection = Selection(),
+    **choice: Any,
 ) -> list[Example]:
     """Open images and their labels, pair by pair.
 
     Parameters
     ----------
     image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
-    axes, channels : of the images, as in `images.open_image`
     painting : how annotations become labels
+    selection, **choice : which part of each image; **choice are fields of `Selection`
+        One time point: those of a series are labeled, but not learned from, all at once.
 
     Raises
     ------
@@ -131,8 +134,11 @@ def pair(
         if len(found) != len(sources):
             raise InputError(f"expected {what} for {len(sources)} images, got {len(found)}")
         others[what] = found
+    chosen = dataclasses.replace(selection, **choice)
+    if chosen.time_point == "all":
+        raise InputError("expected one `time_point` to learn from, got all")
     return [
-        _example(*row, axes, channels, painting)
+        _example(*row, chosen, painting)
         for row in zip(
             sources, others["labels"], others["probabilities"], others["mask"], strict=True
         )
@@ -152,17 +158,16 @@ def _example(
     labels: Any,
     probabilities: Any,
     mask: Any,
-    axes: str | None,
-    channels: Sequence[int] | None,
+    chosen: Selection,
     painting: Painting,
 ) -> Example:
-    source = images.as_image(image, axes=axes, channels=channels)
-    truth = opening.as_labels(labels, source, painting)
+    source = images.as_image(image, chosen)
+    truth = images.on_grid(opening.as_labels(labels, source, painting), source)
     given = valid = None
     if probabilities is not None:
         given = images.as_image(probabilities, axes="c" + source.spatial_axes)
     if mask is not None:
-        valid = opening.as_mask(mask, source, painting)
+        valid = images.on_grid(opening.as_mask(mask, source, painting), source)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None and other.grid != source.grid:
             raise InputError(
@@ -188,6 +193,21 @@ def naming(image: Image, window: Box) -> Iterator[None]:
         yield
     except BadPixels as error:
         raise InputError(f"{image.path}: {error.moved(window)}") from None
+
+
+def valid_of(example: Example, window: Box, pixels: np.ndarray | None = None) -> Any:
+    """Where a window is neither masked out nor without data; None if all of it is valid.
+
+    `pixels` are the image's, if they were read already.
+    """
+    valid = None
+    if example.mask is not None:
+        valid = image_files.read(example.mask, window)[0] != 0
+    if example.image.no_data is None:
+        return valid
+    if pixels is None:
+        pixels = image_files.read(example.image, window)
+    return image_files.both(valid, image_files.valid_of(example.image, pixels))
 
 
 def with_values_of(given: Example, classes: Sequence[Class]) -> Example:

@@ -157,11 +157,7 @@ def make_plan(
     )
     classes = _classes(data, found, tables)
     losses.check_classes(loss, len(classes))
-    counts: Counts = {}
-    for (number, tile), table in zip(found, tables, strict=True):
-        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
-        if any(count):
-            counts[number, tile.index] = count
+    counts = _counted(found, tables, classes)
     tiles = [LabeledTile(n, tile) for n, tile in found if (n, tile.index) in counts]
     training, validation = _split(data, tiles, classes, counts)
     folds = _folds(training)
@@ -250,6 +246,18 @@ def _classes(
             stacklevel=4,
         )
     return classes
+
+
+def _counted(
+    found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]], classes: Sequence[Class]
+) -> Counts:
+    """Number of labeled pixels of each class, for the tiles that have any."""
+    counts: Counts = {}
+    for (number, tile), table in zip(found, tables, strict=True):
+        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
+        if any(count):
+            counts[number, tile.index] = count
+    return counts
 
 
 def _split(
@@ -355,4 +363,10 @@ def _state(image: Any) -> str:
     if not image.reader.stored:
         return "memory"
     state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
+    if any(image.shape[image.axes.index(axis)] > 1 for axis, _ in image.fixed):
+        state["fixed"] = image.fixed
+    if image.no_data is not None:
+        state["no_data"] = f"{image.no_data:.17g}"
+    if image.gain is not None:
+        state["intensity_scale"] = f"{image.gain:.17g}"
     return fingerprints.fingerprint(state)[:16]

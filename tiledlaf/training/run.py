@@ -17,12 +17,13 @@ import numpy as np
 from ..errors import InputError
 from ..flow.optimizers import RATES, Adam
 from ..model import predictor as predictors
-from ..model.model import Model
+from ..model.model import Images, Model
 from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool, tree_sum
 from . import worker as training_worker
+from .appearance import described
 from .checkpoint import Checkpoint, State
 from .examples import with_same_values
 from .plan import OPTIMIZERS, Data, Progress, Recipe, TrainingPlan, TrainingWarning, make_plan
@@ -81,6 +82,7 @@ def train(
     if held.finished is not None:
         say({"stage": "finished before"})
         return held.finished
+    learned = described(data.training, plan.training, pool)
     terms = held.terms()
     if not terms:
         fit = Fit(
@@ -105,7 +107,7 @@ def train(
     )
     state = held.state(plan.features) or _first(tiles, plan, recipe, say)
     state = _learn(tiles, plan, recipe, held, state, say, started, limit)
-    result = _model(state, data, recipe, plan, terms[-1])
+    result = _model(state, data, recipe, plan, terms[-1], learned)
     tasks.retried(Checkpoint.finish, held, result)
     return result
 
@@ -312,7 +314,9 @@ def _validated(state: State, found: Validation, record: Mapping[str, Any]) -> St
     return dataclasses.replace(state, stale=state.stale + 1, history=history)
 
 
-def _model(state: State, data: Data, recipe: Recipe, plan: TrainingPlan, term: DataTerm) -> Model:
+def _model(
+    state: State, data: Data, recipe: Recipe, plan: TrainingPlan, term: DataTerm, learned: Images
+) -> Model:
     flow, image = plan.flow, data.training[0].image
     trained = {
         "images": [Path(e.image.path).name for e in data.training],
@@ -334,4 +338,5 @@ def _model(state: State, data: Data, recipe: Recipe, plan: TrainingPlan, term: D
         state.best,
         tuple(map(float, state.bias)),
         trained,
+        learned,
     )

@@ -2,100 +2,249 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 import weakref
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ...errors import DamagedFile
-from .. import image, nodes
-from ..image import SPATIAL, Levels, Reader
+import numpy as np
 
-MICROMETERS = {
-    "nm": 1e-3,
-    "µm": 1.0,
-    "μm": 1.0,
-    "um": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "\\u00B5m": 1.0,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
+from ...errors import DamagedFile, InputError
+from .. import headers, image, nodes
+from ..channels import RGB, Channel
+from ..image import SPATIAL, FileWarning, Levels, Part, Reader
+
+WHITE, COLOR, PALETTE, INKS, YCBCR = 0, 2, 3, 5, 6  # photometric interpretations
+JPEG = (6, 7)  # compressions whose decoder turns YCbCr into RGB
+# colors whose samples are named, since they are read as stored
+NAMED = {
+    INKS: ("CMYK", ("cyan", "magenta", "yellow", "black")),
+    8: ("CIELAB", ("L", "a", "b")),
+    9: ("ICC L*a*b*", ("L", "a", "b")),
 }
 
 
 @dataclass(frozen=True)
 class Tiff(Reader):
-    """A level of the first series of a TIFF, read by tifffile."""
+    """A level of a series of a TIFF, read by tifffile; None: the largest series.
+
+    `labels` says whether palette indices are read as they are, rather than as colors.
+    """
+
+    series: int | None = None
+    labels: bool = False
 
     name = "tiff"
-    suffixes = frozenset({".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff"})
+    suffixes = frozenset({".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".qptiff", ".bif"})
     lossy = True
 
     def look(self, path: str, level: int, axes: str | None) -> Levels:
-        """Shapes of the levels, and pixel sizes where the header gives them."""
-        import tifffile
+        """Shapes of the levels, channels, and pixel sizes where the header gives them."""
+        with _opened(path) as file:
+            number = _largest(path, file) if self.series is None else self.series
+            series = file.series[number]
+            shapes = [tuple(s.shape) for s in series.levels]
+            image.check_level(path, level, len(shapes))
+            letters, table = series.axes, self._table(series)
+            if table is not None:
+                letters, shapes = f"{letters}S", [(*shape, 3) for shape in shapes]
+            letters = axes or _letters(path, letters, shapes[0], series.kind)
+            image.check_axes(path, letters, shapes[0])
+            count = shapes[0][letters.index("c")] if "c" in letters else 1
+            shown, color = _shown(path, file, series, number, count, table is not None)
+            sizes = headers.pixel_sizes(file, series, number)
+            dtype = series.dtype if table is None else table.dtype
+        return Levels(
+            f"{number}/{level}" if number else str(level),
+            letters,
+            shapes[level:],
+            dtype,
+            [
+                sizes.get(a, 1.0) * (f / n if a in SPATIAL else 1)
+                for a, f, n in zip(letters, shapes[0], shapes[level], strict=True)
+            ],
+            None,
+            ["micrometer" if a in sizes else None for a in letters],
+            shapes[0],
+            shown,
+            color,
+        )
 
-        try:
-            with tifffile.TiffFile(path) as file:
-                series = file.series[0]
-                shapes = [tuple(s.shape) for s in series.levels]
-                named = series.axes.replace("S", "C").lower()
-                dtype, sizes = series.dtype, _pixel_sizes(file)
-        except Exception as error:  # a damaged file may raise anything
-            raise DamagedFile(f"{path}: expected a TIFF image, got {error}") from None
-        image.check_level(path, level, len(shapes))
-        full, shapes = shapes[0], shapes[level:]
-        if axes is None and set(named) <= set("tczyx") and len(set(named)) == len(named):
-            axes = named
-        letters = axes or image.guess_axes(shapes[0], path)
-        image.check_axes(path, letters, shapes[0])
-        scale = [
-            sizes.get(a, 1.0) * (f / n if a in SPATIAL else 1)
-            for a, f, n in zip(letters, full, shapes[0], strict=True)
-        ]
-        units = ["micrometer" if a in sizes else None for a in letters]
-        return Levels(str(level), letters, shapes, dtype, scale, None, units)
+    def _table(self, series: Any) -> np.ndarray | None:
+        """Colors of the palette, (n, 3) uint8, where pixels are indices of colors."""
+        page = series.keyframe
+        if page.photometric != PALETTE or page.colormap is None or self.labels:
+            return None
+        colors = np.asarray(page.colormap).T
+        # 16 bits by the standard; some programs write 8
+        return (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8)
 
     def open(self, path: str, name: str) -> Any:
         """The level as a Zarr array, which decodes only what is read."""
         import tifffile
 
-        store = tifffile.imread(path, aszarr=True, level=int(name))
-        array = nodes.open_foreign(store)
-        weakref.finalize(array, store.close)
-        return array
+        *before, level = name.split("/")
+        number = int(before[0]) if before else 0
+        file = tifffile.TiffFile(path)
+        series = file.series[number]
+        array = nodes.open_foreign(series.aszarr(level=int(level)))
+        weakref.finalize(array, file.close)
+        table, page = self._table(series), series.keyframe
+        white = page.photometric == WHITE and page.dtype.kind in "ub"
+        if table is None and not white:
+            return array
+        return _Shown(array, table, 2**page.bitspersample - 1 if white else None)
 
     def as_labels(self, path: str) -> tuple[Reader, str | None]:
-        """Three axes without names are z, y, x."""
-        import tifffile
-
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
+        """Palette indices are labels; three axes without names are z, y, x."""
+        with _opened(path) as file:
+            series = file.series[_largest(path, file) if self.series is None else self.series]
             unnamed = bool(set(series.axes) - set("TCZYXS"))
-            return self, "zyx" if unnamed and len(series.shape) == 3 else None
+            volume = unnamed and len(series.shape) == 3
+            return replace(self, labels=True), "zyx" if volume else None
+
+    def parts(self, path: str) -> list[Part]:
+        """The series of the file, if there are several."""
+        with _opened(path) as file:
+            found = [
+                Part(str(n), s.name, s.axes.replace("S", "C").lower(), tuple(s.shape), str(s.dtype))
+                for n, s in enumerate(file.series)
+            ]
+        return found if len(found) > 1 else []
+
+    def choose(self, path: str, series: str) -> Reader:
+        """The reader of a series, by its number or name."""
+        return replace(self, series=image.part_number(path, self.parts(path), series))
 
 
-def _pixel_sizes(file: Any) -> dict[str, float]:
-    """Pixel size in micrometers along each axis, where an OME or ImageJ header gives it."""
+@dataclass(frozen=True)
+class _Shown:
+    """A level whose numbers are indices of a palette, or 0 for white.
+
+    Attributes
+    ----------
+    table : colors of the indices, or None
+    white : number that means black, or None
+    """
+
+    array: Any
+    table: np.ndarray | None
+    white: int | None
+
+    def __getitem__(self, box: Any) -> np.ndarray:
+        if self.table is not None:
+            return self.table[np.asarray(self.array[box[:-1]])][..., box[-1]]
+        stored = np.asarray(self.array[box])
+        return ~stored if stored.dtype == bool else (stored.dtype.type(self.white) - stored)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """A file of tifffile; what it logs about missing or damaged parts becomes a warning."""
     import tifffile
 
-    found: dict[str, tuple[float, str]] = {}
-    if file.ome_metadata:
-        entry = tifffile.xml2dict(file.ome_metadata).get("OME", {}).get("Image", {})
-        pixels = (entry[0] if isinstance(entry, list) else entry).get("Pixels", {})
-        for axis in "ZYX":
-            key = f"PhysicalSize{axis}"
-            found[axis] = (float(pixels.get(key, 0)), pixels.get(f"{key}Unit", "µm"))
-    elif file.imagej_metadata:
-        unit = str(file.imagej_metadata.get("unit"))
-        found["Z"] = (float(file.imagej_metadata.get("spacing", 0)), unit)
-        for axis in "YX":
-            tag = file.pages[0].tags.get(f"{axis}Resolution")
-            count, length = tag.value if tag else (0, 0)
-            found[axis] = (length / count if count else 0.0, unit)
-    return {
-        axis.lower(): size * MICROMETERS[unit]
-        for axis, (size, unit) in found.items()
-        if size > 0 and unit in MICROMETERS
-    }
+    told: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger = tifffile.logger()
+    logger.addHandler(handler)
+    try:
+        with tifffile.TiffFile(path) as file:
+            if not file.series:
+                raise InputError("no image in it")
+            yield file
+    except (InputError, DamagedFile, FileWarning):
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise DamagedFile(f"{path}: expected a TIFF image, got {error}") from None
+    finally:
+        logger.removeHandler(handler)
+    for line in dict.fromkeys(told):
+        text = line.split("> ", 1)[-1]
+        warnings.warn(f"{path}: {text}", FileWarning, stacklevel=4)
+
+
+def _largest(path: str, file: Any) -> int:
+    """The number of the series with the most pixels in a plane; says that there are others."""
+    areas = [
+        s.shape[s.axes.index("Y")] * s.shape[s.axes.index("X")] if {"Y", "X"} <= set(s.axes) else 0
+        for s in file.series
+    ]
+    number = areas.index(max(areas))
+    if len(areas) > 1:
+        listed = ", ".join(
+            f"{n} {s.name!r} {' x '.join(map(str, s.shape))}".replace(" ''", "")
+            for n, s in enumerate(file.series)
+        )
+        warnings.warn(
+            f"{path}: series {number}, the largest, is read of {listed} (choose with `series`)",
+            FileWarning,
+            stacklevel=4,
+        )
+    return number
+
+
+def _letters(path: str, named: str, shape: tuple[int, ...], kind: str) -> str:
+    """The axes that the file names; those of pages without a name have to be asked for."""
+    letters = named.replace("S", "C").lower()
+    unknown = [n for n, a in zip(shape, letters, strict=True) if a not in "tczyx"]
+    if len(set(letters)) < len(letters):
+        raise InputError(f"{path}: expected one channel axis, got the axes {named} ({shape})")
+    if not unknown:
+        return letters
+    if len(shape) == 3:
+        raise InputError(
+            f"{path}: its {unknown[0]} pages may be planes, channels or time points, which it does "
+            "not say: name the axes with `axes` zyx, cyx or tyx"
+        )
+    return image.guess_axes(shape, path)
+
+
+def _shown(
+    path: str, file: Any, series: Any, number: int, count: int, paletted: bool
+) -> tuple[tuple[Channel, ...], bool]:
+    """How the channels are shown, and whether they are red, green and blue."""
+    page = series.keyframe
+    kind, samples = page.photometric, page.samplesperpixel
+    _say_turned(path, page)
+    if paletted:
+        return (), True
+    if kind == YCBCR and page.compression not in JPEG:
+        raise InputError(f"{path}: expected RGB or gray pixels, got YCbCr ones: convert them first")
+    if kind in NAMED and samples >= len(NAMED[kind][1]):
+        what, names = NAMED[kind]
+        warnings.warn(f"{path}: {what} pixels are read as stored", FileWarning, stacklevel=4)
+        inks = tuple(Channel(name) for name in names)
+        return _with_alpha(path, list(inks), page, count) or inks, False
+    color = kind in (COLOR, YCBCR) and samples >= 3
+    plain = list(RGB if color else [Channel("gray")])
+    found = _with_alpha(path, plain, page, count)
+    return found or (() if color else headers.channels(file, series, number, count)), color
+
+
+def _with_alpha(path: str, plain: list[Channel], page: Any, count: int) -> tuple[Channel, ...]:
+    """The channels and those of the extra samples, some of which are alpha; none without extra."""
+    extra = [int(kind) for kind in page.extrasamples]
+    if not extra or len(plain) + len(extra) != count:
+        return ()
+    if extra == [0]:
+        warnings.warn(
+            f"{path}: the file does not say what its channel {len(plain)} is: it is read as data; "
+            "where it is alpha, leave it out with `channels`",
+            FileWarning,
+            stacklevel=5,
+        )
+    return (*plain, *(Channel("alpha", alpha=True) if n in (1, 2) else Channel() for n in extra))
+
+
+def _say_turned(path: str, page: Any) -> None:
+    tag = page.tags.get("Orientation")
+    if tag is not None and tag.value not in (0, 1):
+        warnings.warn(
+            f"{path}: its orientation tag says {tag.value}, but pixels are read as stored",
+            FileWarning,
+            stacklevel=5,
+        )

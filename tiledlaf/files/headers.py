@@ -1,0 +1,166 @@
+"""What headers of TIFFs say about pixel sizes and channels: OME, ImageJ, Aperio, plain tags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .channels import Channel
+from .image import SPATIAL
+
+MICROMETERS = {
+    "nm": 1e-3,
+    "µm": 1.0,
+    "μm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "\\u00B5m": 1.0,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+    "inch": 25400.0,
+    "Å": 1e-4,
+    "pm": 1e-6,
+}
+RESOLUTION_UNITS = {2: 25400.0, 3: 1e4, 4: 1e3, 5: 1.0}  # inch, centimeter; of some: mm, µm
+# programs that know no pixel size write 72, 96 or 300 dots per inch: pixels of 85 µm and more
+PRINTED = 20.0
+
+
+def pixel_sizes(file: Any, series: Any, number: int) -> dict[str, float]:
+    """Pixel size in micrometers along each axis, of level 0, where a header gives it.
+
+    Parameters
+    ----------
+    file, series : of tifffile
+    number : of the series in the file
+    """
+    if file.is_ome:
+        found = _ome_sizes(_ome_image(file, number))
+    elif file.imagej_metadata:
+        found = _imagej_sizes(file)
+    else:
+        found = _aperio_sizes(series.keyframe.description)
+    # a slide's thumbnail has the resolution of its own tags, or none
+    return found if set("yx") <= set(found) else found | _tagged_sizes(series.keyframe)
+
+
+def _ome_image(file: Any, number: int) -> Mapping[str, Any]:
+    """The `Image` element of a series; empty where the XML is damaged or lists other images."""
+    import tifffile
+
+    try:
+        found = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]
+    except Exception:  # damaged XML costs what it says, not the image
+        return {}
+    images = found if isinstance(found, list) else [found]
+    image = images[number] if len(images) == len(file.series) else images[0]
+    return image if isinstance(image, Mapping) else {}
+
+
+def _ome_sizes(image: Mapping[str, Any]) -> dict[str, float]:
+    pixels = image.get("Pixels") or {}
+    found = {}
+    for axis in SPATIAL.upper():
+        size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        if isinstance(size, int | float) and 0 < size < float("inf") and unit in MICROMETERS:
+            found[axis.lower()] = size * MICROMETERS[unit]
+    return found
+
+
+def _imagej_sizes(file: Any) -> dict[str, float]:
+    unit = MICROMETERS.get(str(file.imagej_metadata.get("unit")))
+    if unit is None:
+        return {}
+    spacing = file.imagej_metadata.get("spacing", 0)
+    found = {"z": float(spacing)} if isinstance(spacing, int | float) and spacing > 0 else {}
+    return {axis: size * unit for axis, size in (found | _resolution(file.pages[0])).items()}
+
+
+def _aperio_sizes(description: str) -> dict[str, float]:
+    """Of Aperio's header, which other scanners and QuPath write as well: MPP = 0.2527."""
+    told = re.search(r"\bMPP ?= ?(\d*\.?\d+)", description)
+    if told is None or not description.startswith("Aperio") or float(told[1]) <= 0:
+        return {}
+    return {"y": float(told[1]), "x": float(told[1])}
+
+
+def _tagged_sizes(page: Any) -> dict[str, float]:
+    """Of the resolution tags, unless they are those of a print."""
+    tag = page.tags.get("ResolutionUnit")
+    unit = RESOLUTION_UNITS.get(int(tag.value) if tag else 2)
+    if unit is None:
+        return {}
+    found = {axis: length * unit for axis, length in _resolution(page).items()}
+    return found if found and max(found.values()) < PRINTED else {}
+
+
+def _resolution(page: Any) -> dict[str, float]:
+    """Units per pixel, of the resolution tags."""
+    found = {}
+    for axis in "yx":
+        tag = page.tags.get(f"{axis.upper()}Resolution")
+        count, length = tag.value if tag else (0, 0)
+        if count > 0 and length > 0:
+            found[axis] = length / count
+    return found
+
+
+def channels(file: Any, series: Any, number: int, count: int) -> tuple[Channel, ...]:
+    """Names, colors and windows of the channels; none where no header has those of all."""
+    if file.is_ome:
+        found = _ome_channels(_ome_image(file, number))
+    elif file.imagej_metadata:
+        found = _imagej_channels(file.imagej_metadata, count)
+    else:
+        found = _page_channels(series)
+    return tuple(found) if len(found) == count else ()
+
+
+def _ome_channels(image: Mapping[str, Any]) -> list[Channel]:
+    listed = (image.get("Pixels") or {}).get("Channel") or []
+    found = []
+    for entry in listed if isinstance(listed, list) else [listed]:
+        name, color = entry.get("Name"), entry.get("Color")
+        # a signed number of red, green, blue and alpha, a byte for each
+        shown = f"{(color & 0xFFFFFFFF) >> 8:06X}" if isinstance(color, int) else None
+        found.append(Channel(None if name is None else str(name), shown))
+    return found if any(c.name or c.color for c in found) else []
+
+
+def _imagej_channels(notes: Mapping[str, Any], count: int) -> list[Channel]:
+    labels = notes.get("Labels") or ()
+    # one label for each plane; the channels run fastest
+    names = [str(label) for label in labels[:count]] if len(labels) >= count > 1 else [None] * count
+    ranges = notes.get("Ranges") or ()
+    windows: list[Any] = [None] * count
+    if len(ranges) == 2 * count:
+        windows = [(a, b, a, b) for a, b in zip(ranges[::2], ranges[1::2], strict=True)]
+    found = [Channel(*row) for row in zip(names, [None] * count, windows, strict=True)]
+    return found if any(c.name or c.window for c in found) else []
+
+
+def _page_channels(series: Any) -> list[Channel]:
+    """Of PerkinElmer's header, which has an element for each page."""
+    if series.kind != "qpi":
+        return []
+    import tifffile
+
+    found = []
+    for page in series.pages:
+        try:
+            (about,) = tifffile.xml2dict(page.aspage().description).values()
+            name, color = about.get("Name"), about.get("Color")
+        except Exception:  # damaged XML costs the names
+            return []
+        parts = [int(part) for part in re.findall(r"\d+", str(color))]
+        shown = "{:02X}{:02X}{:02X}".format(*parts) if _is_rgb(parts) else None
+        found.append(Channel(None if name is None else str(name), shown))
+    return found
+
+
+def _is_rgb(parts: Sequence[int]) -> bool:
+    return len(parts) == 3 and max(parts) < 256
