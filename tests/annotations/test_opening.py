@@ -67,6 +67,18 @@ def test_time_points(tmp_path):
     assert np.argwhere(whole(labels)).min(axis=0).tolist() == [0, 9]
 
 
+def test_stacks_of_all_time_points(tmp_path):
+    path = drawn(tmp_path, *(feature(box(0, 0, 9, 9) | plane(t + 1, t), "a") for t in (0, 2)))
+    series = images.from_array(np.zeros((3, 4, *SIZE), np.uint8), "tzyx", time_point="all")
+    labels = open_annotations(path, series)
+    assert labels.grid == series.grid
+    found = whole(labels)
+    assert np.argwhere(found.any(axis=(2, 3))).tolist() == [[0, 1], [2, 3]]
+    assert labels.occupied((slice(1, 3), slice(0, 4), slice(2, 60), slice(0, 80))) == (
+        (slice(2, 3), slice(3, 4), slice(2, 9), slice(0, 9))
+    )
+
+
 @pytest.mark.parametrize("rest", [0, 1])
 def test_coarser_levels(tmp_path, rest):
     """Annotations count pixels of level 0; the last pixel of a level may be a part of one."""

@@ -19,7 +19,7 @@ from .. import redaction
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, levels, nodes, stores
-from ..files.image import FileWarning, Image, Levels, Reader, State
+from ..files.image import FileWarning, Image, Levels, Reader, State, TimePoint
 from ..registry import Registry
 from ..tiles import Box
 from . import areas, shapes
@@ -247,7 +247,8 @@ def open_annotations(
 
 
 def _image(path: str, reader: Annotations, like: Image) -> Image:
-    made = image_files.make(path, reader, reader.look(path, 0, None))
+    time_point: TimePoint = "all" if "t" in reader.rules.axes else None
+    made = image_files.make(path, reader, reader.look(path, 0, None), time_point=time_point)
     return dataclasses.replace(
         made, scale=like.scale, translation=like.translation, units=like.units, whole=like.whole
     )

@@ -148,13 +148,8 @@ def make_plan(
     loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
     found = _cut(everything, halo, len(data.training))
-    tables = tasks.in_order(
-        pool,
-        label_values,
-        everything,
-        [(number, tile.core) for number, tile in found],
-        lambda done, of: say({"stage": "reading labels", "done": done, "of": of}),
-    )
+    boxes = [(number, tile.core) for number, tile in found]
+    tables = tasks.in_order(pool, label_values, everything, boxes, _reading(say))
     classes = _classes(data, found, tables)
     losses.check_classes(loss, len(classes))
     counts = _counted(found, tables, classes)
@@ -179,6 +174,11 @@ def make_plan(
         counts,
         _print(data, recipe, flow, features),
     )
+
+
+def _reading(say: Progress) -> Callable[[int, int], None]:
+    """Report how many tiles' labels have been read."""
+    return lambda done, of: say({"stage": "reading labels", "done": done, "of": of})
 
 
 def _alike(examples: Sequence[Example]) -> int:
