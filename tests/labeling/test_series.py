@@ -1,5 +1,7 @@
 """All time points of an image: each labeled as by itself, in one output with the axis t."""
 
+import json
+
 import models
 import numpy as np
 import pytest
@@ -88,6 +90,23 @@ def test_masks_of_each_time_point_or_of_all(tmp_path):
             np.testing.assert_array_equal(one, other)
     with pytest.raises(ValueError, match="expected a mask of the image's size"):
         label(FLAT, mask=masks[:2], **options)
+
+
+def test_a_mask_of_annotations(tmp_path):
+    """Each is of the time point that it states, or else of the first one, as QuPath writes it."""
+    square = [[[10, 5], [40, 5], [40, 30], [10, 30], [10, 5]]]
+    later = {"type": "Polygon", "coordinates": square, "plane": {"t": 2, "z": 0, "c": -1}}
+    first = {"type": "Polygon", "coordinates": [[[x + 45, y] for x, y in square[0]]]}
+    features = [{"type": "Feature", "geometry": g, "properties": {}} for g in (first, later)]
+    (tmp_path / "roi.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": features})
+    )
+    given = {"term": TERM, "axes": "tyx", "time_point": "all", "tile": 32}
+    found = label(FLAT, mask=tmp_path / "roi.geojson", **given)
+    inside = np.zeros(FLAT.shape, bool)
+    inside[0, 5:30, 55:85] = True
+    inside[2, 5:30, 10:40] = True
+    np.testing.assert_array_equal(found > 0, inside)
 
 
 def test_probabilities_and_no_data():

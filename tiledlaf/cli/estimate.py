@@ -36,7 +36,9 @@ PASSED = (
     metavar="FILE",
     help="Data term: prototypes as CSV, one row per class (default: the class means).",
 )
-@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
+@click.option(
+    "--mask", help="Mask image or annotations; pixels where it is 0, or outside, are left out."
+)
 @click.option(
     "--neighborhood",
     default="3x3",
@@ -78,6 +80,7 @@ PASSED = (
 )
 @click.option("--steps", type=int, default=40, show_default=True, help="Maximum number of steps.")
 @shared.label_values_options
+@shared.annotation_options
 @shared.selection_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for sampling.")
 @shared.learning_options
@@ -97,6 +100,7 @@ def estimate(**given: Any) -> int:
         given["probabilities"],
         given["mask"],
         selection=shared.selection_of(given),
+        painting=shared.painting(given),
     )
     if len(pairs) != 1:
         raise InputError(f"expected one IMAGE, got {len(pairs)}")

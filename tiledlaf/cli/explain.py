@@ -14,7 +14,9 @@ from . import shared
 @click.argument("model")
 @click.argument("image", required=False)
 @click.option(
-    "--truth", metavar="LABELS", help="True labels; shows singular vectors of the gradient."
+    "--truth",
+    metavar="LABELS",
+    help="True labels or annotations; shows singular vectors of the gradient.",
 )
 @click.option(
     "-o",
@@ -26,7 +28,7 @@ from . import shared
     "--probabilities",
     help="Class probabilities (J, y, x), for a MODEL that was trained with them.",
 )
-@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
+@click.option("--mask", help="Mask image or annotations; pixels outside are left out.")
 @click.option(
     "--region",
     callback=shared.spans,

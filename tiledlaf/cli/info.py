@@ -8,6 +8,7 @@ import json
 import click
 
 from ..errors import InputError
+from . import shared
 
 
 @click.command()
@@ -16,7 +17,7 @@ def info(path: str) -> None:
     """Show what a store or an image holds: shapes, levels, labels, settings, completeness."""
     from ..reports import text
 
-    click.echo("\n".join(text.info(path)))
+    click.echo(shared.with_options("\n".join(text.info(path)), info))
 
 
 @click.command()
@@ -39,7 +40,6 @@ def status(output: str, name: str | None, as_json: bool, picture_file: str | Non
 
     if picture_file is not None:
         from ..reports import pictures
-        from . import shared
 
         shared.check_file("--picture", picture_file)
     found = status.read(output, name)

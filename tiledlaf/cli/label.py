@@ -106,8 +106,8 @@ PASSED = (
 @click.option(
     "--mask",
     metavar="FILE|tissue",
-    help="Mask image; pixels where it is 0 are left out. The word tissue finds the mask in INPUT; "
-    "a file of that name is ./tissue.",
+    help="Mask image or annotations; pixels where it is 0, or outside, are left out. The word "
+    "tissue finds the mask in INPUT; a file of that name is ./tissue.",
 )
 @click.option(
     "--region",

@@ -262,9 +262,34 @@ def label_values_options(command: Callable[..., int]) -> Callable[..., int]:
     names = click.option(
         "--names",
         metavar="FILE",
-        help='JSON file of names for label values: {"0": "membrane", "255": "inside"}.',
+        help='JSON file of names for label values: {"0": "membrane", "255": "inside"}; or of new '
+        "names for the classes of annotations.",
     )
     return names(ignore(command))
+
+
+def annotation_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options that say how annotations become pixels."""
+    brush = click.option(
+        "--brush",
+        metavar="UM|Npx",
+        help="Width of the lines and points among annotations, in micrometers or as in 5px.",
+    )
+    overlaps = click.option(
+        "--overlaps",
+        default="smaller",
+        show_default=True,
+        metavar="smaller|later|CLASS,...",
+        help="Annotation that wins where several overlap; of classes, the one listed first.",
+    )
+    return brush(overlaps(command))
+
+
+def painting(given: Mapping[str, Any]) -> Any:
+    """What the options of `annotation_options` ask for."""
+    from ..annotations.opening import Painting
+
+    return Painting(given["brush"], given["overlaps"])
 
 
 def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:

@@ -15,7 +15,10 @@ from . import progress, shared
 @click.argument("model")
 @click.option("--images", required=True, help="Images to learn from: glob, folder or file.")
 @click.option(
-    "--labels", required=True, help="Labels of the images: as many files, in the same order."
+    "--labels",
+    required=True,
+    help="Labels of the images: as many label images or files of annotations (GeoJSON of QuPath, "
+    "COCO JSON, ROIs of ImageJ, shapes of napari), in the same order.",
 )
 @click.option(
     "--validation-images",
@@ -36,7 +39,10 @@ from . import progress, shared
     metavar="FILE",
     help="Data term: prototypes as CSV, one row per class (default: the class means).",
 )
-@click.option("--mask", help="Mask images; pixels where they are 0 are left out.")
+@click.option(
+    "--mask",
+    help="Mask images or annotations; pixels where they are 0, or outside, are left out.",
+)
 @click.option("--validation-mask", help="Mask images of the validation set.")
 @click.option(
     "--neighborhood",
@@ -75,6 +81,7 @@ from . import progress, shared
     "probabilities or a classifier).",
 )
 @shared.label_values_options
+@shared.annotation_options
 @shared.selection_options
 @click.option("--steps", type=int, default=300, show_default=True, help="Maximum number of steps.")
 @click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after so many minutes.")
@@ -94,9 +101,8 @@ def train(**given: Any) -> int:
 
     term = _term(given)
     names = None if given["names"] is None else examples.read_names(given["names"])
-    data = training_run.Data(
-        _examples(given), _examples(given, "validation_"), term, names, given["ignore"]
-    )
+    learned, validation = _examples(given), _examples(given, "validation_")
+    data = training_run.Data(learned, validation, term, names, given["ignore"])
     recipe = training_run.Recipe(
         predictor_size=given["predictor_size"],
         features=None if given["features"] is None else shared.read_features(given["features"]),
@@ -147,4 +153,10 @@ def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
             if value is not None:
                 raise InputError(f"`{key}` belongs to `{keys[0]}`")
         return []
-    return examples.pair(images, labels, *others, selection=shared.selection_of(given))
+    return examples.pair(
+        images,
+        labels,
+        *others,
+        selection=shared.selection_of(given),
+        painting=shared.painting(given),
+    )

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DamagedFile, InputError
 from ..tiles import Box
 from . import nodes, stores, units
+from .channels import Channel
 
 SPATIAL = "zyx"
 State = list[tuple[str, int, int | str]]  # (name, size, time or ETag) of what is stored
@@ -26,24 +27,6 @@ TimePoint = int | Literal["all"] | None  # None: the only one
 
 class FileWarning(UserWarning):
     """Something about a file that the user should know: what was chosen, dropped or is missing."""
-
-
-@dataclass(frozen=True)
-class Channel:
-    """How a channel is called and shown.
-
-    Attributes
-    ----------
-    name : None where the file does not say it
-    color : RRGGBB, or None
-    window : (start, end, min, max) of its intensities, or None
-    alpha : whether it is the transparency of the others, which is never data
-    """
-
-    name: str | None = None
-    color: str | None = None
-    window: tuple[float, float, float, float] | None = None
-    alpha: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +126,10 @@ class Reader(Protocol):
     def as_labels(self, path: str) -> tuple[Reader, str | None]:
         """The reader for label images, and their axes where they differ from an image's."""
         return self, None
+
+    def occupied(self, path: str, name: str, window: Box) -> Box | None:
+        """A part of a window, beyond which all pixels are 0; None if all of it is."""
+        return window
 
     def parts(self, path: str) -> list[Part]:
         """The images in a file that holds several; none if it holds one."""
@@ -270,6 +257,10 @@ class Image:
             block = block[list(chosen)]
         native = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype
         return np.ascontiguousarray(block, native.newbyteorder("="))
+
+    def occupied(self, window: Box) -> Box | None:
+        """A part of a spatial window, beyond which all pixels are known to be 0; None: all are."""
+        return self.reader.occupied(self.path, self.name, window)
 
     def with_absolute_path(self) -> Image:
         """The image with an absolute path, for workers that run in another folder."""

@@ -94,6 +94,11 @@ def parts(path: str | os.PathLike[str]) -> list[Part]:
     return _known(str(path)).parts(str(path))
 
 
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The name of a file's format."""
+    return _known(str(path)).name
+
+
 def _known(path: str) -> Reader:
     """The reader of a file's format; refuses a path without one."""
     redaction.check(path)
@@ -248,6 +253,8 @@ def describe(
     z: int | None = None,
 ) -> Image:
     """An image without its data, for arrays that are read elsewhere."""
-    found = Levels("", "", (array.shape,), array.dtype)
+    letters = axes or image_files.guess_axes(array.shape, "array")
+    color = letters == "yxc" and array.shape[2] == 3
+    found = Levels("", letters, (array.shape,), array.dtype, color=color)
     image = image_files.make("array", image_files.MEMORY, found, axes, time_point, z)
     return image_files.choose_channels(image, channels)

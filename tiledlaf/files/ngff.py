@@ -13,6 +13,7 @@ import zarr
 
 from ..errors import DamagedFile, InputError
 from . import nodes, spatialdata, stores, transformations
+from .channels import Channel, of_omero
 from .levels import Pyramid
 
 OLD = ("0.1", "0.2", "0.3")  # versions without coordinate transformations
@@ -34,6 +35,7 @@ class Multiscale:
     zarr_format : 2 or 3
     called : the axes as the file calls them, where `axes` is "" for not understanding these
     words : what the user should know of what was chosen or is missing
+    channels : how the channels are called and shown, or none
     """
 
     axes: str
@@ -46,6 +48,7 @@ class Multiscale:
     zarr_format: int
     called: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    channels: tuple[Channel, ...] = ()
 
 
 def read_multiscale(path: str, further: bool = True) -> Multiscale:
@@ -139,6 +142,7 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         node.metadata.zarr_format,
         called,
         tuple(words),
+        of_omero(found.get("omero"), shapes[0][known.index("c")] if "c" in known else 0),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError, OutputBelongsElsewhere
 from ..files import fingerprints, levels, ngff, nodes, spatialdata, stores, units
+from ..files.channels import RGB
 from ..files.image import Image
 from ..files.levels import Pyramid
 from ..model import terms
@@ -434,6 +435,9 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
 
     channels = image.stored_channels if "c" in image.axes else 0
     picture = pyramid("", channels, image.dtype) if copy_image else None
+    shown = image.shown or (RGB if image.color and channels == len(RGB) else ())
+    if picture and len(shown) == channels:
+        picture = dataclasses.replace(picture, shown=shown)
     whole = image.reader.chunked and grid.size == image.grid
     alike = whole and image.axes == "c" * bool(channels) + image.grid_axes
     same = stores.is_url(image.path) == stores.is_url(out.store)

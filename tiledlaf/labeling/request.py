@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..annotations import opening
 from ..errors import InputError
 from ..files import images
 from ..files.repeated import at_every_time
@@ -69,7 +70,7 @@ def prepare(
         given = open_probabilities(probabilities, source)
     if isinstance(mask, str) and mask == tissue.WORD:
         mask = tissue.pending(source)
-    masked = None if mask is None else images.on_grid(images.as_mask(mask, source), source)
+    masked = None if mask is None else images.on_grid(opening.as_mask(mask, source), source)
     if masked is not None:
         masked = at_every_time(masked, source)
     chosen = choose_labeling(

@@ -13,13 +13,14 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import FileWarning, Image, read_pixels
 from ..model import sampling
-from ..model.intensity import matched
+from ..model.intensity import matched, span
 from ..model.model import Images
 from ..model.terms import normalized
 from ..pool.tasks import retried
 from ..tiles import Box, Grid
 from .plan import Plan
 
+WINDOWS = 64  # blocks of pixels that the windows of channels are found from
 FAR = 10  # how many times the range of all others a value must be away to look like no data
 
 
@@ -27,6 +28,7 @@ def settle(plan: Plan) -> Plan:
     """Find prototypes and scale, or use those that the store holds."""
     if plan.images is not None and plan.job.needs_image:
         plan = _with_gain(plan, plan.images)
+    plan = _with_windows(plan)
     term = plan.job.term
     found = term.resume(plan.held) if plan.held else None
     if found is None:
@@ -34,6 +36,28 @@ def settle(plan: Plan) -> Plan:
             _check_sample(plan)
         found = term.settle(lambda: draw(plan))
     return dataclasses.replace(plan, job=dataclasses.replace(plan.job, term=found))
+
+
+def _with_windows(plan: Plan) -> Plan:
+    """Give channels of more than 8 bits a window of intensities, without which viewers are dark."""
+    image, picture = plan.job.image, plan.job.picture
+    silent = picture and any(channel.window is None for channel in picture.shown)
+    bright = image.color or image.dtype in ("bool", "uint8")
+    if picture is None or not silent or bright or plan.held:
+        return plan
+    windows = sampling.sample_windows(image.grid, 0)[:WINDOWS]
+    stored = dataclasses.replace(image, channels=None, gain=None)
+    blocks = [b.reshape(len(b), -1) for w in windows for _, (b,) in readable([stored], w)]
+    if not blocks:
+        return plan
+    pixels, shown = np.concatenate(blocks, axis=1), []
+    for channel, values in zip(picture.shown, pixels, strict=True):
+        limits = span(values)
+        if channel.window is None and limits is not None:
+            channel = dataclasses.replace(channel, window=(*limits, *limits))
+        shown.append(channel)
+    picture = dataclasses.replace(picture, shown=tuple(shown))
+    return dataclasses.replace(plan, job=dataclasses.replace(plan.job, picture=picture))
 
 
 def _with_gain(plan: Plan, learned: Images) -> Plan:

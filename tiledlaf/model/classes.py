@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +78,8 @@ def find_classes(
     left = sorted(v for v in set(values) if v != ignore)
     groups: dict[str, list[int]] = {}
     for key, name in (names or {}).items():
+        if not re.fullmatch(r"-?\d+", key):
+            raise InputError(f"expected `names` of label values, such as 0 or 255, got {key!r}")
         groups.setdefault(str(name), []).append(int(key))
     named = {v for group in groups.values() for v in group}
     for value in left:

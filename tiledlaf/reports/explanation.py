@@ -68,7 +68,7 @@ def explain(
             raise InputError(f"{', '.join(named)} without an image: expected an IMAGE as well")
     else:
         chosen = found.select(Selection(**selection))
-        example = open_example(image, truth, probabilities, mask, chosen)
+        example = open_example(image, truth, probabilities, mask, chosen, found.classes)
         view = look(found, found.predictor, example, region, device)
     pages = [page_of.anchors(found, found.predictor, view)]
     if view is not None:

@@ -18,6 +18,7 @@ from ..flow.gradient import Polynomials
 from ..kernels.arrays import Array, Offsets, to_host
 from ..labeling.request import prepare
 from ..model import terms
+from ..model.classes import Class
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..pool.opening import Running
@@ -117,6 +118,7 @@ def open_example(
     probabilities: Any,
     mask: Any,
     selection: Selection = Selection(),
+    classes: Sequence[Class] = (),
 ) -> Example:
     """An image with its truth and other inputs; without a truth no pixel is labeled."""
     if truth is None:  # all zeros, without using memory
@@ -125,7 +127,7 @@ def open_example(
     found = examples.pair(image, truth, probabilities, mask, selection=selection)
     if len(found) != 1:
         raise InputError(f"expected one IMAGE, got {len(found)}")
-    return found[0]
+    return examples.with_values_of(found[0], classes)
 
 
 def _part(grid: Sequence[int], region: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import redaction
+from ..annotations import numbering
 from ..errors import InputError
 from ..files import images, nodes, stores, units
 from ..files.image import Image
@@ -25,7 +26,7 @@ from ..flow.optimizers import Descent
 from ..flow.sequence import LinearizedSteps
 from ..kernels import namespace
 from ..kernels.arrays import on_device, to_host
-from ..model.classes import Class, entries, find_classes
+from ..model.classes import Class, entries
 from ..model.terms import DataTerm
 from ..pool import tasks
 from ..pool.opening import find_device
@@ -159,7 +160,8 @@ def estimate(
     tiles = _tiles(grid, (0,) * len(grid), how.tile)
     every = [t.core for t in tiles]
     tables = tasks.in_order(pool, fitting.label_values, (example,), [(0, box) for box in every])
-    classes = find_classes(sorted({v for t in tables for v in t}), names, ignore)
+    values = {v for table in tables for v in table}
+    classes = numbering.meaning([example.labels], values, names, ignore).classes(values)
     loss = losses.make(how.loss)
     losses.check_classes(loss, len(classes))
     way = Polynomials(how.tol)

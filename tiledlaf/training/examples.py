@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ..annotations import numbering, opening
+from ..annotations.opening import Painting
 from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import images, nodes, stores
@@ -49,9 +51,20 @@ class Example:
             self.mask and self.mask.with_absolute_path(),
         )
 
+    def occupied(self, window: Box) -> Box | None:
+        """A part of a window, beyond which nothing is labeled; None if nothing is."""
+        found = self.labels.occupied(window)
+        if found is None or self.mask is None:
+            return found
+        return self.mask.occupied(found)
 
-def find(pattern: str | os.PathLike[str]) -> list[str]:
+
+def find(pattern: str | os.PathLike[str], drawn: bool = False) -> list[str]:
     """Paths of a glob, a folder, or a single file or store, with numbers sorted by value.
+
+    Parameters
+    ----------
+    drawn : whether annotations are looked for in a folder that has no images
 
     Raises
     ------
@@ -62,7 +75,8 @@ def find(pattern: str | os.PathLike[str]) -> list[str]:
     if os.path.isdir(text) and not nodes.is_store(text):
         named = [name for name in os.listdir(text) if not stores.is_stray(name)]
         found = [os.path.join(text, name) for name in named]
-        found = [path for path in found if nodes.is_store(path) or _is_image(path)]
+        own = [path for path in found if nodes.is_store(path) or _is_image(path)]
+        found = own or [path for path in found if drawn and opening.is_annotations(path)]
     elif stores.is_url(text) or os.path.exists(stores.split(text)[0]):
         found = [text]
     else:
@@ -86,6 +100,7 @@ def pair(
     probabilities: Any = None,
     mask: Any = None,
     *,
+    painting: Painting = Painting(),
     selection: Selection = Selection(),
     **choice: Any,
 ) -> list[Example]:
@@ -94,6 +109,7 @@ def pair(
     Parameters
     ----------
     image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
+    painting : how annotations become labels
     selection, **choice : which part of each image; **choice are fields of `Selection`
         One time point: those of a series are labeled, but not learned from, all at once.
 
@@ -112,7 +128,9 @@ def pair(
     sources = _listed(image)
     others: dict[str, list[Any]] = {}
     for what, given in (("labels", labels), ("probabilities", probabilities), ("mask", mask)):
-        found = [None] * len(sources) if given is None else _listed(given)
+        found = [None] * len(sources) if given is None else _listed(given, what != "probabilities")
+        if len(found) == 1 and opening.holds_several(found[0]):
+            found *= len(sources)
         if len(found) != len(sources):
             raise InputError(f"expected {what} for {len(sources)} images, got {len(found)}")
         others[what] = found
@@ -120,18 +138,18 @@ def pair(
     if chosen.time_point == "all":
         raise InputError("expected one `time_point` to learn from, got all")
     return [
-        _example(*row, chosen)
+        _example(*row, chosen, painting)
         for row in zip(
             sources, others["labels"], others["probabilities"], others["mask"], strict=True
         )
     ]
 
 
-def _listed(given: Any) -> list[Any]:
+def _listed(given: Any, drawn: bool = False) -> list[Any]:
     if isinstance(given, str | os.PathLike):
-        return list(find(given))
+        return list(find(given, drawn))
     if isinstance(given, list | tuple):
-        return [p for one in given for p in _listed(one)]
+        return [p for one in given for p in _listed(one, drawn)]
     return [given]
 
 
@@ -141,14 +159,15 @@ def _example(
     probabilities: Any,
     mask: Any,
     chosen: Selection,
+    painting: Painting,
 ) -> Example:
     source = images.as_image(image, chosen)
-    truth = images.on_grid(images.as_labels(labels, source), source)
+    truth = images.on_grid(opening.as_labels(labels, source, painting), source)
     given = valid = None
     if probabilities is not None:
         given = images.as_image(probabilities, axes="c" + source.spatial_axes)
     if mask is not None:
-        valid = images.on_grid(images.as_mask(mask, source), source)
+        valid = images.on_grid(opening.as_mask(mask, source, painting), source)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None and other.grid != source.grid:
             raise InputError(
@@ -191,21 +210,38 @@ def valid_of(example: Example, window: Box, pixels: np.ndarray | None = None) ->
     return image_files.both(valid, image_files.valid_of(example.image, pixels))
 
 
+def with_values_of(given: Example, classes: Sequence[Class]) -> Example:
+    """The same example, in which annotations of a class have the value it was learned from."""
+    return dataclasses.replace(given, labels=numbering.numbered_as(given.labels, classes))
+
+
+def with_same_values(given: Sequence[Example]) -> list[Example]:
+    """The same examples, in which a class of annotations has the same value everywhere."""
+    labels = numbering.numbered([one.labels for one in given])
+    return [
+        dataclasses.replace(one, labels=found) for one, found in zip(given, labels, strict=True)
+    ]
+
+
 def read_labels(labels: Image, window: Box) -> np.ndarray:
     """Read the label values of a window, (*window) int64."""
     return image_files.read(labels, window)[0].astype(np.int64)
 
 
 def read_names(path: str) -> dict[str, str]:
-    """Read names of label values from JSON such as {"0": "membrane", "255": "inside"}."""
+    """Read names of label values from JSON such as {"0": "membrane", "255": "inside"}.
+
+    Those of annotations have class names for keys.
+    """
     try:
         found = json.loads(Path(path).read_text("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected JSON, {error}") from None
-    whole = isinstance(found, dict) and all(re.fullmatch(r"-?\d+", key) for key in found)
-    if not found or not whole or not all(isinstance(name, str) for name in found.values()):
+    texts = isinstance(found, dict) and all(isinstance(name, str) for name in found.values())
+    if not found or not texts:
         raise InputError(f'{path}: expected names of label values like {{"0": "membrane"}}')
-    if len({int(key) for key in found}) < len(found):
+    whole = all(re.fullmatch(r"-?\d+", key) for key in found)
+    if whole and len({int(key) for key in found}) < len(found):
         raise InputError(f"{path}: expected each label value once, got {', '.join(found)}")
     return dict(found)
 

@@ -12,24 +12,26 @@ from typing import Any
 
 import numpy as np
 
+from ..annotations import numbering
 from ..errors import InputError
 from ..files import fingerprints
 from ..flow import losses, stencil
 from ..flow.gradient import Polynomials
 from ..flow.linear import check_positive, check_time
 from ..flow.optimizers import Adam, AdaMax
-from ..model.classes import Class, find_classes
+from ..model.classes import Class
 from ..model.features import CONTEXT, PATCH, Features
 from ..pool import tasks
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
-from ..tiles import Grid, Tile
+from ..tiles import Box, Grid, Tile
 from .examples import Example
 from .terms import FOLDS, Learner, described, label_values, learner_of
 from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
 BATCH = 8  # most tiles in a batch
+SPLIT = 64  # least edge of the parts into which a tile of few labels is split
 LEAST = 6  # least number of tiles of few images, so that a block can be set aside
 Progress = Callable[[Mapping[str, Any]], None]
 Counts = dict[tuple[int, tuple[int, ...]], tuple[int, ...]]
@@ -126,7 +128,9 @@ class TrainingPlan:
     print: Mapping[str, Any]
 
 
-def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
+def make_plan(
+    data: Data, recipe: Recipe, pool: Pool, say: Progress = lambda record: None
+) -> TrainingPlan:
     """Check the examples, find the classes, and cut the labeled parts into tiles."""
     if not data.training:
         raise InputError("expected images to learn from, got none")
@@ -145,15 +149,15 @@ def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
     found = _cut(everything, halo, len(data.training))
     tables = tasks.in_order(
-        pool, label_values, everything, [(number, tile.core) for number, tile in found]
+        pool,
+        label_values,
+        everything,
+        [(number, tile.core) for number, tile in found],
+        lambda done, of: say({"stage": "reading labels", "done": done, "of": of}),
     )
     classes = _classes(data, found, tables)
     losses.check_classes(loss, len(classes))
-    counts: Counts = {}
-    for (number, tile), table in zip(found, tables, strict=True):
-        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
-        if any(count):
-            counts[number, tile.index] = count
+    counts = _counted(found, tables, classes)
     tiles = [LabeledTile(n, tile) for n, tile in found if (n, tile.index) in counts]
     training, validation = _split(data, tiles, classes, counts)
     folds = _folds(training)
@@ -190,13 +194,35 @@ def _alike(examples: Sequence[Example]) -> int:
 
 
 def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> list[tuple[int, Tile]]:
-    """All tiles of all images, with the image's number; few images are cut into more tiles."""
+    """All tiles that may have labels, with the image's number; few images are cut into more."""
     least = -(-LEAST // training) if training * 2 < LEAST else 2
-    return [
-        (number, tile)
-        for number, e in enumerate(examples)
-        for tile in _grid(e.image.grid, halo, least)
-    ]
+    found = []
+    for number, example in enumerate(examples):
+        grid = _grid(example.image.grid, halo, least)
+        for tile in grid:
+            parts = _occupied(example, tile.core, halo)[1]
+            found += [(number, grid.part(tile, part, i)) for i, part in enumerate(parts)]
+    return found
+
+
+def _occupied(example: Example, box: Box, halo: Sequence[int]) -> tuple[int, list[Box]]:
+    """The parts of a box that may have labels, and how many pixels they need with their halos.
+
+    The box is halved as long as that leaves out pixels.
+    """
+    found = example.occupied(box)
+    if found is None:
+        return 0, []
+    need = math.prod(b.stop - b.start + 2 * h for b, h in zip(found, halo, strict=True))
+    edges = [b.stop - b.start for b in found]
+    axis = int(np.argmax(edges))
+    if found == box or edges[axis] < 2 * SPLIT:
+        return need, [found]
+    middle = found[axis].start + edges[axis] // 2
+    halves = slice(found[axis].start, middle), slice(middle, found[axis].stop)
+    split = [_occupied(example, (*found[:axis], h, *found[axis + 1 :]), halo) for h in halves]
+    less = sum(pixels for pixels, _ in split)
+    return (less, split[0][1] + split[1][1]) if less < need else (need, [found])
 
 
 def _classes(
@@ -206,16 +232,32 @@ def _classes(
     values: dict[bool, set[int]] = {True: set(), False: set()}
     for (number, _), table in zip(found, tables, strict=True):
         values[number < len(data.training)].update(table)
-    classes = find_classes(sorted(values[True]), data.names, data.ignore)
-    unknown = values[False] - {v for one in classes for v in one.values} - {data.ignore}
+    labels = [e.labels for e in data.training]
+    meaning = numbering.meaning(labels, values[True], data.names, data.ignore)
+    classes = meaning.classes(values[True])
+    unknown = values[False] - {v for one in classes for v in one.values} - {meaning.ignore}
     if unknown:
+        named = {one.value: one.name for one in numbering.names_of(labels[0])}
+        what = "classes" if named else "label values"
         warnings.warn(
-            "not used for validation, since no training pixel has them: label values "
-            f"{', '.join(map(str, sorted(unknown)))} of the validation images",
+            f"not used for validation, since no training pixel has them: {what} "
+            f"{', '.join(str(named.get(v, v)) for v in sorted(unknown))} of the validation images",
             TrainingWarning,
             stacklevel=4,
         )
     return classes
+
+
+def _counted(
+    found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]], classes: Sequence[Class]
+) -> Counts:
+    """Number of labeled pixels of each class, for the tiles that have any."""
+    counts: Counts = {}
+    for (number, tile), table in zip(found, tables, strict=True):
+        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
+        if any(count):
+            counts[number, tile.index] = count
+    return counts
 
 
 def _split(

@@ -25,6 +25,7 @@ from ..pool.tasks import Pool, tree_sum
 from . import worker as training_worker
 from .appearance import described
 from .checkpoint import Checkpoint, State
+from .examples import with_same_values
 from .plan import OPTIMIZERS, Data, Progress, Recipe, TrainingPlan, TrainingWarning, make_plan
 from .terms import Fit, Source
 from .worker import FlowSettings, Sums, TileReader
@@ -72,23 +73,21 @@ def train(
     if limit is not None and not limit >= 0:
         raise InputError(f"expected a limit of 0 minutes or more, got {limit}")
     started = clock.perf_counter()
-    data = dataclasses.replace(
-        data,
-        training=[e.with_absolute_paths() for e in data.training],
-        validation=[e.with_absolute_paths() for e in data.validation],
-    )
-    plan = make_plan(data, recipe, pool)
+    everything = (*data.training, *data.validation)
+    examples = with_same_values([e.with_absolute_paths() for e in everything])
+    count = len(data.training)
+    data = dataclasses.replace(data, training=examples[:count], validation=examples[count:])
+    plan = make_plan(data, recipe, pool, say)
     held = Checkpoint(path, plan.print)
     if held.finished is not None:
         say({"stage": "finished before"})
         return held.finished
-    examples = (*data.training, *data.validation)
     learned = described(data.training, plan.training, pool)
     terms = held.terms()
     if not terms:
         fit = Fit(
             pool,
-            Source(examples, plan.flow.classes),
+            Source(tuple(examples), plan.flow.classes),
             plan.training,
             plan.folds,
             recipe.seed,
@@ -97,7 +96,7 @@ def train(
         terms = plan.learner.fit(fit)
     tasks.retried(Checkpoint.keep_terms, held, terms)
     say({"stage": "reading tiles"})
-    reader = TileReader(plan.flow, examples, tuple(terms), plan.features)
+    reader = TileReader(plan.flow, tuple(examples), tuple(terms), plan.features)
     labeled = [plan.counts[one.example, one.tile.index] for one in plan.validation]
     tiles = Tiles(
         pool,

@@ -12,6 +12,7 @@ import numpy as np
 from ...errors import InputError
 from .. import groups, image, ngff, nodes, stores
 from ..archives import Archive
+from ..channels import is_color
 from ..image import FileWarning, Levels, Part, Reader, State
 
 
@@ -56,6 +57,8 @@ class Zarr(Reader):
             found.translations[level],
             found.units,
             whole=found.shapes[0],
+            channels=found.channels,
+            color=is_color(found.channels),
         )
 
     def _part(self, path: str) -> tuple[str, tuple[str, ...]]:
