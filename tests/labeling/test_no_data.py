@@ -71,10 +71,11 @@ def test_no_data_of_several_channels():
 def test_models_with_features(kind):
     """Filters take the same values near what has no data as near what is masked."""
     pixels, found = image(np.nan), models.make(kind)
-    masked = label(pixels, mask=~HOLE, model=found, confidence=True)
-    same(label(pixels, no_data=np.nan, model=found, tile=16, confidence=True), masked)
+    options = {"model": found, "confidence": True, "intensity_scale": 1}
+    masked = label(pixels, mask=~HOLE, **options)
+    same(label(pixels, no_data=np.nan, tile=16, **options), masked)
     large = np.where(HOLE, np.float32(LEAST), pixels)
-    same(label(large, no_data=LEAST, model=found, confidence=True), masked)
+    same(label(large, no_data=LEAST, **options), masked)
 
 
 def test_probabilities_where_the_image_has_no_data():

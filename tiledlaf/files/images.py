@@ -121,12 +121,15 @@ def _unknown(path: str) -> str:
     return f"expected {known} or npy, got a file ending {Path(path).suffix.lower()!r}"
 
 
-def open_labels(path: str | os.PathLike[str], like: Image | None = None) -> Image:
+def open_labels(
+    path: str | os.PathLike[str], like: Image | None = None, series: bool = False
+) -> Image:
     """Open a label image: palette indices are labels; three unnamed axes are z, y, x.
 
     Parameters
     ----------
     like : the image that it belongs to, whose time points and planes are read
+    series : whether all time points are read where there are several
 
     Raises
     ------
@@ -148,7 +151,7 @@ def open_labels(path: str | os.PathLike[str], like: Image | None = None) -> Imag
             axes = "tyx"
         found = reader.look(path, 0, axes)
         letters = axes or found.axes or image_files.guess_axes(found.shapes[0], path)
-        place = _position(letters, found.shapes[0], like)
+        place = _position(letters, found.shapes[0], like, series)
         image = image_files.make(path, reader, found, letters, **place)
         image = image_files.choose_channels(image, None)
     if image.stored_channels != 1:
@@ -159,13 +162,14 @@ def open_labels(path: str | os.PathLike[str], like: Image | None = None) -> Imag
     return image
 
 
-def _position(axes: str, shape: Sequence[int], like: Image | None) -> dict[str, Any]:
+def _position(axes: str, shape: Sequence[int], like: Image | None, series: bool) -> dict[str, Any]:
     """Time point and plane of an image's labels, those of the image, where they have several."""
     fixed = {} if like is None else dict(like.fixed)
     sizes = dict(zip(axes, shape, strict=False))
     found: dict[str, Any] = {}
-    if sizes.get("t", 1) > 1 and like is not None:
-        found["time_point"] = "all" if "t" in like.grid_axes else fixed.get("t")
+    if sizes.get("t", 1) > 1:
+        every = series or (like is not None and "t" in like.grid_axes)
+        found["time_point"] = "all" if every else fixed.get("t")
     if sizes.get("z", 1) > 1 and like is not None and "z" in fixed:
         found["z"] = fixed["z"]
     return found
@@ -218,7 +222,8 @@ def as_labels(given: Any, like: Image) -> Image:
     if isinstance(given, str | os.PathLike):
         return open_labels(given, like)
     data = np.asarray(given)
-    axes = like.grid_axes if data.ndim == len(like.grid) else None
+    own = data.ndim in (len(like.grid), len(like.spatial_axes))
+    axes = like.grid_axes[-data.ndim :] if own else None
     return from_array(data, axes, time_point="all" if axes and "t" in axes else None)
 
 

@@ -54,11 +54,15 @@ def mean(block: Array, factor: Sequence[int]) -> Array:
 def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce) -> int:
     """Write a tile's pixels to level 0 and to all levels whose write units it fills.
 
+    Parameters
+    ----------
+    block : (C, *core), or (*core) where the pyramid has no channels
+
     Returns
     -------
     size of the files in bytes
     """
-    part, total = block, 0
+    part, total, whole = block, 0, block
     done: tuple[int, ...] | None = None
     for level in range(len(pyramid.shapes)):
         factor = pyramid.factor(level)
@@ -68,12 +72,13 @@ def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce)
         if done and all(f % d == 0 for f, d in zip(factor, done, strict=True)):
             part = reduce(part, [f // d for f, d in zip(factor, done, strict=True)])
         elif done:
-            part = reduce(block, factor)
+            part = reduce(whole, factor)
         done = factor
-        trimmed = part[..., *(slice(0, s.stop - s.start) for s in box[-len(core) :])]
+        trimmed = part[..., *(slice(0, s.stop - s.start) for s in box)]
         if trimmed.size:
-            like = None if level else pyramid.like
-            total += units.write(store, _name(pyramid, level), box, trimmed, like)
+            like, stored = None if level else pyramid.like, pyramid.stored(slice(None), box)
+            block = pyramid.as_stored(trimmed)
+            total += units.write(store, _name(pyramid, level), stored, block, like)
     return total
 
 
@@ -84,7 +89,9 @@ def sizes(store: str, pyramid: Pyramid) -> Callable[[Box], int]:
         for level in range(len(pyramid.shapes))
         if (factor := pyramid.factor(level)) is not None
     ]
-    return lambda core: sum(size(_box(pyramid, level, f, core)) for level, f, size in found)
+    return lambda core: sum(
+        size(pyramid.stored(slice(None), _box(pyramid, level, f, core))) for level, f, size in found
+    )
 
 
 def _name(pyramid: Pyramid, level: int) -> str:
@@ -92,14 +99,10 @@ def _name(pyramid: Pyramid, level: int) -> str:
 
 
 def _box(pyramid: Pyramid, level: int, factor: Sequence[int], core: Box) -> Box:
-    """A tile's part of a level that it writes, with all channels."""
-    front = (slice(None),) if pyramid.channels else ()
-    return (
-        *front,
-        *(
-            slice(c.start // f, min(-(-c.stop // f), n))
-            for c, f, n in zip(core, factor, pyramid.shapes[level], strict=True)
-        ),
+    """A tile's part of a level that it writes."""
+    return tuple(
+        slice(c.start // f, min(-(-c.stop // f), n))
+        for c, f, n in zip(core, factor, pyramid.shapes[level], strict=True)
     )
 
 
@@ -132,21 +135,27 @@ def coarse(store: str, pyramid: Pyramid, reduce: Reduce) -> list[Coarse]:
 def finish(work: Coarse, tile: Tile) -> None:
     """Write one unit of such a level."""
     store, pyramid, level = work.store, work.pyramid, work.level
-    front = (slice(None),) if pyramid.channels else ()
     shape, finer = pyramid.shapes[level], pyramid.shapes[level - 1]
     source = nodes.open_array(store, _name(pyramid, level - 1))
     ratio = whole_ratio(finer, shape)
     if ratio:
         box = tuple(slice(c.start * r, c.stop * r) for c, r in zip(tile.core, ratio, strict=True))
-        part = work.reduce(np.asarray(source[(*front, *box)]), ratio)
+        part = work.reduce(_read(source, pyramid, box), ratio)
         part = part[..., *(slice(0, c.stop - c.start) for c in tile.core)]
     else:
-        part = _resampled(source, front, tile.core, finer, shape)
-    units.write(store, _name(pyramid, level), (*front, *tile.core), part)
+        part = _resampled(source, pyramid, tile.core, finer, shape)
+    box = pyramid.stored(slice(None), tile.core)
+    units.write(store, _name(pyramid, level), box, pyramid.as_stored(part))
+
+
+def _read(source: Array, pyramid: Pyramid, box: Box) -> Array:
+    """Pixels of a box of the grid, with channels first."""
+    block = np.asarray(source[pyramid.stored(slice(None), box)])
+    return np.moveaxis(block, pyramid.place, 0) if pyramid.channels else block
 
 
 def _resampled(
-    source: Array, front: Box, core: Box, finer: Sequence[int], shape: Sequence[int]
+    source: Array, pyramid: Pyramid, core: Box, finer: Sequence[int], shape: Sequence[int]
 ) -> Array:
     """Nearest neighbors where the ratio of two levels is not a whole number."""
     index = [
@@ -154,9 +163,9 @@ def _resampled(
         for c, a, n in zip(core, finer, shape, strict=True)
     ]
     box = tuple(slice(int(i[0]), int(i[-1]) + 1) for i in index)
-    block = np.asarray(source[(*front, *box)])
+    block = _read(source, pyramid, box)
     for axis, i in enumerate(index):
-        block = np.take(block, i - i[0], axis=axis + len(front))
+        block = np.take(block, i - i[0], axis=axis + (pyramid.channels > 0))
     return block
 
 
@@ -181,17 +190,17 @@ def whole_ratio(finer: Sequence[int], shape: Sequence[int]) -> tuple[int, ...] |
 
 @dataclass(frozen=True)
 class Pyramid:
-    """An image to write: levels of spatial grids, with an optional channel axis in front.
+    """An image to write: levels of grids, with an optional channel axis before the spatial ones.
 
     Attributes
     ----------
     group : path of its group within the store
-    axes : spatial axes, e.g. "yx"
+    axes : of the grid, e.g. "yx" or "tyx"
     channels : 0 for no channel axis
-    shapes : spatial shape of each level
+    shapes : of the grid of each level
     tile : edges of the write unit of level 0
-    scale, translation : of level 0, one number for each spatial axis
-    units : a unit or None for each spatial axis
+    scale, translation : of level 0, one number for each axis of the grid
+    units : a unit or None for each axis of the grid
     dtype : NumPy name
     like : store and name of an array with the pixels of level 0, whose chunks are copied as they
         are; None: pixels are encoded
@@ -209,6 +218,20 @@ class Pyramid:
     dtype: str
     like: tuple[str, str] | None = None
     shown: tuple[Channel, ...] = ()
+
+    @property
+    def place(self) -> int:
+        """Where the channel axis stands: in front, but after t."""
+        return int(self.axes.startswith("t"))
+
+    def stored(self, channel: Any, rest: Sequence[Any]) -> tuple[Any, ...]:
+        """What belongs to each stored axis, given the channel axis's and those of the grid."""
+        middle = (channel,) if self.channels else ()
+        return (*rest[: self.place], *middle, *rest[self.place :])
+
+    def as_stored(self, block: Array) -> Array:
+        """Pixels with channels first, in the order of the stored axes."""
+        return np.moveaxis(block, 0, self.place) if self.channels else block
 
     def steps(self, level: int) -> tuple[int, ...] | None:
         """Pixels of level 0 per pixel along each axis; None where a ratio is not whole."""
@@ -237,7 +260,8 @@ class Pyramid:
         """Edges of a write unit."""
         factor = self.factor(level)
         if factor is None:
-            return tuple(min(CHUNK, n) for n in self.shapes[level])
+            most = [1 if axis == "t" else CHUNK for axis in self.axes]
+            return tuple(min(m, n) for m, n in zip(most, self.shapes[level], strict=True))
         return tuple(edge // f for edge, f in zip(self.tile, factor, strict=True))
 
     def create(self, store: str, version: str, zarr_format: int) -> None:
@@ -247,8 +271,7 @@ class Pyramid:
         same run may be working on them.
         """
         made = MemoryStore()
-        front = (self.channels,) if self.channels else ()
-        names = (["c"] if self.channels else []) + list(self.axes)
+        names = self.stored("c", self.axes)
         for level, shape in enumerate(self.shapes):
             name = f"{self.group}/{level}".lstrip("/")
             if level == 0 and self.like:
@@ -267,16 +290,16 @@ class Pyramid:
             if zarr_format == 3:
                 options["dimension_names"] = names
                 options["compressors"] = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
-                if unit != chunks or front:
-                    options["shards"] = (*front, *unit)
+                if unit != chunks or self.channels:
+                    options["shards"] = self.stored(self.channels, unit)
             else:
                 options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
             zarr.create_array(
                 made,
                 name=name,
-                shape=(*front, *shape),
+                shape=self.stored(self.channels, shape),
                 dtype=self.dtype,
-                chunks=(*(1 for _ in front), *chunks),
+                chunks=self.stored(1, chunks),
                 fill_value=0,
                 zarr_format=zarr_format,
                 **options,
@@ -295,10 +318,12 @@ class Pyramid:
         return found
 
     def _multiscales(self, version: str) -> dict[str, Any]:
-        front = [1.0] if self.channels else []
-        axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if self.channels else []
-        for axis, unit in zip(self.axes, self.units, strict=True):
-            axes.append({"name": axis, "type": "space"} | ({"unit": unit} if unit else {}))
+        axes = []
+        for name, unit in zip(
+            self.stored("c", self.axes), self.stored(None, self.units), strict=True
+        ):
+            kind = {"c": "channel", "t": "time"}.get(name, "space")
+            axes.append({"name": name, "type": kind} | ({"unit": unit} if unit else {}))
         datasets = []
         for level, shape in enumerate(self.shapes):
             # a level of every f-th pixel has pixels of f times the size, whatever the remainder
@@ -307,7 +332,9 @@ class Pyramid:
                 a / b for a, b in zip(self.shapes[0], shape, strict=True)
             ]
             scale = [s * float(f) for s, f in zip(self.scale, steps, strict=True)]
-            transforms: list[dict[str, Any]] = [{"type": "scale", "scale": front + scale}]
+            transforms: list[dict[str, Any]] = [
+                {"type": "scale", "scale": [*self.stored(1.0, scale)]}
+            ]
             # positions are those of pixel centers: the image at the root has means, which lie
             # between their f pixels; labels have every f-th pixel, which stays where it was
             between = 0.5 if not self.group or whole is None else 0.0
@@ -316,8 +343,8 @@ class Pyramid:
                 for t, f, s in zip(self.translation, steps, self.scale, strict=True)
             ]
             if any(shift):
-                shift = [0.0] * len(front) + shift
-                transforms.append({"type": "translation", "translation": shift})
+                moved = [*self.stored(0.0, shift)]
+                transforms.append({"type": "translation", "translation": moved})
             datasets.append({"path": str(level), "coordinateTransformations": transforms})
         image: dict[str, Any] = {"name": self.group.rsplit("/", 1)[-1] or "image", "axes": axes}
         if version == "0.4":
@@ -326,7 +353,7 @@ class Pyramid:
 
 
 def halved(shape: Sequence[int], axes: str) -> tuple[int, ...]:
-    """Shape of the next level: y and x halved, z unchanged."""
+    """Shape of the next level: y and x halved, t and z unchanged."""
     return tuple(
-        n if axis == "z" else math.ceil(n / 2) for n, axis in zip(shape, axes, strict=True)
+        n if axis in "tz" else math.ceil(n / 2) for n, axis in zip(shape, axes, strict=True)
     )

@@ -13,6 +13,7 @@ from .. import redaction
 from ..errors import InputError
 from ..files import images, ngff, nodes
 from ..files.image import Image
+from ..files.selection import Selection
 from ..flow import stencil
 from ..flow.linear import Integrator, LinearizedSequence, Taylor
 from ..kernels.arrays import check_device
@@ -65,7 +66,7 @@ def data_term(
 
 def _classes_of(probabilities: Image) -> int:
     count = probabilities.stored_channels
-    if count < 2 or probabilities.axes[0] != "c":
+    if count < 2 or "c" not in probabilities.axes:
         raise InputError(
             f"{probabilities.path}: expected probabilities of two or more classes, one plane "
             f"of the first axis for each, got the shape {probabilities.shape}"
@@ -73,10 +74,13 @@ def _classes_of(probabilities: Image) -> int:
     return count
 
 
-def open_probabilities(source: Any, spatial_axes: str) -> Image:
-    """Open probabilities as an image whose first axis is that of the classes."""
-    axes = "c" + spatial_axes
-    return images.as_image(source, axes=axes)
+def open_probabilities(source: Any, like: Image) -> Image:
+    """Open probabilities of an image: their first axis is that of the classes, but after t."""
+    every = "t" in like.grid_axes
+    chosen = Selection(
+        axes="t" * every + "c" + like.spatial_axes, time_point="all" if every else None
+    )
+    return images.as_image(source, chosen)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def choose_labeling(
     ValueError
         If an option contradicts a model or weights, or the data term is not exactly one.
     """
-    ndim = len(image.grid)
+    ndim = len(image.spatial_axes)
     flow = {"neighborhood": neighborhood, "rho": rho, "time": time, "integrator": integrator}
     data = {"classes": classes, "prototypes": prototypes, "term": term}
     if model is not None:

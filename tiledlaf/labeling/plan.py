@@ -115,7 +115,7 @@ def make_plan(
     if model is not None:
         check_model(model, image, probabilities)
     _check_inputs(image, term, settings, probabilities, mask, weights)
-    origin, size = _region(image.grid, region)
+    origin, size = _region(image, region)
     names = _names(writing, classes, term.classes)
     out, held, before = None, None, None
     image_print = _image_print(image, origin, size)
@@ -136,9 +136,7 @@ def make_plan(
             out = dataclasses.replace(out, begun=held.get("start", ""))
     if names is None:
         names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
-    features = None if settings.predictor is None else settings.predictor.features
-    beyond = margin(term, features, len(image.grid))
-    halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
+    halo = _halo(image, term, settings)
     tiles = Grid(image.grid, origin, size, _tile(tile, held, out, size, halo), halo)
     job = Job(
         image.with_absolute_path(),
@@ -155,6 +153,14 @@ def make_plan(
     numbered = dict(enumerate(names, 1))
     learned = None if model is None else model.images
     return Plan(job, out, asked, image_print, numbered, held, before, seed, classes, learned)
+
+
+def _halo(image: Image, term: terms.Pending, settings: Settings) -> tuple[int, ...]:
+    """Pixels beyond a core that its labels depend on, along each axis; none along t."""
+    ndim, predictor = len(image.spatial_axes), settings.predictor
+    beyond = margin(term, None if predictor is None else predictor.features, ndim)
+    halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
+    return (0,) * (len(image.grid) - ndim) + halo
 
 
 def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
@@ -224,8 +230,12 @@ def check_model(model: Model, image: Image, probabilities: Image | None) -> None
 
 
 def _region(
-    grid: Sequence[int], region: Sequence[tuple[int, int]] | None
+    image: Image, region: Sequence[tuple[int, int]] | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Origin and size of the part to label; one without t is that of every time point."""
+    grid = image.grid
+    if region is not None and len(region) == len(image.spatial_axes) < len(grid):
+        region = [(0, grid[0]), *region]
     if region is None:
         return (0,) * len(grid), tuple(grid)
     inside = len(region) == len(grid) and all(
@@ -364,10 +374,10 @@ def _tile(
     for notes in (held, root):
         if notes and notes.get("tile"):
             return tuple(notes["tile"])
-    deep = len(size) == 3 and halo[0] > 0
+    deep = any(halo[:-2])
     edge = tile or (128 if deep else 2048 if math.prod(size) > SMALL else 1024)
-    # planes of a stack are tiles of their own if the flow does not connect them
-    return (edge,) * len(size) if deep or len(size) == 2 else (1, edge, edge)
+    # planes of a stack and time points are tiles of their own if the flow does not connect them
+    return tuple(edge if h or axis >= len(size) - 2 else 1 for axis, h in enumerate(halo))
 
 
 def _within(image: Image, out: Output) -> Image:
@@ -376,7 +386,7 @@ def _within(image: Image, out: Output) -> Image:
         return image
     found = ngff.read_multiscale(f"{out.store}/{out.element}", further=False)
     level = found.paths.index(image.name)
-    keep = [i for i, a in enumerate(image.axes) if a in image.spatial_axes]
+    keep = [image.axes.index(a) for a in image.grid_axes]
     # the grid may be one of other pixels than the level's
     steps = [found.shapes[level][i] / n for i, n in zip(keep, image.grid, strict=True)]
     scale = tuple(
@@ -399,7 +409,7 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     into = f"{out.store}/{out.element}".rstrip("/")
     count = len(ngff.read_multiscale(into).paths) if out.into_input else MOST_LEVELS
     while len(shapes) < count:
-        smaller = levels.halved(shapes[-1], image.spatial_axes)
+        smaller = levels.halved(shapes[-1], image.grid_axes)
         given = len(image.levels) > 1 and grid.size == image.grid
         enough = given or smaller == shapes[-1] or max(shapes[-1]) <= 512
         if enough and not out.into_input:
@@ -413,7 +423,7 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     def pyramid(group: str, channels: int, dtype: str) -> Pyramid:
         return Pyramid(
             group,
-            image.spatial_axes,
+            image.grid_axes,
             channels,
             tuple(shapes),
             grid.tile,
@@ -429,7 +439,7 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     if picture and len(shown) == channels:
         picture = dataclasses.replace(picture, shown=shown)
     whole = image.reader.chunked and grid.size == image.grid
-    alike = whole and image.axes == "c" * bool(channels) + image.spatial_axes
+    alike = whole and image.axes == "c" * bool(channels) + image.grid_axes
     same = stores.is_url(image.path) == stores.is_url(out.store)
     if picture and alike and same and units.copyable(image.path, image.name, grid.tile):
         picture = dataclasses.replace(picture, like=(stores.absolute(image.path), image.name))

@@ -11,6 +11,7 @@ from typing import Any
 from ..annotations import opening
 from ..errors import InputError
 from ..files import images
+from ..files.repeated import at_every_time
 from ..files.selection import Selection
 from ..flow.linear import Integrator
 from ..model.model import Model
@@ -64,14 +65,14 @@ def prepare(
     """
     model = choice["model"] = loaded(choice.get("model"))
     source = images.as_image(image, selection if model is None else model.select(selection))
-    if "t" in source.grid_axes:
-        raise InputError("expected one `time_point`, got all: label one at a time")
     given = None
     if probabilities is not None:
-        given = open_probabilities(probabilities, source.spatial_axes)
+        given = open_probabilities(probabilities, source)
     if isinstance(mask, str) and mask == tissue.WORD:
         mask = tissue.pending(source)
     masked = None if mask is None else images.on_grid(opening.as_mask(mask, source), source)
+    if masked is not None:
+        masked = at_every_time(masked, source)
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )

@@ -21,9 +21,9 @@ PROCESS_BYTES = 450 * 2**20  # a worker with its libraries, before the first til
 
 def predicted_bytes(job: Job) -> int:
     """Peak memory of a worker: its process, a tile's pixels and labels, and one band's planes."""
-    edges = tuple(map(min, job.grid.size, job.grid.tile))
-    halo = job.grid.halo
-    window = tuple(min(n, e + 2 * h) for n, e, h in zip(job.grid.image, edges, halo, strict=True))
+    edges = tuple(map(min, job.grid.size, job.grid.tile))[job.front :]
+    halo, grid = job.grid.halo[job.front :], job.grid.image[job.front :]
+    window = tuple(min(n, e + 2 * h) for n, e, h in zip(grid, edges, halo, strict=True))
     rows = labeling_worker.bands(job, edges, (0,) * len(edges), window).tile[0]
     pixels, core = math.prod(window), math.prod(edges)
     part = min(rows + 2 * halo[0], window[0]) * math.prod(window[1:])

@@ -61,6 +61,11 @@ class Job:
     weights: Image | None = None
 
     @property
+    def front(self) -> int:
+        """Number of axes of the grid before the spatial ones: 1 for t, of which a tile has one."""
+        return len(self.image.grid_axes) - len(self.image.spatial_axes)
+
+    @property
     def reads_image(self) -> bool:
         """Whether pixels of the image are read to label: also where they only say what is valid."""
         return self.needs_image or self.image.no_data is not None
@@ -180,12 +185,13 @@ def compute(job: Job, data: Window, tile: Tile) -> Labeled:
     """Label one tile on the job's device, in bands of rows that are windows of their own."""
     term = settled(job.term)
     move = on_device(job.settings.device)
-    shape = tuple(s.stop - s.start for s in tile.core)
+    core, within_window = tile.core[job.front :], tile.inner[job.front :]
+    shape = tuple(s.stop - s.start for s in core)
     labels = np.empty(shape, np.min_scalar_type(term.classes))
     confidence = np.empty(shape, np.float32) if job.certain else None
     bound, proven = job.settings.bound, 0
     source = data.image if data.probabilities is None else data.probabilities
-    grid = bands(job, shape, tuple(s.start for s in tile.inner), source.shape[1:])
+    grid = bands(job, shape, tuple(s.start for s in within_window), source.shape[1:])
     narrow = dataclasses.replace(grid, halo=job.settings.halo)
     for band in grid:
         inner = narrow.tile_at(band.index)
@@ -197,14 +203,17 @@ def compute(job: Job, data: Window, tile: Tile) -> Labeled:
                 data.cut(band.window, move), term, job.settings, part
             )
         except BadPixels as error:
-            raise error.moved(band.window) from None
+            found = error.moved(band.window)
+            raise BadPixels(found.text, (0,) * job.front + found.first, found.hint) from None
         label, certain, gap = label[inner.inner], certain[inner.inner], gap[inner.inner]
         labels[band.core] = to_host(label)
         if confidence is not None:
             confidence[band.core] = to_host(certain)
         if bound is not None:
             proven += int(((gap > bound) & (label > 0)).sum())
-    return Labeled(labels, confidence, proven)
+    whole = tuple(s.stop - s.start for s in tile.core)
+    certainty = None if confidence is None else confidence.reshape(whole)
+    return Labeled(labels.reshape(whole), certainty, proven)
 
 
 # cached: almost all bands of an image without a mask have the same uniform weights
@@ -221,9 +230,9 @@ def bands(
     if on_host(job.settings.device) and not job.settings.integrator.whole_tile:
         row = 4 * count * math.prod(window[1:])
         # at least eight halos long, so that at most a quarter of the work is done twice
-        rows = max(8 * job.grid.halo[0], BAND_BYTES // row, 1)
+        rows = max(8 * job.grid.halo[job.front], BAND_BYTES // row, 1)
         rows = math.ceil(core[0] / math.ceil(core[0] / rows))
-    return Grid(window, origin, core, (rows, *core[1:]), job.grid.halo)
+    return Grid(window, origin, core, (rows, *core[1:]), job.grid.halo[job.front :])
 
 
 def label_tile(job: Job, tile: Tile) -> Labeled | None:
@@ -257,6 +266,11 @@ def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window 
         else image_files.read_pixels(job.probabilities, tile.window)
     )
     weights = None if job.weights is None else image_files.read_pixels(job.weights, tile.window)
+    if job.front:  # one time point: the rest knows spatial axes alone
+        pixels, given, weights = (
+            None if planes is None else planes[:, 0] for planes in (pixels, given, weights)
+        )
+        valid = None if valid is None else valid[0]
     return Window(pixels, given, valid, weights)
 
 
@@ -278,7 +292,7 @@ def _failure(job: Job, tile: Tile, error: ValueError) -> str:
 
 def place(job: Job, tile: Tile) -> str:
     """Where a tile lies, in pixels of the image."""
-    return f"tile {tile.index} ({job.grid.place(tile, job.image.spatial_axes)})"
+    return f"tile {tile.index} ({job.grid.place(tile, job.image.grid_axes)})"
 
 
 def _run(job: Job, tile: Tile) -> dict[str, Any]:

@@ -90,6 +90,8 @@ def evaluate(
            [1, 3]])
     """
     given, wanted, kept = _open(labels, truth, name)
+    if boundary is not None and "t" in given.grid_axes:
+        raise InputError("`boundary`: expected labels of one time point, whose components it means")
     named, stands, own = _properties(kept, given.path)
     if names is not None:
         named = {v: str(text) for v, text in _by_value(names).items()}
@@ -131,7 +133,7 @@ def _open(labels: Any, truth: Any, name: str) -> tuple[Image, Image, str | None]
     group = None
     if isinstance(labels, str | os.PathLike):
         path = _label_image(os.fspath(labels), name)
-        given, group = images.open_labels(path), path if nodes.is_store(path) else None
+        given, group = images.open_labels(path, series=True), path if nodes.is_store(path) else None
     else:
         given = _from_array(labels, "the labels")
     if isinstance(truth, str | os.PathLike):
@@ -223,9 +225,8 @@ def _properties(
 
 def _grid(image: Image) -> Grid:
     zero = (0,) * len(image.grid)
-    edges = (
-        (EDGE, EDGE) if len(zero) == 2 else (math.ceil(EDGE / 64), EDGE // 4 or 1, EDGE // 4 or 1)
-    )
+    deep = (math.ceil(EDGE / 64), EDGE // 4 or 1, EDGE // 4 or 1)
+    edges = (EDGE, EDGE) if len(zero) == 2 else (*(1,) * (len(zero) - 3), *deep)
     return Grid(image.grid, zero, image.grid, edges, zero)
 
 
