@@ -174,6 +174,8 @@ def read(image: Image, window: Box) -> np.ndarray:
     """Pixels of a window, (C, *window); errors name the file."""
     try:
         return image.read(window)
+    except InputError:  # the pixels were read, and are not what they should be
+        raise
     except Exception as error:
         raise unreadable(image, error) from error
 

@@ -7,13 +7,14 @@ import itertools
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import redaction
+from ..annotations import values
 from ..errors import InputError
 from ..files import images, nodes, stores, units
 from ..files.image import Image
@@ -25,12 +26,12 @@ from ..flow.optimizers import Descent
 from ..flow.sequence import LinearizedSteps
 from ..kernels import namespace
 from ..kernels.arrays import on_device, to_host
-from ..model.classes import Class, entries, find_classes
+from ..model.classes import Class, entries, find_classes, ignored
 from ..model.terms import DataTerm
-from ..pool import tasks
 from ..pool.opening import find_device
 from ..pool.tasks import Pool, tree_sum
-from ..tiles import Grid
+from ..tiles import Box, Grid
+from . import survey
 from . import terms as fitting
 from . import worker as training_worker
 from .examples import Example
@@ -115,7 +116,8 @@ def estimate(
     pool: Pool,
     *,
     names: Mapping[str, str] | None = None,
-    ignore: int | None = None,
+    ignore: int | Sequence[int] | None = None,
+    many: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Estimated:
@@ -125,6 +127,7 @@ def estimate(
     ----------
     term : "means" for the class means, "probabilities", prototypes as rows, or a data term
     path : a new Zarr store
+    names, ignore, many : as in `Data`
 
     Raises
     ------
@@ -158,8 +161,7 @@ def estimate(
     offsets = stencil.choose(how.neighborhood, len(grid))
     tiles = _tiles(grid, (0,) * len(grid), how.tile)
     every = [t.core for t in tiles]
-    tables = tasks.in_order(pool, fitting.label_values, (example,), [(0, box) for box in every])
-    classes = find_classes(sorted({v for t in tables for v in t}), names, ignore)
+    classes = _classes(pool, example, every, names, ignore, many, say)
     loss = losses.make(how.loss)
     losses.check_classes(loss, len(classes))
     way = Polynomials(how.tol)
@@ -192,6 +194,30 @@ def estimate(
         for left in partial:
             shutil.rmtree(left, ignore_errors=True)
     return dataclasses.replace(result, classes=classes)
+
+
+def _classes(
+    pool: Pool,
+    example: Example,
+    boxes: Sequence[Box],
+    names: Mapping[str, str] | None,
+    ignore: int | Sequence[int] | None,
+    many: bool,
+    say: Progress,
+) -> tuple[Class, ...]:
+    """The classes of the image's labels; says what values they have."""
+    names = survey.names_of((example,), names)
+    items = [(0, box) for box in boxes]
+    tables = survey.count(pool, (example,), items)
+    if not many:
+        known = survey.known_values(names, ignore)
+        survey.check_values(pool, (example,), items, tables, known)
+    found = find_classes(sorted({v for t in tables for v in t}), names, ignore)
+    lines = survey.table(found, tables, ignored(ignore), values.is_color(example.labels))
+    if ignore is None and "0" not in (names or {}):
+        lines = survey.say_zero(pool, (example,), items, tables, found) + lines
+    say({"labels": lines})
+    return found
 
 
 def _notes(how: Estimation, flow: FlowSettings, term: DataTerm, image: Image) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Images and labels to learn from: find files, pair them, and map label values to classes."""
+"""Images and labels to learn from: open them in pairs, and map label values to classes."""
 
 from __future__ import annotations
 
-import glob
+import dataclasses
 import json
 import os
 import re
@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ..annotations import pairing, values
 from ..errors import BadPixels, InputError
 from ..files import image as image_files
-from ..files import images, nodes, stores
+from ..files import images
 from ..files.image import Image, TimePoint
 from ..kernels.arrays import Array
 from ..model.classes import Class
@@ -48,35 +49,6 @@ class Example:
         )
 
 
-def find(pattern: str | os.PathLike[str]) -> list[str]:
-    """Paths of a glob, a folder, or a single file or store, with numbers sorted by value.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    """
-    text = os.fspath(pattern)
-    if os.path.isdir(text) and not nodes.is_store(text):
-        found = [os.path.join(text, name) for name in os.listdir(text)]
-        found = [path for path in found if nodes.is_store(path) or _is_image(path)]
-    elif stores.is_url(text) or os.path.exists(text):
-        found = [text]
-    else:
-        found = glob.glob(text)
-    if not found:
-        raise InputError(f"{text}: expected images, found none")
-    return sorted(found, key=_natural)
-
-
-def _is_image(path: str) -> bool:
-    return images.reader_of(path) is not None
-
-
-def _natural(path: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
-
-
 def pair(
     image: Any,
     labels: Any,
@@ -87,19 +59,33 @@ def pair(
     channels: Sequence[int] | None = None,
     time_point: TimePoint = None,
     z: int | None = None,
+    instances: str | None = None,
+    colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
+    ignore: int | str | Sequence[int | str] | None = None,
 ) -> list[Example]:
     """Open images and their labels, pair by pair.
+
+    Files of folders and globs are paired by their names, as in `annotations.pairing.partners`;
+    lists by position.
 
     Parameters
     ----------
     image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
     axes, channels, time_point, z : of the images, as in `images.open_image`
         One time point: those of a series are labeled, but not learned from, all at once.
+    instances : {"object-border", "object-border:WIDTH", "object"}, optional
+        Each label value but 0 is an object; they become the classes background, object and border.
+    colors : optional
+        Colors of the classes in label images of colors, such as {"tumor": "#ff0000"}.
+    ignore : optional
+        With `instances` or `colors`, values or colors of pixels without a label; otherwise, give it
+        to `Data`.
 
     Raises
     ------
     ValueError
-        If numbers or sizes differ, or labels are not whole numbers of one channel.
+        If files have no partner or several, sizes differ, or labels are not whole numbers of one
+        channel.
 
     Examples
     --------
@@ -108,41 +94,87 @@ def pair(
     >>> example.image.axes, example.labels.grid
     ('cyx', (40, 50))
     """
-    sources = _listed(image)
-    others: dict[str, list[Any]] = {}
-    for what, given in (("labels", labels), ("probabilities", probabilities), ("mask", mask)):
-        found = [None] * len(sources) if given is None else _listed(given)
-        if len(found) != len(sources):
-            raise InputError(f"expected {what} for {len(sources)} images, got {len(found)}")
-        others[what] = found
     if time_point == "all":
         raise InputError("expected one `time_point` to learn from, got all")
+    meant = values.meaning(instances, colors, ignore)
+    if ignore is not None and not meant.converts:
+        raise InputError("`ignore` belongs to `Data` unless `instances` or `colors` are given")
+    given = {"labels": labels, "probabilities": probabilities, "mask": mask}
+    sources, beside = _listed(image), {what: _listed(one) for what, one in given.items()}
+    if sources.named:
+        named = [path for one in beside.values() if one.named for path in one.found]
+        sources = dataclasses.replace(sources, found=pairing.without(sources.found, named))
+    rows = zip(
+        sources.found,
+        *(_partners(sources, one, what) for what, one in beside.items()),
+        strict=True,
+    )
     chosen = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
-    return [
-        _example(*row, chosen)
-        for row in zip(
-            sources, others["labels"], others["probabilities"], others["mask"], strict=True
-        )
-    ]
+    return [_example(row, chosen, meant) for row in rows]
 
 
-def _listed(given: Any) -> list[Any]:
+@dataclass(frozen=True)
+class _Listed:
+    """Paths or arrays; `named` if they come from a folder or a glob, whose order means nothing."""
+
+    found: list[Any]
+    named: bool = False
+    missing: bool = False
+
+    @property
+    def paths(self) -> bool:
+        return all(isinstance(one, str | os.PathLike) for one in self.found)
+
+
+def _listed(given: Any) -> _Listed:
+    if given is None:
+        return _Listed([], missing=True)
     if isinstance(given, str | os.PathLike):
-        return list(find(given))
+        return _Listed(pairing.find(given), named=True)
     if isinstance(given, list | tuple):
-        return [p for one in given for p in _listed(one)]
-    return [given]
+        return _Listed([p for one in given for p in _listed(one).found])
+    return _Listed([given])
 
 
-def _example(
-    image: Any,
-    labels: Any,
-    probabilities: Any,
-    mask: Any,
-    chosen: Mapping[str, Any],
-) -> Example:
+def _partners(sources: _Listed, others: _Listed, what: str) -> list[Any]:
+    """What belongs to each image: by name, or by position in lists."""
+    count = len(sources.found)
+    if others.missing:
+        return [None] * count
+    if (sources.named or others.named) and sources.paths and others.paths:
+        ours, theirs = ([os.fspath(p) for p in one.found] for one in (sources, others))
+        return list(pairing.partners(ours, theirs, what))
+    if len(others.found) != count:
+        raise InputError(f"expected {what} for {count} images, got {len(others.found)}")
+    return others.found
+
+
+def read_pairs(
+    path: str | os.PathLike[str],
+    meant: values.Meaning = values.Meaning(),  # noqa: B008
+    **chosen: Any,
+) -> tuple[list[Example], list[Example]]:
+    """Open the training set and the validation set of a table, as in `annotations.pairing`.
+
+    Parameters
+    ----------
+    meant : what label values mean
+    chosen : axes, channels, time_point and z of the images
+    """
+    found: tuple[list[Example], list[Example]] = ([], [])
+    for row in pairing.read_pairs(path):
+        paths = (row.images, row.labels, row.probabilities, row.mask)
+        example = _example(paths, chosen, meant)
+        found[row.validation].append(example)
+    if not found[0]:
+        raise InputError(f"{os.fspath(path)}: expected rows that are not validation, got none")
+    return found
+
+
+def _example(row: Sequence[Any], chosen: Mapping[str, Any], meant: values.Meaning) -> Example:
+    image, labels, probabilities, mask = row
     source = images.as_image(image, **chosen)
-    truth = images.as_labels(labels, source)
+    truth = values.open_labels(labels, source, meant)
     given = valid = None
     if probabilities is not None:
         given = images.as_image(probabilities, axes="c" + source.spatial_axes)
@@ -154,11 +186,6 @@ def _example(
                 f"{other.path}: expected {what} of the size {source.grid} of {source.path}, "
                 f"got {other.grid}"
             )
-    if truth.stored_channels != 1 or np.dtype(truth.dtype).kind not in "uib":
-        raise InputError(
-            f"{truth.path}: expected labels as whole numbers of one channel, "
-            f"got {truth.stored_channels} channel(s) of {truth.dtype}"
-        )
     if valid is not None and valid.stored_channels != 1:
         raise InputError(
             f"{valid.path}: expected a mask of one channel, got {valid.stored_channels}"
@@ -176,8 +203,9 @@ def naming(image: Image, window: Box) -> Iterator[None]:
 
 
 def read_labels(labels: Image, window: Box) -> np.ndarray:
-    """Read the label values of a window, (*window) int64."""
-    return image_files.read(labels, window)[0].astype(np.int64)
+    """Read the label values of a window, (*window) whole numbers of the image's own type."""
+    found = image_files.read(labels, window)[0]
+    return found.view(np.uint8) if found.dtype == bool else found
 
 
 def read_names(path: str) -> dict[str, str]:
@@ -194,9 +222,9 @@ def read_names(path: str) -> dict[str, str]:
     return dict(found)
 
 
-def targets(values: Array, found: Sequence[Class]) -> np.ndarray:
+def targets(labels: Array, found: Sequence[Class]) -> np.ndarray:
     """Class numbers 1..J of label values, 0 where a value belongs to no class."""
-    out = np.zeros(values.shape, np.min_scalar_type(len(found)))
+    out = np.zeros(labels.shape, np.min_scalar_type(len(found)))
     for number, one in enumerate(found, 1):
-        out[np.isin(values, one.values)] = number
+        out[values.is_one_of(labels, one.values)] = number
     return out

@@ -12,20 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from ..annotations import values
 from ..errors import InputError
 from ..files import fingerprints
 from ..flow import losses, stencil
 from ..flow.gradient import Polynomials
 from ..flow.linear import check_positive, check_time
 from ..flow.optimizers import Adam, AdaMax
-from ..model.classes import Class, find_classes
+from ..model.classes import Class, find_classes, ignored
 from ..model.features import CONTEXT, PATCH, Features
-from ..pool import tasks
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
 from ..tiles import Grid, Tile
+from . import survey
 from .examples import Example
-from .terms import FOLDS, Learner, described, label_values, learner_of
+from .survey import TrainingWarning as TrainingWarning
+from .terms import FOLDS, Learner, described, learner_of
 from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
@@ -33,10 +35,6 @@ BATCH = 8  # most tiles in a batch
 LEAST = 6  # least number of tiles of few images, so that a block can be set aside
 Progress = Callable[[Mapping[str, Any]], None]
 Counts = dict[tuple[int, tuple[int, ...]], tuple[int, ...]]
-
-
-class TrainingWarning(UserWarning):
-    """Something about the examples that the user should know."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +87,16 @@ class Data:
     ----------
     training, validation : examples; without validation images, some training tiles are set aside
     term : "means", "classifier", "probabilities"; prototypes as rows; a data term, or its name
-    names, ignore : as in `model.classes.find_classes`
+    names, ignore : as in `model.classes.find_classes`; () says that no value is ignored
+    many : whether many label values are classes all the same, though they look like instances
     """
 
     training: Sequence[Example]
     validation: Sequence[Example] = ()
     term: Any = "means"
     names: Mapping[str, str] | None = None
-    ignore: int | None = None
+    ignore: int | Sequence[int] | None = None
+    many: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,15 @@ class TrainingPlan:
     print: Mapping[str, Any]
 
 
-def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
-    """Check the examples, find the classes, and cut the labeled parts into tiles."""
+def make_plan(
+    data: Data, recipe: Recipe, pool: Pool, say: Progress = lambda record: None
+) -> TrainingPlan:
+    """Check the examples, find the classes, and cut the labeled parts into tiles.
+
+    Parameters
+    ----------
+    say : called with a table of the label values
+    """
     if not data.training:
         raise InputError("expected images to learn from, got none")
     find_device(recipe.device, pool)
@@ -143,17 +150,8 @@ def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
     way = Polynomials(recipe.tol)
     loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
-    found = _cut(everything, halo, len(data.training))
-    tables = tasks.in_order(
-        pool, label_values, everything, [(number, tile.core) for number, tile in found]
-    )
-    classes = _classes(data, found, tables)
+    found, classes, counts = _labeled(data, halo, pool, say)
     losses.check_classes(loss, len(classes))
-    counts: Counts = {}
-    for (number, tile), table in zip(found, tables, strict=True):
-        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
-        if any(count):
-            counts[number, tile.index] = count
     tiles = [LabeledTile(n, tile) for n, tile in found if (n, tile.index) in counts]
     training, validation = _split(data, tiles, classes, counts)
     folds = _folds(training)
@@ -177,6 +175,39 @@ def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
     )
 
 
+def _labeled(
+    data: Data, halo: Sequence[int], pool: Pool, say: Progress
+) -> tuple[list[tuple[int, Tile]], tuple[Class, ...], Counts]:
+    """Tiles, classes, and the labeled pixels of each class in each tile that has some."""
+    everything, count = (*data.training, *data.validation), len(data.training)
+    data = dataclasses.replace(data, names=survey.names_of(everything, data.names))
+    found = _cut(everything, halo, count)
+    tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found])
+    left_out = ignored(data.ignore)
+    labeled = {n for (n, _), one in zip(found, tables, strict=True) if {*one} - left_out}
+    trained = sum(n < count for n in labeled)
+    if _least(trained) != _least(count) and trained:  # images without labels cannot be set aside
+        found = _cut(everything, halo, trained)
+        tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found])
+    items = [(n, tile.core) for n, tile in found]
+    if not data.many:
+        known = survey.known_values(data.names, data.ignore)
+        survey.check_values(pool, everything, items, tables, known)
+    classes = _classes(data, found, tables)
+    survey.left_out(everything, labeled)
+    own = [t for (n, _), t in zip(found, tables, strict=True) if n < count]
+    lines = survey.table(classes, own, left_out, values.is_color(everything[0].labels))
+    if data.ignore is None and "0" not in (data.names or {}):
+        lines = survey.say_zero(pool, everything, items[: len(own)], own, classes) + lines
+    say({"labels": lines})
+    counts: Counts = {}
+    for (number, tile), table in zip(found, tables, strict=True):
+        pixels = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
+        if any(pixels):
+            counts[number, tile.index] = pixels
+    return found, classes, counts
+
+
 def _alike(examples: Sequence[Example]) -> int:
     """Number of spatial axes of all images; refuse ones that differ in axes or channels."""
     ndims = {len(e.image.grid) for e in examples}
@@ -191,23 +222,27 @@ def _alike(examples: Sequence[Example]) -> int:
 
 def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> list[tuple[int, Tile]]:
     """All tiles of all images, with the image's number; few images are cut into more tiles."""
-    least = -(-LEAST // training) if training * 2 < LEAST else 2
     return [
         (number, tile)
         for number, e in enumerate(examples)
-        for tile in _grid(e.image.grid, halo, least)
+        for tile in _grid(e.image.grid, halo, _least(training))
     ]
+
+
+def _least(training: int) -> int:
+    """Least number of tiles of each of so many images."""
+    return -(-LEAST // training) if 0 < training * 2 < LEAST else 2
 
 
 def _classes(
     data: Data, found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]]
 ) -> tuple[Class, ...]:
     """The classes of the training images; warns of label values of the validation set alone."""
-    values: dict[bool, set[int]] = {True: set(), False: set()}
+    kept: dict[bool, set[int]] = {True: set(), False: set()}
     for (number, _), table in zip(found, tables, strict=True):
-        values[number < len(data.training)].update(table)
-    classes = find_classes(sorted(values[True]), data.names, data.ignore)
-    unknown = values[False] - {v for one in classes for v in one.values} - {data.ignore}
+        kept[number < len(data.training)].update(table)
+    classes = find_classes(sorted(kept[True]), data.names, data.ignore)
+    unknown = kept[False] - {v for one in classes for v in one.values} - ignored(data.ignore)
     if unknown:
         warnings.warn(
             "not used for validation, since no training pixel has them: label values "
@@ -225,7 +260,7 @@ def _split(
     training = [one for one in tiles if one.example < len(data.training)]
     validation = [one for one in tiles if one.example >= len(data.training)]
     if not data.validation:
-        training, validation = _set_aside(training, data.training)
+        training, validation = _set_aside(training)
         absent = _absent(classes, counts, training)
         if absent:
             raise InputError(
@@ -258,12 +293,11 @@ def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
     return Grid(tuple(size), zero, tuple(size), (*planes, edge, columns), tuple(halo))
 
 
-def _set_aside(
-    tiles: list[LabeledTile], given: Sequence[Example]
-) -> tuple[list[LabeledTile], list[LabeledTile]]:
+def _set_aside(tiles: list[LabeledTile]) -> tuple[list[LabeledTile], list[LabeledTile]]:
     """Set a fifth aside: the last images, or the last tiles if there are few images."""
-    if len(given) >= 5:
-        first = len(given) - max(1, len(given) // 5)
+    labeled = sorted({one.example for one in tiles})
+    if len(labeled) >= 5:
+        first = labeled[-max(1, len(labeled) // 5)]
         kept = [one for one in tiles if one.example < first]
     else:
         kept = tiles[: len(tiles) - max(1, len(tiles) // 5)]

@@ -76,7 +76,7 @@ def train(
         training=[e.with_absolute_paths() for e in data.training],
         validation=[e.with_absolute_paths() for e in data.validation],
     )
-    plan = make_plan(data, recipe, pool)
+    plan = make_plan(data, recipe, pool, say)
     held = Checkpoint(path, plan.print)
     if held.finished is not None:
         say({"stage": "finished before"})
