@@ -90,26 +90,17 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def without(images_: Sequence[str], others: Iterable[str]) -> list[str]:
-    """The images that are not given as something else, such as masks in the same folder.
-
-    Raises
-    ------
-    ValueError
-        If all of several are.
-    """
+    """The images that are not given as something else, such as masks in the same folder."""
     taken = {_absolute(path) for path in others}
-    kept = [path for path in images_ if _absolute(path) not in taken]
     left = [path for path in images_ if _absolute(path) in taken]
-    if len(images_) == 1 or not left:
+    if len(left) in (0, len(images_)):
         return list(images_)
-    if not kept:
-        raise InputError(f"expected images in files other than those beside, got {_listed(left)}")
     warnings.warn(
         f"no images to learn from, since they are given as what belongs to them: {_listed(left)}",
         FileWarning,
         stacklevel=4,
     )
-    return kept
+    return [path for path in images_ if path not in left]
 
 
 def _absolute(path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 import signal
 import sys
 from types import FrameType
@@ -57,15 +56,7 @@ def _with_options(text: str) -> str:
     """A message of the library, with its keyword `names` replaced by the command's options."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     command = cli.get_command(click.Context(cli), name)
-    known = {} if command is None else {p.name: p for p in command.params}
-
-    def said(found: re.Match[str]) -> str:
-        option = known.get(found[1])
-        if option is None or not option.opts[0].startswith("--"):
-            return found[1]
-        return option.opts[0]
-
-    return re.sub(r"`(\w+)`", said, text)
+    return text if command is None else shared.with_options(text, command.params)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

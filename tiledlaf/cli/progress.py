@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..redaction import redacted
+from . import shared
 
 
 @contextmanager
@@ -40,6 +41,7 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
 
     from ..reports import text as report_text
 
+    params = click.get_current_context().command.params
     terminal, began = sys.stderr.isatty(), 0.0
     first: int | None = None
     with tqdm(total=steps, disable=not terminal, unit="step", file=sys.stderr, leave=False) as bar:
@@ -56,7 +58,7 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
                 bar.update(step - bar.n)
             text = report_text.training(record, left)
             if text:
-                tqdm.write(text, file=sys.stderr)
+                tqdm.write(shared.with_options(text, params), file=sys.stderr)
 
         yield show
 

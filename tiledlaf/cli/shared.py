@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -30,6 +31,19 @@ def fail(message: str) -> int:
     """Report bad input on stderr, and return its exit code."""
     click.echo(f"tiledlaf: error: {redacted(' '.join(message.split()))}", err=True)
     return 2
+
+
+def with_options(text: str, params: Sequence[click.Parameter]) -> str:
+    """A text of the library, with its keyword `names` replaced by a command's options."""
+    known = {p.name: p for p in params}
+
+    def said(found: re.Match[str]) -> str:
+        option = known.get(found[1])
+        if option is None or not option.opts[0].startswith("--"):
+            return found[1]
+        return option.opts[0]
+
+    return re.sub(r"`(\w+)`", said, text)
 
 
 def reason(error: OSError) -> str:

@@ -161,7 +161,7 @@ def estimate(
     offsets = stencil.choose(how.neighborhood, len(grid))
     tiles = _tiles(grid, (0,) * len(grid), how.tile)
     every = [t.core for t in tiles]
-    classes = _classes(pool, example, every, names, ignore, many, say)
+    classes, about = _classes(pool, example, every, names, ignore, many)
     loss = losses.make(how.loss)
     losses.check_classes(loss, len(classes))
     way = Polynomials(how.tol)
@@ -180,7 +180,7 @@ def estimate(
     )
     (found,) = _learner(term).fit(fit)
     reader = TileReader(flow, (example,), (found,), None, everywhere=True)
-    say({"stage": "reading tiles"})
+    say({"stage": "reading tiles", "labels": about})
     handles = pool.persist(training_worker.read, reader, labeled_tiles)
     items = list(zip(handles, labeled_tiles, strict=True))
     partial = [f"{store}.partial{i}" for i in range(2)]
@@ -203,9 +203,8 @@ def _classes(
     names: Mapping[str, str] | None,
     ignore: int | Sequence[int] | None,
     many: bool,
-    say: Progress,
-) -> tuple[Class, ...]:
-    """The classes of the image's labels; says what values they have."""
+) -> tuple[tuple[Class, ...], list[str]]:
+    """The classes of the image's labels, and lines on its values."""
     names = survey.names_of((example,), names)
     items = [(0, box) for box in boxes]
     tables = survey.count(pool, (example,), items)
@@ -216,8 +215,7 @@ def _classes(
     lines = survey.table(found, tables, ignored(ignore), values.is_color(example.labels))
     if ignore is None and "0" not in (names or {}):
         lines = survey.say_zero(pool, (example,), items, tables, found) + lines
-    say({"labels": lines})
-    return found
+    return found, lines
 
 
 def _notes(how: Estimation, flow: FlowSettings, term: DataTerm, image: Image) -> dict[str, Any]:

@@ -112,6 +112,7 @@ class TrainingPlan:
     batches : indices of the training tiles in each batch
     folds : fold of each training tile, which its classifier has not seen
     counts : number of labeled pixels of each class, for each tile
+    about : lines on the label values
     print : what the training depends on, as JSON
     """
 
@@ -123,18 +124,12 @@ class TrainingPlan:
     batches: list[list[int]]
     folds: list[int]
     counts: Counts
+    about: list[str]
     print: Mapping[str, Any]
 
 
-def make_plan(
-    data: Data, recipe: Recipe, pool: Pool, say: Progress = lambda record: None
-) -> TrainingPlan:
-    """Check the examples, find the classes, and cut the labeled parts into tiles.
-
-    Parameters
-    ----------
-    say : called with a table of the label values
-    """
+def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
+    """Check the examples, find the classes, and cut the labeled parts into tiles."""
     if not data.training:
         raise InputError("expected images to learn from, got none")
     find_device(recipe.device, pool)
@@ -150,7 +145,7 @@ def make_plan(
     way = Polynomials(recipe.tol)
     loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
-    found, classes, counts = _labeled(data, halo, pool, say)
+    found, classes, counts, about = _labeled(data, halo, pool)
     losses.check_classes(loss, len(classes))
     tiles = [LabeledTile(n, tile) for n, tile in found if (n, tile.index) in counts]
     training, validation = _split(data, tiles, classes, counts)
@@ -171,14 +166,15 @@ def make_plan(
         _batches(training),
         folds,
         counts,
+        about,
         _print(data, recipe, flow, features),
     )
 
 
 def _labeled(
-    data: Data, halo: Sequence[int], pool: Pool, say: Progress
-) -> tuple[list[tuple[int, Tile]], tuple[Class, ...], Counts]:
-    """Tiles, classes, and the labeled pixels of each class in each tile that has some."""
+    data: Data, halo: Sequence[int], pool: Pool
+) -> tuple[list[tuple[int, Tile]], tuple[Class, ...], Counts, list[str]]:
+    """Tiles, classes, labeled pixels of each class in tiles that have some, and lines on them."""
     everything, count = (*data.training, *data.validation), len(data.training)
     data = dataclasses.replace(data, names=survey.names_of(everything, data.names))
     found = _cut(everything, halo, count)
@@ -199,13 +195,12 @@ def _labeled(
     lines = survey.table(classes, own, left_out, values.is_color(everything[0].labels))
     if data.ignore is None and "0" not in (data.names or {}):
         lines = survey.say_zero(pool, everything, items[: len(own)], own, classes) + lines
-    say({"labels": lines})
     counts: Counts = {}
     for (number, tile), table in zip(found, tables, strict=True):
         pixels = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
         if any(pixels):
             counts[number, tile.index] = pixels
-    return found, classes, counts
+    return found, classes, counts, lines
 
 
 def _alike(examples: Sequence[Example]) -> int:

@@ -76,11 +76,12 @@ def train(
         training=[e.with_absolute_paths() for e in data.training],
         validation=[e.with_absolute_paths() for e in data.validation],
     )
-    plan = make_plan(data, recipe, pool, say)
+    plan = make_plan(data, recipe, pool)
     held = Checkpoint(path, plan.print)
     if held.finished is not None:
         say({"stage": "finished before"})
         return held.finished
+    say({"labels": plan.about})
     examples = (*data.training, *data.validation)
     terms = held.terms()
     if not terms:

@@ -92,7 +92,11 @@ def check_values(
     few = sorted((n for n in left if len(left[n]) >= FEW), key=lambda n: -len(left[n]))
     for number in few[:3]:
         labels, different = everything[number].labels, len(left[number])
-        if _one_blob_each(pool, everything, number, items, tables, known):
+        sizes = [found[number][v] for v in left[number]]
+        # edges that are smoothed, between 0 and one value that most pixels have, are blobs as well
+        if max(sizes) < sum(sizes) / 2 and _one_blob_each(
+            pool, everything, number, items, tables, known
+        ):
             raise InputError(
                 f"{labels.path}: expected label values of classes, got {different} values that "
                 f"are one blob each, as in an instance mask: {_choices()}"
@@ -180,9 +184,9 @@ def table(
     if missing:
         which = [v for v in sorted(counts) if v in left_out and v != UNLABELED]
         rows.append((_listed(which, color), "not labeled", f"{_share(missing / total)} of all"))
-    head = ("value", "class", "share of labeled pixels")
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(2)]
-    return [f"  {v:>{widths[0]}}  {n:<{widths[1]}}  {s}" for v, n, s in (head, *rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    lines = [f"  {v:>{widths[0]}}  {n:<{widths[1]}}  {share}" for v, n, share in rows]
+    return [f"{lines[0]} of labeled pixels", *lines[1:]]
 
 
 def _listed(found: Sequence[int], color: bool) -> str:
