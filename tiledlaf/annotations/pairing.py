@@ -136,7 +136,8 @@ def partners(images_: Sequence[str], others: Sequence[str], what: str) -> list[s
                 _tell_numbers(images_, others, match.found)
             return [match.found[image] for image in images_]
         sure |= match.found
-        best = max(best, match, key=lambda one: len(one.found))
+        if number < LOOSE or len(match.found) > len(best.found):
+            best = max(best, match, key=lambda one: (len(one.found), len(one.repeated)))
     raise InputError(_refusal(images_, others, what, best))
 
 

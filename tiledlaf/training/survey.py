@@ -248,12 +248,13 @@ def _drawn(
     work = (everything, classes, zero)
     parts = [np.sum(p, 0) for p in zip(*tasks.in_order(pool, _edges, work, chosen), strict=True)]
     sums, sizes, across, pairs = parts
-    common = (sizes > RARE * sizes.sum()) & (pairs > 0)
-    if common.sum() < 2:
+    common = sizes > RARE * sizes.sum()
+    ending = common & (pairs > 0)
+    if common.sum() < 2 or not ending.any():
         return False
     means = sums[common] / sizes[common, None]
     apart = max(abs(a - b).max() for a, b in itertools.combinations(means, 2))
-    steps = abs(across[common] / pairs[common, None]).max(axis=1)
+    steps = abs(across[ending] / pairs[ending, None]).max(axis=1)
     return bool(steps.min() < PLAIN * apart)
 
 
