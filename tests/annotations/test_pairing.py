@@ -81,8 +81,8 @@ def test_more_of_the_name_says_more():
     images, others = ["a1.tif", "a2.tif"], ["a2.tif", "a1_mask.tif"]
     assert pairing.partners(images, others, "labels") == ["a1_mask.tif", "a2.tif"]
     with pytest.raises(ValueError, match="expected labels"):
-        # 1 and 2 would be paired by numbers, were x2 not the name of both
-        pairing.partners(["x1.tif", "x2.tif", "x3.tif"], ["x2.tif", "y1.tif", "y2.tif"], "labels")
+        # without what each list has in common: "a" and "" on both sides, ab with aab
+        pairing.partners(["ab.tif", "b.tif"], ["ab.tif", "aab.tif"], "labels")
 
 
 def test_numbers_of_what_is_dropped():

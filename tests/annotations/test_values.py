@@ -137,7 +137,7 @@ def test_learned_from_instances(here, how):
     assert scores.code == 0, scores
     assert [c["name"] for c in json.loads(Path("e.json").read_text())["classes"]] == names
     # the way of reading is part of what a training depends on
-    other = "object" if how == "object-border" else "object-border"
+    other = "object-border" if how == "object" else "object-border:2"
     refused(train("m.tif", "--instances", other), "belongs to another training")
 
 
@@ -193,6 +193,9 @@ def test_pictures_are_no_labels():
     assert "got 199 values: a picture, smoothed edges" in survey_of(picture)
     soft = (255 * ndimage.gaussian_filter(blobs()[1].astype(float), 2)).round().astype(np.uint8)
     assert "smoothed edges" in survey_of(soft)
+    edge = np.where(np.indices((80, 80))[1] < 40, 255, 0)
+    edge[:, 40] = np.arange(80) + 1  # each value of the edge is one blob
+    assert "smoothed edges" in survey_of(edge)
 
 
 def test_jpeg_labels(here):
