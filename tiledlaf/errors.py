@@ -29,15 +29,19 @@ class DamagedFile(TiledlafError):
 
 
 class BadPixels(InputError):
-    """Pixels that cannot be labeled; `first` is the position of the first one in its window."""
+    """Pixels that cannot be labeled; `first` is the position of the first one in its window.
 
-    def __init__(self, text: str, first: Sequence[int]) -> None:
-        super().__init__(text, first)
-        self.text, self.first = text, tuple(map(int, first))
+    `hint` says what the user can do about them.
+    """
+
+    def __init__(self, text: str, first: Sequence[int], hint: str = "") -> None:
+        super().__init__(text, first, hint)
+        self.text, self.first, self.hint = text, tuple(map(int, first)), hint
 
     def __str__(self) -> str:
-        return f"{self.text}, pixel {self.first}"
+        return f"{self.text}, pixel {self.first}" + (f" ({self.hint})" if self.hint else "")
 
     def moved(self, window: Sequence[slice]) -> BadPixels:
         """Return the same error with the position in the image that the window was cut from."""
-        return BadPixels(self.text, [p + w.start for p, w in zip(self.first, window, strict=True)])
+        place = [p + w.start for p, w in zip(self.first, window, strict=True)]
+        return BadPixels(self.text, place, self.hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,17 @@ class Grid:
             window.append(slice(first, last))
             inner.append(slice(origin + start - first, origin + stop - first))
         return Tile(tuple(index), tuple(core), tuple(window), tuple(inner))
+
+    def part(self, tile: Tile, core: Box, number: int) -> Tile:
+        """One of the parts of a tile's core as a tile of its own, with the same halo."""
+        found = Grid(
+            self.image,
+            tuple(o + c.start for o, c in zip(self.origin, core, strict=True)),
+            tuple(c.stop - c.start for c in core),
+            tuple(c.stop - c.start for c in core),
+            self.halo,
+        ).tile_at((0,) * len(core))
+        return dataclasses.replace(found, index=(*tile.index, number), core=core)
 
     def place(self, tile: Tile, axes: str) -> str:
         """Where a core lies, in pixels of the image: ``y 0:512, x 512:1024``."""

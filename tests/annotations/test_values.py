@@ -15,6 +15,7 @@ from scipy import ndimage
 
 import tiledlaf
 from tiledlaf.annotations import values
+from tiledlaf.annotations.numbering import Meaning
 from tiledlaf.files import images
 from tiledlaf.files.image import FileWarning
 from tiledlaf.model.classes import UNLABELED, find_classes
@@ -117,7 +118,7 @@ def test_instances_and_ignored_pixels():
     for ignore, names in (((9,), "background object border"), ((9, 0), "object border")):
         labels = values.open_labels(mask, like, values.meaning("object-border", None, ignore))
         np.testing.assert_array_equal(whole(labels), classes_of(mask, 1, ignore))
-        assert list(values.names_of(labels).values()) == names.split()
+        assert list(values.value_names(labels).values()) == names.split()
 
 
 @pytest.mark.parametrize("how", ["object-border", "object"])
@@ -181,7 +182,7 @@ def survey_of(truth, image=None):
     with tasks.threads(1) as pool:
         tables = survey.count(pool, [example], items)
         try:
-            survey.check_values(pool, [example], items, tables, set())
+            survey.check_values(pool, [example], items, tables, Meaning(None, None))
         except ValueError as error:
             return str(error)
     return None
@@ -393,7 +394,7 @@ def test_the_table(here):
 
 def test_a_long_table():
     classes = find_classes(range(40), None, None)
-    lines = survey.table(classes, [dict.fromkeys(range(40), 5)], {7}, False)
+    lines = survey.table(classes, [dict.fromkeys(range(40), 5)], {7}, 200, False)
     assert len(lines) == survey.ROWS
     assert lines[-1].split() == ["...", "21", "more", "52.50", "%"]
 
@@ -503,8 +504,8 @@ def test_data_folder(data_folder):
             tables = survey.count(pool, found, items)
             if refusal:
                 with pytest.raises(ValueError, match=refusal):
-                    survey.check_values(pool, found, items, tables, set())
+                    survey.check_values(pool, found, items, tables, Meaning(None, None))
                 continue
-            survey.check_values(pool, found, items, tables, set())
+            survey.check_values(pool, found, items, tables, Meaning(None, None))
             classes = find_classes(sorted(set().union(*tables)), None, None)
             assert len(survey.say_zero(pool, found, items, tables, classes)) == 1, part

@@ -7,7 +7,9 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import tifffile
+import zarr
 
+from tiledlaf import label
 from tiledlaf.files import images
 from tiledlaf.files.image import FileWarning
 
@@ -266,3 +268,33 @@ def test_pixel_size_of_aperio(tmp_path):
     image = opened(path, "'Baseline' 40 x 50 x 3, 1 'Thumbnail'")
     assert sizes(image) == (0.499, 0.499)
     assert image.grid == (40, 50)
+
+
+def test_channels_travel_into_the_output(tmp_path):
+    path, out, data = tmp_path / "a.ome.tif", tmp_path / "out.zarr", GRAY.astype(np.uint16) * 9
+    about = {"axes": "CYX", "Channel": {"Name": ["DAPI", "CD3"], "Color": [65535, 16711935]}}
+    tifffile.imwrite(path, np.stack([data, data // 2]), photometric="minisblack", metadata=about)
+    label(path, out, classes=2, workers=1)
+    one, two = zarr.open_group(out, mode="r").attrs["ome"]["omero"]["channels"]
+    assert (one["label"], one["color"], two["label"]) == ("DAPI", "0000FF", "CD3")
+    assert two["color"] == "00FF00"
+    # no window in the file: that of a sample
+    assert one["window"]["start"] == pytest.approx(np.percentile(data, 0.1))
+    assert one["window"]["end"] == pytest.approx(np.percentile(data, 99.9))
+    again = images.open_image(out, channels=["CD3"])
+    assert (again.channels, again.shown[0].color) == ((1,), "0000FF")
+    label(out, tmp_path / "again.zarr", classes=2, workers=1)
+    copied = zarr.open_group(tmp_path / "again.zarr", mode="r").attrs["ome"]["omero"]
+    assert copied == {"channels": [one, two]}
+
+
+def test_three_channels_are_colors_only_where_the_file_says_so(tmp_path):
+    for kind, colors in (("rgb", True), ("minisblack", False)):
+        path, out = tmp_path / f"{kind}.tif", tmp_path / f"{kind}.zarr"
+        data = RGB if colors else np.ascontiguousarray(planes(RGB))
+        tifffile.imwrite(
+            path, data, photometric=kind, metadata={"axes": "YXS" if colors else "CYX"}
+        )
+        label(path, out, classes=2, workers=1)
+        assert ("omero" in zarr.open_group(out, mode="r").attrs["ome"]) == colors
+        assert images.open_image(out).color == colors

@@ -73,7 +73,8 @@ def shapes(node):
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("out") / "a.zarr")
-    label(SLIDE, path, classes=3, names=NAMES, tile=128, confidence=True)
+    # as colors, whose axis is the last
+    label(np.moveaxis(SLIDE, 0, -1), path, classes=3, names=NAMES, tile=128, confidence=True)
     return path
 
 

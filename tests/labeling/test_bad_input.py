@@ -133,7 +133,7 @@ LABEL = ("label", "a.tif", "out.zarr", "--classes", "2")
         ("group.zarr", "group.zarr: expected an OME-Zarr image or a Zarr array, got a group"),
         ("no_datasets.zarr", "no_datasets.zarr: its multiscales metadata cannot be read"),
         ("no_array.zarr", "no_array.zarr: its multiscales metadata cannot be read"),
-        ("volume.tif", "volume.tif: its axes are not named and its shape (8, 40, 50)"),
+        ("volume.tif", "volume.tif: its 8 pages may be planes, channels or time points"),
     ],
 )
 def test_input(inputs, path, words):
@@ -231,7 +231,7 @@ def test_data_term(inputs, options, words):
         ("--level -1", "got --level -1"),
         ("--channels 1", "a.tif: expected different channels of 0 to 0, got 1"),
         ("--channels 0,0", "got 0,0"),
-        ("--channels red", "--channels expects integers like 0,2, got 'red'"),
+        ("--channels red", "expected different channels of 0 to 0, got red"),
         ("--names none.txt", "none.txt: No such file"),
         ("--names three.txt", "expected 2 names, one per class, got 3"),
         ("--names broken.json", "broken.json: expected a JSON list of names"),

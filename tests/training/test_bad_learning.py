@@ -157,7 +157,7 @@ BOTH = [
     ("--names same.json", "expected labels of two or more classes, got only a (0, 1)"),
     ("--names list.json", 'list.json: expected names of label values like {"0": "membrane"}'),
     ("--names empty.json", "empty.json: expected names of label values"),
-    ("--names letters.json", "letters.json: expected names of label values"),
+    ("--names letters.json", "expected --names of label values, such as 0 or 255, got 'x'"),
     ("--names numbers.json", "numbers.json: expected names of label values"),
     ("--names twice.json", "twice.json: expected each label value once, got 0, 00"),
     ("--names broken.json", "broken.json: expected JSON, "),

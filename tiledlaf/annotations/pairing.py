@@ -17,11 +17,9 @@ from pathlib import Path, PurePath
 from ..errors import InputError
 from ..files import images, nodes, stores
 from ..files.image import FileWarning
+from . import opening
 
-# what operating systems leave in folders, besides names that begin with a dot
-STRAY = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "icon\r"}
-# of annotations that are no images, and what stands before or after the suffix of a format
-VECTOR = (".geojson", ".json", ".csv", ".roi", ".zip", ".gz")
+# of what is no image of a file by itself, and what stands before or after the suffix of a format
 WRAPPING = (".ome", ".zarr", ".zip", ".ozx", ".gz", ".h5", ".hdf5", ".n5", ".nii")
 # what tools put before or after an image's name to name what belongs to it
 KINDS = (
@@ -34,11 +32,15 @@ SHOWN = 5  # files that a message names
 WORDS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": False}
 
 
-def find(pattern: str | os.PathLike[str]) -> list[str]:
+def find(pattern: str | os.PathLike[str], drawn: bool = False) -> list[str]:
     """Paths of a glob, a folder, or a single file or store, with numbers sorted by value.
 
     Of a folder or a glob, files of operating systems are left out, and with a word those of no
     known format.
+
+    Parameters
+    ----------
+    drawn : whether annotations are looked for where there are no images
 
     Raises
     ------
@@ -47,23 +49,28 @@ def find(pattern: str | os.PathLike[str]) -> list[str]:
     """
     text = os.fspath(pattern)
     if os.path.isdir(text) and not nodes.is_store(text):
-        found = _known(text, [os.path.join(text, name) for name in os.listdir(text)])
-    elif stores.is_url(text) or os.path.exists(text):
+        found = _known(text, [os.path.join(text, name) for name in os.listdir(text)], drawn)
+    elif _exists(text):
         found = [text]
     else:
         every = glob.glob(text, recursive=True)
         # where all are unknown, opening the first one says what is expected
-        found = _known(text, every) or every
+        found = _known(text, every, drawn) or every
     if not found:
         raise InputError(f"{text}: expected images, found none")
     return sorted(found, key=_natural)
 
 
-def _known(where: str, paths: Iterable[str]) -> list[str]:
+def _exists(path: str) -> bool:
+    """Whether there is such a file, or a file that the path leads into."""
+    return stores.is_url(path) or os.path.exists(stores.split(path)[0])
+
+
+def _known(where: str, paths: Iterable[str], drawn: bool) -> list[str]:
     """The images, or else the annotations, among these paths."""
-    paths = [path for path in paths if not _stray(path)]
+    paths = [path for path in paths if not _passed_over(os.path.basename(path.rstrip("/")))]
     found = [path for path in paths if images.reader_of(path) is not None]
-    found = found or [path for path in paths if path.lower().endswith(VECTOR)]
+    found = found or [path for path in paths if drawn and opening.is_annotations(path)]
     others = sorted(set(paths) - set(found))
     if found and others:
         names = _listed([os.path.basename(path) for path in others])
@@ -75,9 +82,8 @@ def _known(where: str, paths: Iterable[str]) -> list[str]:
     return found
 
 
-def _stray(path: str) -> bool:
-    name = os.path.basename(path.rstrip("/")).lower()
-    return name.startswith(".") or name in STRAY
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or stores.is_stray(name)
 
 
 def _natural(path: str) -> list[int | str]:
@@ -207,7 +213,7 @@ def _tell_numbers(images_: Sequence[str], others: Sequence[str], found: Mapping[
 
 def _stem(path: str) -> str:
     """The name of a file without its extensions."""
-    name = PurePath(path.rstrip("/")).name
+    name = PurePath(stores.split(path.rstrip("/"))[0]).name
     while True:
         suffix = next((s for s in _extensions() if name.lower().endswith(s)), None)
         if suffix is None or len(suffix) >= len(name):
@@ -218,7 +224,8 @@ def _stem(path: str) -> str:
 @functools.cache
 def _extensions() -> tuple[str, ...]:
     known = {suffix for reader in images.FORMATS.values() for suffix in reader.suffixes}
-    return (*known, *VECTOR, *WRAPPING)
+    drawn = {suffix for one in opening.FORMATS.values() for suffix in one.suffixes}
+    return (*known, *drawn, *WRAPPING)
 
 
 def _folded(text: str) -> str:
@@ -366,8 +373,8 @@ def _row(where: str, folder: Path, names: Sequence[str], cells: Sequence[str]) -
 def _path(where: str, folder: Path, name: str, cell: str) -> str:
     if stores.is_url(cell):
         return cell
-    for path in (folder / cell, Path(cell)):
-        if path.exists():
-            return str(path)
+    for path in (str(folder / cell), cell):
+        if _exists(path):
+            return path
     beside = "" if Path(cell).is_absolute() else f" in {folder} or in the current folder"
     raise InputError(f"{where}: expected a file for {name}, found no {cell}{beside}")

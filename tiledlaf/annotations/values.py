@@ -20,9 +20,12 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files import images
 from ..files.image import FileWarning, Image, Levels, Reader, State
+from ..files.resampled import Resampled
 from ..kernels.arrays import Array
 from ..model.classes import UNLABELED
 from ..tiles import Box
+from . import opening
+from .opening import Painting
 
 INSTANCES = ("object-border", "object", "none")
 BACKGROUND, OBJECT, BORDER = 0, 1, 2
@@ -176,19 +179,30 @@ def _width(instances: str) -> int:
 # Label images, and readers that give their values another meaning
 
 
-def open_labels(given: Any, like: Image, meant: Meaning = Meaning()) -> Image:
-    """A label image of one channel of whole numbers: a path, an array, or an open image.
+def open_labels(
+    given: Any,
+    like: Image,
+    meant: Meaning = Meaning(),
+    painting: Painting = Painting(),
+) -> Image:
+    """Labels of one channel of whole numbers: a path, also of annotations, an array, or an image.
 
     Parameters
     ----------
-    like : the image that it belongs to
-    meant : what its values mean
+    like : the image that they belong to
+    meant : what the values of a label image mean
+    painting : how annotations become labels
 
     Raises
     ------
     ValueError
         If it has other pixels; says how they can be understood.
     """
+    if opening.is_annotations(given):
+        if meant.converts:
+            word = "instances" if meant.instances else "colors"
+            raise InputError(f"{given}: expected a label image for `{word}`, got annotations")
+        return opening.open_annotations(given, like, painting)
     if meant.colors and isinstance(given, str | os.PathLike):
         labels = images.open_image(given)  # of a palette image, the colors
     elif isinstance(given, str | os.PathLike):
@@ -214,14 +228,22 @@ def open_labels(given: Any, like: Image, meant: Meaning = Meaning()) -> Image:
     return labels
 
 
-def names_of(labels: Image) -> dict[str, str]:
+def value_names(labels: Image) -> dict[str, str]:
     """Names of label values that the way of reading gives them."""
-    return {str(value): name for value, name in getattr(labels.reader, "names", ())}
+    reader = _reader(labels)
+    names = reader.names if isinstance(reader, Instances | Colored) else ()
+    return {str(value): name for value, name in names}
 
 
 def is_color(labels: Image) -> bool:
     """Whether label values are colors, 0xrrggbb."""
-    return isinstance(labels.reader, Colored)
+    return isinstance(_reader(labels), Colored)
+
+
+def _reader(labels: Image) -> Reader:
+    """What makes the label values, on whatever grid they are read."""
+    reader = labels.reader
+    return reader.source if isinstance(reader, Resampled) else reader
 
 
 def _wrapped(labels: Image, reader: Reader, dtype: str = "int64") -> Image:

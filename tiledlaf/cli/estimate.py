@@ -36,7 +36,9 @@ PASSED = (
     metavar="FILE",
     help="Data term: prototypes as CSV, one row per class (default: the class means).",
 )
-@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
+@click.option(
+    "--mask", help="Mask image or annotations; pixels where it is 0, or outside, are left out."
+)
 @click.option(
     "--neighborhood",
     default="3x3",
@@ -78,9 +80,8 @@ PASSED = (
 )
 @click.option("--steps", type=int, default=40, show_default=True, help="Maximum number of steps.")
 @shared.label_values_options
-@shared.channels_option
-@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
-@shared.position_options
+@shared.annotation_options
+@shared.selection_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed for sampling.")
 @shared.learning_options
 def estimate(**given: Any) -> int:
@@ -99,7 +100,8 @@ def estimate(**given: Any) -> int:
         given["labels"],
         given["probabilities"],
         given["mask"],
-        **{key: given[key] for key in ("axes", "channels", "time_point", "z")},
+        selection=shared.selection_of(given),
+        painting=shared.painting(given),
         **shared.meaning_of(given),
     )
     if len(pairs) != 1:

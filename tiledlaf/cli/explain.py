@@ -14,7 +14,9 @@ from . import shared
 @click.argument("model")
 @click.argument("image", required=False)
 @click.option(
-    "--truth", metavar="LABELS", help="True labels; shows singular vectors of the gradient."
+    "--truth",
+    metavar="LABELS",
+    help="True labels or annotations; shows singular vectors of the gradient.",
 )
 @click.option(
     "-o",
@@ -26,16 +28,14 @@ from . import shared
     "--probabilities",
     help="Class probabilities (J, y, x), for a MODEL that was trained with them.",
 )
-@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
+@click.option("--mask", help="Mask image or annotations; pixels outside are left out.")
 @click.option(
     "--region",
     callback=shared.spans,
     metavar="y0:y1,x0:x1",
     help="Show only this part (default: the middle 512 x 512 pixels).",
 )
-@shared.channels_option
-@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
-@shared.position_options
+@shared.selection_options
 @shared.device_option
 def explain(**given: Any) -> None:
     """Draw what MODEL has learned and how it sees a part of IMAGE; writes index.html and pictures.

@@ -20,11 +20,6 @@ PASSED = (
     "probabilities",
     "mask",
     "region",
-    "level",
-    "channels",
-    "axes",
-    "time_point",
-    "z",
     "seed",
     "classes",
     "term",
@@ -107,16 +102,18 @@ PASSED = (
 @click.option("--scheduler-file", metavar="FILE", help="Scheduler file of a Dask cluster.")
 @shared.watch_options
 @shared.device_option
-@click.option("--level", type=int, default=0, show_default=True, help="Resolution level of INPUT.")
-@shared.channels_option
-@click.option("--axes", help="Axes of the image, such as zyx, if the file does not name them.")
-@shared.position_options
-@click.option("--mask", help="Mask image; pixels where it is 0 are left out.")
+@shared.selection_options
+@click.option(
+    "--mask",
+    metavar="FILE|tissue",
+    help="Mask image or annotations; pixels where it is 0, or outside, are left out. The word "
+    "tissue finds the mask in INPUT; a file of that name is ./tissue.",
+)
 @click.option(
     "--region",
     callback=shared.spans,
     metavar="y0:y1,x0:x1",
-    help="Label only this part, in pixels of --level.",
+    help="Label only this part, in pixels of the level that is read.",
 )
 @click.option("--confidence", is_flag=True, help="Also write the confidence max_j W_j(T).")
 @click.option(
@@ -136,7 +133,7 @@ def label(**given: Any) -> int:
     Give exactly one of --classes, --prototypes, --probabilities, --term and --model. An interrupted
     run continues where it stopped when the same command is given again.
     """
-    from ..labeling import resources
+    from ..labeling import resources, tissue
     from ..labeling.plan import Writing
     from ..labeling.request import execute, prepare
     from ..pool.opening import Running
@@ -167,6 +164,7 @@ def label(**given: Any) -> int:
             given["overwrite"],
         ),
         running=running,
+        selection=shared.selection_of(given),
         **{key: given[key] for key in PASSED},
     )
     if given["names"] is not None and plan.classes:
@@ -175,6 +173,9 @@ def label(**given: Any) -> int:
         pictures.check_export(given["export"], plan.job.grid.size, plan.job.term.classes)
         _check_other_file(given)
     if given["dry_run"]:
+        if tissue.is_pending(plan.job.mask):
+            with resources.open_pool(plan, running) as pool:
+                plan = tissue.settle(plan, pool)
         click.echo("\n".join(text.dry_run(plan)))
         return 0
     with shared.under_way(), resources.open_pool(plan, running) as pool:
@@ -212,7 +213,7 @@ def _check_other_file(given: Mapping[str, Any]) -> None:
 def _say_failed(plan: Plan, found: Summary) -> None:
     assert plan.out is not None
     for line in found.errors[:SHOWN]:
-        click.echo(f"tiledlaf: {line}", err=True)
+        click.echo(f"tiledlaf: {shared.with_options(line, label)}", err=True)
     if len(found.errors) > SHOWN:
         more = len(found.errors) - SHOWN
         click.echo(f"tiledlaf: {more} more tiles failed, see {plan.out.records}", err=True)

@@ -55,8 +55,7 @@ def main() -> None:
 def _with_options(text: str) -> str:
     """A message of the library, with its keyword `names` replaced by the command's options."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    command = cli.get_command(click.Context(cli), name)
-    return text if command is None else shared.with_options(text, command.params)
+    return shared.with_options(text, cli.get_command(click.Context(cli), name))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -36,29 +36,36 @@ def warnings_as_lines(worded: Callable[[str], str]) -> Iterator[None]:
 
 @contextmanager
 def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A bar of steps on a terminal, and one line for each stage and validation."""
+    """A bar on a terminal of what is read and of steps; a line for each stage and validation."""
     from tqdm import tqdm
 
     from ..reports import text as report_text
 
-    params = click.get_current_context().command.params
+    command = click.get_current_context().command
     terminal, began = sys.stderr.isatty(), 0.0
     first: int | None = None
-    with tqdm(total=steps, disable=not terminal, unit="step", file=sys.stderr, leave=False) as bar:
+    with tqdm(total=steps, disable=not terminal, file=sys.stderr, leave=False) as bar:
 
         def show(record: Mapping[str, Any]) -> None:
             nonlocal first, began
+            if "of" in record:
+                if record["done"] == 1:
+                    bar.reset(record["of"])
+                    bar.set_description_str(record["stage"], refresh=False)
+                bar.update(record["done"] - bar.n)
+                return
             step, left = record.get("step"), None
             if step is not None:
                 if first is None:  # includes compiling: only later steps tell how long one takes
                     first, began = step, clock.monotonic()
                     bar.reset(steps)
+                    bar.set_description_str("", refresh=False)
                 elif step > first:
                     left = (clock.monotonic() - began) / (step - first) * (steps - step)
                 bar.update(step - bar.n)
             text = report_text.training(record, left)
             if text:
-                tqdm.write(shared.with_options(text, params), file=sys.stderr)
+                tqdm.write(shared.with_options(text, command), file=sys.stderr)
 
         yield show
 

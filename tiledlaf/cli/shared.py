@@ -33,9 +33,9 @@ def fail(message: str) -> int:
     return 2
 
 
-def with_options(text: str, params: Sequence[click.Parameter]) -> str:
-    """A text of the library, with its keyword `names` replaced by a command's options."""
-    known = {p.name: p for p in params}
+def with_options(text: str, command: click.Command | None) -> str:
+    """A message of the library, with its keyword `names` replaced by a command's options."""
+    known = {} if command is None else {p.name: p for p in command.params}
 
     def said(found: re.Match[str]) -> str:
         option = known.get(found[1])
@@ -145,9 +145,11 @@ def term_option(command: Callable[..., int]) -> Callable[..., int]:
     return option(command)
 
 
-channels_option = click.option(
-    "--channels", callback=integers(), metavar="C,...", help="Channels to use (default: all)."
-)
+def _names_or_numbers(
+    context: Any, option: click.Parameter, text: str | None
+) -> tuple[str, ...] | None:
+    """Read channels like 0,2 or DAPI,CD3; a name counts before a number."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def _time_point(context: Any, option: click.Parameter, text: str | None) -> int | str | None:
@@ -160,16 +162,87 @@ def _time_point(context: Any, option: click.Parameter, text: str | None) -> int 
         raise InputError(f"`{option.name}` expects an index or all, got {text!r}") from None
 
 
-def position_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that choose a time point and a plane of an image."""
-    time_point = click.option(
-        "--time-point",
-        callback=_time_point,
-        metavar="T|all",
-        help="Time point to read, from 0; all keeps the axis t.",
-    )
-    z = click.option("--z", type=int, metavar="Z", help="Plane to read, from 0 (default: all).")
-    return time_point(z(command))
+SELECTION = (
+    *("level", "channels", "axes", "series", "time_point", "z"),
+    *("pixel_size", "input_pixel_size", "no_data", "intensity_scale"),
+)
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which part of an image file is meant, as `Selection` has them."""
+    for option in (
+        click.option(
+            "--intensity-scale",
+            type=float,
+            metavar="F",
+            help="Multiply pixels by F (default: what brings them to the range of the model's "
+            "training).",
+        ),
+        click.option(
+            "--no-data",
+            callback=_value,
+            metavar="VALUE|nan",
+            help="Value of pixels without data; they are left out.",
+        ),
+        click.option(
+            "--input-pixel-size",
+            type=float,
+            metavar="UM",
+            help="Pixel size of level 0 in micrometers, where the file does not say it.",
+        ),
+        click.option(
+            "--pixel-size",
+            type=float,
+            metavar="UM",
+            help="Pixel size to work at, in micrometers, by the nearest level or resampling "
+            "(default: that of the model).",
+        ),
+        click.option("--z", type=int, metavar="Z", help="Plane to read, from 0 (default: all)."),
+        click.option(
+            "--time-point",
+            callback=_time_point,
+            metavar="T|all",
+            help="Time point to read, from 0; all labels each and keeps the axis t.",
+        ),
+        click.option(
+            "--series",
+            metavar="N|NAME",
+            help="Which of the images in a file to read (default: the largest); info lists them.",
+        ),
+        click.option(
+            "--axes", help="Axes of the image, such as zyx, if the file does not name them."
+        ),
+        click.option(
+            "--channels",
+            callback=_names_or_numbers,
+            metavar="C,...",
+            help="Channels to use, by number or name (default: all but alpha).",
+        ),
+        click.option(
+            "--level",
+            type=int,
+            help="Resolution level to read (default: 0, or what the model learned at).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def selection_of(given: Mapping[str, Any]) -> Any:
+    """What the options of `selection_options` ask for."""
+    from ..files.selection import Selection
+
+    return Selection(**{name: given[name] for name in SELECTION})
+
+
+def _value(context: Any, option: click.Parameter, text: str | None) -> float | None:
+    """Read a number, exactly where it is whole."""
+    if text is None:
+        return None
+    try:
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    except ValueError:
+        raise InputError(f"`{option.name}` expects a number or nan, got {text!r}") from None
 
 
 device_option = click.option(
@@ -229,7 +302,8 @@ def label_values_options(command: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "--names",
             metavar="FILE",
-            help='JSON file of names for label values: {"0": "membrane", "255": "inside"}.',
+            help='JSON file of names for label values: {"0": "membrane", "255": "inside"}; or of '
+            "new names for the classes of annotations.",
         ),
         click.option("--no-ignore", is_flag=True, help="Every label value is a class, 0 as well."),
         label_meaning_options,
@@ -269,6 +343,30 @@ def data_of(given: Mapping[str, Any]) -> dict[str, Any]:
         "ignore": ignore,
         "many": given["instances"] == "none",
     }
+
+
+def annotation_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options that say how annotations become pixels."""
+    brush = click.option(
+        "--brush",
+        metavar="UM|Npx",
+        help="Width of the lines and points among annotations, in micrometers or as in 5px.",
+    )
+    overlaps = click.option(
+        "--overlaps",
+        default="smaller",
+        show_default=True,
+        metavar="smaller|later|CLASS,...",
+        help="Annotation that wins where several overlap; of classes, the one listed first.",
+    )
+    return brush(overlaps(command))
+
+
+def painting(given: Mapping[str, Any]) -> Any:
+    """What the options of `annotation_options` ask for."""
+    from ..annotations.opening import Painting
+
+    return Painting(given["brush"], given["overlaps"])
 
 
 def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:

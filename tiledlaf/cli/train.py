@@ -16,7 +16,8 @@ from . import progress, shared
 @click.option("--images", help="Images to learn from: glob, folder or file.")
 @click.option(
     "--labels",
-    help="Labels of the images: glob, folder or file; files are paired by their names.",
+    help="Labels of the images: label images or files of annotations (GeoJSON of QuPath, COCO "
+    "JSON, ROIs of ImageJ, shapes of napari); glob, folder or file, paired by their names.",
 )
 @click.option(
     "--pairs",
@@ -43,7 +44,10 @@ from . import progress, shared
     metavar="FILE",
     help="Data term: prototypes as CSV, one row per class (default: the class means).",
 )
-@click.option("--mask", help="Mask images; pixels where they are 0 are left out.")
+@click.option(
+    "--mask",
+    help="Mask images or annotations; pixels where they are 0, or outside, are left out.",
+)
 @click.option("--validation-mask", help="Mask images of the validation set.")
 @click.option(
     "--neighborhood",
@@ -82,9 +86,8 @@ from . import progress, shared
     "probabilities or a classifier).",
 )
 @shared.label_values_options
-@shared.channels_option
-@click.option("--axes", help="Axes of the images, such as zyx, if the files do not name them.")
-@shared.position_options
+@shared.annotation_options
+@shared.selection_options
 @click.option("--steps", type=int, default=300, show_default=True, help="Maximum number of steps.")
 @click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after so many minutes.")
 @click.option(
@@ -142,7 +145,6 @@ def _term(given: Mapping[str, Any], probabilities: bool) -> Any:
 
 
 PARTS = ("images", "labels", "probabilities", "mask")
-CHOSEN = ("axes", "channels", "time_point", "z")
 
 
 def _sets(given: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -163,7 +165,12 @@ def _sets(given: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
         if given[key] is not None:
             raise InputError(f"expected at most one of `pairs` and `{key}`")
     meant = values.meaning(**shared.meaning_of(given))
-    return examples.read_pairs(given["pairs"], meant, **{key: given[key] for key in CHOSEN})
+    return examples.read_pairs(given["pairs"], meant, **_chosen(given))
+
+
+def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Which part of each image is meant, and how annotations become pixels."""
+    return {"selection": shared.selection_of(given), "painting": shared.painting(given)}
 
 
 def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
@@ -179,5 +186,5 @@ def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
             if value is not None:
                 raise InputError(f"`{key}` belongs to `{keys[0]}`")
         return []
-    chosen = {**{key: given[key] for key in CHOSEN}, **shared.meaning_of(given)}
+    chosen = {**_chosen(given), **shared.meaning_of(given)}
     return examples.pair(images, labels, *others, **chosen)

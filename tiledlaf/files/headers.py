@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .image import SPATIAL, Channel
+from .channels import Channel
+from .image import SPATIAL
 
 MICROMETERS = {
     "nm": 1e-3,

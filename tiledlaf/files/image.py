@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DamagedFile, InputError
 from ..tiles import Box
 from . import nodes, stores, units
+from .channels import Channel
 
 SPATIAL = "zyx"
 State = list[tuple[str, int, int | str]]  # (name, size, time or ETag) of what is stored
@@ -26,24 +27,6 @@ TimePoint = int | Literal["all"] | None  # None: the only one
 
 class FileWarning(UserWarning):
     """Something about a file that the user should know: what was chosen, dropped or is missing."""
-
-
-@dataclass(frozen=True)
-class Channel:
-    """How a channel is called and shown.
-
-    Attributes
-    ----------
-    name : None where the file does not say it
-    color : RRGGBB, or None
-    window : (start, end, min, max) of its intensities, or None
-    alpha : whether it is the transparency of the others, which is never data
-    """
-
-    name: str | None = None
-    color: str | None = None
-    window: tuple[float, float, float, float] | None = None
-    alpha: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,9 +127,17 @@ class Reader(Protocol):
         """The reader for label images, and their axes where they differ from an image's."""
         return self, None
 
+    def occupied(self, path: str, name: str, window: Box) -> Box | None:
+        """A part of a window, beyond which all pixels are 0; None if all of it is."""
+        return window
+
     def parts(self, path: str) -> list[Part]:
         """The images in a file that holds several; none if it holds one."""
         return []
+
+    def place(self, path: str) -> str:
+        """The path of the image alone, where a path holds several."""
+        return path
 
     def choose(self, path: str, series: str) -> Reader:
         """The reader of one of `parts`, by its name or title."""
@@ -171,9 +162,9 @@ MEMORY = _Memory()
 
 
 def read(image: Image, window: Box) -> np.ndarray:
-    """Pixels of a window, (C, *window); errors name the file."""
+    """Pixels of a window, (C, *window), times the image's gain; errors name the file."""
     try:
-        return image.read(window)
+        return np.asarray(scaled(image, image.read(window)))
     except InputError:  # the pixels were read, and are not what they should be
         raise
     except Exception as error:
@@ -199,6 +190,7 @@ class Image:
     shown : names and colors of the stored channels, or none at all
     color : whether the stored channels are red, green and blue
     no_data : value of pixels without data, which count as masked; None if there is none
+    gain : what pixels are multiplied by before they are labeled or learned from; None: nothing
     """
 
     path: str
@@ -217,6 +209,7 @@ class Image:
     shown: tuple[Channel, ...] = ()
     color: bool = False
     no_data: float | None = None
+    gain: float | None = None
     data: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -267,6 +260,10 @@ class Image:
         native = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype
         return np.ascontiguousarray(block, native.newbyteorder("="))
 
+    def occupied(self, window: Box) -> Box | None:
+        """A part of a spatial window, beyond which all pixels are known to be 0; None: all are."""
+        return self.reader.occupied(self.path, self.name, window)
+
     def with_absolute_path(self) -> Image:
         """The image with an absolute path, for workers that run in another folder."""
         if not self.reader.stored:
@@ -284,6 +281,70 @@ class Image:
         return self.reader.state(self.path, self.name)
 
 
+def with_no_data(image: Image, value: float | None) -> Image:
+    """The image with a value that stands for pixels without data; NaN for what is not a number.
+
+    Raises
+    ------
+    ValueError
+        If pixels of the image's type cannot have this value.
+    """
+    if value is None:
+        return image
+    dtype, fits = np.dtype(image.dtype), True
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            fits = not np.isfinite(value) or bool(np.isfinite(dtype.type(value)))
+    elif dtype.kind in "iu":
+        known = np.iinfo(dtype)
+        fits = value == value and int(known.min) <= value <= int(known.max) and value % 1 == 0
+    else:
+        fits = value in (0, 1)
+    if not fits:
+        raise InputError(
+            f"{image.path}: expected `no_data` to be a value of the type {dtype}, got {value:g}"
+        )
+    return dataclasses.replace(image, no_data=value)
+
+
+def valid_of(image: Image, pixels: np.ndarray) -> np.ndarray | None:
+    """Where pixels (C, *window), times the gain, hold data, (*window) bool; None if all do.
+
+    A pixel is without data where all its channels have the image's value for that or, if that is
+    NaN, where any of them is NaN.
+    """
+    value = image.no_data
+    if value is None:
+        return None
+    if value != value:
+        valid: np.ndarray = ~np.isnan(pixels).any(axis=0)
+    else:
+        stored = scaled(image, np.array(value, image.dtype))
+        valid = ~(pixels == stored.astype(pixels.dtype)).all(axis=0)
+    return None if valid.all() else valid
+
+
+def used(image: Image, stored: Any) -> Any:
+    """The chosen channels of stored pixels (C, *window), times the image's gain."""
+    if image.channels is not None:
+        stored = np.ascontiguousarray(stored[list(image.channels)])
+    return scaled(image, stored)
+
+
+def scaled(image: Image, pixels: Any) -> Any:
+    """Pixels times the image's gain."""
+    if image.gain is None or image.gain == 1:
+        return pixels
+    return pixels.astype(np.float32) * np.float32(image.gain)
+
+
+def both(valid: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    """Where two masks hold; None if all pixels do."""
+    if valid is None or other is None:
+        return other if valid is None else valid
+    return valid & other
+
+
 def unreadable(image: Image, error: Exception) -> OSError | ValueError:
     """Return the error for pixels that cannot be read: codecs may raise anything on damaged chunks.
 
@@ -295,7 +356,10 @@ def unreadable(image: Image, error: Exception) -> OSError | ValueError:
 
 def opened(reader: Reader, path: str, name: str) -> Any:
     """The array of a level; a file that was replaced is reopened."""
-    identity = units.identity(path, name) if stores.is_url(path) else os.stat(path).st_mtime_ns
+    if stores.is_url(path):
+        identity = units.identity(path, name)
+    else:
+        identity = os.stat(stores.split(path)[0]).st_mtime_ns
     key: Any = reader  # a frozen value, which a Protocol cannot promise
     return _opened(key, path, name, identity)
 
@@ -521,8 +585,8 @@ def check_level(path: str, level: int, count: int) -> None:
         raise InputError(f"{path}: expected a level of 0 to {count - 1}, got `level` {level}")
 
 
-def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = False) -> np.ndarray:
-    """Pixels of a window.
+def read_pixels(image: Image, window: Sequence[slice], stored: bool = False) -> np.ndarray:
+    """Pixels of a window: the chosen channels times the image's gain, or all as `stored`.
 
     Raises
     ------
@@ -531,9 +595,10 @@ def read_pixels(image: Image, window: Sequence[slice], every_channel: bool = Fal
     ValueError
         If the pixels cannot be decoded.
     """
-    channels = range(image.stored_channels) if every_channel else None
     try:
-        return image.read(tuple(window), channels)
+        if stored:
+            return image.read(tuple(window), range(image.stored_channels))
+        return np.asarray(scaled(image, image.read(tuple(window))))
     except ValueError:
         raise
     except Exception as error:

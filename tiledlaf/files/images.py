@@ -16,15 +16,27 @@ from ..registry import Registry
 from . import image as image_files
 from . import stores
 from .formats.bioio import Bioio
+from .formats.hdf5 import Hdf5
+from .formats.n5 import N5
 from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
 from .formats.zarr import Zarr
 from .image import Image, Levels, Part, Reader, TimePoint
+from .resampled import resampled
+from .selection import Selection, measured, nearest_level
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
-    {"zarr": Zarr(), "tiff": Tiff(), "raster": Raster(), "npy": Npy(), "bioio": Bioio()},
+    {
+        "zarr": Zarr(),
+        "tiff": Tiff(),
+        "raster": Raster(),
+        "npy": Npy(),
+        "hdf5": Hdf5(),
+        "n5": N5(),
+        "bioio": Bioio(),
+    },
 )
 
 
@@ -35,39 +47,46 @@ def reader_of(path: str | os.PathLike[str]) -> Reader | None:
 
 
 def open_image(
-    path: str | os.PathLike[str],
-    *,
-    level: int = 0,
-    axes: str | None = None,
-    channels: Sequence[int | str] | None = None,
-    time_point: TimePoint = None,
-    z: int | None = None,
-    series: str | int | None = None,
+    path: str | os.PathLike[str], selection: Selection = Selection(), **choice: Any
 ) -> Image:
     """Open one level of an image file or store, without reading pixels.
 
     Parameters
     ----------
-    level : resolution level
-    axes : one letter of "tczyx" for each axis, where the file does not name them
-    channels : numbers or names of the channels to read, all but alpha by default
-    time_point : index of the one to read; "all" makes t an axis of the grid
-    z : index of the plane to read, of this level; all by default
-    series : which of the images in the file, by number or name; the largest by default
+    selection : which part of the file
+    **choice : fields of `Selection`, which take precedence
 
     Raises
     ------
     ValueError
-        If it is missing, has an unknown format or is a URL with credentials, or if level, axes,
-        channels, time point or plane do not fit.
+        If it is missing, has an unknown format or is a URL with credentials, or if what is
+        selected is not there.
     """
-    path = str(path)
+    path, selection = str(path), dataclasses.replace(selection, **choice)
     reader = _known(path)
-    if series is not None:
-        reader = reader.choose(path, str(series))
-    found = reader.look(path, level, axes)
-    image = image_files.make(path, reader, found, axes, time_point, z)
-    return image_files.choose_channels(image, channels)
+    if selection.series is not None:
+        reader = reader.choose(path, str(selection.series))
+    level, grid = selection.level or 0, None
+    image = _level(path, reader, level, selection)
+    if selection.level is None and selection.pixel_size is not None:
+        level, grid = nearest_level(image, selection.pixel_size, selection.learned)
+        image = image if level == 0 else _level(path, reader, level, selection)
+    if grid is not None:
+        image = resampled(image, grid)
+    return valued(image_files.choose_channels(image, selection.channels), selection)
+
+
+def valued(image: Image, selection: Selection) -> Image:
+    """The image with what a selection says of its values."""
+    if selection.intensity_scale is not None:
+        image = dataclasses.replace(image, gain=selection.intensity_scale)
+    return image_files.with_no_data(image, selection.no_data)
+
+
+def _level(path: str, reader: Reader, level: int, selection: Selection) -> Image:
+    found = reader.look(path, level, selection.axes)
+    image = image_files.make(path, reader, found, selection.axes, selection.time_point, selection.z)
+    return measured(image, selection.input_pixel_size)
 
 
 def parts(path: str | os.PathLike[str]) -> list[Part]:
@@ -78,7 +97,7 @@ def parts(path: str | os.PathLike[str]) -> list[Part]:
 def _known(path: str) -> Reader:
     """The reader of a file's format; refuses a path without one."""
     redaction.check(path)
-    if not stores.is_url(path) and not os.path.exists(path):
+    if not stores.is_url(path) and not os.path.exists(stores.split(path)[0]):
         raise InputError(f"{path}: no such file or folder")
     reader = reader_of(path)
     if reader is None:
@@ -153,30 +172,44 @@ def _position(axes: str, shape: Sequence[int], like: Image | None) -> dict[str, 
     return found
 
 
-def as_image(
-    given: Any,
-    *,
-    level: int = 0,
-    axes: str | None = None,
-    channels: Any = None,
-    time_point: TimePoint = None,
-    z: int | None = None,
-) -> Image:
+def as_image(given: Any, selection: Selection = Selection(), **choice: Any) -> Image:
     """Return the given image: a path to open, an array, or an image that is already open.
+
+    Parameters
+    ----------
+    selection, **choice : as in `open_image`
 
     Raises
     ------
     ValueError
-        If it cannot be opened, or a `level` other than 0 is requested of an array.
+        If it cannot be opened, or an array is asked for what only files have.
     """
     if isinstance(given, Image):
-        return given
-    chosen: dict[str, Any] = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
+        return valued(given, dataclasses.replace(selection, **choice))
     if isinstance(given, str | os.PathLike):
-        return open_image(given, level=level, **chosen)
-    if level:
-        raise InputError(f"expected level 0 for an array, which has no other, got {level}")
-    return from_array(given, **chosen)
+        return open_image(given, selection, **choice)
+    chosen = dataclasses.replace(selection, **choice)
+    found = measured(from_array(given, **of_array(chosen)), chosen.input_pixel_size)
+    return valued(found, chosen)
+
+
+def of_array(selection: Selection) -> dict[str, Any]:
+    """What `describe` takes of a selection; refuses what an array has not."""
+    if selection.level:
+        raise InputError(
+            f"expected level 0 for an array, which has no other, got {selection.level}"
+        )
+    named = [n for n in ("series", "pixel_size") if getattr(selection, n) is not None]
+    if named and not selection.learned:
+        raise InputError(f"expected a file for `{named[0]}`, got an array")
+    return {name: getattr(selection, name) for name in ("axes", "channels", "time_point", "z")}
+
+
+def on_grid(other: Image, image: Image) -> Image:
+    """Labels or a mask of an image's level 0 on the grid of the level that is read of it."""
+    if other.grid == image.grid or other.grid != image.whole or other.data is not None:
+        return other
+    return resampled(other, image.grid, nearest=True)
 
 
 def as_labels(given: Any, like: Image) -> Image:
@@ -216,6 +249,8 @@ def describe(
     z: int | None = None,
 ) -> Image:
     """An image without its data, for arrays that are read elsewhere."""
-    found = Levels("", "", (array.shape,), array.dtype)
+    letters = axes or image_files.guess_axes(array.shape, "array")
+    color = letters == "yxc" and array.shape[2] == 3
+    found = Levels("", letters, (array.shape,), array.dtype, color=color)
     image = image_files.make("array", image_files.MEMORY, found, axes, time_point, z)
     return image_files.choose_channels(image, channels)

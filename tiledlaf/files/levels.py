@@ -16,6 +16,7 @@ from zarr.storage import MemoryStore
 from ..kernels.arrays import Array
 from ..tiles import Box, Grid, Tile
 from . import nodes, stores, units
+from .channels import Channel, omero
 
 Reduce = Callable[[Array, Sequence[int]], Array]
 
@@ -194,6 +195,7 @@ class Pyramid:
     dtype : NumPy name
     like : store and name of an array with the pixels of level 0, whose chunks are copied as they
         are; None: pixels are encoded
+    shown : how the channels are called and shown, or none
     """
 
     group: str
@@ -206,6 +208,7 @@ class Pyramid:
     units: tuple[str | None, ...]
     dtype: str
     like: tuple[str, str] | None = None
+    shown: tuple[Channel, ...] = ()
 
     def steps(self, level: int) -> tuple[int, ...] | None:
         """Pixels of level 0 per pixel along each axis; None where a ratio is not whole."""
@@ -287,8 +290,8 @@ class Pyramid:
     def entries(self, version: str) -> dict[str, Any]:
         """NGFF metadata of the group."""
         found: dict[str, Any] = {"multiscales": [self._multiscales(version)]}
-        if self.channels == 3 and self.dtype == "uint8":
-            found["omero"] = {"channels": [_channel(*shown) for shown in _RGB]}
+        if self.shown:
+            found["omero"] = omero(self.shown, self.dtype)
         return found
 
     def _multiscales(self, version: str) -> dict[str, Any]:
@@ -320,15 +323,6 @@ class Pyramid:
         if version == "0.4":
             image["version"] = version
         return image | {"datasets": datasets}
-
-
-_RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
-
-
-def _channel(label: str, color: str) -> dict[str, Any]:
-    """How viewers show an 8-bit channel."""
-    window = {"min": 0, "max": 255, "start": 0, "end": 255}
-    return {"label": label, "color": color, "active": True, "window": window}
 
 
 def halved(shape: Sequence[int], axes: str) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
-"""OME-Zarr metadata, NGFF 0.4 and 0.5: images and their labels."""
+"""OME-Zarr metadata: images of NGFF 0.1 to 0.6, and the labels of 0.4 and 0.5."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -11,8 +12,12 @@ import numpy as np
 import zarr
 
 from ..errors import DamagedFile, InputError
-from . import nodes
+from . import nodes, spatialdata, stores, transformations
+from .channels import Channel, of_omero
 from .levels import Pyramid
+
+OLD = ("0.1", "0.2", "0.3")  # versions without coordinate transformations
+SHOWN = 12  # most names to list in a message
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class Multiscale:
     shapes, scales, translations : a tuple for each level, with a number for each axis
     version : NGFF version, "" for a plain array
     zarr_format : 2 or 3
+    called : the axes as the file calls them, where `axes` is "" for not understanding these
+    words : what the user should know of what was chosen or is missing
+    channels : how the channels are called and shown, or none
     """
 
     axes: str
@@ -38,10 +46,17 @@ class Multiscale:
     translations: tuple[tuple[float, ...], ...]
     version: str
     zarr_format: int
+    called: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    channels: tuple[Channel, ...] = ()
 
 
-def read_multiscale(path: str) -> Multiscale:
+def read_multiscale(path: str, further: bool = True) -> Multiscale:
     """Axes and levels of an OME-Zarr image or a plain Zarr array.
+
+    Parameters
+    ----------
+    further : whether transformations of the whole image follow those of its levels
 
     Raises
     ------
@@ -53,45 +68,165 @@ def read_multiscale(path: str) -> Multiscale:
         return _plain(node)
     found = nodes.metadata(node)
     if not found.get("multiscales"):
-        if "bioformats2raw.layout" in found or "plate" in found:
-            hint = "; it is a collection: name one of its images, such as PATH/0"
-        else:
-            hint = f"; it holds {', '.join(sorted(node.keys())) or 'nothing'}"
-        raise InputError(f"{path}: expected an OME-Zarr image or a Zarr array, got a group{hint}")
+        raise InputError(
+            f"{path}: expected an OME-Zarr image or a Zarr array, got a group; it holds "
+            f"{_held(path)}"
+        )
     try:
-        return _multiscale(path, node, found)
+        return _multiscale(path, node, found, further)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise DamagedFile(
             f"{path}: its multiscales metadata cannot be read, {nodes.first_line(error)}"
         ) from None
 
 
-def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any]) -> Multiscale:
-    image = found["multiscales"][0]
+def _held(path: str) -> str:
+    """What a group holds, where it can be listed."""
+    names = [] if stores.is_web(path) else nodes.contents(path, "")
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more if names else "nothing that can be listed"
+
+
+def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: bool) -> Multiscale:
+    images = found["multiscales"]
+    image, words = images[0], []
+    if len(images) > 1:
+        names = [repr(str(one.get("name", k))) for k, one in enumerate(images)]
+        words.append(f"it has {len(images)} images, {', '.join(names)}: the first is taken")
     version = str(found.get("version") or image.get("version") or "0.4")
-    entries = [a if isinstance(a, dict) else {"name": a} for a in image["axes"]]
-    paths = tuple(_within(path, d["path"]) for d in image["datasets"])
-    outer = image.get("coordinateTransformations", [])
-    scales, translations = [], []
-    for dataset in image["datasets"]:
-        scale, shift = np.ones(len(entries)), np.zeros(len(entries))
-        for transform in [*dataset.get("coordinateTransformations", []), *outer]:
-            if transform["type"] == "scale":
-                scale, shift = scale * transform["scale"], shift * transform["scale"]
-            elif transform["type"] == "translation":
-                shift = shift + transform["translation"]
-        scales.append(tuple(map(float, scale)))
-        translations.append(tuple(map(float, shift)))
+    listed = [_within(path, d["path"]) for d in image["datasets"]]
+    shapes: list[tuple[int, ...]] = []
+    gone = []
+    for name in listed:
+        shape = _shape(path, name)
+        if shape is None and not shapes:
+            raise DamagedFile(f"{path}: expected its finest level, the array {name!r}, found none")
+        gone.append(name) if shape is None else shapes.append(shape)
+    if gone:
+        words.append(f"its levels {', '.join(map(repr, gone))} are not there")
+    paths = [name for name in listed if name not in gone]
+    axes = axes_of(image, version, len(shapes[0]))
+    called = tuple(str(a["name"]) for a in axes if "name" in a)
+    moves, whole = [], _whole(image) if further else []
+    for name, shape in zip(paths, shapes, strict=True):
+        own = _moves(path, image["datasets"][listed.index(name)], version)
+        moves.append(own or [{"type": "scale", "scale": np.divide(shapes[0], shape).tolist()}])
+        if not own and version not in OLD:
+            words.append(f"its metadata give no scale of {name!r}: taken from the shapes")
+    try:
+        placed = [
+            _placed(path, name, axes, [*m, *whole]) for name, m in zip(paths, moves, strict=True)
+        ]
+    except InputError:
+        if not version.endswith("spatialdata") or not whole:
+            raise
+        placed = [_placed(path, name, axes, own) for name, own in zip(paths, moves, strict=True)]
+        words.append(
+            f"its {' and '.join(transformations.kinds(whole[0]))} transformation to "
+            f"{_end(whole[0], 'output')!r} is kept by `into_input` alone"
+        )
+    left = [_end(t, "output") for t in image.get("coordinateTransformations", ()) if t not in whole]
+    if further and left:
+        kept = "kept by `into_input` alone" if version.endswith("spatialdata") else "not kept"
+        words.append(f"its transformations to {', '.join(map(repr, left))} are {kept}")
+    axes = placed[0][2]
+    known = [transformations.letter(axis) for axis in axes]
     return Multiscale(
-        "".join(entry["name"] for entry in entries),
-        tuple(entry.get("unit") for entry in entries),
-        paths,
-        tuple(node[name].shape for name in paths),
-        tuple(scales),
-        tuple(translations),
+        "".join(map(str, known)) if all(known) else "",
+        tuple(map(_unit, axes)),
+        tuple(paths),
+        tuple(shapes),
+        tuple(tuple(map(float, one[0])) for one in placed),
+        tuple(tuple(map(float, one[1])) for one in placed),
         version,
         node.metadata.zarr_format,
+        called,
+        tuple(words),
+        of_omero(found.get("omero"), shapes[0][known.index("c")] if "c" in known else 0),
     )
+
+
+def _shape(path: str, name: str) -> tuple[int, ...] | None:
+    """Shape of a level, by the metadata of its array; None where there is no such array."""
+    place = stores.at(path)
+    if not any(place.exists(f"{name}/{file}") for file in ("zarr.json", ".zarray")):
+        return None
+    return tuple(nodes.open_array(path, name).shape)
+
+
+def axes_of(image: Mapping[str, Any], version: str, count: int) -> list[Mapping[str, Any]]:
+    """The axes of an image, without names where it does not say them."""
+    listed = image.get("axes")
+    if listed is None and image.get("coordinateSystems"):
+        systems = {s["name"]: s["axes"] for s in image["coordinateSystems"]}
+        moves = image["datasets"][0].get("coordinateTransformations") or [{}]
+        listed = systems.get(_end(moves[-1], "output"), image["coordinateSystems"][0]["axes"])
+    if listed is None:
+        listed = "tczyx" if version in OLD and count == 5 else ""
+    axes = [a if isinstance(a, Mapping) else {"name": a} for a in listed] or [{}] * count
+    if len(axes) != count:
+        raise DamagedFile(f"expected {count} axes for the shape of its levels, got {len(axes)}")
+    return axes
+
+
+def _end(transform: Mapping[str, Any], which: str) -> str | None:
+    """Name of the coordinate system that a transformation comes from or leads to."""
+    found = transform.get(which)
+    return found.get("name", found.get("path")) if isinstance(found, Mapping) else found
+
+
+def _unit(axis: Mapping[str, Any]) -> str | None:
+    unit = axis.get("unit")
+    return unit if isinstance(unit, str) and unit not in ("unit", "") else None
+
+
+def _moves(path: str, dataset: Mapping[str, Any], version: str) -> list[Mapping[str, Any]]:
+    """Transformations of a level; none where they do not give its scale."""
+    own = dataset.get("coordinateTransformations") or []
+    scales = [t for t in own if t["type"] == "scale"]
+    if len(scales) > 1:
+        raise DamagedFile(f"{path}: expected one scale of {dataset['path']!r}, got {len(scales)}")
+    return own if scales or version not in ("0.4", "0.5") else []
+
+
+def _placed(
+    path: str, name: str, axes: Sequence[Mapping[str, Any]], moves: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, np.ndarray, list[Mapping[str, Any]]]:
+    """Scale, shift and axis of each dimension of a level."""
+    load, ends = functools.partial(_stored, path), list(axes)
+    names = [transformations.letter(a) or str(a.get("name", "")) for a in axes]
+    try:
+        found = transformations.joined_all(moves, names, load)
+        for move in moves:
+            end = move.get("output")
+            ends = list(end["axes"]) if isinstance(end, Mapping) and "axes" in end else ends
+        scale, shift, order = transformations.along_axes(found)
+    except transformations.Unkept:
+        kinds = dict.fromkeys(k for move in moves for k in transformations.kinds(move))
+        raise InputError(
+            f"{path}: its coordinate transformation ({', '.join(kinds)}) is more than a pixel size "
+            "and a shift along each axis, so labels would be placed wrongly; "
+            f"{path}/{name} is the array without it"
+        ) from None
+    except ValueError as error:
+        raise DamagedFile(
+            f"{path}: the coordinate transformation of {name!r} is damaged, with {error}"
+        ) from None
+    return scale, shift, [ends[i] for i in order]
+
+
+def _whole(image: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Transformations of all levels: each in turn, or the one to a coordinate system of several."""
+    listed = image.get("coordinateTransformations") or []
+    ends = [_end(t, "output") for t in listed]
+    if not any(ends):
+        return list(listed)
+    return [listed[ends.index("global")]] if "global" in ends else list(listed[:1])
+
+
+def _stored(path: str, name: str) -> np.ndarray:
+    """Values of a transformation that are stored as an array."""
+    return np.asarray(nodes.open_array(path, _within(path, name))[...])
 
 
 def _within(place: str, name: Any) -> str:
@@ -128,10 +263,10 @@ def check_links(store: str, group: str) -> None:
 
 def _plain(array: zarr.Array) -> Multiscale:
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    known = names and all(isinstance(n, str) and len(n) == 1 for n in names)
+    known = [transformations.letter({"name": name}) for name in names or ()]
     n = array.ndim
     return Multiscale(
-        "".join(names).lower() if known else "",
+        "".join(map(str, known)) if all(known) else "",
         (None,) * n,
         ("",),
         (array.shape,),
@@ -151,22 +286,28 @@ def add_label(
     names: Mapping[int, str],
     values: Mapping[int, Sequence[int]],
     notes: Mapping[str, Any],
+    element: str = "",
 ) -> None:
     """Register labels/NAME: write its colors, names and this program's notes, then list it.
 
-    `values` are the truth values of each label value, where it was learned from a truth.
+    `values` are the truth values of each label value, where it was learned from a truth. `element`
+    is the image in a SpatialData store, otherwise the image is the store itself.
     """
-    entry = {
+    entry: dict[str, Any] = {
         "version": version,
         "colors": [{"label-value": v, "rgba": list(c)} for v, c in colors.items()],
         "properties": [
             {"label-value": v, "name": n} | ({"values": list(values[v])} if v in values else {})
             for v, n in names.items()
         ],
-        "source": {"image": "../../"},
     }
-    entries = labels.entries(version) | {"image-label": entry}
-    nodes.write_group(store, labels.group, version, zarr_format, entries, notes)
+    found, beside = labels.entries(version), dict[str, Any]()
+    if element:
+        found, beside = spatialdata.entries(store, element, labels, version)
+    else:  # SpatialData would take the source for a part of the labels
+        entry["source"] = {"image": "../../"}
+    entries = found | {"image-label": entry}
+    nodes.write_group(store, labels.group, version, zarr_format, entries, notes, beside)
     # listed last: listed labels without notes belong to another program
     list_label(store, labels.group, version, zarr_format)
 

@@ -3,31 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import functools
+import itertools
 import json
 import os
 import re
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.metadata import ArrayV2Metadata
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore, ObjectStore, StorePath
+from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
-from ..errors import InputError
+from ..errors import DamagedFile, InputError
 from . import stores
-from .stores import PART, Bucket, Folder, Unanswered
+from .answers import METADATA, Refused, Unanswered
+from .archives import Archive
+from .stores import PART, Bucket, Folder
 
+FILES = ("zarr.json", ".zgroup", ".zarray")  # one of them is in every group and array
 _opening = threading.Lock()
 
 
 def is_store(path: str) -> bool:
-    """Whether a path holds a Zarr group or array."""
+    """Whether a path holds a Zarr group or array.
+
+    Raises
+    ------
+    OSError
+        If the server of a URL refuses to say it.
+    """
     place = stores.at(path)
-    return any(place.exists(name) for name in ("zarr.json", ".zgroup", ".zarray"))
+    if any(place.exists(name) for name in FILES):
+        return True
+    if isinstance(place, Bucket) and place.absence == "403":
+        raise Refused(
+            errno.EACCES,
+            f"the server answers 403 for {', '.join(FILES)}: there is no store, or it must not "
+            "be read",
+            path,
+        )
+    return False
 
 
 class _Objects(ObjectStore):
@@ -40,17 +63,29 @@ class _Objects(ObjectStore):
     def with_read_only(self, read_only: bool = True) -> _Objects:
         return _Objects(self.bucket)
 
-    async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
-        with self.bucket.translate_errors(key):
-            return await super().get(key, *args, **kwargs)
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        place = self.bucket
+        try:
+            if place.web:
+                data = await place.fetch(key, *_part(byte_range))
+                return None if data is None else prototype.buffer.from_bytes(data)
+            with place.translate_errors(key):
+                found = await super().get(key, prototype, byte_range)
+        except FileNotFoundError:
+            return None
+        except Refused:
+            if place.lacks(key, "403"):
+                return None
+            raise
+        if found is not None and byte_range is None:
+            place.is_absent(key, b"")
+        return found
 
-    async def get_partial_values(self, *args: Any, **kwargs: Any) -> Any:
-        with self.bucket.translate_errors():
-            return await super().get_partial_values(*args, **kwargs)
+    async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+        return list(await asyncio.gather(*(self.get(k, prototype, part) for k, part in key_ranges)))
 
     async def exists(self, key: str) -> bool:
-        with self.bucket.translate_errors(key):
-            return await super().exists(key)
+        return self.bucket.exists(key)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         with self.bucket.translate_errors(prefix):
@@ -60,17 +95,39 @@ class _Objects(ObjectStore):
             yield name
 
 
+def _part(request: Any) -> tuple[slice | None, dict[str, Any] | None]:
+    """A request of zarr for a part of an object: as a slice, and as an option of obstore."""
+    if isinstance(request, RangeByteRequest):
+        return slice(request.start, request.end), {"range": (request.start, request.end)}
+    if isinstance(request, OffsetByteRequest):
+        return slice(request.offset, None), {"range": {"offset": request.offset}}
+    if isinstance(request, SuffixByteRequest):
+        return slice(-request.suffix, None), {"range": {"suffix": request.suffix}}
+    return None, None
+
+
 def _zarr(path: str) -> Any:
     """What zarr opens a store with."""
     place = stores.at(path)
-    return _Objects(place) if isinstance(place, Bucket) else path
+    if isinstance(place, Archive):
+        return StorePath(_zip(place), place.prefix.rstrip("/"))
+    return _Objects(place) if isinstance(place, Bucket) else Path(path)
+
+
+@functools.lru_cache(maxsize=16)
+def _zip(archive: Archive) -> ZipStore:
+    return sync(ZipStore.open(archive.file, mode="r"))
 
 
 def open_node(path: str) -> zarr.Group | zarr.Array:
     """Open the group or array of a store."""
     try:
-        return zarr.open(_zarr(path), mode="r")
-    except Unanswered:
+        place = stores.at(path)
+        if place.exists(".zarray") and not place.exists("zarr.json"):
+            return _array(path, "", "r")
+        # consolidated metadata may be older than the arrays
+        return zarr.open(_zarr(path), mode="r", use_consolidated=False)
+    except (Unanswered, DamagedFile):
         raise
     except Exception as error:
         raise InputError(f"{path}: expected a Zarr store, got {first_line(error)}") from None
@@ -88,15 +145,69 @@ def metadata(group: zarr.Group) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def attributes(path: str, name: str) -> dict[str, Any]:
+    """Attributes of a group or array of a store; none where there is none."""
+    found = _document(path, name, "zarr.json")
+    inner = found.get("attributes") if found else _document(path, name, ".zattrs")
+    return dict(inner) if isinstance(inner, Mapping) else {}
+
+
+def shape_of(path: str, name: str) -> tuple[tuple[int, ...], str]:
+    """Shape and data type of an array, by its metadata alone.
+
+    Raises
+    ------
+    KeyError
+        If there is no such array.
+    """
+    found = _document(path, name, "zarr.json")
+    if found:
+        return tuple(found["shape"]), str(found["data_type"])
+    found = _document(path, name, ".zarray")
+    return tuple(found["shape"]), np.dtype(found["dtype"]).name
+
+
+def _document(path: str, name: str, file: str) -> dict[str, Any]:
+    data = stores.at(path).read(f"{name}/{file}".lstrip("/"))
+    try:
+        found = json.loads(data) if data else {}
+    except ValueError:
+        file = f"{name}/{file}".lstrip("/")
+        raise DamagedFile(f"{path}: expected a Zarr store, got a {file} that is not JSON") from None
+    return found if isinstance(found, dict) else {}
+
+
 def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
     """An array of a store, read and written by the fast codec pipeline on the calling thread.
 
     What that pipeline (zarrs) cannot decode is left to zarr's own, which is slower but as correct.
     So are object stores: zarrs requests one part at a time, zarr those of several shards at once.
     """
-    array = zarr.open_array(_zarr(path), path=name or None, mode=mode)
+    array = _array(path, name, mode)
     _check_data(f"{path}/{name}".rstrip("/"), array)
-    return array if stores.is_url(path) else with_fast_codecs(array, array.store_path)
+    local = isinstance(array.store, LocalStore)
+    return with_fast_codecs(array, array.store_path) if local else array
+
+
+def _array(path: str, name: str, mode: Any) -> zarr.Array:
+    """An array, also one whose data type is written as old programs did."""
+    store = _zarr(path)
+    try:
+        return zarr.open_array(store, path=name or None, mode=mode)
+    except ValueError:
+        place, above = stores.at(path), f"{name}/".lstrip("/")
+        if mode != "r" or place.exists(f"{above}zarr.json"):
+            raise
+        found = json.loads(place.read(f"{above}.zarray") or "{}")
+        named = found.get("dtype")
+        # such as >u1: a byte has no order; the order of the machine that wrote =u2 is not known
+        if not isinstance(named, str) or (new := np.dtype(named.replace("=", "<")).str) == named:
+            raise
+        found |= {"dtype": new, "attributes": json.loads(place.read(f"{above}.zattrs") or "{}")}
+        metadata = ArrayV2Metadata.from_dict(found)
+        root = StorePath(LocalStore(path, read_only=True)) if isinstance(store, Path) else store
+        root = root if isinstance(root, StorePath) else StorePath(root)
+        return zarr.Array(zarr.AsyncArray(metadata, root / name if name else root))
 
 
 def with_fast_codecs(array: zarr.Array, place: StorePath) -> zarr.Array:
@@ -169,8 +280,34 @@ def run_here(call: Coroutine[Any, Any, Any]) -> Any:
 
 
 def read(array: zarr.Array, box: tuple[slice | int, ...]) -> np.ndarray:
-    """Pixels of a box."""
+    """Pixels of a box.
+
+    Raises
+    ------
+    ValueError
+        If a chunk is a link whose content is missing: zarr would take it as never written.
+    """
+    if isinstance(array.store, LocalStore):
+        _check_links(array, box)
     return np.asarray(run_here(array.async_array.getitem(box)))
+
+
+def _check_links(array: zarr.Array, box: tuple[slice | int, ...]) -> None:
+    """Refuse chunks that are links whose content is missing."""
+    folder = os.path.join(str(array.store.root), array.path)
+    for key in keys(array, box):
+        path = f"{folder}/{key}"
+        if not os.path.exists(path) and os.path.islink(path):
+            raise stores.missing_link(path)
+
+
+def keys(array: zarr.Array, box: tuple[slice | int, ...]) -> Iterator[str]:
+    """The files, or objects, that hold a box of an array."""
+    spans = []
+    for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True):
+        start, stop, _ = s.indices(n) if isinstance(s, slice) else (s, s + 1, 1)
+        spans.append(range(start // edge, -(-stop // edge)))
+    return map(array.metadata.encode_chunk_key, itertools.product(*spans))
 
 
 def open_foreign(store: Any) -> zarr.Array:
@@ -180,7 +317,7 @@ def open_foreign(store: Any) -> zarr.Array:
         return node if isinstance(node, zarr.Array) else node["0"]
 
 
-def bring(made: MemoryStore, place: Folder | Bucket, name: str) -> None:
+def bring(made: MemoryStore, place: Folder | Bucket | Archive, name: str) -> None:
     """Write an array's metadata; an existing array with other metadata is removed first."""
     found = _metadata_of(made, name)
     there = {key: place.read(key) for key in found}
@@ -194,7 +331,7 @@ def bring(made: MemoryStore, place: Folder | Bucket, name: str) -> None:
 
 def _metadata_of(made: MemoryStore, name: str) -> dict[str, bytes]:
     """Metadata files of a group or an array; the one that makes it visible comes last."""
-    keys = [f"{name}/{file}".lstrip("/") for file in reversed(stores.METADATA)]
+    keys = [f"{name}/{file}".lstrip("/") for file in reversed(METADATA)]
     return {k: made._store_dict[k].to_bytes() for k in keys if k in made._store_dict}
 
 
@@ -205,8 +342,9 @@ def write_group(
     zarr_format: int,
     entries: Mapping[str, Any],
     notes: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make a group or add to its metadata: NGFF's entries and this program's notes.
+    """Make a group or add to its metadata: NGFF's entries, this program's notes and others'.
 
     They are written at once, as a whole: two simultaneous runs of one command do not undo each
     other's additions, since both add the same.
@@ -217,6 +355,7 @@ def write_group(
         attributes |= entries
     else:
         attributes["ome"] = {"version": version, **attributes.get("ome", {}), **entries}
+    attributes |= beside or {}
     if notes is not None:
         attributes["tiledlaf"] = dict(notes)
     zarr.create_group(made, path=path, zarr_format=zarr_format, attributes=attributes)
@@ -255,10 +394,10 @@ def index(store: str, group: str) -> None:
 def open_group(store: str, path: str) -> zarr.Group | None:
     """A group of a store, or None where there is none."""
     try:
-        return zarr.open_group(_zarr(store), path=path, mode="r")
+        return zarr.open_group(_zarr(store), path=path, mode="r", use_consolidated=False)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
         return None
-    except Unanswered:
+    except (Unanswered, DamagedFile):
         raise
     except Exception as error:
         raise InputError(f"{store}: expected a Zarr store, got {first_line(error)}") from None
@@ -272,7 +411,7 @@ def has_group(store: str, name: str) -> bool:
 def contents(store: str, group: str) -> list[str]:
     """What a group contains besides its metadata."""
     held = stores.at(store).names(group)
-    return [n for n in held if n not in stores.METADATA and not n.endswith(PART)]
+    return [n for n in held if n not in METADATA and not n.endswith(PART)]
 
 
 def system_error(error: BaseException) -> OSError | None:
@@ -286,24 +425,47 @@ def system_error(error: BaseException) -> OSError | None:
     return OSError(int(told[1]), os.strerror(int(told[1]))) if told else None
 
 
+# of an array: its metadata and chunks, and no file that an operating system has left there
+_STORED = re.compile(
+    r"(?:.*/)?(?:zarr\.json|\.zgroup|\.zarray|\.zattrs|(?:c[/.])?\d+(?:[/.]\d+)*|c)"
+)
+
+
 def chunk_state(path: str) -> list[tuple[str, int, int | str]]:
-    """(name, size, modification time in ns) of every file below a path, or of the file itself.
+    """(name, size, modification time in ns) of an array's files below a path, or of a file itself.
 
     Objects have ETags instead of times; a web server lists nothing, so only its metadata count.
+
+    Raises
+    ------
+    ValueError
+        If one of them is a link whose content is missing.
     """
+    path, _ = stores.split(path)
     place = stores.at(path)
     if isinstance(place, Bucket):
         beside = ("labels/", "confidence/")
-        return [entry for entry in place.entries() if not entry[0].startswith(beside)]
+        found = place.known()
+        return [e for e in found if not e[0].startswith(beside) and _STORED.fullmatch(e[0])]
     root = Path(path)
     if root.is_file():
         stat = root.stat()
         return [("", stat.st_size, stat.st_mtime_ns)]
-    found: list[tuple[str, int, int | str]] = []
+    entries: list[tuple[str, int, int | str]] = []
     for folder, folders, files in os.walk(root):
-        folders[:] = [f for f in folders if not (folder == path and f in ("labels", "confidence"))]
+        folders[:] = [
+            f for f in folders if not (Path(folder) == root and f in ("labels", "confidence"))
+        ]
         for file in files:
-            stat = os.stat(os.path.join(folder, file))
-            name = os.path.relpath(os.path.join(folder, file), root)
-            found.append((name, stat.st_size, stat.st_mtime_ns))
-    return sorted(found)
+            whole = os.path.join(folder, file)
+            name = os.path.relpath(whole, root)
+            if not _STORED.fullmatch(name.replace(os.sep, "/")):
+                continue
+            try:
+                stat = os.stat(whole)
+            except FileNotFoundError:
+                if os.path.islink(whole):
+                    raise stores.missing_link(whole) from None
+                raise
+            entries.append((name, stat.st_size, stat.st_mtime_ns))
+    return sorted(entries)

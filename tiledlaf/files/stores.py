@@ -10,11 +10,15 @@ import concurrent.futures
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import re
 import shutil
+import threading
+import time
 import urllib.parse
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,12 +26,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import redaction
-from ..errors import InputError
+from ..errors import DamagedFile, InputError
+from . import answers
+from .answers import METADATA, NoRanges, Refused, Unanswered
+from .archives import Archive
 
 
 def nearest_existing(path: str) -> Path:
     """The path itself, or its nearest parent that exists."""
     absolute = Path(path).absolute()
+    if absolute.is_symlink():  # perhaps to a folder that is yet to be made
+        absolute = absolute.resolve()
     return next(p for p in (absolute, *absolute.parents) if p.exists())
 
 
@@ -39,9 +48,18 @@ def free_bytes(path: str) -> int | None:
 PART = ".partial"  # suffix of files not yet, or no longer, in place; zarr uses it as well
 WEB = ("http", "https")
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", *WEB)
-METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 TIME = timedelta(minutes=2)  # for a request: enough for a shard of 100 MB at 1 MB/s
 AT_ONCE = 16  # concurrent requests of a call
+KEPT = 2**28  # bytes of objects kept of a web server that sends them only whole
+CHECKED = 1.0  # seconds for which a web server's metadata need not be asked for again
+# what operating systems leave in folders: macOS, Windows, Linux desktops, NFS, SMB, NAS
+STRAY = re.compile(
+    r"\.DS_Store|\._.*|\.AppleDouble|\.Spotlight-V100|\.Trashes|\.Trash-\d+|\.fseventsd|\.localized"
+    r"|\.TemporaryItems|\.apdisk|Icon\r|Thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|\$RECYCLE\.BIN"
+    r"|System Volume Information|\.directory|\.nfs[0-9a-f]+|\.fuse_hidden\w+|\.smbdelete\w+"
+    r"|@eaDir|lost\+found|\.snapshot|\.~lock\..*#|~\$.*",
+    re.IGNORECASE,
+)
 # waits are drawn between `init_backoff` and `base` times the previous one: 3 grows them by half
 RETRIES = {
     "max_retries": 10,
@@ -100,13 +118,36 @@ def absolute(path: str) -> str:
     return path.rstrip("/") if is_url(path) else os.path.abspath(path)
 
 
-def at(path: str) -> Folder | Bucket:
+def is_stray(name: str) -> bool:
+    """Whether a file or folder of this name was left by an operating system, and is no data."""
+    return STRAY.fullmatch(name) is not None
+
+
+def split(path: str) -> tuple[str, str]:
+    """A path as the file that it leads into, and the name therein: ("a.h5", "group/data").
+
+    The name is "" where the path is that of a file or folder, or of nothing.
+    """
+    if not is_url(path) and not os.path.lexists(path):
+        for above in Path(path).parents:
+            if above.is_file():
+                return str(above), Path(path).relative_to(above).as_posix()
+    return path, ""
+
+
+def at(path: str) -> Folder | Bucket | Archive:
     """The store at a path; it need not exist."""
-    return _bucket(path.rstrip("/")) if is_url(path) else _folder(path)
+    if is_url(path):
+        return _bucket(path.rstrip("/"))
+    file, name = split(path)
+    if Archive.suffixed(file) and os.path.isfile(file):
+        return _archive(file, name, os.stat(file).st_mtime_ns)
+    return _folder(path)
 
 
-class Unanswered(OSError):
-    """An object store did not fulfill a request, even after retries."""
+@functools.lru_cache(maxsize=64)
+def _archive(file: str, name: str, state: int) -> Archive:
+    return Archive(file, name)
 
 
 @functools.lru_cache(maxsize=64)
@@ -122,13 +163,19 @@ class Folder:
 
     def exists(self, key: str) -> bool:
         """Whether there is such a file."""
-        return (self.root / key).is_file()
+        path = self.root / key
+        if path.is_symlink() and not path.exists():
+            raise missing_link(path)
+        return path.is_file()
 
     def read(self, key: str) -> bytes | None:
         """Bytes of a file, None where there is none."""
+        path = self.root / key
         try:
-            return (self.root / key).read_bytes()
+            return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
+            if path.is_symlink():
+                raise missing_link(path) from None
             return None
 
     def write(self, key: str, data: bytes) -> None:
@@ -137,6 +184,8 @@ class Folder:
         part = final.with_name(f".{final.name}.{uuid.uuid4().hex}{PART}")
         for last in (False, False, True):
             try:
+                if self.root.is_symlink():  # perhaps to a folder that is yet to be made
+                    self.root.resolve().mkdir(parents=True, exist_ok=True)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 part.write_bytes(data)
                 part.replace(final)
@@ -166,11 +215,20 @@ class Folder:
     def names(self, prefix: str = "") -> list[str]:
         """What lies directly below, sorted."""
         folder = self.root / prefix
-        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        found = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        return sorted(name for name in found if not is_stray(name))
 
     def state(self, key: str) -> int | str:
         """What changes when a file is rewritten: its modification time in ns."""
         return (self.root / key).stat().st_mtime_ns
+
+
+def missing_link(path: str | os.PathLike[str]) -> DamagedFile:
+    """The error for a link whose content is not there, as git-annex leaves it before `get`."""
+    return DamagedFile(
+        f"{os.fspath(path)}: this is a link to {os.readlink(path)}, which is not there: fetch it "
+        "first ('git annex get' or 'datalad get', if that is where it comes from)"
+    )
 
 
 class Bucket:
@@ -194,7 +252,10 @@ class Bucket:
                 f"{url}: object stores need obstore, which is not installed: "
                 "pip install 'tiledlaf[cloud]'"
             ) from None
-        self.url, self._library = url, obstore
+        self.url, self.web, self._library = url, is_web(url), obstore
+        self._known, self._asked = "", 0.0  # metadata that could be read, and when they were
+        self._whole: OrderedDict[str, bytes] | None = None  # where ranges are not answered
+        self._lock = threading.Lock()
         # as other programs read this variable; obstore would require AWS_ALLOW_HTTP as well
         endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
         allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
@@ -213,26 +274,142 @@ class Bucket:
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place) from None
         except self._library.exceptions.BaseError as error:
-            raise Unanswered(errno.EIO, _reason(type(error).__name__, str(error)), place) from None
+            kind = type(error).__name__
+            raise answers.error(kind, str(error))(
+                errno.EIO, answers.reason(kind, str(error)), place
+            ) from None
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
         return self._head(key) is not None
 
     def _head(self, key: str) -> Mapping[str, Any] | None:
+        """Its size, and ETag or time; a web server may not know any of these."""
+        if self.web:
+            found = self._get(key)
+            return None if found is None else found[0]
         try:
             with self.translate_errors(key):
                 return self._library.head(self.objects, key)
         except FileNotFoundError:
             return None
+        except Refused:
+            if self.lacks(key, "403"):
+                return None
+            raise
 
     def read(self, key: str) -> bytes | None:
         """Bytes of an object, None where there is none."""
+        found = self._get(key)
+        return None if found is None else found[1]
+
+    def _get(self, key: str) -> tuple[Mapping[str, Any], bytes] | None:
+        """What is said of an object, and its bytes."""
         try:
             with self.translate_errors(key):
-                return self._library.get(self.objects, key).bytes().to_bytes()
+                found = self._library.get(self.objects, key)
+                entry, data = found.meta, found.bytes().to_bytes()
         except FileNotFoundError:
             return None
+        except Refused:
+            if self.lacks(key, "403"):
+                return None
+            raise
+        if self.is_absent(key, data):
+            return None
+        if self.web and not _version(entry):
+            entry = {**entry, "e_tag": hashlib.sha256(data).hexdigest()}
+        return entry, data
+
+    @functools.cached_property
+    def absence(self) -> str:
+        """How it answers for what is not there: "404", "403" or "page", a web page."""
+        try:
+            with self.translate_errors():
+                found = self._library.get(self.objects, f"{uuid.uuid4().hex}.none")
+                return "page" if self.web and answers.is_page(found.bytes().to_bytes()) else "404"
+        except FileNotFoundError:
+            return "404"
+        except Refused:
+            return "403"
+
+    def lacks(self, key: str, answer: str) -> bool:
+        """Whether an answer for an object means that there is none.
+
+        So it is where any name that cannot exist gets the same answer. A server may begin to refuse
+        everything, so some metadata of the store must still be answered when pixels are not.
+        """
+        if self.absence != answer:
+            return False
+        if answers.is_metadata(key):
+            return True
+        if self._known and time.monotonic() - self._asked > CHECKED:
+            with self.translate_errors(self._known):
+                data = self._library.get(self.objects, self._known).bytes().to_bytes()
+            if answers.is_page(data):
+                return False
+            self._asked = time.monotonic()
+        return bool(self._known)
+
+    def is_absent(self, key: str, data: bytes) -> bool:
+        """Whether bytes are those that a web server sends for what is not there.
+
+        Raises
+        ------
+        Unanswered
+            If they are a web page in place of pixels, such as a login or an apology.
+        """
+        if answers.is_metadata(key):
+            if self.web and not answers.is_zarr(key, data):
+                return True
+            self._known, self._asked = key, time.monotonic()
+        elif self.web and answers.is_page(data):
+            if self.lacks(key, "page"):
+                return True
+            text = "the server answers with a web page in place of pixels"
+            raise Unanswered(errno.EIO, text, f"{self.url}/{key}")
+        return False
+
+    async def fetch(
+        self, key: str, part: slice | None = None, options: Mapping[str, Any] | None = None
+    ) -> bytes | None:
+        """Bytes of an object of a web server, or a part of them, None where there is none.
+
+        Parameters
+        ----------
+        part : by default everything
+        options : of the library, to get only this part
+        """
+        if part is not None and self._whole is None:
+            try:
+                with self.translate_errors(key):
+                    answer = await self._library.get_async(self.objects, key, options=options)
+                    if "html" not in str(answer.attributes.get("Content-Type")):
+                        return bytes(await answer.bytes_async())
+            except NoRanges:
+                pass
+        data = None
+        if part is not None and self._whole is not None:
+            with self._lock:
+                data = self._whole.get(key)
+        if data is None:
+            with self.translate_errors(key):
+                answer = await self._library.get_async(self.objects, key)
+                data = bytes(await answer.bytes_async())
+            if self.is_absent(key, data):
+                return None
+            if part is not None:
+                self._keep(key, data)
+        return data if part is None else data[part]
+
+    def _keep(self, key: str, data: bytes) -> None:
+        """Keep an object that will be asked for in parts, and forget others."""
+        with self._lock:
+            if self._whole is None:
+                self._whole = OrderedDict()
+            self._whole[key] = data
+            while len(self._whole) > 1 and sum(map(len, self._whole.values())) > KEPT:
+                self._whole.popitem(last=False)
 
     def read_all(self, keys: Iterable[str]) -> list[bytes | None]:
         """Bytes of some objects, several at a time."""
@@ -280,17 +457,21 @@ class Bucket:
         return sorted(key.rsplit("/", 1)[-1] for key in keys)
 
     def entries(self, prefix: str = "") -> list[tuple[str, int, str]]:
-        """(key, size, ETag or time) of all objects below, sorted by key.
-
-        A web server lists nothing: only the metadata at the URL itself are found.
-        """
-        if type(self.objects).__name__ == "HTTPStore":
-            heads = {key: self._head(key) for key in METADATA}
-            found = [head for head in heads.values() if head is not None]
-        else:
-            with self.translate_errors(prefix):
-                found = self._library.list(self.objects, prefix or None).collect()
+        """(key, size, ETag or time) of all objects below, sorted by key."""
+        with self.translate_errors(prefix):
+            found = self._library.list(self.objects, prefix or None).collect()
         return sorted((entry["path"], entry["size"], _version(entry)) for entry in found)
+
+    def known(self) -> list[tuple[str, int, str]]:
+        """`entries`, or only those of the metadata at the URL itself where none are listed."""
+        if not self.web:
+            try:
+                return self.entries()
+            except Refused:
+                if self.absence != "403":
+                    raise
+        heads = [self._head(key) for key in METADATA]
+        return sorted((e["path"], e["size"], _version(e)) for e in heads if e is not None)
 
     def state(self, key: str) -> int | str:
         """What changes when an object is rewritten: its ETag."""
@@ -299,7 +480,7 @@ class Bucket:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
         return _version(found)
 
-    def copy(self, source: Folder | Bucket, keys: Mapping[str, str]) -> int:
+    def copy(self, source: Folder | Bucket | Archive, keys: Mapping[str, str]) -> int:
         """Copy objects of another store, {its key: the key here}, on the server where possible.
 
         Where there is none in the source, none is left here. Returns the bytes.
@@ -343,20 +524,8 @@ def _each(function: Any, keys: Iterable[str]) -> list[Any]:
 
 
 def _version(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("e_tag") or entry["last_modified"].isoformat())
-
-
-def _reason(kind: str, text: str) -> str:
-    """What is known about an error, in our own words: servers repeat keys and signatures."""
-    status = re.search(r"status code: (\d{3})", text)
-    code = re.search(r"<Code>([A-Za-z]{1,40})</Code>", text)
-    if "169.254.169.254" in text or kind == "UnauthenticatedError":
-        return "no credentials for the object store were found in the environment"
-    if status:
-        return f"the object store answers {status[1]}" + (f" {code[1]}" if code else "")
-    if "error sending request" in text:
-        return "the object store cannot be reached"
-    missing = re.search(r"\w+ must be specified", text)
-    if missing:
-        return f"the object store's {missing[0]} in the environment"
-    return f"the object store failed ({kind})"
+    """ETag or time; "" where the server says neither, which the library takes as 1970."""
+    if entry.get("e_tag"):
+        return str(entry["e_tag"])
+    changed = entry["last_modified"]
+    return changed.isoformat() if changed.timestamp() else ""

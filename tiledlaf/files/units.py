@@ -19,6 +19,7 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from ..tiles import Box
 from . import nodes, stores
+from .archives import Archive
 from .stores import PART, Bucket
 
 
@@ -70,12 +71,12 @@ def write(
     path, state = os.path.join(store, name), identity(store, name)
     array = _opened(store, name, "r+", state)
     if like is not None and _alike(_current(*like, "r"), array):
-        return sum(_copy(Path(*like, key), Path(path, key)) for key in _units(array, box))
+        return sum(_copy(Path(*like, key), Path(path, key)) for key in nodes.keys(array, box))
     staged, folder = _staged(store, name, state, threading.get_ident())
     total = 0
     try:
         nodes.run_here(staged.async_array.setitem(box, data))
-        for key, block in zip(_units(array, box), _blocks(array, box, data), strict=True):
+        for key, block in zip(nodes.keys(array, box), _blocks(array, box, data), strict=True):
             # no file is written for a unit of only the fill value; any other missing file was
             # removed by another run
             part, final = f"{folder}/{key}", f"{path}/{key}"
@@ -97,12 +98,12 @@ def _put(store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str
     place, array = stores.at(store), _current(store, name, "r")
     assert isinstance(place, Bucket)
     if like is not None and _alike(_current(*like, "r"), array):
-        keys = {f"{like[1]}/{key}".lstrip("/"): f"{name}/{key}" for key in _units(array, box)}
+        keys = {f"{like[1]}/{key}".lstrip("/"): f"{name}/{key}" for key in nodes.keys(array, box)}
         return place.copy(stores.at(like[0]), keys)
     held: dict[str, Any] = {}
     made = zarr.AsyncArray(array.metadata, StorePath(MemoryStore(held)))
     nodes.run_here(made.setitem(box, data))
-    found = {key: held.get(key) for key in _units(array, box)}
+    found = {key: held.get(key) for key in nodes.keys(array, box)}
     return place.update(
         {f"{name}/{k}": None if f is None else f.as_buffer_like() for k, f in found.items()}
     )
@@ -136,14 +137,14 @@ def _place(part: str, final: str) -> int:
 def sizes(store: str, name: str) -> Callable[[Box], int]:
     """Return a function that gives the bytes of a box of whole units, as `write` returned them."""
     array, path = nodes.open_array(store, name), os.path.join(store, name)
-    edges, place = array.shards or array.chunks, stores.at(store)
+    place = stores.at(store)
     if isinstance(place, Bucket):
         found = {key: size for key, size, _ in place.entries(name)}
-        return lambda box: sum(found.get(f"{name}/{key}", 0) for key in _keys(array, box, edges))
+        return lambda box: sum(found.get(f"{name}/{key}", 0) for key in nodes.keys(array, box))
 
     def size(box: Box) -> int:
         total = 0
-        for key in _keys(array, box, edges):
+        for key in nodes.keys(array, box):
             with contextlib.suppress(FileNotFoundError):
                 total += os.stat(f"{path}/{key}").st_size
         return total
@@ -176,7 +177,7 @@ def remove_parts(store: str, group: str, before: float) -> int:
 def copyable(store: str, name: str, tile: Sequence[int]) -> bool:
     """Whether tiles along the last axes cover whole files of an array in Zarr v3."""
     array = nodes.open_array(store, name)
-    if array.metadata.zarr_format != 3:
+    if array.metadata.zarr_format != 3 or isinstance(stores.at(store), Archive):
         return False
     edges = (array.shards or array.chunks)[array.ndim - len(tile) :]
     return all(t % edge == 0 for t, edge in zip(tile, edges, strict=True))
@@ -196,21 +197,8 @@ def _alike(a: zarr.Array, b: zarr.Array) -> bool:
     return all(getattr(a.metadata, part) == getattr(b.metadata, part) for part in parts)
 
 
-def _units(array: zarr.Array, box: Box) -> Iterator[str]:
-    """The files of a box of whole units."""
-    return _keys(array, box, array.shards or array.chunks)
-
-
-def _keys(array: zarr.Array, box: Box, edges: Sequence[int]) -> Iterator[str]:
-    spans = (
-        range(s.indices(n)[0] // edge, -(-s.indices(n)[1] // edge))
-        for s, n, edge in zip(box, array.shape, edges, strict=True)
-    )
-    return map(array.metadata.encode_chunk_key, itertools.product(*spans))
-
-
 def _blocks(array: zarr.Array, box: Box, data: np.ndarray) -> Iterator[np.ndarray]:
-    """The pixels of each file of `_units`."""
+    """The pixels of each file of `nodes.keys`."""
     spans = []
     for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True):
         start, stop, _ = s.indices(n)

@@ -158,8 +158,14 @@ def _refuse(what: str, given: Mapping[str, Any]) -> None:
         raise InputError(f"{what} fixes {', '.join(named)}: drop one or the other")
 
 
-def _by_model(given: Any, ndim: int, device: str) -> Choice:
-    found = given if isinstance(given, Model) else model_file.load(given)
+def loaded(model: Any) -> Model | None:
+    """The model: a path to load, a model, or None."""
+    return model if model is None or isinstance(model, Model) else model_file.load(model)
+
+
+def _by_model(model: Any, ndim: int, device: str) -> Choice:
+    found = loaded(model)
+    assert found is not None
     settings = found.settings(device)
     check_device(device)
     offsets = stencil.fit(found.offsets, ndim)

@@ -29,6 +29,7 @@ class Output:
     store, name : str
     version, zarr_format : NGFF version and Zarr format written
     into_input : whether the store is the input, which is only added to
+    element : the image in a store of SpatialData; "": the image is the store itself
     begun : on an object store, the start that its records belong to; None: the one in the notes
     """
 
@@ -37,6 +38,7 @@ class Output:
     version: str = "0.5"
     zarr_format: int = 3
     into_input: bool = False
+    element: str = ""
     begun: str | None = None
 
     def __post_init__(self) -> None:
@@ -46,6 +48,11 @@ class Output:
     def group(self) -> str:
         """Path of the label image within the store."""
         return f"labels/{self.name}"
+
+    @property
+    def tissue(self) -> str:
+        """Path of the mask of tissue within the store, if one is found."""
+        return f"{self.group}-tissue"
 
     @property
     def records(self) -> Path | str:
@@ -105,7 +112,7 @@ class Output:
             )
         if not os.access(above, os.W_OK):
             raise InputError(f"{self.store}: expected a place to write, but {above} is read-only")
-        for group in (self.group, "confidence"):
+        for group in (self.group, self.tissue, "confidence"):
             ngff.check_links(self.store, group)
 
     def start(
@@ -223,7 +230,9 @@ class Output:
             )
         if confidence:
             self.check_confidence()
-        ngff.list_label(self.store, self.group, self.version, self.zarr_format)
+        for group in (self.group, self.tissue):
+            if nodes.has_group(self.store, group):
+                ngff.list_label(self.store, group, self.version, self.zarr_format)
         if picture is not None and not ngff.has_image(self.store):
             entries = picture.entries(self.version)
             nodes.write_group(self.store, "", self.version, self.zarr_format, entries)
@@ -237,7 +246,7 @@ class Output:
         """
         old = clock.time() - 3600
         before = math.inf if alone else old
-        for group in (self.group, "confidence", *([] if self.into_input else [""])):
+        for group in (self.group, self.tissue, "confidence", *([] if self.into_input else [""])):
             units.remove_parts(self.store, group, before)
         units.remove_parts(self.store, "labels", old)  # a run of other labels may be writing there
         place = stores.at(self.store)
@@ -257,7 +266,18 @@ class Output:
             names,
             dict(enumerate(notes.get("values", ()), 1)),
             {**notes, "names": list(names.values())},
+            self.element,
         )
+
+    def check_tissue(self) -> None:
+        """Refuse to write a mask of tissue over other labels."""
+        held = self._noted(self.tissue)
+        there = nodes.is_store(self.store) and nodes.has_group(self.store, self.tissue)
+        if there and "tissue" not in (held or {}):
+            raise OutputBelongsElsewhere(
+                f"{self.store}: expected no {self.tissue} or the tissue of {self.group}, got other "
+                "labels; choose another `name`"
+            )
 
     def check_confidence(self) -> None:
         """Refuse to write over the confidence of other labels."""

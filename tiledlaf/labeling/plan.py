@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, OutputBelongsElsewhere
-from ..files import fingerprints, levels, ngff, nodes, stores, units
+from ..files import fingerprints, levels, ngff, nodes, spatialdata, stores, units
+from ..files.channels import RGB
 from ..files.image import Image
 from ..files.levels import Pyramid
 from ..model import terms
 from ..model.classes import Class
-from ..model.model import Model
+from ..model.model import Images, Model
 from ..model.settings import Settings, margin
 from ..tiles import Grid
-from . import records
+from . import records, tissue
 from .output import Output
 from .worker import Job
 
@@ -41,6 +43,8 @@ class Plan:
     before : notes of any run that were there when this one was planned
     seed : seed for the sample
     classes : the truth values that labels stand for, if they were learned
+    images : what the images were like that a model learned from; None without a model
+    tissue : what was found as tissue, if that is the mask
     """
 
     job: Job
@@ -52,6 +56,8 @@ class Plan:
     before: Mapping[str, Any] | None
     seed: int
     classes: Sequence[Class] = ()
+    images: Images | None = None
+    tissue: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,8 @@ def make_plan(
         out.check(image_print)
         if writing.confidence:
             out.check_confidence()
+        if tissue.is_pending(mask):
+            out.check_tissue()
         asked |= {"image": writing.image, "confidence": writing.confidence}
         before = out.notes()
         held = _held(out, before, asked, writing.overwrite)
@@ -145,7 +153,8 @@ def make_plan(
     if out is not None:
         job = _with_arrays(job, out, writing.image, writing.confidence)
     numbered = dict(enumerate(names, 1))
-    return Plan(job, out, asked, image_print, numbered, held, before, seed, classes)
+    learned = None if model is None else model.images
+    return Plan(job, out, asked, image_print, numbered, held, before, seed, classes, learned)
 
 
 def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
@@ -239,7 +248,7 @@ def _described(
     **others: Image | None,
 ) -> dict[str, Any]:
     """The settings that labels depend on, for the fingerprint and for readers."""
-    state = {
+    state: dict[str, Any] = {
         key: fingerprints.fingerprint({"state": other.state(), "axes": other.axes})
         for key, other in others.items()
         if other is not None and other.reader.stored
@@ -249,6 +258,13 @@ def _described(
     else:
         data = {"term": type(term).__name__, **dataclasses.asdict(term)}
         data.pop("scale", None)
+    mask = others.get("mask")
+    if mask is not None and isinstance(mask.reader, tissue.Pending):
+        state["mask"] = mask.reader.describe()
+    if image.no_data is not None:
+        state["no_data"] = f"{image.no_data:.17g}"
+    if image.gain is not None:  # as the user states it: what a model needs follows from the others
+        state["intensity_scale"] = f"{image.gain:.17g}"
     return (
         _plain(data)
         | state
@@ -281,14 +297,23 @@ def _output(store: str, image: Image, writing: Writing) -> Output:
         raise InputError(f"expected a name without %, ? and # in a URL, got {name!r}")
     if not writing.into_input:
         return Output(store, name)
-    found = ngff.read_multiscale(image.path) if nodes.is_store(image.path) else None
-    if found is None or found.version not in ("0.4", "0.5"):
-        version = f"NGFF version {found.version}" if found and found.version else "none"
+    place = image.reader.place(image.path)
+    if not (stores.is_url(place) or os.path.isdir(place)):
+        raise InputError(f"{place}: `into_input` expects an OME-Zarr image in a folder or at a URL")
+    found = ngff.read_multiscale(place) if nodes.is_store(place) else None
+    root, element = spatialdata.locate(place)
+    version = found.version if found else "none"
+    if found and element:
+        version = "0.5" if found.zarr_format == 3 else "0.4"
+        if writing.confidence:
+            raise InputError("`confidence` has no place in SpatialData: give an OUTPUT instead")
+        spatialdata.check_name(root, name)
+    if found is None or version not in ("0.4", "0.5"):
         raise InputError(
-            f"{image.path}: `into_input` expects an OME-Zarr 0.4 or 0.5 image as INPUT, "
-            f"got {version}"
+            f"{place}: `into_input` expects an OME-Zarr 0.4 or 0.5 image as INPUT, got "
+            + (f"NGFF version {version}" if found and version else "none")
         )
-    return Output(image.path, name, found.version, found.zarr_format, True)
+    return Output(root, name, version, found.zarr_format, True, element)
 
 
 def _held(
@@ -345,6 +370,23 @@ def _tile(
     return (edge,) * len(size) if deep or len(size) == 2 else (1, edge, edge)
 
 
+def _within(image: Image, out: Output) -> Image:
+    """An image placed as labels in SpatialData are: by pixels of its finest level."""
+    if not out.element:
+        return image
+    found = ngff.read_multiscale(f"{out.store}/{out.element}", further=False)
+    level = found.paths.index(image.name)
+    keep = [i for i, a in enumerate(image.axes) if a in image.spatial_axes]
+    # the grid may be one of other pixels than the level's
+    steps = [found.shapes[level][i] / n for i, n in zip(keep, image.grid, strict=True)]
+    scale = tuple(
+        found.scales[level][i] / found.scales[0][i] * f for i, f in zip(keep, steps, strict=True)
+    )
+    shift = zip(found.translations[level], found.translations[0], found.scales[0], strict=True)
+    moved = [(here - first) / size for here, first, size in shift]
+    return dataclasses.replace(image, scale=scale, translation=tuple(moved[i] for i in keep))
+
+
 def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> Job:
     """Lay out the arrays to write."""
     image, grid = job.image, job.grid
@@ -353,7 +395,9 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     else:
         shapes = [grid.size]
     # labels added to an input need as many levels as its image; else the last one fits a screen
-    count = len(ngff.read_multiscale(out.store).paths) if out.into_input else MOST_LEVELS
+    image = _within(image, out)
+    into = f"{out.store}/{out.element}".rstrip("/")
+    count = len(ngff.read_multiscale(into).paths) if out.into_input else MOST_LEVELS
     while len(shapes) < count:
         smaller = levels.halved(shapes[-1], image.spatial_axes)
         given = len(image.levels) > 1 and grid.size == image.grid
@@ -381,6 +425,9 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
 
     channels = image.stored_channels if "c" in image.axes else 0
     picture = pyramid("", channels, image.dtype) if copy_image else None
+    shown = image.shown or (RGB if image.color and channels == len(RGB) else ())
+    if picture and len(shown) == channels:
+        picture = dataclasses.replace(picture, shown=shown)
     whole = image.reader.chunked and grid.size == image.grid
     alike = whole and image.axes == "c" * bool(channels) + image.spatial_axes
     same = stores.is_url(image.path) == stores.is_url(out.store)

@@ -8,26 +8,27 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..annotations import opening
 from ..errors import InputError
 from ..files import images
-from ..files.image import TimePoint
+from ..files.selection import Selection
 from ..flow.linear import Integrator
 from ..model.model import Model
 from ..pool.lazy import is_dask
 from ..pool.opening import Running
 from ..pool.tasks import Pool
-from . import lazy, resources, sample
+from . import lazy, resources, sample, tissue
 from . import run as labeling_run
-from .choice import choose_labeling, open_probabilities
+from .choice import choose_labeling, loaded, open_probabilities
 from .plan import Plan, Writing, make_plan
 from .run import Progress
 
-# keywords that say which part of an array is labeled, and on what its labels depend
-PART = ("axes", "channels", "time_point", "z")
+# keywords that say on what labels depend
 CHOICE = (
     *("classes", "prototypes", "term", "model", "weights"),
     *("neighborhood", "rho", "time", "integrator"),
 )
+ONLY_FILES = ("level", "series", "pixel_size", "input_pixel_size")
 LAZY = "not available for dask arrays, which are labeled lazily"
 
 
@@ -38,11 +39,7 @@ def prepare(
     probabilities: Any = None,
     mask: Any = None,
     region: Sequence[tuple[int, int]] | None = None,
-    level: int = 0,
-    channels: Sequence[int] | None = None,
-    axes: str | None = None,
-    time_point: TimePoint = None,
-    z: int | None = None,
+    selection: Selection = Selection(),
     seed: int = 0,
     writing: Writing = Writing(),
     running: Running = Running(),
@@ -52,10 +49,10 @@ def prepare(
 
     Parameters
     ----------
-    image, output, probabilities, mask, region, level, channels, axes, time_point, z, seed
+    image, output, probabilities, mask, region, seed
         As in `label`.
-    writing, running
-        What to write; where and how to compute.
+    selection, writing, running
+        Which part of the image; what to write; where and how to compute.
     **choice
         What labels depend on: classes, prototypes, term, model, weights, neighborhood, rho, time,
         integrator, as in `label`.
@@ -65,15 +62,16 @@ def prepare(
     ValueError
         If the image cannot be labeled this way; says what was expected and what was given.
     """
-    source = images.as_image(
-        image, level=level, axes=axes, channels=channels, time_point=time_point, z=z
-    )
+    model = choice["model"] = loaded(choice.get("model"))
+    source = images.as_image(image, selection if model is None else model.select(selection))
     if "t" in source.grid_axes:
         raise InputError("expected one `time_point`, got all: label one at a time")
     given = None
     if probabilities is not None:
         given = open_probabilities(probabilities, source.spatial_axes)
-    masked = None if mask is None else images.as_mask(mask, source)
+    if isinstance(mask, str) and mask == tissue.WORD:
+        mask = tissue.pending(source)
+    masked = None if mask is None else images.on_grid(opening.as_mask(mask, source), source)
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )
@@ -114,7 +112,7 @@ def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:
     Summary if there is an output, otherwise labels, or (labels, confidence)
     """
     resources.check_resources(plan, pool)
-    plan = sample.settle(plan)
+    plan = sample.settle(tissue.settle(plan, pool))
     if plan.out is not None:
         return labeling_run.run(plan, pool, progress)
     return labeling_run.run_in_memory(plan, pool, plan.job.certain, progress)
@@ -136,11 +134,9 @@ def label(
     integrator: Integrator | None = None,
     mask: Any = None,
     region: Sequence[tuple[int, int]] | None = None,
-    level: int = 0,
-    channels: Sequence[int] | None = None,
+    level: int | None = None,
+    channels: Sequence[int | str] | None = None,
     axes: str | None = None,
-    time_point: TimePoint = None,
-    z: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     **options: Any,
@@ -174,26 +170,24 @@ def label(
     integrator : optional
         Of the linearized flow: Taylor(1e-4), the default, Krylov, Euler or LinearizedSequence; of
         the nonlinear flow: GeometricEuler or RKMK4.
-    mask : array or path, optional
-        Pixels where it is 0 are not labeled.
+    mask : array or path, or "tissue", optional
+        Pixels where it is 0 are not labeled; "tissue" finds the mask in the image itself.
     region : (start, stop) for each spatial axis, optional
         Label only this part; gives the crop of the whole image's labels.
-    level : int
-        Resolution level of a file.
+    level : int, optional
+        Resolution level of a file; by default the one that the model learned at, or 0.
     channels, axes : optional
-        Channels to use for the data term; axes, if the image does not name them.
-    time_point : int or "all", optional
-        The time point to label; "all" labels each of them, and labels keep the axis t.
-    z : int, optional
-        The plane of a stack to label, as an image of its own.
+        Channels to use for the data term, by number or name; axes, if the image does not name them.
     seed : int
         Seed for k-means and its sample.
     progress : callable, optional
         Called with the record of each tile as it finishes.
     **options
-        How the work is done, without effect on labels: workers, scheduler, scheduler_file,
-        device, tile (see `Running`). What is written: confidence, and for an output name, names,
-        copy_image, into_input, overwrite (see `Writing`).
+        Which part of a file: series, time_point ("all": each of them, and labels keep the axis t),
+        z, pixel_size, input_pixel_size, no_data, intensity_scale (see `Selection`). How the work is
+        done, without effect on labels: workers, scheduler, scheduler_file, device, tile (see
+        `Running`). What is written: confidence, and for an output name, names, copy_image,
+        into_input, overwrite (see `Writing`).
 
     Returns
     -------
@@ -213,22 +207,23 @@ def label(
     array([1, 1, 1, 1, 2, 2, 2, 2], dtype=uint8)
     """
     given = {name: value for name, value in locals().items() if name in OWN}
-    writing, running = _grouped(options)
+    part = {name: given.pop(name) for name in ("level", "channels", "axes")}
+    selection, writing, running = _grouped(options | part)
     if any(map(is_dask, (image, probabilities, mask))):
-        _check_lazy(given | {"output": output}, writing, running)
-        bare, proxy = lazy.opened(image, probabilities, {name: given[name] for name in PART})
+        _check_lazy(given | {"output": output}, selection, writing, running)
+        bare, proxy = lazy.opened(image, probabilities, selection)
         choice = {name: given[name] for name in CHOICE}
         chosen = choose_labeling(
             bare, probabilities=proxy, device=running.device, seed=seed, **choice
         )
         return lazy.label(image, bare, probabilities, proxy, mask, chosen, seed, writing.confidence)
     del given["progress"]
-    plan = prepare(image, output, writing=writing, running=running, **given)
+    plan = prepare(image, output, selection=selection, writing=writing, running=running, **given)
     with resources.open_pool(plan, running) as pool:
         return execute(plan, pool, progress)
 
 
-def _grouped(options: Mapping[str, Any]) -> tuple[Writing, Running]:
+def _grouped(options: Mapping[str, Any]) -> tuple[Selection, Writing, Running]:
     """Sort options into their groups.
 
     Raises
@@ -236,19 +231,27 @@ def _grouped(options: Mapping[str, Any]) -> tuple[Writing, Running]:
     TypeError
         If an option has an unknown name; suggests a similar one.
     """
-    groups = [{field.name for field in dataclasses.fields(group)} for group in (Writing, Running)]
+    groups = (Selection, Writing, Running)
+    names = [{field.name for field in dataclasses.fields(group)} for group in groups]
     for name in options:
-        if not any(name in group for group in groups):
-            near = difflib.get_close_matches(name, set().union(*groups, OWN), 1)
+        if not any(name in known for known in names):
+            near = difflib.get_close_matches(name, set().union(*names, OWN), 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise TypeError(f"label() has no keyword {name!r}{hint}")
-    writing, running = ({k: v for k, v in options.items() if k in group} for group in groups)
-    return Writing(**writing), Running(**running)
+    selection, writing, running = (
+        {k: v for k, v in options.items() if k in known} for known in names
+    )
+    return Selection(**selection), Writing(**writing), Running(**running)
 
 
-def _check_lazy(given: Mapping[str, Any], writing: Writing, running: Running) -> None:
+def _check_lazy(
+    given: Mapping[str, Any], selection: Selection, writing: Writing, running: Running
+) -> None:
     """Refuse what has no meaning for dask arrays, rather than ignore it."""
-    _refuse_given({name: given[name] for name in ("output", "region", "level", "progress")}, LAZY)
+    _refuse_given({name: given[name] for name in ("output", "region", "progress")}, LAZY)
+    _refuse_given({name: getattr(selection, name) for name in ONLY_FILES}, LAZY)
+    if isinstance(given["mask"], str):
+        raise InputError(f"`mask` {given['mask']}: expected a dask array like the image")
     _refuse_changed(writing, Writing(confidence=writing.confidence), LAZY)
     _refuse_changed(running, Running(device=running.device), LAZY)
 

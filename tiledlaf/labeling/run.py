@@ -17,7 +17,7 @@ from ..pool import tasks
 from ..pool.tasks import Pool
 from ..redaction import redacted
 from ..tiles import Tile
-from . import records
+from . import records, tissue
 from .output import Output
 from .plan import Plan
 from .records import Appender
@@ -39,6 +39,7 @@ class Summary:
     seconds : duration of this start
     output : path of the store
     fresh : number of pixels that this start has labeled
+    tissue : what was found as tissue, if that is the mask
     """
 
     tiles: dict[str, int]
@@ -48,6 +49,7 @@ class Summary:
     output: str
     errors: list[str] = field(default_factory=list)
     fresh: int = 0
+    tissue: Mapping[str, Any] | None = None
 
     @property
     def rate(self) -> float:
@@ -69,11 +71,11 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     progress : called with the record of each tile as it finishes
     """
     started = clock.perf_counter()
-    job, out = plan.job, plan.out
+    out = plan.out
     assert out is not None, "a plan without an output: run it in memory"
-    assert job.labels is not None
     fingerprint = fingerprints.fingerprint(plan.settings)
     out = _started(plan, out, fingerprint)
+    job = tissue.write(plan, out)
     old = records.journal(out.records)
     known = records.latest(old)
     if known:
@@ -187,6 +189,7 @@ def summarize(
         plan.out.store if plan.out else "",
         [r["error"] for r in known.values() if r["state"] == "failed"],
         sum(r.get("pixels", 0) for r in known.values()) - before,
+        plan.tissue,
     )
 
 

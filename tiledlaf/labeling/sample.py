@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .. import errors
 from ..errors import InputError
-from ..files.image import Image, read_pixels
+from ..files import image as image_files
+from ..files.image import FileWarning, Image, read_pixels
 from ..model import sampling
+from ..model.intensity import matched, span
+from ..model.model import Images
 from ..model.terms import normalized
 from ..pool.tasks import retried
 from ..tiles import Box, Grid
 from .plan import Plan
 
+WINDOWS = 64  # blocks of pixels that the windows of channels are found from
+FAR = 10  # how many times the range of all others a value must be away to look like no data
+
 
 def settle(plan: Plan) -> Plan:
     """Find prototypes and scale, or use those that the store holds."""
+    if plan.images is not None and plan.job.needs_image:
+        plan = _with_gain(plan, plan.images)
+    plan = _with_windows(plan)
     term = plan.job.term
     found = term.resume(plan.held) if plan.held else None
     if found is None:
@@ -26,6 +36,40 @@ def settle(plan: Plan) -> Plan:
             _check_sample(plan)
         found = term.settle(lambda: draw(plan))
     return dataclasses.replace(plan, job=dataclasses.replace(plan.job, term=found))
+
+
+def _with_windows(plan: Plan) -> Plan:
+    """Give channels of more than 8 bits a window of intensities, without which viewers are dark."""
+    image, picture = plan.job.image, plan.job.picture
+    silent = picture and any(channel.window is None for channel in picture.shown)
+    bright = image.color or image.dtype in ("bool", "uint8")
+    if picture is None or not silent or bright or plan.held:
+        return plan
+    windows = sampling.sample_windows(image.grid, 0)[:WINDOWS]
+    stored = dataclasses.replace(image, channels=None, gain=None)
+    blocks = [b.reshape(len(b), -1) for w in windows for _, (b,) in readable([stored], w)]
+    if not blocks:
+        return plan
+    pixels, shown = np.concatenate(blocks, axis=1), []
+    for channel, values in zip(picture.shown, pixels, strict=True):
+        limits = span(values)
+        if channel.window is None and limits is not None:
+            channel = dataclasses.replace(channel, window=(*limits, *limits))
+        shown.append(channel)
+    picture = dataclasses.replace(picture, shown=tuple(shown))
+    return dataclasses.replace(plan, job=dataclasses.replace(plan.job, picture=picture))
+
+
+def _with_gain(plan: Plan, learned: Images) -> Plan:
+    """Bring the image's intensities to those that a model learned from."""
+    image, pixels = plan.job.image, np.zeros((0, 1))
+    if image.gain is None and learned.range is not None:
+        try:
+            pixels = _drawn(plan, seed=0)
+        except InputError:  # tiles tell what is wrong with all of the pixels
+            return plan
+    image = matched(image, learned, pixels)
+    return dataclasses.replace(plan, job=dataclasses.replace(plan.job, image=image))
 
 
 def _check_sample(plan: Plan) -> None:
@@ -65,8 +109,14 @@ def readable(sources: Sequence[Image], window: Box) -> Iterator[tuple[Box, list[
 
 def draw(plan: Plan) -> np.ndarray:
     """Draw pixels for k-means and the scale, (n, C), from all of the image but masked pixels."""
+    return _drawn(plan, plan.seed)
+
+
+def _drawn(plan: Plan, seed: int) -> np.ndarray:
     image, mask = plan.job.image, plan.job.mask
-    windows = sampling.sample_windows(image.grid, plan.seed)
+    windows = sampling.sample_windows(image.grid, seed)
+    if plan.tissue is not None and mask is not None and len(windows) > 1:
+        windows = _in_tissue(image, mask, seed)
     sources = [image] if mask is None else [image, mask]
     blocks = [b for window in windows for _, b in readable(sources, window)]
     if not blocks:
@@ -76,4 +126,50 @@ def draw(plan: Plan) -> np.ndarray:
             except Exception as error:
                 raise InputError(f"{source.path}: pixels cannot be read, {error}") from None
     masks = None if mask is None else [b[1][0] for b in blocks]
-    return sampling.pixels_of([b[0] for b in blocks], masks)
+    return pixels_of(image, [b[0] for b in blocks], masks)
+
+
+def _in_tissue(image: Image, mask: Image, seed: int) -> list[Box]:
+    """As many windows as in an image without a mask, each with some tissue, where that is found."""
+    found: list[Box] = []
+    for attempt in range(100):
+        drawn = sampling.sample_windows(image.grid, seed + attempt)
+        found += [window for window in drawn if mask.read(window).any()]
+        if len(found) >= len(drawn):
+            break
+    return found[: len(drawn)] or drawn
+
+
+def pixels_of(
+    image: Image, blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None
+) -> np.ndarray:
+    """A sample (n, C) from blocks of the image, without masked pixels and those without data."""
+    if image.no_data is not None:
+        if masks is None:
+            masks = [np.ones(block.shape[1:], bool) for block in blocks]
+        found = [image_files.valid_of(image, block) for block in blocks]
+        masks = [
+            mask if valid is None else (mask != 0) & valid
+            for mask, valid in zip(masks, found, strict=True)
+        ]
+    sample = sampling.pixels_of(blocks, masks)
+    _warn_of_no_data(image, sample)
+    return sample
+
+
+def _warn_of_no_data(image: Image, sample: np.ndarray) -> None:
+    """Say so if many pixels have one value that is far from all others."""
+    for value in (sample.min(), sample.max()):
+        same = (sample == value).all(axis=1)
+        rest = sample[~same].astype(np.float64)
+        if not len(rest) or same.mean() < 0.01:
+            continue
+        low, high = rest.min(), rest.max()
+        if 0 < FAR * (high - low) < max(low - value, value - high):
+            warnings.warn(
+                f"{image.path}: {100 * same.mean():.0f} % of the sampled pixels are {value:g}, all "
+                f"others {low:g} to {high:g}: if it stands for no data, leave them out by "
+                f"`no_data` {value:g}",
+                FileWarning,
+                stacklevel=2,
+            )

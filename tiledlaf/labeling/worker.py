@@ -61,6 +61,11 @@ class Job:
     weights: Image | None = None
 
     @property
+    def reads_image(self) -> bool:
+        """Whether pixels of the image are read to label: also where they only say what is valid."""
+        return self.needs_image or self.image.no_data is not None
+
+    @property
     def needs_image(self) -> bool:
         """Whether labels depend on the image itself, not on probabilities alone."""
         learned = self.settings.predictor
@@ -164,7 +169,7 @@ def label_window(
 
 
 def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
-    """Mask of a tile's window, None if all of it is valid."""
+    """What the mask says of a tile's window, None if all of it is valid."""
     if job.mask is None:
         return None
     valid = image_files.read_pixels(job.mask, tile.window)[0] != 0
@@ -227,15 +232,25 @@ def label_tile(job: Job, tile: Tile) -> Labeled | None:
     if valid is not None and not valid[tile.inner].any():
         return None
     try:
-        return compute(job, _window(job, tile, valid), tile)
+        data = _window(job, tile, valid)
+        return None if data is None else compute(job, data, tile)
     except ValueError as error:
         raise InputError(_failure(job, tile, error)) from None
 
 
-def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window:
-    """Data of a tile's window; `pixels` is the image, if it was read already."""
-    if pixels is None and job.needs_image:
+def _window(job: Job, tile: Tile, valid: Array, pixels: Array = None) -> Window | None:
+    """Data of a tile's window, None if its core has none.
+
+    `valid` is what the mask says, `pixels` the image, if it was read already.
+    """
+    if pixels is None and job.reads_image:
         pixels = image_files.read_pixels(job.image, tile.window)
+    if job.image.no_data is not None:
+        valid = image_files.both(valid, image_files.valid_of(job.image, pixels))
+        if valid is not None and not valid[tile.inner].any():
+            return None
+    if not job.needs_image:
+        pixels = None
     given = (
         None
         if job.probabilities is None
@@ -273,19 +288,18 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
     if skipped and job.picture is None:
         return {"state": "skipped", "pixels": 0}
     window = tile.window
-    if skipped or not job.needs_image:  # the image is only copied: no halo
+    if skipped or not job.reads_image:  # the image is only copied: no halo
         window = tuple(
             slice(c.start + o, c.stop + o) for c, o in zip(tile.core, job.grid.origin, strict=True)
         )
-    whole = job.picture is not None and job.image.channels is not None
-    pixels = None
-    if job.picture is not None or (job.needs_image and not skipped):
-        pixels = image_files.read_pixels(job.image, window, every_channel=whole)
+    copied, pixels = job.picture is not None, None
+    if copied or (job.reads_image and not skipped):
+        pixels = image_files.read_pixels(job.image, window, stored=copied)
     data = None
     if not skipped:
-        seen = pixels if job.needs_image else None
-        if whole and seen is not None:
-            seen = np.ascontiguousarray(seen[list(job.image.channels or ())])
+        seen = pixels if job.reads_image else None
+        if copied and seen is not None:
+            seen = image_files.used(job.image, seen)
         data = _window(job, tile, valid, seen)
     read = clock.perf_counter()
     found = None if data is None else compute(job, data, tile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,6 +87,8 @@ def find_classes(
     left = sorted({*values} - ignored(ignore))
     groups: dict[str, list[int]] = {}
     for key, name in (names or {}).items():
+        if not re.fullmatch(r"-?\d+", key):
+            raise InputError(f"expected `names` of label values, such as 0 or 255, got {key!r}")
         groups.setdefault(str(name), []).append(int(key))
     named = {v for group in groups.values() for v in group}
     for value in left:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,10 +28,44 @@ from .predictor import Predictor
 from .settings import Settings
 from .terms import DataTerm
 
+if TYPE_CHECKING:
+    from ..files.selection import Selection  # which loads zarr
+
 VERSION = 1
 FORMAT = "tiledlaf model"
 # arrays of a predictor, and their names in files
 PARTS = {"mean": "mean", "scale": "scale", "anchors": "prototypes", "patches": "patches"}
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the images of a training were like.
+
+    Attributes
+    ----------
+    pixel_size : micrometers along y and x, or None if not known
+    dtype : NumPy name of the pixels' type, "" if not known
+    range : intensities of all but a thousandth of the pixels, or None if not known
+    """
+
+    pixel_size: tuple[float, float] | None = None
+    dtype: str = ""
+    range: tuple[float, float] | None = None
+
+    @classmethod
+    def from_entry(cls, entry: Any) -> Images:
+        """The images of a model file; those of earlier versions say nothing of them."""
+        if entry is None:
+            return cls()
+        size, span = (
+            None if entry[key] is None else (float(entry[key][0]), float(entry[key][1]))
+            for key in ("pixel_size", "range")
+        )
+        if size is not None and not all(0 < value < math.inf for value in size):
+            raise InputError(f"expected positive pixel sizes, got {size}")
+        if span is not None and not all(map(math.isfinite, span)):
+            raise InputError(f"expected a finite range of intensities, got {span}")
+        return cls(size, np.dtype(entry["dtype"]).name, span)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +81,7 @@ class Model:
     predictor : Predictor, or None for uniform weights
     bias : J numbers, added to log W0 + Z(T) before argmax
     trained : how it was trained, as JSON
+    images : what the training images were like
     """
 
     classes: tuple[Class, ...]
@@ -58,11 +94,19 @@ class Model:
     predictor: Predictor | None
     bias: tuple[float, ...]
     trained: Mapping[str, Any] = field(default_factory=dict)
+    images: Images = Images()
 
     @property
     def names(self) -> list[str]:
         """Names of the classes."""
         return [one.name for one in self.classes]
+
+    def select(self, selection: Selection) -> Selection:
+        """What to read of an image: where nothing else is asked, pixels as in the training."""
+        asked = selection.level is not None or selection.pixel_size is not None
+        if self.images.pixel_size is None or asked:
+            return selection
+        return dataclasses.replace(selection, pixel_size=self.images.pixel_size, learned=True)
 
     def settings(self, device: str = "cpu") -> Settings:
         """How labels are made with this model."""
@@ -99,6 +143,8 @@ class Model:
             },
             "trained": dict(self.trained),
         }
+        if self.images != Images():
+            about["images"] = dataclasses.asdict(self.images)
         found = {"model": np.array(json.dumps(about, sort_keys=True))}
         found |= {f"term/{k}": v for k, v in parts.items()}
         if self.predictor is not None:
@@ -192,6 +238,7 @@ def _model(arrays: dict[str, np.ndarray]) -> Model:
         found,
         bias,
         about["trained"],
+        Images.from_entry(about.get("images")),
     )
 
 

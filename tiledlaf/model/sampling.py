@@ -10,6 +10,8 @@ import numpy as np
 from ..errors import InputError
 
 SAMPLE_PIXELS = 65536
+LARGEST = 1e18  # size of pixel values whose squares can be added up in float32
+LEAST_SCALE = 1e-32  # mean square below which distances vanish in float32
 BLOCK = 16  # edge of a sampled block: few chunks are read for images of any size
 
 
@@ -31,16 +33,16 @@ def sample_windows(shape: Sequence[int], seed: int) -> list[tuple[slice, ...]]:
 
 
 def pixels_of(blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) -> np.ndarray:
-    """A sample (n, C) from blocks (C, *window), without masked and non-finite pixels."""
+    """A sample (n, C) from blocks (C, *window), without masked pixels, NaN and too large values."""
     rows = [block.reshape(len(block), -1).T for block in blocks]
     if masks is not None:
         rows = [row[mask.ravel() != 0] for row, mask in zip(rows, masks, strict=True)]
     sample = np.concatenate(rows)
-    sample = sample[np.isfinite(sample).all(axis=1)]
+    sample = sample[(abs(sample.astype(np.float64)) <= LARGEST).all(axis=1)]
     if not len(sample):
         raise InputError(
             "expected pixels to find prototypes and scale from, got a sample in which all are NaN, "
-            "inf or masked out (`seed` draws another one)"
+            f"inf or masked out (`seed` draws another one), or larger than {LARGEST:g}"
         )
     return sample
 
@@ -101,4 +103,10 @@ def scale(sample: np.ndarray, values: Sequence[Sequence[float]]) -> float:
     nearest = np.min([((pixels - row) ** 2).sum(axis=1) for row in rows], axis=0)
     # an image of prototypes alone has no scale of its own: use the closest pair of prototypes
     gaps = [((a - b) ** 2).sum() for i, a in enumerate(rows) for b in rows[:i]]
-    return float(nearest.mean()) or float(min(gaps))
+    found = float(nearest.mean()) or float(min(gaps))
+    if found < LEAST_SCALE:
+        raise InputError(
+            "expected pixel values whose squares fit into float32, got a mean square distance to "
+            f"the prototypes of {found:.2g}: multiply the image by a number"
+        )
+    return found

@@ -171,7 +171,9 @@ class Prototypes(DataTerm):
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
-        check_finite(pixels, valid, "image")
+        # the sum of the squares over the channels, divided by the scale, fits into float32
+        most = math.sqrt(1e37 * min(self.scale * rho, 1.0) / len(pixels))
+        check_finite(pixels, valid, "image", min(most, sampling.LARGEST))
         values = np.array(self.values, np.float32)
         q: Array = select(pixels).distances(pixels, values, -self.scale * rho)
         return q if valid is None else _blank(q, valid)
@@ -423,32 +425,41 @@ def _blank(q: Array, valid: Array) -> Array:
     return q
 
 
-def check_finite(pixels: Array, valid: Array, name: str) -> None:
-    """Refuse NaN and inf at pixels that are not masked out."""
-    if pixels.dtype.kind != "f":
+def check_finite(pixels: Array, valid: Array, name: str, largest: float = sampling.LARGEST) -> None:
+    """Refuse NaN, inf and values whose squares overflow, at pixels that are not masked out."""
+    if pixels.dtype.kind != "f" and pixels.dtype.itemsize < 8:
         return
-    # a sum is finite unless a value is not, or it overflows: only then check every value
-    if bool(np.isfinite(pixels.sum(dtype=np.float64))):
+    # NaN is in no range
+    if -largest <= float(pixels.min()) and float(pixels.max()) <= largest:
         return
-    bad = ~np.isfinite(pixels)
-    if valid is not None:
-        bad &= valid
-    if bool(bad.any()):
-        channel, *place = (axis[0] for axis in bad.nonzero())
-        raise BadPixels(
-            f"{name}: expected finite values, got {int(bad.sum())} NaN or inf, the first at "
-            f"channel {channel}",
-            place,
-        )
+    finite = namespace(pixels).isfinite(pixels)
+    for bad, expected, got, hint in (
+        (~finite, "finite values", "NaN or inf", "leave them out by `mask` or `no_data` nan"),
+        (
+            finite & ~((pixels >= -largest) & (pixels <= largest)),
+            f"values of at most {largest:.2g} in size",
+            "larger ones",
+            "leave them out by `mask`, or by `no_data` {} if that stands for no data",
+        ),
+    ):
+        if valid is not None:
+            bad &= valid
+        if bool(bad.any()):
+            channel, *place = (int(axis[0]) for axis in bad.nonzero())
+            raise BadPixels(
+                f"{name}: expected {expected}, got {int(bad.sum())} {got}, the first at "
+                f"channel {channel}",
+                place,
+                hint.format(pixels[channel, *place].item()) if name == "image" else "",
+            )
 
 
 def usable(pixels: Array, valid: Array, name: str) -> Array:
-    """Pixels for filters: NaN and inf, allowed where masked out, are replaced by 0."""
+    """Pixels for filters: what `check_finite` allows where masked out is replaced by 0."""
     check_finite(pixels, valid, name)
     if valid is None or pixels.dtype.kind != "f":
         return pixels
-    xp = namespace(pixels)
-    return xp.where(xp.isfinite(pixels), pixels, pixels.dtype.type(0))
+    return namespace(pixels).where(abs(pixels) <= sampling.LARGEST, pixels, pixels.dtype.type(0))
 
 
 def normalized(p: Array, valid: Array = None) -> Array:

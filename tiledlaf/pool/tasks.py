@@ -115,14 +115,26 @@ def retried(function: Function, job: Any, item: Any) -> tuple[Any, None, int]:
     return function(job, item), None, RETRIES
 
 
-def in_order(pool: Pool, function: Callable[[Any, Any], Any], job: Any, items: Any) -> list[Any]:
-    """Results in the order of the items, whichever finishes first."""
+def in_order(
+    pool: Pool,
+    function: Callable[[Any, Any], Any],
+    job: Any,
+    items: Any,
+    finished: Callable[[int, int], None] = lambda done, of: None,
+) -> list[Any]:
+    """Results in the order of the items, whichever finishes first.
+
+    Parameters
+    ----------
+    finished : called after each with how many are done, and of how many
+    """
     found: dict[int, Any] = {}
     numbered = list(enumerate(items))
     for (number, _), result, error, _ in pool.run(_numbered, (function, job), numbered):
         if error is not None:
             raise error
         found[number] = result
+        finished(len(found), len(numbered))
     return [found[number] for number in range(len(numbered))]
 
 

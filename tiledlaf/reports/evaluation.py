@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from ..annotations import numbering, opening
 from ..annotations.values import Meaning, meaning, open_labels
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, ngff, nodes
 from ..files.image import Image
-from ..model.classes import ignored
+from ..model.classes import Class, ignored
 from ..pool import tasks
 from ..pool.opening import cores
 from ..tiles import Box, Grid, Tile
@@ -51,7 +53,7 @@ def evaluate(
         An OME-Zarr with labels/NAME, a label image in it, or any label image of one channel: Zarr,
         TIFF, PNG, npy.
     truth : array or path
-        A label image of the same size.
+        A label image of the same size, or annotations of the labels' classes (see `train`).
     boundary : str, optional
         Name of the class between the components of the adapted Rand error, such as membranes;
         without it that error is not computed. Components are connected pixels of one class that
@@ -101,6 +103,9 @@ def evaluate(
         named = {v: str(text) for v, text in _by_value(names).items()}
     if values is not None:
         stands = {v: tuple(map(int, truths)) for v, truths in _by_value(values).items()}
+    if numbering.names_of(wanted):
+        wanted = _drawn(wanted, named, stands)
+        left_out |= {0} if ignore is None else set()
     classes = None
     if stands:
         classes = scores.mapped(stands, named, left_out, given.path)
@@ -118,11 +123,22 @@ def evaluate(
         return replace(found, boundary=boundary, rand=_rand(given, wanted, classes, boundary, pool))
 
 
+def _drawn(truth: Image, names: Mapping[int, str], values: Mapping[int, Sequence[int]]) -> Image:
+    """Annotations as truth: those of a class have the first value that its label stands for."""
+    if not names:
+        raise InputError(
+            f"{truth.path}: expected labels with names of classes to compare annotations with, "
+            "got labels without names"
+        )
+    classes = [Class(text, tuple(values.get(v, (v,)))) for v, text in names.items()]
+    return numbering.numbered_as(truth, classes)
+
+
 def _open(
     labels: Any,
     truth: Any,
     name: str,
-    meant: Meaning = Meaning(),  # noqa: B008
+    meant: Meaning = Meaning(),
 ) -> tuple[Image, Image, str | None]:
     """Open both images; also return the Zarr group of the labels if they have one."""
     group = None
@@ -139,6 +155,8 @@ def _open(
                 f"{path}: expected a label image as truth, got a store with labels: name one, such "
                 f"as {os.path.join(path, 'labels', listed[0])}"
             )
+        if opening.is_annotations(path):
+            _check_whole(group, path)
         wanted = open_labels(path, given, meant)
     else:
         array = np.asarray(truth) if meant.colors else _from_array(truth, "the truth")
@@ -148,6 +166,19 @@ def _open(
             f"{wanted.path}: expected a truth of the labels' size {given.grid}, got {wanted.grid}"
         )
     return given, wanted, group
+
+
+def _check_whole(group: str | None, path: str) -> None:
+    """Refuse annotations, which count pixels of level 0, for labels of a part or another level."""
+    settings = ((ngff.read_notes(group, "") or {}) if group else {}).get("settings", {})
+    (start, size), array = settings.get("region", ([], [])), settings.get("array", ["0", "", []])
+    whole = [n for n, axis in zip(array[2], array[1], strict=True) if axis in "zyx"]
+    level = re.search(r"([1-9]\d*)\D*$", str(array[0]))
+    if any(start) or list(size) != whole or level:
+        raise InputError(
+            f"{path}: expected labels of a whole image at level 0, whose pixels annotations count, "
+            f"got labels of {f'level {level[1]}' if level else 'a region'}"
+        )
 
 
 def _label_image(path: str, name: str) -> str:
@@ -363,6 +394,9 @@ def write_picture(
     """
     given, wanted, _ = _open(labels, truth, name, meaning(instances, colors, ignore))
     classes = Classes(found.names, found.labels, found.values)
+    if numbering.names_of(wanted):
+        named = dict(zip(found.labels, found.names, strict=True))
+        wanted = _drawn(wanted, named, dict(zip(found.labels, found.values, strict=True)))
     *depth, height, width = given.grid
     step = math.ceil(max(height, width) / SHOWN)
     plane = tuple(slice(n // 2, n // 2 + 1) for n in depth)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files.selection import Selection
 from ..model import model as model_file
 from ..model.model import Model
 from . import pages as page_of
@@ -22,12 +23,9 @@ def explain(
     truth: Any = None,
     probabilities: Any = None,
     mask: Any = None,
-    axes: str | None = None,
-    channels: Sequence[int] | None = None,
-    time_point: int | None = None,
-    z: int | None = None,
     region: Sequence[tuple[int, int]] | None = None,
     device: str = "cpu",
+    **selection: Any,
 ) -> Path:
     """Draw what a model has learned, and what it does on an image, into a new folder.
 
@@ -42,8 +40,10 @@ def explain(
     image : path or array, optional
     truth : labels of the image, optional
         Needed for the singular vectors of the gradient of the loss.
-    probabilities, mask, axes, channels, time_point, z, region, device
+    probabilities, mask, region, device
         As for `tiledlaf.label`.
+    **selection
+        Which part of the file: level, axes, channels, ... (see `Selection`).
 
     Returns
     -------
@@ -67,8 +67,8 @@ def explain(
         if named:
             raise InputError(f"{', '.join(named)} without an image: expected an IMAGE as well")
     else:
-        chosen = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
-        example = open_example(image, truth, probabilities, mask, **chosen)
+        chosen = found.select(Selection(**selection))
+        example = open_example(image, truth, probabilities, mask, chosen, found.classes)
         view = look(found, found.predictor, example, region, device)
     pages = [page_of.anchors(found, found.predictor, view)]
     if view is not None:

@@ -163,7 +163,7 @@ def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, 
         raise InputError(f"{path}: no such file or folder")
     known = ngff.label_names(path) if nodes.is_store(path) else []
     found = [Output(path, one) for one in known if name in (None, one)]
-    noted = [(out, notes) for out in found if (notes := out.notes()) is not None]
+    noted = [(out, notes) for out in found if (notes := out.notes()) and "tissue" not in notes]
     if not noted:
         which = "labels" if name is None else f"labels/{name}"
         model = "" if url else ", or a model"

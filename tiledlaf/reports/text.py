@@ -50,6 +50,7 @@ def dry_run(plan: Plan) -> list[str]:
         f"steps: {reach} averages over {len(settings.offsets)} neighbors"
         + settings.integrator.note,
         f"memory of a worker: about {_size(predicted_bytes(job))}",
+        *_tissue(plan.tissue),
     ]
     left = len(job.grid)
     if plan.out is not None:
@@ -75,6 +76,7 @@ def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
         if count or value:
             name = names.get(value, "not labeled")
             lines.append(f"  {value:3d} {name}: {count} pixels ({100 * count / total:.1f} %)")
+    lines += _tissue(found.tissue)
     labeled = sum(found.pixels[1:])
     if found.proven is None:
         lines.append("proven labels: none (this integrator has no bound a pixel)")
@@ -85,6 +87,17 @@ def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
         lines.append(f"throughput: {found.rate / 1e6:.3g} megapixels a second")
     lines.append(f"output: {found.output}")
     return lines
+
+
+def _tissue(found: Mapping[str, Any] | None) -> list[str]:
+    """A line on the mask of tissue, if there is one."""
+    if found is None:
+        return []
+    share = 100 * found["here"]
+    return [
+        f"tissue: {share:.1f} %, {found['side']} than {found['threshold']:.4g} at "
+        f"{_times(found['pixels'])} pixels; {100 - share:.1f} % left out"
+    ]
 
 
 def training(record: Mapping[str, Any], left: float | None) -> str:
@@ -266,6 +279,10 @@ def _run(out: Output) -> list[str]:
     notes = out.notes()
     if notes is None:
         return ["  not made by tiledlaf"]
+    if "tissue" in notes:
+        held = notes["tissue"]
+        share = 100 * held["share"]
+        return [f"  tissue: {share:.1f} %, {held['side']} than {held['threshold']:.4g}"]
     journal = records.journal(out.records)
     states = [r["state"] for r in records.latest(journal).values()]
     done = states.count("done") + states.count("skipped")

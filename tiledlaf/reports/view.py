@@ -12,11 +12,13 @@ import numpy as np
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images
+from ..files.selection import Selection
 from ..flow import losses
 from ..flow.gradient import Polynomials
 from ..kernels.arrays import Array, Offsets, to_host
 from ..labeling.request import prepare
 from ..model import terms
+from ..model.classes import Class
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..pool.opening import Running
@@ -115,19 +117,17 @@ def open_example(
     truth: Any,
     probabilities: Any,
     mask: Any,
-    **chosen: Any,
+    selection: Selection = Selection(),
+    classes: Sequence[Class] = (),
 ) -> Example:
-    """An image with its truth and other inputs; without a truth no pixel is labeled.
-
-    `chosen` are axes, channels, time point and plane, as in `examples.pair`.
-    """
+    """An image with its truth and other inputs; without a truth no pixel is labeled."""
     if truth is None:  # all zeros, without using memory
-        source = images.as_image(image, **{**chosen, "channels": None})
-        truth = np.broadcast_to(np.uint8(0), source.grid)
-    found = examples.pair(image, truth, probabilities, mask, **chosen)
+        image = images.as_image(image, selection)
+        truth = np.broadcast_to(np.uint8(0), image.grid)
+    found = examples.pair(image, truth, probabilities, mask, selection=selection)
     if len(found) != 1:
         raise InputError(f"expected one IMAGE, got {len(found)}")
-    return found[0]
+    return examples.with_values_of(found[0], classes)
 
 
 def _part(grid: Sequence[int], region: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:

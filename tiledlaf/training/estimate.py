@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import redaction
-from ..annotations import values
+from ..annotations import numbering
 from ..errors import InputError
 from ..files import images, nodes, stores, units
 from ..files.image import Image
@@ -26,7 +26,7 @@ from ..flow.optimizers import Descent
 from ..flow.sequence import LinearizedSteps
 from ..kernels import namespace
 from ..kernels.arrays import on_device, to_host
-from ..model.classes import Class, entries, find_classes, ignored
+from ..model.classes import Class, entries
 from ..model.terms import DataTerm
 from ..pool.opening import find_device
 from ..pool.tasks import Pool, tree_sum
@@ -205,17 +205,14 @@ def _classes(
     many: bool,
 ) -> tuple[tuple[Class, ...], list[str]]:
     """The classes of the image's labels, and lines on its values."""
-    names = survey.names_of((example,), names)
     items = [(0, box) for box in boxes]
     tables = survey.count(pool, (example,), items)
+    kept = {v for table in tables for v in table}
+    meaning = numbering.meaning([example.labels], kept, names, ignore)
     if not many:
-        known = survey.known_values(names, ignore)
-        survey.check_values(pool, (example,), items, tables, known)
-    found = find_classes(sorted({v for t in tables for v in t}), names, ignore)
-    lines = survey.table(found, tables, ignored(ignore), values.is_color(example.labels))
-    if ignore is None and "0" not in (names or {}):
-        lines = survey.say_zero(pool, (example,), items, tables, found) + lines
-    return found, lines
+        survey.check_values(pool, (example,), items, tables, meaning)
+    found = meaning.classes(kept)
+    return found, survey.lines(pool, (example,), items, tables, meaning, found)
 
 
 def _notes(how: Estimation, flow: FlowSettings, term: DataTerm, image: Image) -> dict[str, Any]:

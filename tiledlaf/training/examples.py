@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations import pairing, values
+from ..annotations import numbering, opening, pairing, values
+from ..annotations.opening import Painting
 from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import images
-from ..files.image import Image, TimePoint
+from ..files.image import Image
+from ..files.selection import Selection
 from ..kernels.arrays import Array
 from ..model.classes import Class
 from ..tiles import Box
@@ -48,6 +50,13 @@ class Example:
             self.mask and self.mask.with_absolute_path(),
         )
 
+    def occupied(self, window: Box) -> Box | None:
+        """A part of a window, beyond which nothing is labeled; None if nothing is."""
+        found = self.labels.occupied(window)
+        if found is None or self.mask is None:
+            return found
+        return self.mask.occupied(found)
+
 
 def pair(
     image: Any,
@@ -55,13 +64,12 @@ def pair(
     probabilities: Any = None,
     mask: Any = None,
     *,
-    axes: str | None = None,
-    channels: Sequence[int] | None = None,
-    time_point: TimePoint = None,
-    z: int | None = None,
+    painting: Painting = Painting(),
+    selection: Selection = Selection(),
     instances: str | None = None,
     colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
     ignore: int | str | Sequence[int | str] | None = None,
+    **choice: Any,
 ) -> list[Example]:
     """Open images and their labels, pair by pair.
 
@@ -71,7 +79,8 @@ def pair(
     Parameters
     ----------
     image, labels, probabilities, mask : path, glob, folder, array, or a list of arrays or paths
-    axes, channels, time_point, z : of the images, as in `images.open_image`
+    painting : how annotations become labels
+    selection, **choice : which part of each image; **choice are fields of `Selection`
         One time point: those of a series are labeled, but not learned from, all at once.
     instances : {"object-border", "object-border:WIDTH", "object"}, optional
         Each label value but 0 is an object; they become the classes background, object and border.
@@ -94,13 +103,15 @@ def pair(
     >>> example.image.axes, example.labels.grid
     ('cyx', (40, 50))
     """
-    if time_point == "all":
+    chosen = dataclasses.replace(selection, **choice)
+    if chosen.time_point == "all":
         raise InputError("expected one `time_point` to learn from, got all")
     meant = values.meaning(instances, colors, ignore)
     if ignore is not None and not meant.converts:
         raise InputError("`ignore` belongs to `Data` unless `instances` or `colors` are given")
-    given = {"labels": labels, "probabilities": probabilities, "mask": mask}
-    sources, beside = _listed(image), {what: _listed(one) for what, one in given.items()}
+    sources, beside = _listed(image), {}
+    for what, given in (("labels", labels), ("probabilities", probabilities), ("mask", mask)):
+        beside[what] = _listed(given, drawn=what != "probabilities")
     if sources.named:
         named = [path for one in beside.values() if one.named for path in one.found]
         sources = dataclasses.replace(sources, found=pairing.without(sources.found, named))
@@ -109,8 +120,7 @@ def pair(
         *(_partners(sources, one, what) for what, one in beside.items()),
         strict=True,
     )
-    chosen = {"axes": axes, "channels": channels, "time_point": time_point, "z": z}
-    return [_example(row, chosen, meant) for row in rows]
+    return [_example(row, chosen, painting, meant) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -126,13 +136,13 @@ class _Listed:
         return all(isinstance(one, str | os.PathLike) for one in self.found)
 
 
-def _listed(given: Any) -> _Listed:
+def _listed(given: Any, drawn: bool = False) -> _Listed:
     if given is None:
         return _Listed([], missing=True)
     if isinstance(given, str | os.PathLike):
-        return _Listed(pairing.find(given), named=True)
+        return _Listed(pairing.find(given, drawn), named=True)
     if isinstance(given, list | tuple):
-        return _Listed([p for one in given for p in _listed(one).found])
+        return _Listed([p for one in given for p in _listed(one, drawn).found])
     return _Listed([given])
 
 
@@ -141,9 +151,12 @@ def _partners(sources: _Listed, others: _Listed, what: str) -> list[Any]:
     count = len(sources.found)
     if others.missing:
         return [None] * count
+    if len(others.found) == 1 and opening.holds_several(others.found[0]):
+        return others.found * count
     if (sources.named or others.named) and sources.paths and others.paths:
         ours, theirs = ([os.fspath(p) for p in one.found] for one in (sources, others))
-        return list(pairing.partners(ours, theirs, what))
+        if len(set(ours)) == count:  # a list may have a file twice, which has one name
+            return list(pairing.partners(ours, theirs, what))
     if len(others.found) != count:
         raise InputError(f"expected {what} for {count} images, got {len(others.found)}")
     return others.found
@@ -151,35 +164,40 @@ def _partners(sources: _Listed, others: _Listed, what: str) -> list[Any]:
 
 def read_pairs(
     path: str | os.PathLike[str],
-    meant: values.Meaning = values.Meaning(),  # noqa: B008
-    **chosen: Any,
+    meant: values.Meaning = values.Meaning(),
+    *,
+    selection: Selection = Selection(),
+    painting: Painting = Painting(),
 ) -> tuple[list[Example], list[Example]]:
     """Open the training set and the validation set of a table, as in `annotations.pairing`.
 
     Parameters
     ----------
     meant : what label values mean
-    chosen : axes, channels, time_point and z of the images
+    selection, painting : as in `pair`
     """
+    if selection.time_point == "all":
+        raise InputError("expected one `time_point` to learn from, got all")
     found: tuple[list[Example], list[Example]] = ([], [])
     for row in pairing.read_pairs(path):
         paths = (row.images, row.labels, row.probabilities, row.mask)
-        example = _example(paths, chosen, meant)
-        found[row.validation].append(example)
+        found[row.validation].append(_example(paths, selection, painting, meant))
     if not found[0]:
         raise InputError(f"{os.fspath(path)}: expected rows that are not validation, got none")
     return found
 
 
-def _example(row: Sequence[Any], chosen: Mapping[str, Any], meant: values.Meaning) -> Example:
+def _example(
+    row: Sequence[Any], chosen: Selection, painting: Painting, meant: values.Meaning
+) -> Example:
     image, labels, probabilities, mask = row
-    source = images.as_image(image, **chosen)
-    truth = values.open_labels(labels, source, meant)
+    source = images.as_image(image, chosen)
+    truth = images.on_grid(values.open_labels(labels, source, meant, painting), source)
     given = valid = None
     if probabilities is not None:
         given = images.as_image(probabilities, axes="c" + source.spatial_axes)
     if mask is not None:
-        valid = images.as_mask(mask, source)
+        valid = images.on_grid(opening.as_mask(mask, source, painting), source)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None and other.grid != source.grid:
             raise InputError(
@@ -202,6 +220,34 @@ def naming(image: Image, window: Box) -> Iterator[None]:
         raise InputError(f"{image.path}: {error.moved(window)}") from None
 
 
+def valid_of(example: Example, window: Box, pixels: np.ndarray | None = None) -> Any:
+    """Where a window is neither masked out nor without data; None if all of it is valid.
+
+    `pixels` are the image's, if they were read already.
+    """
+    valid = None
+    if example.mask is not None:
+        valid = image_files.read(example.mask, window)[0] != 0
+    if example.image.no_data is None:
+        return valid
+    if pixels is None:
+        pixels = image_files.read(example.image, window)
+    return image_files.both(valid, image_files.valid_of(example.image, pixels))
+
+
+def with_values_of(given: Example, classes: Sequence[Class]) -> Example:
+    """The same example, in which annotations of a class have the value it was learned from."""
+    return dataclasses.replace(given, labels=numbering.numbered_as(given.labels, classes))
+
+
+def with_same_values(given: Sequence[Example]) -> list[Example]:
+    """The same examples, in which a class of annotations has the same value everywhere."""
+    labels = numbering.numbered([one.labels for one in given])
+    return [
+        dataclasses.replace(one, labels=found) for one, found in zip(given, labels, strict=True)
+    ]
+
+
 def read_labels(labels: Image, window: Box) -> np.ndarray:
     """Read the label values of a window, (*window) whole numbers of the image's own type."""
     found = image_files.read(labels, window)[0]
@@ -209,15 +255,19 @@ def read_labels(labels: Image, window: Box) -> np.ndarray:
 
 
 def read_names(path: str) -> dict[str, str]:
-    """Read names of label values from JSON such as {"0": "membrane", "255": "inside"}."""
+    """Read names of label values from JSON such as {"0": "membrane", "255": "inside"}.
+
+    Those of annotations have class names for keys.
+    """
     try:
         found = json.loads(Path(path).read_text("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected JSON, {error}") from None
-    whole = isinstance(found, dict) and all(re.fullmatch(r"-?\d+", key) for key in found)
-    if not found or not whole or not all(isinstance(name, str) for name in found.values()):
+    texts = isinstance(found, dict) and all(isinstance(name, str) for name in found.values())
+    if not found or not texts:
         raise InputError(f'{path}: expected names of label values like {{"0": "membrane"}}')
-    if len({int(key) for key in found}) < len(found):
+    whole = all(re.fullmatch(r"-?\d+", key) for key in found)
+    if whole and len({int(key) for key in found}) < len(found):
         raise InputError(f"{path}: expected each label value once, got {', '.join(found)}")
     return dict(found)
 

@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations import values
+from ..annotations import numbering
 from ..errors import InputError
 from ..files import fingerprints
+from ..files.image import Image
 from ..flow import losses, stencil
 from ..flow.gradient import Polynomials
 from ..flow.linear import check_positive, check_time
 from ..flow.optimizers import Adam, AdaMax
-from ..model.classes import Class, find_classes, ignored
+from ..model.classes import Class, ignored
 from ..model.features import CONTEXT, PATCH, Features
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
-from ..tiles import Grid, Tile
+from ..tiles import Box, Grid, Tile
 from . import survey
 from .examples import Example
 from .survey import TrainingWarning as TrainingWarning
@@ -32,6 +33,7 @@ from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
 BATCH = 8  # most tiles in a batch
+SPLIT = 64  # least edge of the parts into which a tile of few labels is split
 LEAST = 6  # least number of tiles of few images, so that a block can be set aside
 Progress = Callable[[Mapping[str, Any]], None]
 Counts = dict[tuple[int, tuple[int, ...]], tuple[int, ...]]
@@ -128,13 +130,14 @@ class TrainingPlan:
     print: Mapping[str, Any]
 
 
-def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
+def make_plan(
+    data: Data, recipe: Recipe, pool: Pool, say: Progress = lambda record: None
+) -> TrainingPlan:
     """Check the examples, find the classes, and cut the labeled parts into tiles."""
     if not data.training:
         raise InputError("expected images to learn from, got none")
     find_device(recipe.device, pool)
-    everything = (*data.training, *data.validation)
-    ndim = _alike(everything)
+    ndim = _alike((*data.training, *data.validation))
     learner = learner_of(data.term)
     offsets = stencil.choose(
         recipe.neighborhood or ("rings:3,7" if learner.probable else "3x3"), ndim
@@ -145,7 +148,7 @@ def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
     way = Polynomials(recipe.tol)
     loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
-    found, classes, counts, about = _labeled(data, halo, pool)
+    found, classes, counts, about = _labeled(data, halo, pool, say)
     losses.check_classes(loss, len(classes))
     tiles = [LabeledTile(n, tile) for n, tile in found if (n, tile.index) in counts]
     training, validation = _split(data, tiles, classes, counts)
@@ -172,29 +175,31 @@ def make_plan(data: Data, recipe: Recipe, pool: Pool) -> TrainingPlan:
 
 
 def _labeled(
-    data: Data, halo: Sequence[int], pool: Pool
+    data: Data, halo: Sequence[int], pool: Pool, say: Progress
 ) -> tuple[list[tuple[int, Tile]], tuple[Class, ...], Counts, list[str]]:
     """Tiles, classes, labeled pixels of each class in tiles that have some, and lines on them."""
     everything, count = (*data.training, *data.validation), len(data.training)
-    data = dataclasses.replace(data, names=survey.names_of(everything, data.names))
     found = _cut(everything, halo, count)
-    tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found])
-    left_out = ignored(data.ignore)
+    tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found], say)
+    kept: dict[bool, set[int]] = {True: set(), False: set()}
+    for (number, _), table in zip(found, tables, strict=True):
+        kept[number < count].update(table)
+    labels = [e.labels for e in data.training]
+    meaning = numbering.meaning(labels, kept[True], data.names, data.ignore)
+    left_out = ignored(meaning.ignore)
     labeled = {n for (n, _), one in zip(found, tables, strict=True) if {*one} - left_out}
     trained = sum(n < count for n in labeled)
-    if _least(trained) != _least(count) and trained:  # images without labels cannot be set aside
+    if trained and _least(trained) != _least(count):  # images without labels cannot be set aside
         found = _cut(everything, halo, trained)
-        tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found])
+        tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found], say)
     items = [(n, tile.core) for n, tile in found]
     if not data.many:
-        known = survey.known_values(data.names, data.ignore)
-        survey.check_values(pool, everything, items, tables, known)
-    classes = _classes(data, found, tables)
-    survey.left_out(everything, labeled)
-    own = [t for (n, _), t in zip(found, tables, strict=True) if n < count]
-    lines = survey.table(classes, own, left_out, values.is_color(everything[0].labels))
-    if data.ignore is None and "0" not in (data.names or {}):
-        lines = survey.say_zero(pool, everything, items[: len(own)], own, classes) + lines
+        survey.check_values(pool, everything, items, tables, meaning)
+    classes = meaning.classes(kept[True])
+    _warn_unknown(labels[0], kept[False] - {v for c in classes for v in c.values} - left_out)
+    survey.warn_empty(everything, labeled)
+    own = sum(n < count for n, _ in items)
+    lines = survey.lines(pool, data.training, items[:own], tables[:own], meaning, classes)
     counts: Counts = {}
     for (number, tile), table in zip(found, tables, strict=True):
         pixels = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
@@ -216,12 +221,35 @@ def _alike(examples: Sequence[Example]) -> int:
 
 
 def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> list[tuple[int, Tile]]:
-    """All tiles of all images, with the image's number; few images are cut into more tiles."""
-    return [
-        (number, tile)
-        for number, e in enumerate(examples)
-        for tile in _grid(e.image.grid, halo, _least(training))
-    ]
+    """All tiles that may have labels, with the image's number; few images are cut into more."""
+    least = _least(training)
+    found = []
+    for number, example in enumerate(examples):
+        grid = _grid(example.image.grid, halo, least)
+        for tile in grid:
+            parts = _occupied(example, tile.core, halo)[1]
+            found += [(number, grid.part(tile, part, i)) for i, part in enumerate(parts)]
+    return found
+
+
+def _occupied(example: Example, box: Box, halo: Sequence[int]) -> tuple[int, list[Box]]:
+    """The parts of a box that may have labels, and how many pixels they need with their halos.
+
+    The box is halved as long as that leaves out pixels.
+    """
+    found = example.occupied(box)
+    if found is None:
+        return 0, []
+    need = math.prod(b.stop - b.start + 2 * h for b, h in zip(found, halo, strict=True))
+    edges = [b.stop - b.start for b in found]
+    axis = int(np.argmax(edges))
+    if found == box or edges[axis] < 2 * SPLIT:
+        return need, [found]
+    middle = found[axis].start + edges[axis] // 2
+    halves = slice(found[axis].start, middle), slice(middle, found[axis].stop)
+    split = [_occupied(example, (*found[:axis], h, *found[axis + 1 :]), halo) for h in halves]
+    less = sum(pixels for pixels, _ in split)
+    return (less, split[0][1] + split[1][1]) if less < need else (need, [found])
 
 
 def _least(training: int) -> int:
@@ -229,23 +257,17 @@ def _least(training: int) -> int:
     return -(-LEAST // training) if 0 < training * 2 < LEAST else 2
 
 
-def _classes(
-    data: Data, found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]]
-) -> tuple[Class, ...]:
-    """The classes of the training images; warns of label values of the validation set alone."""
-    kept: dict[bool, set[int]] = {True: set(), False: set()}
-    for (number, _), table in zip(found, tables, strict=True):
-        kept[number < len(data.training)].update(table)
-    classes = find_classes(sorted(kept[True]), data.names, data.ignore)
-    unknown = kept[False] - {v for one in classes for v in one.values} - ignored(data.ignore)
+def _warn_unknown(labels: Image, unknown: set[int]) -> None:
+    """Warn of label values of the validation set alone."""
     if unknown:
+        named = {one.value: one.name for one in numbering.names_of(labels)}
+        what = "classes" if named else "label values"
         warnings.warn(
-            "not used for validation, since no training pixel has them: label values "
-            f"{', '.join(map(str, sorted(unknown)))} of the validation images",
+            f"not used for validation, since no training pixel has them: {what} "
+            f"{', '.join(str(named.get(v, v)) for v in sorted(unknown))} of the validation images",
             TrainingWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-    return classes
 
 
 def _split(
@@ -352,4 +374,8 @@ def _state(image: Any) -> str:
     state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
     if any(image.shape[image.axes.index(axis)] > 1 for axis, _ in image.fixed):
         state["fixed"] = image.fixed
+    if image.no_data is not None:
+        state["no_data"] = f"{image.no_data:.17g}"
+    if image.gain is not None:
+        state["intensity_scale"] = f"{image.gain:.17g}"
     return fingerprints.fingerprint(state)[:16]

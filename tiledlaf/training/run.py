@@ -17,13 +17,15 @@ import numpy as np
 from ..errors import InputError
 from ..flow.optimizers import RATES, Adam
 from ..model import predictor as predictors
-from ..model.model import Model
+from ..model.model import Images, Model
 from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool, tree_sum
 from . import worker as training_worker
+from .appearance import described
 from .checkpoint import Checkpoint, State
+from .examples import with_same_values
 from .plan import OPTIMIZERS, Data, Progress, Recipe, TrainingPlan, TrainingWarning, make_plan
 from .terms import Fit, Source
 from .worker import FlowSettings, Sums, TileReader
@@ -71,23 +73,22 @@ def train(
     if limit is not None and not limit >= 0:
         raise InputError(f"expected a limit of 0 minutes or more, got {limit}")
     started = clock.perf_counter()
-    data = dataclasses.replace(
-        data,
-        training=[e.with_absolute_paths() for e in data.training],
-        validation=[e.with_absolute_paths() for e in data.validation],
-    )
-    plan = make_plan(data, recipe, pool)
+    everything = (*data.training, *data.validation)
+    examples = with_same_values([e.with_absolute_paths() for e in everything])
+    count = len(data.training)
+    data = dataclasses.replace(data, training=examples[:count], validation=examples[count:])
+    plan = make_plan(data, recipe, pool, say)
     held = Checkpoint(path, plan.print)
     if held.finished is not None:
         say({"stage": "finished before"})
         return held.finished
     say({"labels": plan.about})
-    examples = (*data.training, *data.validation)
+    learned = described(data.training, plan.training, pool)
     terms = held.terms()
     if not terms:
         fit = Fit(
             pool,
-            Source(examples, plan.flow.classes),
+            Source(tuple(examples), plan.flow.classes),
             plan.training,
             plan.folds,
             recipe.seed,
@@ -96,7 +97,7 @@ def train(
         terms = plan.learner.fit(fit)
     tasks.retried(Checkpoint.keep_terms, held, terms)
     say({"stage": "reading tiles"})
-    reader = TileReader(plan.flow, examples, tuple(terms), plan.features)
+    reader = TileReader(plan.flow, tuple(examples), tuple(terms), plan.features)
     labeled = [plan.counts[one.example, one.tile.index] for one in plan.validation]
     tiles = Tiles(
         pool,
@@ -107,7 +108,7 @@ def train(
     )
     state = held.state(plan.features) or _first(tiles, plan, recipe, say)
     state = _learn(tiles, plan, recipe, held, state, say, started, limit)
-    result = _model(state, data, recipe, plan, terms[-1])
+    result = _model(state, data, recipe, plan, terms[-1], learned)
     tasks.retried(Checkpoint.finish, held, result)
     return result
 
@@ -314,7 +315,9 @@ def _validated(state: State, found: Validation, record: Mapping[str, Any]) -> St
     return dataclasses.replace(state, stale=state.stale + 1, history=history)
 
 
-def _model(state: State, data: Data, recipe: Recipe, plan: TrainingPlan, term: DataTerm) -> Model:
+def _model(
+    state: State, data: Data, recipe: Recipe, plan: TrainingPlan, term: DataTerm, learned: Images
+) -> Model:
     flow, image = plan.flow, data.training[0].image
     trained = {
         "images": [Path(e.image.path).name for e in data.training],
@@ -336,4 +339,5 @@ def _model(state: State, data: Data, recipe: Recipe, plan: TrainingPlan, term: D
         state.best,
         tuple(map(float, state.bias)),
         trained,
+        learned,
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from ..annotations import values
+from ..annotations.numbering import Meaning
 from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import Image
@@ -21,7 +23,7 @@ from ..pool.tasks import Pool
 from ..tiles import Box
 from . import examples
 from .examples import Example
-from .terms import label_values
+from .terms import label_values, targets_of
 
 # values that are one blob each in an image of so many values or more are instances
 FEW, MOST = 8, 64
@@ -45,21 +47,20 @@ class TrainingWarning(UserWarning):
     """Something about the examples that the user should know."""
 
 
-def count(pool: Pool, everything: Sequence[Example], items: Sequence[Item]) -> list[dict[int, int]]:
+def count(
+    pool: Pool,
+    everything: Sequence[Example],
+    items: Sequence[Item],
+    say: Callable[[Mapping[str, Any]], None] = lambda record: None,
+) -> list[dict[int, int]]:
     """How many pixels of each part have each label value."""
-    return tasks.in_order(pool, label_values, everything, items)
-
-
-def names_of(
-    everything: Sequence[Example], names: Mapping[str, str] | None
-) -> Mapping[str, str] | None:
-    """Names of label values: those given, else those that the label images' readers give."""
-    if names is not None:
-        return names
-    found: dict[str, str] = {}
-    for example in everything:
-        found |= values.names_of(example.labels)
-    return found or None
+    return tasks.in_order(
+        pool,
+        label_values,
+        everything,
+        items,
+        lambda done, of: say({"stage": "reading labels", "done": done, "of": of}),
+    )
 
 
 # Instances, pictures
@@ -70,19 +71,18 @@ def check_values(
     everything: Sequence[Example],
     items: Sequence[Item],
     tables: Sequence[Table],
-    known: set[int],
+    meaning: Meaning,
 ) -> None:
     """Refuse label images whose values are instances, or too many to be classes.
 
-    Parameters
-    ----------
-    known : values that are named or ignored
+    Values that are named or ignored are meant.
 
     Raises
     ------
     ValueError
         Names the image, and the option that says what its values are.
     """
+    known = {*map(int, meaning.names or {})} | ignored(meaning.ignore)
     found: dict[int, Counter[int]] = {}
     for (number, _), table in zip(items, tables, strict=True):
         found.setdefault(number, Counter()).update(table)
@@ -156,20 +156,37 @@ def _blobs(work: tuple[Sequence[Example], set[int]], item: Item) -> tuple[int, i
 # What is said of the label values
 
 
+def lines(
+    pool: Pool,
+    everything: Sequence[Example],
+    items: Sequence[Item],
+    tables: Sequence[Table],
+    meaning: Meaning,
+    classes: Sequence[Class],
+) -> list[str]:
+    """What there is to say of the label values; how 0 was taken comes first."""
+    pixels = sum(math.prod(one.image.grid) for one in everything)
+    color = values.is_color(everything[0].labels)
+    found = table(classes, tables, ignored(meaning.ignore), pixels, color)
+    if meaning.ignore is None and "0" not in (meaning.names or {}):
+        found = say_zero(pool, everything, items, tables, classes) + found
+    return found
+
+
 def table(
-    classes: Sequence[Class], tables: Sequence[Table], left_out: set[int], color: bool
+    classes: Sequence[Class], tables: Sequence[Table], left_out: set[int], pixels: int, color: bool
 ) -> list[str]:
     """Lines with the values, name and share of each class.
 
     Parameters
     ----------
     left_out : values that are ignored
+    pixels : of all images
     color : whether values are colors
     """
     counts: Counter[int] = Counter()
     for one in tables:
         counts.update(one)
-    total = counts.total() or 1
     sums = [sum(counts[v] for v in one.values) for one in classes]
     labeled = sum(sums) or 1
     rows = [
@@ -180,10 +197,10 @@ def table(
         rest = sum(sums[ROWS - 1 :])
         more = len(rows) - ROWS + 1
         rows = [*rows[: ROWS - 1], ("...", f"{more} more", _share(rest / labeled))]
-    missing = total - sum(sums)
-    if missing:
+    missing = pixels - sum(sums)
+    if missing > 0:
         which = [v for v in sorted(counts) if v in left_out and v != UNLABELED]
-        rows.append((_listed(which, color), "not labeled", f"{_share(missing / total)} of all"))
+        rows.append((_listed(which, color), "not labeled", f"{_share(missing / pixels)} of all"))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     lines = [f"  {v:>{widths[0]}}  {n:<{widths[1]}}  {share}" for v, n, share in rows]
     return [f"{lines[0]} of labeled pixels", *lines[1:]]
@@ -269,9 +286,7 @@ def _edges(
     """
     (everything, classes, zero), (number, box) = work, item
     example = everything[number]
-    target = examples.targets(examples.read_labels(example.labels, box), classes)
-    if example.mask is not None:
-        target[image_files.read(example.mask, box)[0] == 0] = 0
+    target = targets_of(example, box, classes)
     image = np.nan_to_num(image_files.read(example.image, box).astype(np.float64))
     sums = np.zeros((len(classes), len(image)))
     across, pairs = sums.copy(), np.zeros(len(classes))
@@ -287,7 +302,7 @@ def _edges(
     return sums, sizes, across, pairs
 
 
-def left_out(everything: Sequence[Example], labeled: set[int]) -> None:
+def warn_empty(everything: Sequence[Example], labeled: set[int]) -> None:
     """Say which images have no labeled pixel."""
     empty = [one.labels.path for n, one in enumerate(everything) if n not in labeled]
     if empty and labeled:
@@ -295,10 +310,5 @@ def left_out(everything: Sequence[Example], labeled: set[int]) -> None:
         warnings.warn(
             f"no labeled pixel, so left out: {', '.join(empty[:3])}{more}",
             TrainingWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-
-
-def known_values(names: Mapping[str, str] | None, ignore: Any) -> set[int]:
-    """Label values that the user speaks of, so that they are meant."""
-    return {*map(int, names or {})} | ignored(ignore)

@@ -71,8 +71,9 @@ def _core(labeled: LabeledTile) -> Box:
 def targets_of(example: Example, box: Box, classes: Sequence[Class]) -> np.ndarray:
     """Class numbers of a box, 0 where not labeled or masked out."""
     found = examples.targets(examples.read_labels(example.labels, box), classes)
-    if example.mask is not None:
-        found[image_files.read(example.mask, box)[0] == 0] = 0
+    valid = examples.valid_of(example, box)
+    if valid is not None:
+        found[~valid] = 0
     return found
 
 
@@ -81,8 +82,9 @@ def label_values(everything: Sequence[Example], item: tuple[int, Any]) -> dict[i
     number, box = item
     example = everything[number]
     found = examples.read_labels(example.labels, box)
-    if example.mask is not None:
-        found = found[image_files.read(example.mask, box)[0] != 0]
+    valid = examples.valid_of(example, box)
+    if valid is not None:
+        found = found[valid]
     values, counts = np.unique(found, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
@@ -152,9 +154,8 @@ def _features(
         )
         for axis, (b, n) in enumerate(zip(box, example.image.grid, strict=True))
     )
-    image, valid = image_files.read(example.image, outer), None
-    if example.mask is not None:
-        valid = image_files.read(example.mask, outer)[0] != 0
+    image = image_files.read(example.image, outer)
+    valid = examples.valid_of(example, outer, image)
     with examples.naming(example.image, outer):
         image = terms.usable(image, valid, "image")
     found = source.features.compute(image)[:, *within(outer, box)]

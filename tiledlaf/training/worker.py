@@ -133,10 +133,9 @@ def read(reader: TileReader, labeled: LabeledTile) -> TileData:
         for w, n, m in zip(window, example.image.grid, reach, strict=True)
     )
     part = within(outer, window)
-    image = move(image_files.read(example.image, outer))
-    valid, given = None, example.probabilities
-    if example.mask is not None:
-        valid = move(image_files.read(example.mask, outer)[0] != 0)
+    pixels = image_files.read(example.image, outer)
+    valid, given = examples.valid_of(example, outer, pixels), example.probabilities
+    image, valid = move(pixels), None if valid is None else move(valid)
     source = image if given is None else move(image_files.read(given, outer))
     with examples.naming(given or example.image, outer):
         q = term.potential(source, valid, flow.rho)

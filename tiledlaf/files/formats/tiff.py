@@ -14,9 +14,10 @@ import numpy as np
 
 from ...errors import DamagedFile, InputError
 from .. import headers, image, nodes
-from ..image import SPATIAL, Channel, FileWarning, Levels, Part, Reader
+from ..channels import RGB, Channel
+from ..image import SPATIAL, FileWarning, Levels, Part, Reader
 
-WHITE, RGB, PALETTE, INKS, YCBCR = 0, 2, 3, 5, 6  # photometric interpretations
+WHITE, COLOR, PALETTE, INKS, YCBCR = 0, 2, 3, 5, 6  # photometric interpretations
 JPEG = (6, 7)  # compressions whose decoder turns YCbCr into RGB
 # colors whose samples are named, since they are read as stored
 NAMED = {
@@ -218,11 +219,10 @@ def _shown(
         warnings.warn(f"{path}: {what} pixels are read as stored", FileWarning, stacklevel=4)
         inks = tuple(Channel(name) for name in names)
         return _with_alpha(path, list(inks), page, count) or inks, False
-    color = kind in (RGB, YCBCR) and samples >= 3
-    names = ("red", "green", "blue") if color else ("gray",)
-    return _with_alpha(path, [Channel(name) for name in names], page, count) or (
-        () if color else headers.channels(file, series, number, count)
-    ), color
+    color = kind in (COLOR, YCBCR) and samples >= 3
+    plain = list(RGB if color else [Channel("gray")])
+    found = _with_alpha(path, plain, page, count)
+    return found or (() if color else headers.channels(file, series, number, count)), color
 
 
 def _with_alpha(path: str, plain: list[Channel], page: Any, count: int) -> tuple[Channel, ...]:

@@ -1,0 +1,152 @@
+"""Which label values stand for the classes of annotations, alike in all images."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ..errors import InputError
+from ..files.image import FileWarning, Image
+from ..model.classes import Class, find_classes, ignored
+from . import areas
+from .opening import Annotations, LabelName
+from .values import value_names
+
+
+class Meaning(NamedTuple):
+    """What label values mean: their names, the value of pixels without a label, and colors."""
+
+    names: Mapping[str, str] | None
+    ignore: int | Sequence[int] | None
+    colors: Mapping[int, str] = {}
+
+    def classes(self, values: Iterable[int]) -> tuple[Class, ...]:
+        """The classes of the values that occur, in the annotations' colors if all of these differ.
+
+        Raises
+        ------
+        ValueError
+            As in `find_classes`.
+        """
+        classes = find_classes(list(values), self.names, self.ignore)
+        given = [self.colors.get(one.values[0], "") for one in classes]
+        if not all(given) or len(set(given)) < len(given):
+            return classes
+        return tuple(
+            dataclasses.replace(one, color=(*bytes.fromhex(color), 255))
+            for one, color in zip(classes, given, strict=True)
+        )
+
+
+def names_of(labels: Image) -> tuple[LabelName, ...]:
+    """The names of label values; none if the labels are no annotations."""
+    return labels.reader.names if isinstance(labels.reader, Annotations) else ()
+
+
+def numbered(labels: Sequence[Image]) -> list[Image]:
+    """The same labels, in which a class of annotations has the same value in all images.
+
+    Raises
+    ------
+    ValueError
+        If only some of them are annotations, or `overlaps` names a class that none has.
+    """
+    drawn = [one for one in labels if names_of(one)]
+    if not drawn:
+        return list(labels)
+    if len(drawn) < len(labels):
+        other = next(one for one in labels if not names_of(one))
+        raise InputError(
+            f"{other.path}: expected annotations as for the other images, such as "
+            f"{drawn[0].path}, got a label image, whose values have no names"
+        )
+    colors: dict[str, str] = {}
+    for image in labels:
+        for one in names_of(image):
+            colors[one.name] = colors.get(one.name) or one.color
+    missing = [name for name in _listed(labels) if name not in colors]
+    if missing:
+        raise InputError(
+            f"expected classes of the annotations for `overlaps` ({', '.join(colors)}), or "
+            f"smaller or later, got {', '.join(missing)}"
+        )
+    names = [LabelName(value, *one) for value, one in enumerate(colors.items(), 1)]
+    return [_with_names(image, names) for image in labels]
+
+
+def numbered_as(labels: Image, classes: Iterable[Class]) -> Image:
+    """Labels in which the annotations of a class have the value that it was learned from.
+
+    Raises
+    ------
+    ValueError
+        If no annotation is of one of these classes.
+    """
+    found, values = names_of(labels), {one.name: one.values[0] for one in classes}
+    if not found:
+        return labels
+    known = [LabelName(values[o.name], o.name, o.color) for o in found if o.name in values]
+    others = ", ".join(o.name for o in found if o.name not in values)
+    if not known:
+        raise InputError(
+            f"{labels.path}: expected annotations of the classes {', '.join(values)}, got {others}"
+        )
+    if others:
+        text = f"{labels.path}: left out the annotations of {others}, which no label stands for"
+        warnings.warn(text, FileWarning, stacklevel=2)
+    return _with_names(labels, known)
+
+
+def meaning(
+    labels: Sequence[Image],
+    values: Iterable[int],
+    names: Mapping[str, str] | None,
+    ignore: int | Sequence[int] | None,
+) -> Meaning:
+    """What the label values that occur mean.
+
+    Parameters
+    ----------
+    labels : from `numbered`
+    names : new names by label value or, for annotations, by class
+    ignore : a value that means "not labeled", or several; 0 for annotations
+
+    Raises
+    ------
+    ValueError
+        If names or `ignore` do not fit annotations.
+    """
+    known = {one.value: one for one in names_of(labels[0])}
+    if not known:
+        own = {value: name for one in labels for value, name in value_names(one).items()}
+        return Meaning(names if names is not None else own or None, ignore)
+    if ignore is not None and ignored(ignore) != ignored(0):
+        raise InputError("`ignore` is for label images: outside annotations, nothing is labeled")
+    given, classes = names or {}, [one.name for one in known.values()]
+    unknown = [key for key in given if key not in classes]
+    if unknown:
+        raise InputError(
+            f"expected `names` for the annotations' classes ({', '.join(classes)}), "
+            f"got {', '.join(unknown)}"
+        )
+    found = [known[v] for v in sorted(set(values)) if v in known]
+    return Meaning(
+        {str(one.value): given.get(one.name, one.name) for one in found},
+        0,
+        {one.value: one.color for one in found},
+    )
+
+
+def _listed(labels: Sequence[Image]) -> list[str]:
+    """The classes that `overlaps` lists."""
+    found = {o.reader.rules.overlaps for o in labels if isinstance(o.reader, Annotations)}
+    return [n for one in found if one not in ("smaller", "later") for n in areas.wins(one)]
+
+
+def _with_names(labels: Image, names: Sequence[LabelName]) -> Image:
+    reader = labels.reader
+    assert isinstance(reader, Annotations)
+    reader = dataclasses.replace(reader, names=tuple(names))
+    return dataclasses.replace(labels, reader=reader, dtype=reader.dtype)

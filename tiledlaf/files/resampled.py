@@ -1,0 +1,151 @@
+"""An image on a grid of larger or smaller pixels, computed window by window."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .image import Image, Levels, Reader, State
+
+AT_ONCE = 2**22  # stored numbers read at once: a window may have far more of them than new pixels
+
+
+@dataclass(frozen=True)
+class Resampled(Reader):
+    """The pixels of another reader on another grid of the same extent.
+
+    Pixels are means over their area where they get larger, linear interpolations where they get
+    smaller; those of labels are the nearest ones. Each depends on its index alone, never on the
+    window that is read.
+
+    Attributes
+    ----------
+    source : reader of the stored pixels
+    sizes, shape : lengths of each stored axis, before and after
+    nearest : whether the nearest pixel is taken
+    """
+
+    source: Reader
+    sizes: tuple[int, ...]
+    shape: tuple[int, ...]
+    nearest: bool = False
+
+    name = "resampled"
+
+    def look(self, path: str, level: int, axes: str | None) -> Levels:
+        """What the source says: its own grid."""
+        return self.source.look(path, level, axes)
+
+    def open(self, path: str, name: str) -> Any:
+        """The stored array."""
+        return self.source.open(path, name)
+
+    def read(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
+        """Pixels of a box of the new grid."""
+        half = self._halves(box)
+        if half is not None:
+            axis, parts = half
+            return np.concatenate([self.read(array, part) for part in parts], axis)
+        rows = zip(box, self.sizes, self.shape, strict=True)
+        taps = [None if n == m or isinstance(b, int) else self._taps(b, n, m) for b, n, m in rows]
+        inner = tuple(
+            b if t is None else slice(int(t[0].min()), int(t[0].max()) + 1)
+            for b, t in zip(box, taps, strict=True)
+        )
+        block = self.source.read(array, inner)
+        kept = [i for i, b in enumerate(box) if not isinstance(b, int)]
+        whole = block.dtype if block.dtype.kind in "uib" else None
+        for axis, i in enumerate(kept):
+            if (found := taps[i]) is not None:
+                index, weights = found
+                block = _combined(block, axis, index - index.min(), weights)
+        if whole is None or self.nearest:
+            return block
+        return np.floor(block + 0.5).astype(whole)
+
+    def _halves(self, box: tuple[slice | int, ...]) -> tuple[int, list[Any]] | None:
+        """The box cut along its longest axis, and that axis of its pixels; None if it is small."""
+        kept = [i for i, b in enumerate(box) if isinstance(b, slice)]
+        spans = {i: range(*box[i].indices(self.shape[i])) for i in kept}  # type: ignore[union-attr]
+        stored = {i: len(spans[i]) * self.sizes[i] / self.shape[i] for i in kept}
+        longest = max(kept, key=lambda i: stored[i])
+        if math.prod(stored.values()) <= AT_ONCE or len(spans[longest]) < 2:
+            return None
+        start, stop = spans[longest].start, spans[longest].stop
+        middle = (start + stop) // 2
+        parts = [
+            (*box[:longest], slice(a, b), *box[longest + 1 :])
+            for a, b in ((start, middle), (middle, stop))
+        ]
+        return kept.index(longest), parts
+
+    def _taps(self, span: slice, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+        """Stored pixels that make the new ones of a span, and their weights, both (k, span)."""
+        start, stop, _ = span.indices(m)
+        index, step = np.arange(start, stop), n / m
+        if self.nearest:
+            return nearest(index, n, m)[None], np.ones((1, len(index)))
+        if step < 1:
+            place = np.clip((index + 0.5) * step - 0.5, 0, n - 1)
+            low = np.minimum(place.astype(int), max(n - 2, 0))
+            part = place - low
+            return np.stack([low, np.minimum(low + 1, n - 1)]), np.stack([1 - part, part])
+        begin, end = index * step, (index + 1) * step
+        first = np.floor(begin).astype(int)
+        pixels = first + np.arange(math.ceil(step) + 1)[:, None]
+        overlap = np.minimum(pixels + 1, end) - np.maximum(pixels, begin)
+        return np.minimum(pixels, n - 1), np.maximum(overlap, 0) / step
+
+    def state(self, path: str, name: str) -> State:
+        """Of the stored pixels."""
+        return self.source.state(path, name)
+
+
+def nearest(index: np.ndarray, n: int, m: int) -> np.ndarray:
+    """Which of n pixels is nearest to each of m pixels of the same extent, given some of these."""
+    return np.asarray((2 * index + 1) * n // (2 * m))
+
+
+def _combined(block: np.ndarray, axis: int, index: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted sums of pixels along an axis, in the order of the taps."""
+    if len(index) == 1:
+        return np.take(block, index[0], axis)
+    front = (slice(None),) + (None,) * (block.ndim - axis - 1)
+    total: Any = 0
+    for one, weight in zip(index, weights, strict=True):
+        # a pixel without weight may be beyond the border, or not finite
+        part = np.where(weight[front] > 0, np.take(block, one, axis), 0)
+        total = total + part * weight[front]
+    return np.asarray(total, np.float64 if block.dtype.kind in "uib" else block.dtype)
+
+
+def resampled(image: Image, grid: Sequence[int], nearest: bool = False) -> Image:
+    """The image on a grid of other pixels along y and x, of the same extent.
+
+    Parameters
+    ----------
+    grid : its shape, along the axes of the image's grid
+    nearest : whether the nearest pixel is taken, as for labels
+    """
+    sizes = dict(zip(image.grid_axes, grid, strict=True))
+    shape = tuple(sizes.get(a, n) for a, n in zip(image.axes, image.shape, strict=True))
+    steps = [n / m for n, m in zip(image.grid, grid, strict=True)]
+    if image.data is not None:
+        raise TypeError("arrays in memory are not resampled")
+    return dataclasses.replace(
+        image,
+        reader=Resampled(image.reader, image.shape, shape, nearest),
+        shape=shape,
+        levels=(tuple(grid),),
+        scale=tuple(s * f for s, f in zip(image.scale, steps, strict=True)),
+        # positions are those of pixel centers
+        translation=tuple(
+            t + (f - 1) / 2 * s
+            for t, f, s in zip(image.translation, steps, image.scale, strict=True)
+        ),
+    )

@@ -1,0 +1,174 @@
+"""Which part of a file is meant, and on which grid of pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import InputError
+from .image import FileWarning, Image, TimePoint
+
+ALIKE = 1.25  # ratio of pixel sizes that still count as the same
+ENLARGED = 2.0  # most that pixels are divided to reach a pixel size: a file has no finer detail
+# length units of NGFF and of common programs, in micrometers
+MICROMETERS = {
+    "picometer": 1e-6,
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+    "inch": 25400.0,
+}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a file is meant; None: what the file suggests.
+
+    Attributes
+    ----------
+    level : resolution level; None: 0, or what is nearest to `pixel_size`
+    axes : one letter of "tczyx" for each axis, where the file does not name them
+    channels : numbers or names of the channels to read; all but alpha by default
+    time_point : index of the one to read; "all" makes t an axis of the grid
+    z : index of the plane to read, of this level
+    series : which of the images in the file, by number or name; the largest by default
+    pixel_size : micrometers along y and x that pixels should have, or one number for both
+    input_pixel_size : micrometers along y and x of the file's level 0, where it does not say so
+    no_data : pixels whose channels all have this value are masked; NaN: those with any NaN
+    intensity_scale : what pixels are multiplied by; by default what brings them to a model's
+    learned : whether `pixel_size` is that of a model, which files without one need not have
+    """
+
+    level: int | None = None
+    axes: str | None = None
+    channels: Sequence[int | str] | None = None
+    time_point: TimePoint = None
+    z: int | None = None
+    series: str | int | None = None
+    pixel_size: float | tuple[float, float] | None = None
+    input_pixel_size: float | tuple[float, float] | None = None
+    no_data: float | None = None
+    intensity_scale: float | None = None
+    learned: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("pixel_size", "input_pixel_size"):
+            given = getattr(self, name)
+            if given is not None and not all(0 < value < math.inf for value in _both(given)):
+                raise InputError(f"expected a positive `{name}` in micrometers, got {given}")
+        scale = self.intensity_scale
+        if scale is not None and not (0 < abs(scale) < math.inf):
+            raise InputError(f"expected a finite `intensity_scale` other than 0, got {scale}")
+        if self.level is not None and self.pixel_size is not None and not self.learned:
+            raise InputError("expected `level` or `pixel_size`, got both")
+
+
+def _both(size: float | tuple[float, float]) -> tuple[float, float]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def micrometers(image: Image) -> tuple[float, float] | None:
+    """Pixel size along y and x in micrometers, None where it is not known."""
+    units = [MICROMETERS.get(str(unit)) for unit in image.units[-2:]]
+    if None in units:
+        return None
+    y, x = (s * (u or 0) for s, u in zip(image.scale[-2:], units, strict=True))
+    return y, x
+
+
+def measured(image: Image, size: float | tuple[float, float] | None) -> Image:
+    """The image with pixels of this size at level 0."""
+    if size is None:
+        return image
+    front = len(image.grid) - 2
+    steps = [n / m for n, m in zip(image.whole[-2:], image.grid[-2:], strict=True)]
+    scale = [s * f for s, f in zip(_both(size), steps, strict=True)]
+    shift = [
+        t * new / old
+        for t, new, old in zip(image.translation[-2:], scale, image.scale[-2:], strict=True)
+    ]
+    return dataclasses.replace(
+        image,
+        scale=(*image.scale[:front], *scale),
+        translation=(*image.translation[:front], *shift),
+        units=(*image.units[:front], "micrometer", "micrometer"),
+    )
+
+
+def nearest_level(
+    image: Image, size: float | tuple[float, float], learned: bool
+) -> tuple[int, tuple[int, ...] | None]:
+    """The level whose pixels are nearest to a size, and the grid to bring it to.
+
+    Parameters
+    ----------
+    image : its level 0
+    learned : whether the size is that of a model
+
+    Returns
+    -------
+    level
+    grid : None if the level's own pixels are of that size, within 20 %
+
+    Raises
+    ------
+    ValueError
+        If the file does not give its pixel size, or its pixels are far larger.
+    """
+    wanted, finest = _both(size), micrometers(image)
+    text = _text(wanted)
+    if finest is None:
+        if not learned:
+            raise InputError(
+                f"{image.path}: expected an image whose pixel size is known, to bring it to "
+                f"{text}, got one without: state it by `input_pixel_size`"
+            )
+        _say(
+            f"{image.path}: the model learned at pixels of {text}, and the file does not say its "
+            "pixel size: it is labeled as it is (state it by `input_pixel_size`)"
+        )
+        return 0, None
+    # pixel size of each level beside the one that is wanted, along y and x
+    ratios = [
+        tuple(s * n / m / w for s, n, m, w in zip(finest, whole, grid[-2:], wanted, strict=True))
+        for whole, grid in ((image.levels[0][-2:], grid) for grid in image.levels)
+    ]
+    means = [math.sqrt(y * x) for y, x in ratios]
+    level = min(range(len(means)), key=lambda i: abs(math.log(means[i])))
+    if all(1 / ALIKE <= r <= ALIKE for r in ratios[level]):
+        if level:
+            _say(f"{image.path}: level {level} is read, whose pixels are nearest to {text}")
+        return level, None
+    if means[0] > ENLARGED:
+        raise InputError(
+            f"{image.path}: expected pixels of {text}{' as the model learned at' * learned}, got "
+            f"{_text(finest)}, too large to be brought to it (`level` 0 takes them as they are)"
+        )
+    level = max((i for i, mean in enumerate(means) if mean <= 1), default=0)
+    grid = (
+        *image.levels[level][:-2],
+        *(
+            max(1, round(n * r))
+            for n, r in zip(image.levels[level][-2:], ratios[level], strict=True)
+        ),
+    )
+    _say(
+        f"{image.path}: no level has pixels of {text}: level {level} is resampled to them; the "
+        f"output has the grid {' x '.join(map(str, grid))}"
+    )
+    return level, grid
+
+
+def _text(size: tuple[float, float]) -> str:
+    y, x = (f"{value:.4g}" for value in size)
+    return f"{y} µm" if y == x else f"{y} x {x} µm"
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, FileWarning, stacklevel=5)

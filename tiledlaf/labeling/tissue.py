@@ -1,0 +1,378 @@
+"""`mask` tissue: where an image has tissue, found at a low resolution and used as its mask.
+
+Tissue is more colored than the background of a slide in red, green and blue. In other images it is
+brighter or darker than the background, which is the side that varies less. Otsu's threshold tells
+them apart; small holes are closed, specks are removed, and the rest becomes a pixel wider all
+around, since a pixel of the mask stands for many of the image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import fingerprints, levels, ngff, nodes, stores
+from ..files import image as image_files
+from ..files.formats.zarr import Zarr
+from ..files.image import FileWarning, Image, read_pixels
+from ..files.levels import Pyramid
+from ..files.resampled import Resampled, nearest
+from ..model.classes import color
+from ..pool import tasks
+from ..pool.tasks import Pool
+from ..tiles import Grid
+
+if TYPE_CHECKING:
+    from .output import Output
+    from .plan import Plan
+    from .worker import Job
+
+WORD = "tissue"
+EDGE = 2048  # longest side of the image that tissue is found on
+LEAST = 32  # pixels along it that are left at least
+PIXEL = 8.0  # size of its pixels in micrometers, at least, where it is known
+LONG = 2**28  # pixels to read for that, from which on the user is told
+SPECK = 1e4  # area of specks and holes in square micrometers,
+SPECK_PIXELS = 64  # in pixels of the mask where the size of pixels is unknown,
+SHARE = 2000  # and at most this part of a plane
+CLEAR = 1.5  # how many times more than the other one side varies where that decides
+FAINT = 25 / 255  # color, of the range of the type, that a background has at most
+MICROMETERS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "meter": 1e6}
+
+
+@dataclass(frozen=True)
+class _InMemory(Resampled):
+    """Pixels of an array in this process on another grid."""
+
+    stored = False
+
+
+@dataclass(frozen=True)
+class Pending(Resampled):
+    """The reader of a mask that is still to be found on the image `low`."""
+
+    stored = False
+    low: Any = None
+
+    def describe(self) -> list[Any]:
+        """What the mask depends on besides the image itself, as JSON."""
+        found = self.low
+        return [WORD, found.name, list(found.grid), _colored(found)]
+
+
+def pending(image: Image) -> Image:
+    """The mask of an image before it is found; nothing is read."""
+    small = low(image)
+    reader = Pending(image.reader, small.grid, image.grid, nearest=True, low=small)
+    return _mask(image, WORD, reader, "")
+
+
+def is_pending(mask: Image | None) -> bool:
+    """Whether a mask is still to be found."""
+    return mask is not None and isinstance(mask.reader, Pending)
+
+
+def settle(plan: Plan, pool: Pool) -> Plan:
+    """Find the mask, or take the one that the store holds, if tissue is asked for."""
+    job, out = plan.job, plan.out
+    mask: Any = job.mask
+    if not is_pending(mask):
+        return plan
+    held = None if out is None or plan.held is None else ngff.read_notes(out.store, out.tissue)
+    if out is not None and held and held.get("fingerprint") == _fingerprint(plan):
+        found = np.asarray(nodes.open_array(out.store, f"{out.tissue}/0")[:]) != 0
+        notes, mask = held["tissue"], _stored(job.image, out, found.shape)
+    else:
+        found, notes = find(mask.reader.low, pool)
+        reader = _InMemory(image_files.MEMORY, found.shape, job.image.grid, nearest=True)
+        mask = dataclasses.replace(mask, reader=reader, data=found)
+    here = {**notes, "here": _share(found, job.grid), "pixels": list(found.shape)}
+    return dataclasses.replace(plan, job=dataclasses.replace(job, mask=mask), tissue=here)
+
+
+def _share(mask: np.ndarray, grid: Grid) -> float:
+    """Share of tissue in the part of the image that is labeled."""
+    share = mask.astype(np.float64)
+    for n, m, origin, size in zip(mask.shape, grid.image, grid.origin, grid.size, strict=True):
+        index = nearest(np.arange(origin, origin + size), n, m)
+        weights = np.bincount(index, minlength=n) / size
+        share = np.tensordot(weights, share, axes=(0, 0))
+    return float(share)
+
+
+def _fingerprint(plan: Plan) -> str:
+    """Of all that the mask depends on."""
+    known = {"mask": plan.settings["mask"], **plan.image_print}
+    known |= {key: plan.settings.get(key) for key in ("channels", "no_data")}
+    known.pop("region")
+    return fingerprints.fingerprint(known)
+
+
+def write(plan: Plan, out: Output) -> Job:
+    """Write a mask that was found beside the labels, and have it read from there."""
+    job = plan.job
+    if job.mask is None or not isinstance(job.mask.reader, _InMemory):
+        return job
+    assert plan.tissue is not None
+    found, image, group = job.mask.data, job.image, out.tissue
+    print_, held = _fingerprint(plan), ngff.read_notes(out.store, group)
+    if held is not None and held.get("fingerprint") != print_:
+        stores.at(out.store).remove(group)
+    steps = [n / m for n, m in zip(image.grid, found.shape, strict=True)]
+    pyramid = Pyramid(
+        group,
+        image.grid_axes,
+        0,
+        (found.shape,),
+        (1,) * (found.ndim - 2) + (levels.CHUNK,) * 2,
+        tuple(s * f for s, f in zip(image.scale, steps, strict=True)),
+        tuple(
+            t + (f - 1) / 2 * s
+            for t, f, s in zip(image.translation, steps, image.scale, strict=True)
+        ),
+        image.units,
+        "uint8",
+    )
+    pyramid.create(out.store, out.version, out.zarr_format)
+    zero = (0,) * found.ndim
+    for tile in Grid(found.shape, zero, found.shape, pyramid.tile, zero):
+        block = found[tile.core].astype(np.uint8)
+        levels.write(out.store, pyramid, tile.core, block, levels.nearest)
+    entry = {key: plan.tissue[key] for key in ("threshold", "side", "share")}
+    # "ready" and its settings, so that no run takes it for labels of its own that were interrupted
+    notes = {"tissue": entry, "settings": {"mask": plan.settings["mask"]}, "ready": True}
+    ngff.add_label(
+        out.store,
+        pyramid,
+        out.version,
+        out.zarr_format,
+        {0: (0, 0, 0, 0), 1: color(1)},
+        {0: "background", 1: "tissue"},
+        {},
+        {**notes, "fingerprint": print_},
+    )
+    return dataclasses.replace(job, mask=_stored(image, out, found.shape))
+
+
+def _stored(image: Image, out: Output, shape: tuple[int, ...]) -> Image:
+    """The mask of an image in a store, where it has fewer pixels."""
+    reader = Resampled(Zarr(), shape, image.grid, nearest=True)
+    return _mask(image, stores.absolute(out.store), reader, f"{out.tissue}/0")
+
+
+def _mask(image: Image, path: str, reader: Any, name: str) -> Image:
+    """An image of the same grid and one channel."""
+    return Image(
+        path,
+        reader,
+        name,
+        image.grid_axes,
+        image.grid,
+        "uint8",
+        (image.grid,),
+        image.scale,
+        image.translation,
+        image.units,
+        whole=image.grid,
+    )
+
+
+def low(image: Image) -> Image:
+    """The image at the resolution that tissue is found at: a coarse level, or means of its pixels.
+
+    Tissue is larger than cells, so its pixels are not smaller than `PIXEL` where sizes are known.
+    """
+    edge = max(256, EDGE / math.sqrt(math.prod(image.grid[:-2])))
+    size = _pixel_area(image) ** 0.5
+    wanted = max(1.0, max(image.grid[-2:]) / edge, PIXEL / size if size else 1.0)
+    wanted = min(wanted, max(image.grid[-2:]) / LEAST)  # of a small image something must be left
+    factors = [max(image.grid[-2:]) / max(shape[-2:]) for shape in image.levels]
+    step = max((i for i, f in enumerate(factors) if f <= 1.5 * wanted), default=0)
+    if wanted > 6 * factors[step] and step + 1 < len(factors) and factors[step + 1] < 4 * wanted:
+        step += 1
+    found = dataclasses.replace(_level(image, step), gain=None)
+    if _colored(image):
+        found = dataclasses.replace(found, channels=tuple(range(3)))
+    factor = round(wanted / factors[step])
+    if factor <= 1:
+        return found
+    if math.prod(found.grid) > LONG:
+        warnings.warn(
+            f"{image.path}: it has no coarse level, so {math.prod(found.grid) / 1e6:.0f} Mpx are "
+            "read to find tissue",
+            FileWarning,
+            stacklevel=4,
+        )
+    *planes, height, width = found.grid
+    return _smaller(found, (*planes, math.ceil(height / factor), math.ceil(width / factor)))
+
+
+def _pixel_area(image: Image) -> float:
+    """Area of a pixel in square micrometers, 0 where it is not known."""
+    known = [MICROMETERS.get(unit or "", 0.0) for unit in image.units[-2:]]
+    return math.prod(s * u for s, u in zip(image.scale[-2:], known, strict=True))
+
+
+def _level(image: Image, step: int) -> Image:
+    """A coarser level of an image, read at the same time point, plane and channels."""
+    if not step:
+        return image
+    reader, path, axes = image.reader, image.path, image.axes
+    count = len(reader.look(path, 0, axes).shapes)
+    names = [reader.look(path, number, axes).name for number in range(count)]
+    found = reader.look(path, names.index(image.name) + step, axes)
+    coarse = dict(zip(axes, found.shapes[0], strict=True))
+    fine = dict(zip(axes, image.shape, strict=True))
+    fixed = {a: i * coarse[a] // fine[a] for a, i in image.fixed}
+    made = image_files.make(
+        path, reader, found, axes, fixed.get("t", "all" if "t" in axes else None), fixed.get("z")
+    )
+    return dataclasses.replace(made, channels=image.channels, no_data=image.no_data)
+
+
+def _smaller(image: Image, grid: tuple[int, ...]) -> Image:
+    """The image on a grid of larger pixels, which are means."""
+    sizes = dict(zip(image.grid_axes, grid, strict=True))
+    shape = tuple(sizes.get(a, n) for a, n in zip(image.axes, image.shape, strict=True))
+    kind = Resampled if image.reader.stored else _InMemory
+    steps = [n / m for n, m in zip(image.grid, grid, strict=True)]
+    return dataclasses.replace(
+        image,
+        reader=kind(image.reader, image.shape, shape),
+        shape=shape,
+        levels=(grid,),
+        scale=tuple(s * f for s, f in zip(image.scale, steps, strict=True)),
+    )
+
+
+def _colored(image: Image) -> bool:
+    """Whether an image is red, green and blue."""
+    alpha = any(channel.alpha for channel in image.shown)
+    return image.color or (image.stored_channels == 3 and image.dtype == "uint8" and not alpha)
+
+
+def find(image: Image, pool: Pool) -> tuple[np.ndarray, dict[str, Any]]:
+    """Find tissue on an image of `low`, read block by block.
+
+    Returns
+    -------
+    the mask, bool, on the grid of that image; threshold, side and share of tissue
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    pixels = _read(image.with_absolute_path(), pool)
+    valid = np.isfinite(pixels).all(axis=0)
+    if image.no_data is not None:  # means of pixels with and without data are neither
+        valid = ~_widened(~valid)
+    colored = _colored(image)
+    value = _contrast(pixels, valid, colored)
+    seen = value[valid]
+    if not seen.size or seen.min() == seen.max():
+        raise _nothing(image, "its pixels are all alike")
+    from scipy.ndimage import gaussian_filter
+    from skimage.filters import threshold_otsu
+
+    smooth = gaussian_filter(
+        np.where(valid, value, np.median(seen)), (0,) * (value.ndim - 2) + (1, 1), mode="nearest"
+    )
+    threshold = float(threshold_otsu(smooth[valid]))
+    above = smooth > threshold
+    side = "more colored" if colored else _side(value, above, valid)
+    mask = (above if side != "darker" else ~above) & valid
+    mask = _cleaned(mask, image)
+    if not mask.any():
+        raise _nothing(image, "nothing is larger than a speck")
+    background = value[valid & ~mask]
+    full = float(np.iinfo(image.dtype).max) if np.dtype(image.dtype).kind in "iu" else 1.0
+    if colored and background.size and np.median(background) > FAINT * full:
+        mask[...] = True  # the threshold divides tissue
+    if mask.all():
+        _say(f"{image.path}: no background was found, so `mask` {WORD} leaves nothing out")
+    return mask, {"threshold": threshold, "side": side, "share": float(mask.mean())}
+
+
+def _nothing(image: Image, why: str) -> InputError:
+    return InputError(f"{image.path}: expected tissue for `mask` {WORD}, found none: {why}")
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, FileWarning, stacklevel=3)
+
+
+def _read(image: Image, pool: Pool) -> np.ndarray:
+    """All pixels, (C, *grid) float32, NaN where there is no data."""
+    zero, edge = (0,) * len(image.grid), 256
+    grid = Grid(image.grid, zero, image.grid, (1,) * (len(zero) - 2) + (edge,) * 2, zero)
+    cores = [tile.core for tile in grid]
+    found = np.empty((image.used_channels, *image.grid), np.float32)
+    for core, block in zip(cores, tasks.in_order(pool, read_pixels, image, cores), strict=True):
+        found[:, *core] = block
+        value = image.no_data
+        if value is not None and value == value:  # means of it are close to it
+            near = np.isclose(block, value, rtol=1e-3, atol=0).all(axis=0)
+            found[:, *core][:, near] = np.nan
+    return found
+
+
+def _contrast(pixels: np.ndarray, valid: np.ndarray, colored: bool) -> np.ndarray:
+    """What tells tissue from background: color, or the mean of the channels in their ranges."""
+    pixels = np.where(valid, pixels, 0)
+    if colored:
+        return np.asarray(pixels.max(axis=0) - pixels.min(axis=0))
+    if len(pixels) == 1 or not valid.any():
+        return np.asarray(pixels[0])
+    low, high = np.percentile(pixels[:, valid], (0.1, 99.9), axis=1).astype(np.float32)
+    width = np.where(high > low, high - low, 1)
+    every = (slice(None),) + (None,) * valid.ndim
+    return np.asarray(((pixels - low[every]) / width[every]).mean(axis=0), np.float32)
+
+
+def _side(value: np.ndarray, above: np.ndarray, valid: np.ndarray) -> str:
+    """Whether tissue is brighter or darker than the background.
+
+    The background is the side that clearly varies less, or else the one that the border has more
+    of.
+    """
+    bright, dark = (float(value[valid & side].std()) for side in (above, ~above))
+    if bright > CLEAR * dark or dark > CLEAR * bright:
+        return "brighter" if bright > dark else "darker"
+    border = valid.copy()
+    border[..., 1:-1, 1:-1] = False
+    edge = border if border.any() else valid
+    return "darker" if above[edge].mean() > 0.5 else "brighter"
+
+
+def _cleaned(mask: np.ndarray, image: Image) -> np.ndarray:
+    """The mask of each plane without specks and holes, and a pixel wider."""
+    from scipy import ndimage
+
+    height, width = mask.shape[-2:]
+    area = _pixel_area(image)
+    least = min(SPECK / area if area else SPECK_PIXELS, height * width / SHARE)
+
+    def large(plane: np.ndarray) -> np.ndarray:
+        """The parts of at least that many pixels."""
+        parts, _ = ndimage.label(plane)
+        kept = np.bincount(parts.ravel()) >= least
+        kept[0] = False
+        return np.asarray(kept[parts])
+
+    planes = [~large(~large(plane)) for plane in mask.reshape(-1, height, width)]
+    return _widened(np.stack(planes).reshape(mask.shape))
+
+
+def _widened(mask: np.ndarray) -> np.ndarray:
+    """A mask that is a pixel wider in its plane."""
+    from scipy import ndimage
+
+    square = np.ones((1,) * (mask.ndim - 2) + (3, 3), bool)
+    return np.asarray(ndimage.binary_dilation(mask, square))

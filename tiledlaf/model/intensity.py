@@ -1,0 +1,94 @@
+"""Whether an image's intensities are those that a model learned from, and how to bring them there.
+
+A model keeps the type of its training's pixels, and their range. Another image is sampled:
+
+- with pixels of the same type, intensities up to 8 times as high are taken as they are, and lower
+  ones down to a 64th, with a word below an eighth;
+- with pixels of another type, they are taken as they are if their range is at most twice or at
+  least half the model's, or else scaled by the ratio of the types' full ranges (255 of uint8, 65535
+  of uint16, 1 of floats) if that brings them within 4 times or a fourth of it;
+- anything else is refused: `intensity_scale` states the factor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import InputError
+from ..files.image import FileWarning, Image
+from .model import Images
+
+SHARE = 0.1  # percent of the pixels beyond each end of a range
+FULL = {"bool": 1.0, "int8": 127.0, "uint8": 255.0, "int16": 32767.0, "uint16": 65535.0}
+
+
+def span(pixels: np.ndarray) -> tuple[float, float] | None:
+    """Range of intensities without the outermost ones; None where none is finite."""
+    values = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+    if not values.size:
+        return None
+    low, high = np.percentile(values.astype(np.float64), [SHARE, 100 - SHARE])
+    return float(low), float(high)
+
+
+def joined(spans: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    """The range of several; None where there is none."""
+    found = [one for one in spans if one is not None]
+    return (min(a for a, _ in found), max(b for _, b in found)) if found else None
+
+
+def matched(image: Image, images: Images, sample: np.ndarray) -> Image:
+    """The image with intensities as a model learned from.
+
+    Parameters
+    ----------
+    images : those of the model's training
+    sample : pixels of the image; none if nothing is known of them
+
+    Raises
+    ------
+    ValueError
+        If it is not clear how the intensities compare.
+    """
+    if image.gain is not None:  # the user has stated it
+        return image
+    if images.range is None:
+        _say(
+            f"{image.path}: the model does not say from which intensities it learned: "
+            f"{image.dtype} pixels are taken as they are"
+        )
+        return image
+    found = span(sample)
+    low, high = images.range
+    here, there = (max(abs(a), abs(b)) for a, b in (found or (0.0, 0.0), images.range))
+    if not here or not there:  # a blank image says nothing
+        return image
+    ratio = here / there
+    text = (
+        f"{image.path}: the model learned from {images.dtype} pixels of {low:.4g} to {high:.4g}, "
+        f"and this image has {image.dtype} ones up to {here:.4g}"
+    )
+    if image.dtype == images.dtype:
+        if 1 / 64 <= ratio <= 8:
+            if ratio < 1 / 8:
+                _say(f"{text}: taken as they are, though far darker (`intensity_scale` scales)")
+            return image
+    elif 1 / 2 <= ratio <= 2:
+        _say(f"{text}: taken as they are")
+        return image
+    else:
+        factor = FULL.get(images.dtype, 1.0) / FULL.get(image.dtype, 1.0)
+        if 1 / 4 <= ratio * factor <= 4:
+            _say(f"{text}: multiplied by {factor:.6g}, the ratio of the types' full ranges")
+            return dataclasses.replace(image, gain=factor)
+    raise InputError(
+        f"{text}: state by `intensity_scale` what to multiply them by (1 takes them as they are)"
+    )
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, FileWarning, stacklevel=4)

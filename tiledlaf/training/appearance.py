@@ -1,0 +1,88 @@
+"""What the images of a training are like: their pixel size, type and range, for the model file."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import image as image_files
+from ..files.image import FileWarning
+from ..files.selection import ALIKE, micrometers
+from ..model import intensity
+from ..model.model import Images
+from ..pool import tasks
+from ..pool.tasks import Pool
+from . import examples
+from .examples import Example
+from .worker import LabeledTile
+
+READ = 16  # labeled tiles whose intensities are looked at
+MIXED = 8.0  # ratio of the ranges of two types of pixels that cannot be learned from together
+
+
+def described(given: Sequence[Example], tiles: Sequence[LabeledTile], pool: Pool) -> Images:
+    """What the training images are like.
+
+    Raises
+    ------
+    ValueError
+        If images of different types have ranges that differ by far.
+    """
+    chosen = [tiles[i] for i in sorted({round(i) for i in np.linspace(0, len(tiles) - 1, READ)})]
+    types = [np.dtype(e.image.dtype).name for e in given]
+    if len(set(types)) > 1:  # at least one tile of each
+        first = {types[one.example]: one for one in reversed(tiles)}
+        chosen += [one for one in first.values() if one not in chosen]
+    spans = tasks.in_order(pool, _span, tuple(given), chosen)
+    by_type = {
+        name: intensity.joined(
+            [s for s, one in zip(spans, chosen, strict=True) if types[one.example] == name]
+        )
+        for name in dict.fromkeys(types[one.example] for one in chosen)
+    }
+    highest = {name: max(map(abs, span)) for name, span in by_type.items() if span is not None}
+    if highest and max(highest.values()) > MIXED * min(highest.values()):
+        listed = ", ".join(f"{name} up to {high:.4g}" for name, high in highest.items())
+        raise InputError(f"expected training images of one range of intensities, got {listed}")
+    return Images(_pixel_size(given), types[0], intensity.joined(spans))
+
+
+def _span(given: tuple[Example, ...], labeled: LabeledTile) -> tuple[float, float] | None:
+    """Range of the intensities of a tile, as they are learned from."""
+    example, window = given[labeled.example], labeled.tile.window
+    pixels = image_files.read(example.image, window)
+    valid = examples.valid_of(example, window, pixels)
+    return intensity.span(pixels if valid is None else pixels[:, valid])
+
+
+def _pixel_size(given: Sequence[Example]) -> tuple[float, float] | None:
+    """Pixel size of all training images; None, with a word, where they have no common one."""
+    sizes = [micrometers(e.image) for e in given]
+    known = [size for size in sizes if size is not None]
+    if not known:
+        return None
+    if len(known) < len(sizes):
+        name = given[sizes.index(None)].image.path
+        _say(
+            f"{name}: no pixel size is known, so the model keeps none (state it by "
+            "`input_pixel_size`)"
+        )
+        return None
+    columns = list(zip(*known, strict=True))
+    if any(max(column) > ALIKE * min(column) for column in columns):
+        low, high = min(map(min, columns)), max(map(max, columns))
+        _say(
+            f"training images have pixels of {low:.4g} to {high:.4g} µm, so the model keeps no "
+            "pixel size: bring them to one by `pixel_size`"
+        )
+        return None
+    y, x = (math.exp(sum(map(math.log, column)) / len(column)) for column in columns)
+    return y, x
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, FileWarning, stacklevel=4)
