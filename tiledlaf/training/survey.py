@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +83,8 @@ def check_values(
     ValueError
         Names the image, and the option that says what its values are.
     """
-    known = {*map(int, meaning.names or {})} | ignored(meaning.ignore)
+    whole = (key for key in meaning.names or () if re.fullmatch(r"-?\d+", key))
+    known = {*map(int, whole)} | ignored(meaning.ignore)
     found: dict[int, Counter[int]] = {}
     for (number, _), table in zip(items, tables, strict=True):
         found.setdefault(number, Counter()).update(table)
