@@ -1,6 +1,7 @@
 """The optional reader, on what a reader of bioio that is installed for tests can read."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,3 +37,33 @@ def test_what_cannot_be_read(tmp_path, monkeypatch, missing):
     words = "need bioio and a reader of theirs" if missing else "bioio cannot read it"
     with pytest.raises(ValueError, match=words):
         images.open_image(path)
+
+
+def test_scenes_time_points_and_channels(tmp_path, monkeypatch):
+    """Of a file with several scenes, which bioio's own reader of arrays stands for."""
+    import bioio
+
+    rng = np.random.default_rng(1)
+    small = rng.integers(0, 255, (1, 2, 1, 9, 8)).astype(np.uint8)
+    large = rng.integers(0, 255, (3, 2, 1, 30, 40)).astype(np.uint8)
+    read = bioio.BioImage
+    sizes = SimpleNamespace(Z=None, Y=0.5, X=0.25)
+    monkeypatch.setattr(read, "physical_pixel_sizes", sizes)
+
+    def opened(path):
+        names = [["DAPI", "CD3"]] * 2
+        return read([small, large], channel_names=names)
+
+    monkeypatch.setattr(bioio, "BioImage", opened)
+    path = str(tmp_path / "scan.czi")
+    (tmp_path / "scan.czi").touch()
+    assert [part.shape[-2:] for part in images.parts(path)] == [(9, 8), (30, 40)]
+    with pytest.warns(image_files.FileWarning, match="series 1, the largest, is read of 0 'Image"):
+        image = images.open_image(path, time_point=2, channels=["CD3"])
+    assert (image.axes, image.scale, image.units) == ("tcyx", (0.5, 0.25), ("micrometer",) * 2)
+    window = (slice(3, 9), slice(0, 40))
+    np.testing.assert_array_equal(image.read(window), large[2, 1:, 0, 3:9])
+    image = images.open_image(path, series="0")
+    np.testing.assert_array_equal(image.read((slice(0, 9), slice(0, 8))), small[0, :, 0])
+    with pytest.raises(ValueError, match="`series` to be one of"):
+        images.open_image(path, series="2")

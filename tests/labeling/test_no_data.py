@@ -66,6 +66,7 @@ def test_no_data_of_several_channels():
     assert (label(pixels, classes=2, channels=(0,), no_data=np.nan) > 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say from which:tiledlaf.files.image.FileWarning")
 @pytest.mark.parametrize("kind", ["prototypes", "classifier"])
 def test_models_with_features(kind):
     """Filters take the same values near what has no data as near what is masked."""

@@ -22,6 +22,10 @@ from tiledlaf.labeling.worker import label_tile
 from tiledlaf.model import model as model_file
 from tiledlaf.model.terms import Classified, Probabilities
 
+# models that are made here do not say from which intensities
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not say from which:tiledlaf.files.image.FileWarning"
+)
 SHAPE = (150, 170)
 KINDS = ["prototypes", "probabilities", "classifier", "uniform"]
 

@@ -139,11 +139,12 @@ def test_failed_tiles(image):
     assert found["megapixels"] == [0.131072, 0.147456]
     assert found["errors"] == [
         "tile (0, 0) (y 0:128, x 0:128): image: expected finite values, got 2 NaN or inf, the "
-        "first at channel 0, pixel (100, 40)"
+        "first at channel 0, pixel (100, 40) (leave them out by `mask` or `no_data` nan)"
     ]
     text = shown(code=1)
     assert "labels/tiledlaf: failed; the same command tries them again\n" in text
-    assert text.endswith(f"failed: 1\n  {found['errors'][0]}\n")
+    told = found["errors"][0].replace("`mask` or `no_data`", "--mask or --no-data")
+    assert text.endswith(f"failed: 1\n  {told}\n")
 
 
 def start():

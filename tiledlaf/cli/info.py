@@ -8,6 +8,7 @@ import json
 import click
 
 from ..errors import InputError
+from . import shared
 
 
 @click.command()
@@ -16,7 +17,7 @@ def info(path: str) -> None:
     """Show what a store or an image holds: shapes, levels, labels, settings, completeness."""
     from ..reports import text
 
-    click.echo("\n".join(text.info(path)))
+    click.echo(shared.with_options("\n".join(text.info(path)), info))
 
 
 @click.command()
@@ -36,10 +37,10 @@ def status(output: str, name: str | None, as_json: bool, picture_file: str | Non
     everything is complete or going, otherwise 1: then give the command of the run again.
     """
     from ..reports import status, text
+    from .label import label
 
     if picture_file is not None:
         from ..reports import pictures
-        from . import shared
 
         shared.check_file("--picture", picture_file)
     found = status.read(output, name)
@@ -53,5 +54,6 @@ def status(output: str, name: str | None, as_json: bool, picture_file: str | Non
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:
-        click.echo("\n".join(text.status(found)))
+        # the errors of tiles name options of `label`
+        click.echo(shared.with_options("\n".join(text.status(found)), label))
     return 0 if found.good else 1

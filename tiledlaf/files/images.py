@@ -94,6 +94,11 @@ def parts(path: str | os.PathLike[str]) -> list[Part]:
     return _known(str(path)).parts(str(path))
 
 
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The name of a file's format."""
+    return _known(str(path)).name
+
+
 def _known(path: str) -> Reader:
     """The reader of a file's format; refuses a path without one."""
     redaction.check(path)

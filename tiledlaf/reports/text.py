@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import math
 import os
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ ROWS = 16  # at most, of the tables of workers and failed tiles
 
 
 def _times(shape: Sequence[float]) -> str:
-    return " x ".join(f"{n:g}" for n in shape)
+    return " x ".join(f"{n:.4g}" if isinstance(n, float) else str(n) for n in shape)
 
 
 def _size(count: float) -> str:
@@ -252,11 +253,10 @@ def info(path: str) -> list[str]:
     """
     if not stores.is_url(path) and not os.path.exists(path):
         raise InputError(f"{path}: no such file or folder")
-    if zipfile.is_zipfile(path):
-        return model(load(path), path)
     if not nodes.is_store(path):
-        image = images.open_image(path)
-        return [f"{path}: {image.reader.name}, axes {image.axes}, {image.dtype}", *_levels(image)]
+        return model(load(path), path) if zipfile.is_zipfile(path) else _file(path)
+    if not ngff.has_image(path) and images.parts(path):
+        return _file(path)
     names = ngff.label_names(path)
     lines = []
     if ngff.has_image(path) or not names:
@@ -271,8 +271,46 @@ def info(path: str) -> list[str]:
     return lines
 
 
+def _file(path: str) -> list[str]:
+    """Lines on all that an image file holds, also where something has to be chosen from it."""
+    parts = images.parts(path)
+    lines = [f"{path}: {images.format_of(path)}"]
+    for part in parts:
+        title = f" {part.title!r}" * bool(part.title)
+        lines.append(f"  series {part.name}{title}: {part.axes} {_times(part.shape)}, {part.dtype}")
+    with warnings.catch_warnings():
+        if parts:  # listed above
+            warnings.filterwarnings("ignore", ".*the largest, is read", image_files.FileWarning)
+        try:
+            image = images.open_image(path)
+        except InputError as error:
+            try:
+                image = images.open_image(path, time_point="all")
+            except ValueError:
+                return [*lines, f"  {str(error).removeprefix(f'{path}: ')}"]
+    lines[0] += f", axes {image.axes}, {image.dtype}"
+    return [*lines, *_channels(image), *_levels(image)]
+
+
+def _channels(image: image_files.Image) -> list[str]:
+    if image.color and not image.shown:
+        return ["  channels: red, green, blue"]
+    named = [c.name or c.color or "without a name" for c in image.shown]
+    return [f"  channels: {', '.join(f'{i} {name}' for i, name in enumerate(named))}"] * bool(named)
+
+
 def _levels(image: image_files.Image) -> list[str]:
-    return [f"  level {i}: {image.grid_axes} {_times(s)}" for i, s in enumerate(image.levels)]
+    lines = []
+    for level, shape in enumerate(image.levels):
+        sizes = [s * a / b for s, a, b in zip(image.scale, image.levels[0], shape, strict=True)]
+        known = any(image.units)
+        size = f", pixel size {_times(sizes)} {_unit(image)}" if known else ""
+        lines.append(f"  level {level}: {image.grid_axes} {_times(shape)}{size}")
+    return lines
+
+
+def _unit(image: image_files.Image) -> str:
+    return " ".join(dict.fromkeys(unit for unit in image.units if unit))
 
 
 def _run(out: Output) -> list[str]:

@@ -200,12 +200,7 @@ def _labeled(
     survey.warn_empty(everything, labeled)
     own = sum(n < count for n, _ in items)
     lines = survey.lines(pool, data.training, items[:own], tables[:own], meaning, classes)
-    counts: Counts = {}
-    for (number, tile), table in zip(found, tables, strict=True):
-        pixels = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
-        if any(pixels):
-            counts[number, tile.index] = pixels
-    return found, classes, counts, lines
+    return found, classes, _counted(found, tables, classes), lines
 
 
 def _alike(examples: Sequence[Example]) -> int:
@@ -268,6 +263,18 @@ def _warn_unknown(labels: Image, unknown: set[int]) -> None:
             TrainingWarning,
             stacklevel=5,
         )
+
+
+def _counted(
+    found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]], classes: Sequence[Class]
+) -> Counts:
+    """Number of labeled pixels of each class, for the tiles that have any."""
+    counts: Counts = {}
+    for (number, tile), table in zip(found, tables, strict=True):
+        count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
+        if any(count):
+            counts[number, tile.index] = count
+    return counts
 
 
 def _split(
