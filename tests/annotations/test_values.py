@@ -297,6 +297,25 @@ def test_bad_options(here, options, words):
     refused(train("t.png", *options.split()), words)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_palettes_that_differ(here, suffix):
+    """A program that sorts each file's colors anew gives a class another value in each."""
+    image, truth = here
+    for folder, palette, order in (("1", RED + GREEN, (0, 1)), ("2", GREEN + RED, (1, 0))):
+        for part in ("raw", "lab"):
+            Path(part).mkdir(exist_ok=True)
+        tifffile.imwrite(f"raw/{folder}.tif", image)
+        picture = PIL.Image.fromarray(np.array(order, np.uint8)[truth], "P")
+        picture.putpalette([*palette] + [0] * 762)
+        picture.save(f"lab/{folder}.{suffix}")
+    command = ["train", "model", "--images", "raw", "--labels", "lab", *SMALL]
+    refused(command, f"lab/1.{suffix}: name the classes of colors with --colors")
+    refused(command, "expected palettes that agree, got #008040 as value 0 here and as 1 in ")
+    found = run(*command, "--colors", "ground=#ff0000,cell=#008040")
+    assert found.code == 0, found
+    assert tiledlaf.load("model").trained["error"] < 0.02
+
+
 def test_gray_as_colors(here):
     """Read as one channel, with a word; alpha that says nothing as well."""
     _, truth = here

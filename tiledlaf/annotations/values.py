@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ BACKGROUND, OBJECT, BORDER = 0, 1, 2
 EDGE, PARTS = 1024, 16  # of the parts of an image in which colors are looked for, and how many
 SHOWN = 8  # colors that a message names
 MOST = 256  # colors that a label image is expected to have at most
+PALETTES = (".png", ".bmp", ".tif", ".tiff")
 COLOR = re.compile(r"#[0-9a-f]{6}")
 
 
@@ -238,6 +239,22 @@ def value_names(labels: Image) -> dict[str, str]:
 def is_color(labels: Image) -> bool:
     """Whether label values are colors, 0xrrggbb."""
     return isinstance(_reader(labels), Colored)
+
+
+def palette_of(labels: Image) -> dict[int, str]:
+    """The color of each label value, where values are indices of a palette."""
+    suffix = PurePath(labels.path).suffix.lower()
+    if is_color(labels) or not labels.reader.stored or suffix not in PALETTES:
+        return {}
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(labels.path) as picture:
+            found = picture.getpalette("RGB") if picture.mode == "P" else None
+    except (OSError, ValueError):  # other readers know more kinds of TIFF
+        return {}
+    flat = found or []
+    return {i: _hex(flat[3 * i : 3 * i + 3]) for i in range(len(flat) // 3)}
 
 
 def _reader(labels: Image) -> Reader:

@@ -88,6 +88,7 @@ def check_values(
     found: dict[int, Counter[int]] = {}
     for (number, _), table in zip(items, tables, strict=True):
         found.setdefault(number, Counter()).update(table)
+    _check_palettes(everything, found)
     left = {n: {*table} - known - {0, UNLABELED} for n, table in found.items()}
     for number, table in found.items():
         _refuse_jpeg(everything[number].labels, table)
@@ -110,6 +111,22 @@ def check_values(
             f"{path}: expected label values of classes, got {len(union)} values: a picture, "
             f"smoothed edges, or an instance mask? {_choices()}"
         )
+
+
+def _check_palettes(everything: Sequence[Example], found: Mapping[int, Table]) -> None:
+    """Refuse palettes in which a color has another value than in those of other images."""
+    seen: dict[str, tuple[int, str]] = {}
+    for number, table in found.items():
+        labels = everything[number].labels
+        for value, color in values.palette_of(labels).items():
+            if value not in table:
+                continue
+            first, path = seen.setdefault(color, (value, labels.path))
+            if first != value and path != labels.path:
+                raise InputError(
+                    f"{labels.path}: expected palettes that agree, got {color} as value {value} "
+                    f"here and as {first} in {path}: name the classes of colors with `colors`"
+                )
 
 
 def _choices() -> str:
