@@ -37,8 +37,8 @@ def _inputs(tmp_path_factory):
         "one": 0 * labels + 3,
         "lower": (np.indices(SHAPE)[0] > 36).astype(np.uint8),
         "flat": 0 * image,
-        "float": labels.astype(np.float32),
-        "rgb": np.stack([labels] * 3, -1),
+        "float": labels.astype(np.float32) + 0.5,
+        "rgb": np.stack([labels, 0 * labels, 0 * labels], -1),
         "thin": image[:15],
         "thin_labels": labels[:15],
         "large": np.where(labels, 70000, 5).astype(np.uint32),
@@ -58,7 +58,7 @@ def _inputs(tmp_path_factory):
     np.save(folder / "p_nan.npy", np.full((2, *SHAPE), np.nan, np.float32))
     zarr.save_array(folder / "image.zarr", image)
     (folder / "image.zarr/c/0/0").write_bytes(b"garbage!" * 20)
-    PIL.Image.fromarray(np.stack([labels] * 3, -1)).save(folder / "labels.png")
+    PIL.Image.fromarray(np.stack([labels, 0 * labels, labels], -1)).save(folder / "labels.png")
     texts = {
         "missing.json": '{"0": "a", "1": "b", "7": "c"}',
         "same.json": '{"0": "a", "1": "a"}',
@@ -119,7 +119,7 @@ PAIRS = [
     ("images", "labels.tif", "expected labels for 2 images, got 1"),
     ("image.tif", "short.tif", "short.tif: expected labels of the size (40, 50) of image.tif, got"),
     ("image.tif", "float.tif", "float.tif: expected labels as whole numbers of one channel"),
-    ("image.tif", "rgb.tif", "rgb.tif: expected a label image of one channel, got 3 channels"),
+    ("image.tif", "rgb.tif", "rgb.tif: expected a label image of one channel, got the colors"),
     ("image.tif", "labels.png", "labels.png: expected a label image of one channel"),
     ("image.tif", "one.tif", "expected labels of two or more classes, got only 3 (3)"),
     ("half_image.tif", "labels.tif", "half_image.tif: pixels cannot be read"),

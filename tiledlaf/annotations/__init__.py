@@ -1,1 +1,1 @@
-"""What people's tools write: annotations as shapes, which become label images and masks."""
+"""What people's tools write: annotations, label images, and which image they belong to."""

@@ -9,16 +9,17 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..files.image import FileWarning, Image
-from ..model.classes import Class, find_classes
+from ..model.classes import Class, find_classes, ignored
 from . import areas
 from .opening import Annotations, LabelName
+from .values import value_names
 
 
 class Meaning(NamedTuple):
     """What label values mean: their names, the value of pixels without a label, and colors."""
 
     names: Mapping[str, str] | None
-    ignore: int | None
+    ignore: int | Sequence[int] | None
     colors: Mapping[int, str] = {}
 
     def classes(self, values: Iterable[int]) -> tuple[Class, ...]:
@@ -102,7 +103,7 @@ def meaning(
     labels: Sequence[Image],
     values: Iterable[int],
     names: Mapping[str, str] | None,
-    ignore: int | None,
+    ignore: int | Sequence[int] | None,
 ) -> Meaning:
     """What the label values that occur mean.
 
@@ -110,7 +111,7 @@ def meaning(
     ----------
     labels : from `numbered`
     names : new names by label value or, for annotations, by class
-    ignore : a value that means "not labeled"; 0 for annotations
+    ignore : a value that means "not labeled", or several; 0 for annotations
 
     Raises
     ------
@@ -119,14 +120,15 @@ def meaning(
     """
     known = {one.value: one for one in names_of(labels[0])}
     if not known:
-        return Meaning(names, ignore)
-    if ignore not in (None, 0):
+        own = {value: name for one in labels for value, name in value_names(one).items()}
+        return Meaning(names if names is not None else own or None, ignore)
+    if ignore is not None and ignored(ignore) != ignored(0):
         raise InputError("`ignore` is for label images: outside annotations, nothing is labeled")
-    given, own = names or {}, [one.name for one in known.values()]
-    unknown = [key for key in given if key not in own]
+    given, classes = names or {}, [one.name for one in known.values()]
+    unknown = [key for key in given if key not in classes]
     if unknown:
         raise InputError(
-            f"expected `names` for the annotations' classes ({', '.join(own)}), "
+            f"expected `names` for the annotations' classes ({', '.join(classes)}), "
             f"got {', '.join(unknown)}"
         )
     found = [known[v] for v in sorted(set(values)) if v in known]

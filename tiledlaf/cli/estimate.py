@@ -94,6 +94,7 @@ def estimate(**given: Any) -> int:
 
     if given["probabilities"] is not None and given["prototypes"] is not None:
         raise InputError("expected at most one of `probabilities` and `prototypes`")
+    meant = shared.data_of(given)
     pairs = examples.pair(
         given["image"],
         given["labels"],
@@ -101,6 +102,7 @@ def estimate(**given: Any) -> int:
         given["mask"],
         selection=shared.selection_of(given),
         painting=shared.painting(given),
+        **shared.meaning_of(given),
     )
     if len(pairs) != 1:
         raise InputError(f"expected one IMAGE, got {len(pairs)}")
@@ -112,7 +114,6 @@ def estimate(**given: Any) -> int:
     how = estimation.Estimation(
         **{key: given[key] for key in PASSED},
     )
-    names = None if given["names"] is None else examples.read_names(given["names"])
     with (
         shared.under_way(),
         shared.learning_pool(given) as pool,
@@ -125,8 +126,7 @@ def estimate(**given: Any) -> int:
             given["weights"],
             how,
             pool,
-            names=names,
-            ignore=given["ignore"],
+            **meant,
             seed=given["seed"],
             progress=show,
         )

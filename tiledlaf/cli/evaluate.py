@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..errors import InputError
+from . import shared
 
 
 @click.command()
@@ -21,7 +24,7 @@ from ..errors import InputError
     show_default=True,
     help="Read LABELS from labels/NAME of a store.",
 )
-@click.option("--ignore", type=int, metavar="VALUE", help="TRUTH value of pixels to leave out.")
+@shared.label_meaning_options
 @click.option("--json", "json_file", metavar="FILE", help="Also write all numbers as JSON.")
 @click.option(
     "--picture", "picture_file", metavar="FILE.png", help="Also draw where the errors are."
@@ -31,20 +34,19 @@ def evaluate(
     truth: str,
     boundary: str | None,
     name: str,
-    ignore: int | None,
     json_file: str | None,
     picture_file: str | None,
+    **given: Any,
 ) -> None:
     """Compare LABELS with TRUTH: confusion matrix, pixel error, F1, IoU, adapted Rand error.
 
     LABELS is an output of tiledlaf or a label image of one channel; TRUTH is a label image of the
-    same size, or a file of annotations, whose classes are named like the labels. If LABELS records
-    which truth values each class stands for, other truth values are left out; otherwise the values
-    are compared as they are. --boundary needs memory for the whole image, about 50 bytes per pixel;
-    the rest is computed tile by tile.
+    same size, or a file of annotations, whose classes are named like the labels. --instances and
+    --colors explain its values. If LABELS records which truth values each class stands for, other
+    truth values are left out; otherwise the values are compared as they are. --boundary needs
+    memory for the whole image, about 50 bytes per pixel; the rest is computed tile by tile.
     """
     from ..reports import evaluation
-    from . import shared
 
     written = {"--json": json_file, "--picture": picture_file}
     for option, path in written.items():
@@ -55,9 +57,10 @@ def evaluate(
                     raise InputError(f"{option} {path}: expected a file other than {other}")
     if json_file is not None and json_file == picture_file:
         raise InputError(f"--json {json_file}: expected a file other than --picture")
-    found = evaluation.evaluate(labels, truth, boundary=boundary, name=name, ignore=ignore)
+    meant = {**shared.meaning_of(given), "ignore": given["ignore"]}
+    found = evaluation.evaluate(labels, truth, boundary=boundary, name=name, **meant)
     click.echo("\n".join(evaluation.lines(found)))
     if json_file is not None:
         evaluation.write_json(found, json_file, {"labels": labels, "truth": truth})
     if picture_file is not None:
-        evaluation.write_picture(found, picture_file, labels, truth, name=name)
+        evaluation.write_picture(found, picture_file, labels, truth, name=name, **meant)

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..redaction import redacted
+from . import shared
 
 
 @contextmanager
@@ -40,6 +41,7 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
 
     from ..reports import text as report_text
 
+    command = click.get_current_context().command
     terminal, began = sys.stderr.isatty(), 0.0
     first: int | None = None
     with tqdm(total=steps, disable=not terminal, file=sys.stderr, leave=False) as bar:
@@ -63,7 +65,7 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
                 bar.update(step - bar.n)
             text = report_text.training(record, left)
             if text:
-                tqdm.write(text, file=sys.stderr)
+                tqdm.write(shared.with_options(text, command), file=sys.stderr)
 
         yield show
 

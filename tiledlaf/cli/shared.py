@@ -254,18 +254,95 @@ device_option = click.option(
 )
 
 
+def _ignored(
+    context: Any, option: click.Parameter, texts: Sequence[str]
+) -> tuple[int | str, ...] | None:
+    """Read label values such as 0 or 0,255, and colors such as #000000."""
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    try:
+        return tuple(p if p.startswith("#") else int(p) for p in parts) or None
+    except ValueError:
+        raise InputError(
+            f"`{option.name}` expects whole numbers like 0,255 or colors like #000000, "
+            f"got {','.join(texts)!r}"
+        ) from None
+
+
+def label_meaning_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how the values of label images are to be understood."""
+    for option in (
+        click.option(
+            "--colors",
+            multiple=True,
+            metavar="CLASS=#rrggbb|FILE",
+            help="Color of a class in a label image of colors (repeatable), or a JSON file of "
+            'them: {"tumor": "#ff0000"}.',
+        ),
+        click.option(
+            "--instances",
+            metavar="object-border[:WIDTH]|object|none",
+            help="Label values are objects (0 is background): learn the classes background, "
+            "object and border, or object alone; none: they are classes all the same.",
+        ),
+        click.option(
+            "--ignore",
+            multiple=True,
+            callback=_ignored,
+            metavar="VALUE,...",
+            help="Label values (or colors) of pixels to leave out; repeatable.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def label_values_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add the options that say what the values of label images mean."""
-    ignore = click.option(
-        "--ignore", type=int, metavar="VALUE", help="Label value of pixels to leave out."
-    )
-    names = click.option(
-        "--names",
-        metavar="FILE",
-        help='JSON file of names for label values: {"0": "membrane", "255": "inside"}; or of new '
-        "names for the classes of annotations.",
-    )
-    return names(ignore(command))
+    for option in (
+        click.option(
+            "--names",
+            metavar="FILE",
+            help='JSON file of names for label values: {"0": "membrane", "255": "inside"}; or of '
+            "new names for the classes of annotations.",
+        ),
+        click.option("--no-ignore", is_flag=True, help="Every label value is a class, 0 as well."),
+        label_meaning_options,
+    ):
+        command = option(command)
+    return command
+
+
+def meaning_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options of `label_meaning_options` say of label images, as keywords of `pair`."""
+    from ..annotations import values
+
+    instances = None if given["instances"] == "none" else given["instances"]
+    colors = values.read_colors(given["colors"]) or None
+    # where values stay as they are, those to leave out are left to `data_of`
+    ignore = given["ignore"] if instances or colors else None
+    return {"instances": instances, "colors": colors, "ignore": ignore}
+
+
+def data_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options of `label_values_options` say of classes, as keywords of `Data`."""
+    from ..annotations import values
+    from ..training import examples
+
+    ignore, names = given["ignore"], given["names"]
+    if given["no_ignore"] and ignore is not None:
+        raise InputError("expected at most one of `ignore` and `no_ignore`")
+    meant = values.meaning(**meaning_of(given))
+    if names is not None and meant.converts:
+        raise InputError("expected `names` of label values, which `instances` and `colors` give")
+    if given["no_ignore"] or meant.converts:
+        ignore = ()  # pixels to leave out are so when they are read
+    elif any(isinstance(value, str) for value in ignore or ()):
+        raise InputError("`ignore` expects colors only with `colors`")
+    return {
+        "names": None if names is None else examples.read_names(names),
+        "ignore": ignore,
+        "many": given["instances"] == "none",
+    }
 
 
 def annotation_options(command: Callable[..., int]) -> Callable[..., int]:

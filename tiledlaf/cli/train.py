@@ -13,12 +13,17 @@ from . import progress, shared
 
 @click.command()
 @click.argument("model")
-@click.option("--images", required=True, help="Images to learn from: glob, folder or file.")
+@click.option("--images", help="Images to learn from: glob, folder or file.")
 @click.option(
     "--labels",
-    required=True,
-    help="Labels of the images: as many label images or files of annotations (GeoJSON of QuPath, "
-    "COCO JSON, ROIs of ImageJ, shapes of napari), in the same order.",
+    help="Labels of the images: label images or files of annotations (GeoJSON of QuPath, COCO "
+    "JSON, ROIs of ImageJ, shapes of napari); glob, folder or file, paired by their names.",
+)
+@click.option(
+    "--pairs",
+    metavar="FILE.csv",
+    help="Table of images and what belongs to them, in place of --images and --labels: columns "
+    "images, labels and, if needed, probabilities, mask, validation (yes or no).",
 )
 @click.option(
     "--validation-images",
@@ -96,13 +101,12 @@ def train(**given: Any) -> int:
     continues from its last checkpoint when the same command is given again.
     """
     from ..reports import text
-    from ..training import examples
     from ..training import run as training_run
 
-    term = _term(given)
-    names = None if given["names"] is None else examples.read_names(given["names"])
-    learned, validation = _examples(given), _examples(given, "validation_")
-    data = training_run.Data(learned, validation, term, names, given["ignore"])
+    meant = shared.data_of(given)
+    training, validation = _sets(given)
+    term = _term(given, training[0].probabilities is not None)
+    data = training_run.Data(training, validation, term, **meant)
     recipe = training_run.Recipe(
         predictor_size=given["predictor_size"],
         features=None if given["features"] is None else shared.read_features(given["features"]),
@@ -124,10 +128,10 @@ def train(**given: Any) -> int:
     return 0
 
 
-def _term(given: Mapping[str, Any]) -> Any:
+def _term(given: Mapping[str, Any], probabilities: bool) -> Any:
     """The requested data term; a named one may use the probabilities."""
-    others = ["probabilities"] * (given["term"] is None) + ["prototypes", "term"]
-    if given["classifier"] + sum(given[key] is not None for key in others) > 1:
+    chosen = given["classifier"] + sum(given[key] is not None for key in ("prototypes", "term"))
+    if chosen + (probabilities and given["term"] is None) > 1:
         raise InputError(
             "expected at most one of `probabilities`, `classifier`, `prototypes` and `term`"
         )
@@ -137,14 +141,43 @@ def _term(given: Mapping[str, Any]) -> Any:
         return shared.read_csv(given["prototypes"])
     if given["term"] is not None:
         return given["term"]
-    return "means" if given["probabilities"] is None else "probabilities"
+    return "probabilities" if probabilities else "means"
+
+
+PARTS = ("images", "labels", "probabilities", "mask")
+
+
+def _sets(given: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """The training set and the validation set."""
+    from ..annotations import values
+    from ..training import examples
+
+    if given["pairs"] is None:
+        for key in PARTS[:2]:
+            if given[key] is None:
+                raise click.MissingParameter(
+                    ctx=click.get_current_context(),
+                    param_hint=f"'--{key}'",
+                    param_type="option",
+                )
+        return _examples(given), _examples(given, "validation_")
+    for key in (*PARTS, *(f"validation_{part}" for part in PARTS)):
+        if given[key] is not None:
+            raise InputError(f"expected at most one of `pairs` and `{key}`")
+    meant = values.meaning(**shared.meaning_of(given))
+    return examples.read_pairs(given["pairs"], meant, **_chosen(given))
+
+
+def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Which part of each image is meant, and how annotations become pixels."""
+    return {"selection": shared.selection_of(given), "painting": shared.painting(given)}
 
 
 def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
     """The images to learn from or of the validation set, with labels, probabilities and masks."""
     from ..training import examples
 
-    keys = [f"{which}{key}" for key in ("images", "labels", "probabilities", "mask")]
+    keys = [f"{which}{key}" for key in PARTS]
     images, labels, *others = (given[key] for key in keys)
     if (images is None) != (labels is None):
         raise InputError(f"expected `{keys[0]}` and `{keys[1]}` together")
@@ -153,10 +186,5 @@ def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
             if value is not None:
                 raise InputError(f"`{key}` belongs to `{keys[0]}`")
         return []
-    return examples.pair(
-        images,
-        labels,
-        *others,
-        selection=shared.selection_of(given),
-        painting=shared.painting(given),
-    )
+    chosen = {**_chosen(given), **shared.meaning_of(given)}
+    return examples.pair(images, labels, *others, **chosen)

@@ -165,6 +165,8 @@ def read(image: Image, window: Box) -> np.ndarray:
     """Pixels of a window, (C, *window), times the image's gain; errors name the file."""
     try:
         return np.asarray(scaled(image, image.read(window)))
+    except InputError:  # the pixels were read, and are not what they should be
+        raise
     except Exception as error:
         raise unreadable(image, error) from error
 

@@ -136,6 +136,19 @@ def open_labels(
     ValueError
         If it cannot be read, or has several channels.
     """
+    image = open_stored_labels(path, like, series)
+    if image.used_channels != 1:
+        raise InputError(
+            f"{image.path}: expected a label image of one channel, got {image.used_channels} "
+            f"channels (shape {image.shape})"
+        )
+    return image
+
+
+def open_stored_labels(
+    path: str | os.PathLike[str], like: Image | None = None, series: bool = False
+) -> Image:
+    """Open a label image as `open_labels` does, whatever its channels."""
     path, axes = str(path), None
     redaction.check(path)
     reader = reader_of(path)
@@ -154,11 +167,6 @@ def open_labels(
         place = _position(letters, found.shapes[0], like, series)
         image = image_files.make(path, reader, found, letters, **place)
         image = image_files.choose_channels(image, None)
-    if image.stored_channels != 1:
-        raise InputError(
-            f"{image.path}: expected a label image of one channel, got {image.stored_channels} "
-            f"channels (shape {image.shape})"
-        )
     return image
 
 

@@ -11,6 +11,9 @@ import numpy as np
 
 from ..errors import InputError
 
+# what is read of a label image where it says that a pixel is not labeled, such as NaN
+UNLABELED = -(2**63)
+
 # colors that most color-blind people can tell apart (Okabe and Ito), then lighter shades of them
 COLORS = (
     (0, 114, 178),
@@ -58,8 +61,14 @@ def palette(classes: int) -> np.ndarray:
     return np.array([(0, 0, 0), *(color(v)[:3] for v in range(1, classes + 1))], np.uint8)
 
 
+def ignored(ignore: int | Sequence[int] | None) -> set[int]:
+    """All label values that mean "not labeled"."""
+    given = ignore if isinstance(ignore, Sequence) else [] if ignore is None else [ignore]
+    return {*map(int, given), UNLABELED}
+
+
 def find_classes(
-    values: Sequence[int], names: Mapping[str, str] | None, ignore: int | None
+    values: Sequence[int], names: Mapping[str, str] | None, ignore: int | Sequence[int] | None
 ) -> tuple[Class, ...]:
     """The classes of the label values found.
 
@@ -68,14 +77,14 @@ def find_classes(
     values : label values that occur
     names : {"0": "membrane", "32": "membrane", "255": "inside"}, optional
         Equal names merge, in the order in which they appear; values without a name follow.
-    ignore : a value that means "not labeled"
+    ignore : a value that means "not labeled", or several
 
     Raises
     ------
     ValueError
         If fewer than two classes are left, or a name's values never occur.
     """
-    left = sorted(v for v in set(values) if v != ignore)
+    left = sorted({*values} - ignored(ignore))
     groups: dict[str, list[int]] = {}
     for key, name in (names or {}).items():
         if not re.fullmatch(r"-?\d+", key):

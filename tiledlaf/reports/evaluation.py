@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..annotations import numbering, opening
+from ..annotations.values import Meaning, meaning, open_labels
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, ngff, nodes
 from ..files.image import Image
-from ..model.classes import Class
+from ..model.classes import Class, ignored
 from ..pool import tasks
 from ..pool.opening import cores
 from ..tiles import Box, Grid, Tile
@@ -38,7 +39,9 @@ def evaluate(
     *,
     boundary: str | None = None,
     name: str = "tiledlaf",
-    ignore: int | None = None,
+    ignore: int | str | Sequence[int | str] | None = None,
+    instances: str | None = None,
+    colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
     names: Mapping[int, str] | Sequence[str] | None = None,
     values: Mapping[int, Sequence[int]] | Sequence[Sequence[int]] | None = None,
 ) -> Evaluation:
@@ -58,8 +61,11 @@ def evaluate(
         memory per pixel.
     name : str
         Name of the labels in an OME-Zarr.
-    ignore : int, optional
-        Truth value that is left out; labels of this value are no class.
+    ignore : int, or several, optional
+        Truth values that are left out; labels of these values are no class. Colors of `colors`,
+        such as "#000000", too.
+    instances, colors : optional
+        What the values of the truth mean, as in `pair`.
     names : one name per label value, optional
         A mapping, or a list for the label values from 1 on. By default those stored with the label
         image, else the values themselves.
@@ -89,7 +95,9 @@ def evaluate(
     array([[4, 0],
            [1, 3]])
     """
-    given, wanted, kept = _open(labels, truth, name)
+    meant = meaning(instances, colors, ignore)
+    given, wanted, kept = _open(labels, truth, name, meant)
+    left_out = ignored(() if meant.converts else meant.values)
     if boundary is not None and "t" in given.grid_axes:
         raise InputError("`boundary`: expected labels of one time point, whose components it means")
     named, stands, own = _properties(kept, given.path)
@@ -99,17 +107,17 @@ def evaluate(
         stands = {v: tuple(map(int, truths)) for v, truths in _by_value(values).items()}
     if numbering.names_of(wanted):
         wanted = _drawn(wanted, named, stands)
-        ignore = 0 if ignore is None else ignore
+        left_out |= {0} if ignore is None else set()
     classes = None
     if stands:
-        classes = scores.mapped(stands, named, ignore, given.path)
+        classes = scores.mapped(stands, named, left_out, given.path)
         scores.check_boundary(boundary, classes.names)
     with tasks.threads(cores()) as pool:
         pairs: Pairs = Counter()
         for _, counts in _each_tile(pool, _count, (given, wanted), _grid(given)):
             pairs.update(counts)
         if classes is None:
-            classes = scores.compared(pairs, named, ignore, own, given.path)
+            classes = scores.compared(pairs, named, left_out, own, given.path)
             scores.check_boundary(boundary, classes.names)
         found = scores.sum_up(pairs, classes, given.path, wanted.path, strict=bool(stands))
         if boundary is None:
@@ -128,7 +136,12 @@ def _drawn(truth: Image, names: Mapping[int, str], values: Mapping[int, Sequence
     return numbering.numbered_as(truth, classes)
 
 
-def _open(labels: Any, truth: Any, name: str) -> tuple[Image, Image, str | None]:
+def _open(
+    labels: Any,
+    truth: Any,
+    name: str,
+    meant: Meaning = Meaning(),
+) -> tuple[Image, Image, str | None]:
     """Open both images; also return the Zarr group of the labels if they have one."""
     group = None
     if isinstance(labels, str | os.PathLike):
@@ -146,9 +159,10 @@ def _open(labels: Any, truth: Any, name: str) -> tuple[Image, Image, str | None]
             )
         if opening.is_annotations(path):
             _check_whole(group, path)
-        wanted = opening.as_labels(path, given)
+        wanted = open_labels(path, given, meant)
     else:
-        wanted = _from_array(truth, "the truth")
+        array = np.asarray(truth) if meant.colors else _from_array(truth, "the truth")
+        wanted = open_labels(array, given, meant)
     if given.grid != wanted.grid:
         raise InputError(
             f"{wanted.path}: expected a truth of the labels' size {given.grid}, got {wanted.grid}"
@@ -240,8 +254,10 @@ def _each_tile(
 
 
 def _read(image: Image, window: Box) -> np.ndarray:
-    """Label values of a window, int64."""
+    """Label values of a window, int64, or uint64 as stored."""
     block = image_files.read(image, window)[0]
+    if block.dtype == np.uint64:
+        return block
     with np.errstate(invalid="ignore"):
         whole = block.astype(np.int64)
     if not np.array_equal(whole, block):
@@ -361,15 +377,23 @@ def write_json(found: Evaluation, path: str, origin: Mapping[str, str]) -> None:
 
 
 def write_picture(
-    found: Evaluation, path: str, labels: Any, truth: Any, *, name: str = "tiledlaf"
+    found: Evaluation,
+    path: str,
+    labels: Any,
+    truth: Any,
+    *,
+    name: str = "tiledlaf",
+    ignore: int | str | Sequence[int | str] | None = None,
+    instances: str | None = None,
+    colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
 ) -> None:
     """Write a PNG that shows where the errors are; for a volume, its middle plane.
 
     Parameters
     ----------
-    labels, truth, name : as in `evaluate`
+    labels, truth, name, ignore, instances, colors : as in `evaluate`
     """
-    given, wanted, _ = _open(labels, truth, name)
+    given, wanted, _ = _open(labels, truth, name, meaning(instances, colors, ignore))
     classes = Classes(found.names, found.labels, found.values)
     if numbering.names_of(wanted):
         named = dict(zip(found.labels, found.names, strict=True))

@@ -132,7 +132,7 @@ class Classes:
 
 
 def mapped(
-    stands: Mapping[int, Sequence[int]], named: Mapping[int, str], ignore: int | None, path: str
+    stands: Mapping[int, Sequence[int]], named: Mapping[int, str], ignore: set[int], path: str
 ) -> Classes:
     """Classes that stand for truth values."""
     seen: dict[int, int] = {}
@@ -148,16 +148,16 @@ def mapped(
     return Classes(
         tuple(named.get(v, f"class {v}") for v in order),
         order,
-        tuple(tuple(sorted({*stands[v]} - {ignore})) for v in order),
+        tuple(tuple(sorted({*stands[v]} - ignore)) for v in order),
     )
 
 
 def compared(
-    pairs: Pairs, named: Mapping[int, str], ignore: int | None, own: bool, path: str
+    pairs: Pairs, named: Mapping[int, str], ignore: set[int], own: bool, path: str
 ) -> Classes:
     """One class for each value that truth or labels have where they are compared."""
-    kept = [(t, v) for t, v in pairs if t != ignore]
-    present = {t for t, _ in kept} | {v for _, v in kept if not (own and v == 0)} - {ignore}
+    kept = [(t, v) for t, v in pairs if t not in ignore]
+    present = {t for t, _ in kept} | {v for _, v in kept if not (own and v == 0)} - ignore
     check_few(len(present), path)
     order = tuple(sorted(present))
     return Classes(tuple(named.get(v, str(v)) for v in order), order, tuple((v,) for v in order))
@@ -214,7 +214,8 @@ def _listed(values: Any) -> str:
 
 def look_up(block: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
     """The class of each value, 0 where it has none."""
-    keys = np.array(sorted(table), np.int64)
+    limits = np.iinfo(block.dtype)  # NumPy would compare int64 with uint64 as float64
+    keys = np.array([k for k in sorted(table) if limits.min <= k <= limits.max], block.dtype)
     codes = np.array([table[int(k)] for k in keys], np.uint16)
     if not len(keys):
         return np.zeros(block.shape, np.uint16)

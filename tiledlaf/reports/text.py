@@ -103,9 +103,10 @@ def _tissue(found: Mapping[str, Any] | None) -> list[str]:
 
 def training(record: Mapping[str, Any], left: float | None) -> str:
     """A line on a stage or a validation of a training; empty for most steps in between."""
-    if "stage" in record:
+    if "stage" in record or "labels" in record:
         share = f": {100 * record['validation']:.2f} % wrong" if "validation" in record else ""
-        return f"{record['stage']}{share}"
+        stage = [f"{record['stage']}{share}"] if "stage" in record else []
+        return "\n".join([*record.get("labels", ()), *stage])
     if "validation" not in record and ("best" in record or record["step"] % 10):
         return ""
     line = (

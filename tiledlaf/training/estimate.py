@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,10 @@ from ..kernels import namespace
 from ..kernels.arrays import on_device, to_host
 from ..model.classes import Class, entries
 from ..model.terms import DataTerm
-from ..pool import tasks
 from ..pool.opening import find_device
 from ..pool.tasks import Pool, tree_sum
-from ..tiles import Grid
+from ..tiles import Box, Grid
+from . import survey
 from . import terms as fitting
 from . import worker as training_worker
 from .examples import Example
@@ -116,7 +116,8 @@ def estimate(
     pool: Pool,
     *,
     names: Mapping[str, str] | None = None,
-    ignore: int | None = None,
+    ignore: int | Sequence[int] | None = None,
+    many: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Estimated:
@@ -126,6 +127,7 @@ def estimate(
     ----------
     term : "means" for the class means, "probabilities", prototypes as rows, or a data term
     path : a new Zarr store
+    names, ignore, many : as in `Data`
 
     Raises
     ------
@@ -159,9 +161,7 @@ def estimate(
     offsets = stencil.choose(how.neighborhood, len(grid))
     tiles = _tiles(grid, (0,) * len(grid), how.tile)
     every = [t.core for t in tiles]
-    tables = tasks.in_order(pool, fitting.label_values, (example,), [(0, box) for box in every])
-    values = {v for table in tables for v in table}
-    classes = numbering.meaning([example.labels], values, names, ignore).classes(values)
+    classes, about = _classes(pool, example, every, names, ignore, many)
     loss = losses.make(how.loss)
     losses.check_classes(loss, len(classes))
     way = Polynomials(how.tol)
@@ -180,7 +180,7 @@ def estimate(
     )
     (found,) = _learner(term).fit(fit)
     reader = TileReader(flow, (example,), (found,), None, everywhere=True)
-    say({"stage": "reading tiles"})
+    say({"stage": "reading tiles", "labels": about})
     handles = pool.persist(training_worker.read, reader, labeled_tiles)
     items = list(zip(handles, labeled_tiles, strict=True))
     partial = [f"{store}.partial{i}" for i in range(2)]
@@ -194,6 +194,25 @@ def estimate(
         for left in partial:
             shutil.rmtree(left, ignore_errors=True)
     return dataclasses.replace(result, classes=classes)
+
+
+def _classes(
+    pool: Pool,
+    example: Example,
+    boxes: Sequence[Box],
+    names: Mapping[str, str] | None,
+    ignore: int | Sequence[int] | None,
+    many: bool,
+) -> tuple[tuple[Class, ...], list[str]]:
+    """The classes of the image's labels, and lines on its values."""
+    items = [(0, box) for box in boxes]
+    tables = survey.count(pool, (example,), items)
+    kept = {v for table in tables for v in table}
+    meaning = numbering.meaning([example.labels], kept, names, ignore)
+    if not many:
+        survey.check_values(pool, (example,), items, tables, meaning)
+    found = meaning.classes(kept)
+    return found, survey.lines(pool, (example,), items, tables, meaning, found)
 
 
 def _notes(how: Estimation, flow: FlowSettings, term: DataTerm, image: Image) -> dict[str, Any]:

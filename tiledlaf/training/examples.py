@@ -1,13 +1,12 @@
-"""Images and labels to learn from: find files, pair them, and map label values to classes."""
+"""Images and labels to learn from: open them in pairs, and map label values to classes."""
 
 from __future__ import annotations
 
 import dataclasses
-import glob
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations import numbering, opening
+from ..annotations import numbering, opening, pairing, values
 from ..annotations.opening import Painting
 from ..errors import BadPixels, InputError
 from ..files import image as image_files
-from ..files import images, nodes, stores
+from ..files import images
 from ..files.image import Image
 from ..files.selection import Selection
 from ..kernels.arrays import Array
@@ -59,41 +58,6 @@ class Example:
         return self.mask.occupied(found)
 
 
-def find(pattern: str | os.PathLike[str], drawn: bool = False) -> list[str]:
-    """Paths of a glob, a folder, or a single file or store, with numbers sorted by value.
-
-    Parameters
-    ----------
-    drawn : whether annotations are looked for in a folder that has no images
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    """
-    text = os.fspath(pattern)
-    if os.path.isdir(text) and not nodes.is_store(text):
-        named = [name for name in os.listdir(text) if not stores.is_stray(name)]
-        found = [os.path.join(text, name) for name in named]
-        own = [path for path in found if nodes.is_store(path) or _is_image(path)]
-        found = own or [path for path in found if drawn and opening.is_annotations(path)]
-    elif stores.is_url(text) or os.path.exists(stores.split(text)[0]):
-        found = [text]
-    else:
-        found = [p for p in glob.glob(text) if not stores.is_stray(os.path.basename(p))]
-    if not found:
-        raise InputError(f"{text}: expected images, found none")
-    return sorted(found, key=_natural)
-
-
-def _is_image(path: str) -> bool:
-    return images.reader_of(path) is not None
-
-
-def _natural(path: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
-
-
 def pair(
     image: Any,
     labels: Any,
@@ -102,9 +66,15 @@ def pair(
     *,
     painting: Painting = Painting(),
     selection: Selection = Selection(),
+    instances: str | None = None,
+    colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
+    ignore: int | str | Sequence[int | str] | None = None,
     **choice: Any,
 ) -> list[Example]:
     """Open images and their labels, pair by pair.
+
+    Files of folders and globs are paired by their names, as in `annotations.pairing.partners`;
+    lists by position.
 
     Parameters
     ----------
@@ -112,11 +82,19 @@ def pair(
     painting : how annotations become labels
     selection, **choice : which part of each image; **choice are fields of `Selection`
         One time point: those of a series are labeled, but not learned from, all at once.
+    instances : {"object-border", "object-border:WIDTH", "object"}, optional
+        Each label value but 0 is an object; they become the classes background, object and border.
+    colors : optional
+        Colors of the classes in label images of colors, such as {"tumor": "#ff0000"}.
+    ignore : optional
+        With `instances` or `colors`, values or colors of pixels without a label; otherwise, give it
+        to `Data`.
 
     Raises
     ------
     ValueError
-        If numbers or sizes differ, or labels are not whole numbers of one channel.
+        If files have no partner or several, sizes differ, or labels are not whole numbers of one
+        channel.
 
     Examples
     --------
@@ -125,44 +103,96 @@ def pair(
     >>> example.image.axes, example.labels.grid
     ('cyx', (40, 50))
     """
-    sources = _listed(image)
-    others: dict[str, list[Any]] = {}
-    for what, given in (("labels", labels), ("probabilities", probabilities), ("mask", mask)):
-        found = [None] * len(sources) if given is None else _listed(given, what != "probabilities")
-        if len(found) == 1 and opening.holds_several(found[0]):
-            found *= len(sources)
-        if len(found) != len(sources):
-            raise InputError(f"expected {what} for {len(sources)} images, got {len(found)}")
-        others[what] = found
     chosen = dataclasses.replace(selection, **choice)
     if chosen.time_point == "all":
         raise InputError("expected one `time_point` to learn from, got all")
-    return [
-        _example(*row, chosen, painting)
-        for row in zip(
-            sources, others["labels"], others["probabilities"], others["mask"], strict=True
-        )
-    ]
+    meant = values.meaning(instances, colors, ignore)
+    if ignore is not None and not meant.converts:
+        raise InputError("`ignore` belongs to `Data` unless `instances` or `colors` are given")
+    sources, beside = _listed(image), {}
+    for what, given in (("labels", labels), ("probabilities", probabilities), ("mask", mask)):
+        beside[what] = _listed(given, drawn=what != "probabilities")
+    if sources.named:
+        named = [path for one in beside.values() if one.named for path in one.found]
+        sources = dataclasses.replace(sources, found=pairing.without(sources.found, named))
+    rows = zip(
+        sources.found,
+        *(_partners(sources, one, what) for what, one in beside.items()),
+        strict=True,
+    )
+    return [_example(row, chosen, painting, meant) for row in rows]
 
 
-def _listed(given: Any, drawn: bool = False) -> list[Any]:
+@dataclass(frozen=True)
+class _Listed:
+    """Paths or arrays; `named` if they come from a folder or a glob, whose order means nothing."""
+
+    found: list[Any]
+    named: bool = False
+    missing: bool = False
+
+    @property
+    def paths(self) -> bool:
+        return all(isinstance(one, str | os.PathLike) for one in self.found)
+
+
+def _listed(given: Any, drawn: bool = False) -> _Listed:
+    if given is None:
+        return _Listed([], missing=True)
     if isinstance(given, str | os.PathLike):
-        return list(find(given, drawn))
+        return _Listed(pairing.find(given, drawn), named=True)
     if isinstance(given, list | tuple):
-        return [p for one in given for p in _listed(one, drawn)]
-    return [given]
+        return _Listed([p for one in given for p in _listed(one, drawn).found])
+    return _Listed([given])
+
+
+def _partners(sources: _Listed, others: _Listed, what: str) -> list[Any]:
+    """What belongs to each image: by name, or by position in lists."""
+    count = len(sources.found)
+    if others.missing:
+        return [None] * count
+    if len(others.found) == 1 and opening.holds_several(others.found[0]):
+        return others.found * count
+    if (sources.named or others.named) and sources.paths and others.paths:
+        ours, theirs = ([os.fspath(p) for p in one.found] for one in (sources, others))
+        if len(set(ours)) == count:  # a list may have a file twice, which has one name
+            return list(pairing.partners(ours, theirs, what))
+    if len(others.found) != count:
+        raise InputError(f"expected {what} for {count} images, got {len(others.found)}")
+    return others.found
+
+
+def read_pairs(
+    path: str | os.PathLike[str],
+    meant: values.Meaning = values.Meaning(),
+    *,
+    selection: Selection = Selection(),
+    painting: Painting = Painting(),
+) -> tuple[list[Example], list[Example]]:
+    """Open the training set and the validation set of a table, as in `annotations.pairing`.
+
+    Parameters
+    ----------
+    meant : what label values mean
+    selection, painting : as in `pair`
+    """
+    if selection.time_point == "all":
+        raise InputError("expected one `time_point` to learn from, got all")
+    found: tuple[list[Example], list[Example]] = ([], [])
+    for row in pairing.read_pairs(path):
+        paths = (row.images, row.labels, row.probabilities, row.mask)
+        found[row.validation].append(_example(paths, selection, painting, meant))
+    if not found[0]:
+        raise InputError(f"{os.fspath(path)}: expected rows that are not validation, got none")
+    return found
 
 
 def _example(
-    image: Any,
-    labels: Any,
-    probabilities: Any,
-    mask: Any,
-    chosen: Selection,
-    painting: Painting,
+    row: Sequence[Any], chosen: Selection, painting: Painting, meant: values.Meaning
 ) -> Example:
+    image, labels, probabilities, mask = row
     source = images.as_image(image, chosen)
-    truth = images.on_grid(opening.as_labels(labels, source, painting), source)
+    truth = images.on_grid(values.open_labels(labels, source, meant, painting), source)
     given = valid = None
     if probabilities is not None:
         given = images.as_image(probabilities, axes="c" + source.spatial_axes)
@@ -174,11 +204,6 @@ def _example(
                 f"{other.path}: expected {what} of the size {source.grid} of {source.path}, "
                 f"got {other.grid}"
             )
-    if truth.stored_channels != 1 or np.dtype(truth.dtype).kind not in "uib":
-        raise InputError(
-            f"{truth.path}: expected labels as whole numbers of one channel, "
-            f"got {truth.stored_channels} channel(s) of {truth.dtype}"
-        )
     if valid is not None and valid.stored_channels != 1:
         raise InputError(
             f"{valid.path}: expected a mask of one channel, got {valid.stored_channels}"
@@ -224,8 +249,9 @@ def with_same_values(given: Sequence[Example]) -> list[Example]:
 
 
 def read_labels(labels: Image, window: Box) -> np.ndarray:
-    """Read the label values of a window, (*window) int64."""
-    return image_files.read(labels, window)[0].astype(np.int64)
+    """Read the label values of a window, (*window) whole numbers of the image's own type."""
+    found = image_files.read(labels, window)[0]
+    return found.view(np.uint8) if found.dtype == bool else found
 
 
 def read_names(path: str) -> dict[str, str]:
@@ -246,9 +272,9 @@ def read_names(path: str) -> dict[str, str]:
     return dict(found)
 
 
-def targets(values: Array, found: Sequence[Class]) -> np.ndarray:
+def targets(labels: Array, found: Sequence[Class]) -> np.ndarray:
     """Class numbers 1..J of label values, 0 where a value belongs to no class."""
-    out = np.zeros(values.shape, np.min_scalar_type(len(found)))
+    out = np.zeros(labels.shape, np.min_scalar_type(len(found)))
     for number, one in enumerate(found, 1):
-        out[np.isin(values, one.values)] = number
+        out[values.is_one_of(labels, one.values)] = number
     return out

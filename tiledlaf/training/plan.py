@@ -15,18 +15,20 @@ import numpy as np
 from ..annotations import numbering
 from ..errors import InputError
 from ..files import fingerprints
+from ..files.image import Image
 from ..flow import losses, stencil
 from ..flow.gradient import Polynomials
 from ..flow.linear import check_positive, check_time
 from ..flow.optimizers import Adam, AdaMax
-from ..model.classes import Class
+from ..model.classes import Class, ignored
 from ..model.features import CONTEXT, PATCH, Features
-from ..pool import tasks
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
 from ..tiles import Box, Grid, Tile
+from . import survey
 from .examples import Example
-from .terms import FOLDS, Learner, described, label_values, learner_of
+from .survey import TrainingWarning as TrainingWarning
+from .terms import FOLDS, Learner, described, learner_of
 from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
@@ -35,10 +37,6 @@ SPLIT = 64  # least edge of the parts into which a tile of few labels is split
 LEAST = 6  # least number of tiles of few images, so that a block can be set aside
 Progress = Callable[[Mapping[str, Any]], None]
 Counts = dict[tuple[int, tuple[int, ...]], tuple[int, ...]]
-
-
-class TrainingWarning(UserWarning):
-    """Something about the examples that the user should know."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +89,16 @@ class Data:
     ----------
     training, validation : examples; without validation images, some training tiles are set aside
     term : "means", "classifier", "probabilities"; prototypes as rows; a data term, or its name
-    names, ignore : as in `model.classes.find_classes`
+    names, ignore : as in `model.classes.find_classes`; () says that no value is ignored
+    many : whether many label values are classes all the same, though they look like instances
     """
 
     training: Sequence[Example]
     validation: Sequence[Example] = ()
     term: Any = "means"
     names: Mapping[str, str] | None = None
-    ignore: int | None = None
+    ignore: int | Sequence[int] | None = None
+    many: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ class TrainingPlan:
     batches : indices of the training tiles in each batch
     folds : fold of each training tile, which its classifier has not seen
     counts : number of labeled pixels of each class, for each tile
+    about : lines on the label values
     print : what the training depends on, as JSON
     """
 
@@ -125,6 +126,7 @@ class TrainingPlan:
     batches: list[list[int]]
     folds: list[int]
     counts: Counts
+    about: list[str]
     print: Mapping[str, Any]
 
 
@@ -135,8 +137,7 @@ def make_plan(
     if not data.training:
         raise InputError("expected images to learn from, got none")
     find_device(recipe.device, pool)
-    everything = (*data.training, *data.validation)
-    ndim = _alike(everything)
+    ndim = _alike((*data.training, *data.validation))
     learner = learner_of(data.term)
     offsets = stencil.choose(
         recipe.neighborhood or ("rings:3,7" if learner.probable else "3x3"), ndim
@@ -147,12 +148,8 @@ def make_plan(
     way = Polynomials(recipe.tol)
     loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
-    found = _cut(everything, halo, len(data.training))
-    boxes = [(number, tile.core) for number, tile in found]
-    tables = tasks.in_order(pool, label_values, everything, boxes, _reading(say))
-    classes = _classes(data, found, tables)
+    found, classes, counts, about = _labeled(data, halo, pool, say)
     losses.check_classes(loss, len(classes))
-    counts = _counted(found, tables, classes)
     tiles = [LabeledTile(n, tile) for n, tile in found if (n, tile.index) in counts]
     training, validation = _split(data, tiles, classes, counts)
     folds = _folds(training)
@@ -172,13 +169,38 @@ def make_plan(
         _batches(training),
         folds,
         counts,
+        about,
         _print(data, recipe, flow, features),
     )
 
 
-def _reading(say: Progress) -> Callable[[int, int], None]:
-    """Report how many tiles' labels have been read."""
-    return lambda done, of: say({"stage": "reading labels", "done": done, "of": of})
+def _labeled(
+    data: Data, halo: Sequence[int], pool: Pool, say: Progress
+) -> tuple[list[tuple[int, Tile]], tuple[Class, ...], Counts, list[str]]:
+    """Tiles, classes, labeled pixels of each class in tiles that have some, and lines on them."""
+    everything, count = (*data.training, *data.validation), len(data.training)
+    found = _cut(everything, halo, count)
+    tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found], say)
+    kept: dict[bool, set[int]] = {True: set(), False: set()}
+    for (number, _), table in zip(found, tables, strict=True):
+        kept[number < count].update(table)
+    labels = [e.labels for e in data.training]
+    meaning = numbering.meaning(labels, kept[True], data.names, data.ignore)
+    left_out = ignored(meaning.ignore)
+    labeled = {n for (n, _), one in zip(found, tables, strict=True) if {*one} - left_out}
+    trained = sum(n < count for n in labeled)
+    if trained and _least(trained) != _least(count):  # images without labels cannot be set aside
+        found = _cut(everything, halo, trained)
+        tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found], say)
+    items = [(n, tile.core) for n, tile in found]
+    if not data.many:
+        survey.check_values(pool, everything, items, tables, meaning)
+    classes = meaning.classes(kept[True])
+    _warn_unknown(labels[0], kept[False] - {v for c in classes for v in c.values} - left_out)
+    survey.warn_empty(everything, labeled)
+    own = sum(n < count for n, _ in items)
+    lines = survey.lines(pool, data.training, items[:own], tables[:own], meaning, classes)
+    return found, classes, _counted(found, tables, classes), lines
 
 
 def _alike(examples: Sequence[Example]) -> int:
@@ -195,7 +217,7 @@ def _alike(examples: Sequence[Example]) -> int:
 
 def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> list[tuple[int, Tile]]:
     """All tiles that may have labels, with the image's number; few images are cut into more."""
-    least = -(-LEAST // training) if training * 2 < LEAST else 2
+    least = _least(training)
     found = []
     for number, example in enumerate(examples):
         grid = _grid(example.image.grid, halo, least)
@@ -225,27 +247,22 @@ def _occupied(example: Example, box: Box, halo: Sequence[int]) -> tuple[int, lis
     return (less, split[0][1] + split[1][1]) if less < need else (need, [found])
 
 
-def _classes(
-    data: Data, found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]]
-) -> tuple[Class, ...]:
-    """The classes of the training images; warns of label values of the validation set alone."""
-    values: dict[bool, set[int]] = {True: set(), False: set()}
-    for (number, _), table in zip(found, tables, strict=True):
-        values[number < len(data.training)].update(table)
-    labels = [e.labels for e in data.training]
-    meaning = numbering.meaning(labels, values[True], data.names, data.ignore)
-    classes = meaning.classes(values[True])
-    unknown = values[False] - {v for one in classes for v in one.values} - {meaning.ignore}
+def _least(training: int) -> int:
+    """Least number of tiles of each of so many images."""
+    return -(-LEAST // training) if 0 < training * 2 < LEAST else 2
+
+
+def _warn_unknown(labels: Image, unknown: set[int]) -> None:
+    """Warn of label values of the validation set alone."""
     if unknown:
-        named = {one.value: one.name for one in numbering.names_of(labels[0])}
+        named = {one.value: one.name for one in numbering.names_of(labels)}
         what = "classes" if named else "label values"
         warnings.warn(
             f"not used for validation, since no training pixel has them: {what} "
             f"{', '.join(str(named.get(v, v)) for v in sorted(unknown))} of the validation images",
             TrainingWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-    return classes
 
 
 def _counted(
@@ -267,7 +284,7 @@ def _split(
     training = [one for one in tiles if one.example < len(data.training)]
     validation = [one for one in tiles if one.example >= len(data.training)]
     if not data.validation:
-        training, validation = _set_aside(training, data.training)
+        training, validation = _set_aside(training)
         absent = _absent(classes, counts, training)
         if absent:
             raise InputError(
@@ -300,12 +317,11 @@ def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
     return Grid(tuple(size), zero, tuple(size), (*planes, edge, columns), tuple(halo))
 
 
-def _set_aside(
-    tiles: list[LabeledTile], given: Sequence[Example]
-) -> tuple[list[LabeledTile], list[LabeledTile]]:
+def _set_aside(tiles: list[LabeledTile]) -> tuple[list[LabeledTile], list[LabeledTile]]:
     """Set a fifth aside: the last images, or the last tiles if there are few images."""
-    if len(given) >= 5:
-        first = len(given) - max(1, len(given) // 5)
+    labeled = sorted({one.example for one in tiles})
+    if len(labeled) >= 5:
+        first = labeled[-max(1, len(labeled) // 5)]
         kept = [one for one in tiles if one.example < first]
     else:
         kept = tiles[: len(tiles) - max(1, len(tiles) // 5)]

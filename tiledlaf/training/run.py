@@ -82,6 +82,7 @@ def train(
     if held.finished is not None:
         say({"stage": "finished before"})
         return held.finished
+    say({"labels": plan.about})
     learned = described(data.training, plan.training, pool)
     terms = held.terms()
     if not terms:

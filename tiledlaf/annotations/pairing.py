@@ -1,0 +1,380 @@
+"""Which labels, probabilities and masks belong to which image: by their names, or by a table."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import glob
+import os
+import re
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePath
+
+from ..errors import InputError
+from ..files import images, nodes, stores
+from ..files.image import FileWarning
+from . import opening
+
+# of what is no image of a file by itself, and what stands before or after the suffix of a format
+WRAPPING = (".ome", ".zarr", ".zip", ".ozx", ".gz", ".h5", ".hdf5", ".n5", ".nii")
+# what tools put before or after an image's name to name what belongs to it
+KINDS = (
+    r"(cp[ _-]?)?masks?|labels?|lbls?|seg(mentation)?s?|simple[ _-]segmentation|gt|"
+    r"(ground[ _-]?)?truth|ann(otation)?s?|prob(abilitie)?s?|images?|img|raw"
+)
+AFTER = re.compile(rf"[ _.-]+({KINDS})$")
+BEFORE = re.compile(rf"^({KINDS})[ _.-]+")
+SHOWN = 5  # files that a message names
+WORDS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": False}
+
+
+def find(pattern: str | os.PathLike[str], drawn: bool = False) -> list[str]:
+    """Paths of a glob, a folder, or a single file or store, with numbers sorted by value.
+
+    Of a folder or a glob, files of operating systems are left out, and with a word those of no
+    known format.
+
+    Parameters
+    ----------
+    drawn : whether annotations are looked for where there are no images
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    text = os.fspath(pattern)
+    if os.path.isdir(text) and not nodes.is_store(text):
+        found = _known(text, [os.path.join(text, name) for name in os.listdir(text)], drawn)
+    elif _exists(text):
+        found = [text]
+    else:
+        every = glob.glob(text, recursive=True)
+        # where all are unknown, opening the first one says what is expected
+        found = _known(text, every, drawn) or every
+    if not found:
+        raise InputError(f"{text}: expected images, found none")
+    return sorted(found, key=_natural)
+
+
+def _exists(path: str) -> bool:
+    """Whether there is such a file, or a file that the path leads into."""
+    return stores.is_url(path) or os.path.exists(stores.split(path)[0])
+
+
+def _known(where: str, paths: Iterable[str], drawn: bool) -> list[str]:
+    """The images, or else the annotations, among these paths."""
+    paths = [path for path in paths if not _passed_over(os.path.basename(path.rstrip("/")))]
+    found = [path for path in paths if images.reader_of(path) is not None]
+    found = found or [path for path in paths if drawn and opening.is_annotations(path)]
+    others = sorted(set(paths) - set(found))
+    if found and others:
+        names = _listed([os.path.basename(path) for path in others])
+        warnings.warn(
+            f"{where}: left out what is no image of a known format: {names}",
+            FileWarning,
+            stacklevel=4,
+        )
+    return found
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or stores.is_stray(name)
+
+
+def _natural(path: str) -> list[int | str]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path)]
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return ", ".join(paths[:SHOWN]) + more
+
+
+def without(images_: Sequence[str], others: Iterable[str]) -> list[str]:
+    """The images that are not given as something else, such as masks in the same folder."""
+    taken = {_absolute(path) for path in others}
+    left = [path for path in images_ if _absolute(path) in taken]
+    if len(left) in (0, len(images_)):
+        return list(images_)
+    warnings.warn(
+        f"no images to learn from, since they are given as what belongs to them: {_listed(left)}",
+        FileWarning,
+        stacklevel=4,
+    )
+    return [path for path in images_ if path not in left]
+
+
+def _absolute(path: str) -> str:
+    return path if stores.is_url(path) else os.path.realpath(path)
+
+
+def partners(images_: Sequence[str], others: Sequence[str], what: str) -> list[str]:
+    """The file that belongs to each image, by names.
+
+    One image and one file are a pair whatever their names. Of several, these must agree, in this
+    order: names without extensions; without what tools add, such as ``_mask``; with folders, where
+    names repeat; and without what each list has in common, numbers compared by value.
+
+    Parameters
+    ----------
+    what : what the files are, for messages
+
+    Raises
+    ------
+    ValueError
+        If an image has no partner or several, or a file none; names them.
+    """
+    if len(images_) == len(others) == 1:
+        return list(others)
+    sure: dict[str, str] = {}
+    best = _Match({}, images_, others, [])
+    for number, keys in enumerate(KEYS):
+        match = _matched(images_, others, keys)
+        if match.complete:
+            if any(match.found[image] != other for image, other in sure.items()):
+                break  # what is alike in more of the name says otherwise
+            if number >= LOOSE:
+                _tell_numbers(images_, others, match.found)
+            return [match.found[image] for image in images_]
+        sure |= match.found
+        if number < LOOSE or len(match.found) > len(best.found):
+            best = max(best, match, key=lambda one: (len(one.found), len(one.repeated)))
+    raise InputError(_refusal(images_, others, what, best))
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Images with exactly one file of the same key, and what is left on both sides."""
+
+    found: Mapping[str, str]
+    images: Sequence[str]
+    others: Sequence[str]
+    repeated: Sequence[str]
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.found) and not (self.images or self.others or self.repeated)
+
+
+Keys = Callable[[Sequence[str]], list[str]]
+
+
+def _matched(images_: Sequence[str], others: Sequence[str], keys: Keys) -> _Match:
+    ours, theirs = keys(images_), keys(others)
+    counts = Counter(ours), Counter(theirs)
+    common = {k for k, n in counts[0].items() if n == 1 and counts[1][k] == 1}
+    by_key = dict(zip(theirs, others, strict=True))
+    repeated = {k for count in counts for k, n in count.items() if n > 1}
+    rows = [(list(zip(ours, images_, strict=True))), list(zip(theirs, others, strict=True))]
+    return _Match(
+        {path: by_key[k] for k, path in rows[0] if k in common},
+        [path for k, path in rows[0] if k not in common | repeated],
+        [path for k, path in rows[1] if k not in common | repeated],
+        [path for row in rows for k, path in row if k in repeated],
+    )
+
+
+def _refusal(images_: Sequence[str], others: Sequence[str], what: str, match: _Match) -> str:
+    if len(images_) != len(others):
+        text = f"expected {what} for {len(images_)} images, got {len(others)}"
+    else:
+        text = f"expected {what} of the {len(images_)} images' names"
+    for files, word in (
+        (match.images, f"no {what} for"),
+        (match.others, "no image for"),
+        (match.repeated, "several of one name:"),
+    ):
+        if files:
+            text += f"; {word} {_listed(files)}"
+    return f"{text} (`pairs` can name a CSV file of pairs)"
+
+
+def _tell_numbers(images_: Sequence[str], others: Sequence[str], found: Mapping[str, str]) -> None:
+    """Say how files were paired where what both lists' names have in common has other numbers."""
+    ours, theirs = (
+        set(re.findall(r"[0-9]+", "".join(map(str, _ends([_tokens(_stem(p)) for p in paths])))))
+        for paths in (images_, others)
+    )
+    if ours and theirs and {*map(int, ours)} != {*map(int, theirs)}:
+        warnings.warn(
+            f"paired by what differs in their names: {images_[0]} with {found[images_[0]]}",
+            FileWarning,
+            stacklevel=4,
+        )
+
+
+# Keys of files, from those that say most to those that say least
+
+
+def _stem(path: str) -> str:
+    """The name of a file without its extensions."""
+    name = PurePath(stores.split(path.rstrip("/"))[0]).name
+    while True:
+        suffix = next((s for s in _extensions() if name.lower().endswith(s)), None)
+        if suffix is None or len(suffix) >= len(name):
+            return name
+        name = name[: -len(suffix)]
+
+
+@functools.cache
+def _extensions() -> tuple[str, ...]:
+    known = {suffix for reader in images.FORMATS.values() for suffix in reader.suffixes}
+    drawn = {suffix for one in opening.FORMATS.values() for suffix in one.suffixes}
+    return (*known, *drawn, *WRAPPING)
+
+
+def _folded(text: str) -> str:
+    """Equal for names that differ in case, or in how a file system composes letters."""
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _bare(text: str) -> str:
+    """A name without what tools add to name its kind."""
+    while AFTER.search(text):
+        text = AFTER.sub("", text)
+    return BEFORE.sub("", text)
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    return [_folded(_stem(path)) for path in paths]
+
+
+def _below(paths: Sequence[str]) -> list[str]:
+    """Names with their folders, but without folders and names that all have."""
+    parts = [(*PurePath(path.rstrip("/")).parts[:-1], _stem(path)) for path in paths]
+    if len({len(row) for row in parts}) > 1 or len(parts) < 2:
+        return [_folded("/".join(row)) for row in parts]
+    kept = [i for i, column in enumerate(zip(*parts, strict=True)) if len(set(column)) > 1]
+    return [_folded("/".join(_bare(_folded(row[i])) for i in kept)) for row in parts]
+
+
+def _tokens(text: str) -> list[int | str]:
+    return [int(t) if t.isdecimal() else t for t in re.findall(r"[0-9]+|[^0-9]", text)]
+
+
+def _shared(rows: Sequence[Sequence[int | str]]) -> int:
+    """How many tokens all rows begin with."""
+    least = min(map(len, rows))
+    return next((i for i in range(least) if len({row[i] for row in rows}) > 1), least)
+
+
+def _cut(rows: Sequence[list[int | str]]) -> tuple[int, int]:
+    """How many tokens all rows begin and end with, without counting one twice."""
+    first = _shared(rows)
+    return first, _shared([row[first:][::-1] for row in rows])
+
+
+def _ends(rows: Sequence[list[int | str]]) -> list[int | str]:
+    """What all rows begin and end with, as text with numbers apart."""
+    first, last = _cut(rows)
+    return [*rows[0][:first], " ", *rows[0][len(rows[0]) - last :]]
+
+
+def _differing(texts: Sequence[str]) -> list[str]:
+    """Texts without what all begin and end with, and with numbers by value."""
+    rows = [_tokens(_bare(text)) for text in texts]
+    if len(rows) < 2:
+        return list(texts)
+    first, last = _cut(rows)
+    return ["|".join(map(str, row[first : len(row) - last])) for row in rows]
+
+
+KEYS: tuple[Keys, ...] = (
+    lambda paths: [_stem(path) for path in paths],
+    _names,
+    lambda paths: list(map(_bare, _names(paths))),
+    _below,
+    lambda paths: list(map(_bare, _below(paths))),
+    lambda paths: _differing(_names(paths)),
+    lambda paths: _differing(_below(paths)),
+)
+LOOSE = 5  # from here on, keys are what differs between the names of a list
+
+
+# A table of pairs
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table of pairs."""
+
+    images: str
+    labels: str
+    probabilities: str | None = None
+    mask: str | None = None
+    validation: bool = False
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def read_pairs(path: str | os.PathLike[str]) -> list[Row]:
+    """Read a CSV file of pairs, with the columns images, labels, probabilities, mask, validation.
+
+    The last three may be missing; an empty cell of mask means none; validation is yes or no.
+    Paths are relative to the file's folder, or else to the current one.
+
+    Raises
+    ------
+    ValueError
+        If columns, cells or files are missing or unknown.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: expected a CSV file of pairs in UTF-8") from None
+    lines = text.splitlines()
+    head = lines[0] if lines else ""
+    # spreadsheets of some countries separate by semicolons
+    delimiter = max(",;\t", key=head.count)
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    names = [name.lower() for name in rows[0]] if rows else []
+    if not {"images", "labels"} <= set(names) <= set(COLUMNS) or len(set(names)) < len(names):
+        raise InputError(
+            f"{path}: expected the columns {', '.join(COLUMNS)} (the last three may be missing), "
+            f"got {', '.join(names) or 'none'}"
+        )
+    found = [
+        _row(f"{path}, row {number}", Path(path).parent, names, cells)
+        for number, cells in enumerate(rows[1:], 2)
+        if any(cells)
+    ]
+    if not found:
+        raise InputError(f"{path}: expected rows of images and labels, got none")
+    again = [row for row, count in Counter(found).items() if count > 1]
+    if again:
+        raise InputError(f"{path}: expected each pair once, got {again[0].images} again")
+    return found
+
+
+def _row(where: str, folder: Path, names: Sequence[str], cells: Sequence[str]) -> Row:
+    if len(cells) != len(names):
+        raise InputError(f"{where}: expected {len(names)} cells, got {len(cells)}")
+    given = dict(zip(names, cells, strict=True))
+    word = given.pop("validation", "").lower()
+    if word not in WORDS:
+        raise InputError(f"{where}: expected yes or no for validation, got {word!r}")
+    missing = [name for name, cell in given.items() if not cell and name != "mask"]
+    if missing:
+        raise InputError(f"{where}: expected a path for {missing[0]}, got an empty cell")
+    paths = {
+        name: _path(where, folder, name, cell) if cell else None for name, cell in given.items()
+    }
+    return Row(**paths, validation=WORDS[word])  # type: ignore[arg-type]
+
+
+def _path(where: str, folder: Path, name: str, cell: str) -> str:
+    if stores.is_url(cell):
+        return cell
+    for path in (str(folder / cell), cell):
+        if _exists(path):
+            return path
+    beside = "" if Path(cell).is_absolute() else f" in {folder} or in the current folder"
+    raise InputError(f"{where}: expected a file for {name}, found no {cell}{beside}")
