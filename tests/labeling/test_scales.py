@@ -175,3 +175,27 @@ def test_refusals(options, words):
     found = run(*["label", "b.ome.tif", "out.zarr", "--classes", "2", "--pixel-size", "2"])
     assert found.code == 2
     assert "pixel size is known" in found.err
+
+
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("step", [0.5, 2])
+def test_masks_may_be_of_any_level(model, level, step):
+    write("slide.ome.tif", 0.5, levels=3)
+    mask = np.zeros(scene(step)[1].shape, np.uint8)
+    mask[:, : mask.shape[1] // 2] = 1
+    tifffile.imwrite("mask.tif", mask)
+    options = ("--mask", "mask.tif", "--level", str(level))
+    labels, _, _ = labeled(model, "slide.ome.tif", *options)
+    half = labels.shape[1] // 2
+    assert (labels[:, half:] == 0).all()
+    assert (labels[:, :half] > 0).all()
+
+
+def test_labels_of_another_level_are_named():
+    write("slide.ome.tif", 0.5, levels=3)
+    tifffile.imwrite("small.tif", scene(2)[1])
+    found = run(
+        *["train", "s.model", "--images", "slide.ome.tif", "--labels", "small.tif", "--steps", "1"]
+    )
+    assert found.code == 2
+    assert "the size of its level 2 (--level 2 reads that)" in found.err

@@ -88,7 +88,7 @@ def test_masks_of_each_time_point_or_of_all(tmp_path):
         found = label(FLAT, mask=mask, **options)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other)
-    with pytest.raises(ValueError, match="expected a mask of the image's size"):
+    with pytest.raises(ValueError, match="expected a mask of the size"):
         label(FLAT, mask=masks[:2], **options)
 
 

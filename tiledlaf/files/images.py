@@ -216,11 +216,29 @@ def of_array(selection: Selection) -> dict[str, Any]:
     return {name: getattr(selection, name) for name in ("axes", "channels", "time_point", "z")}
 
 
-def on_grid(other: Image, image: Image) -> Image:
-    """Labels or a mask of an image's level 0 on the grid of the level that is read of it."""
-    if other.grid == image.grid or other.grid != image.whole or other.data is not None:
+def on_grid(other: Image, image: Image, coarse: bool = False) -> Image:
+    """Labels or a mask of an image's level 0 on the grid of the level that is read of it.
+
+    `coarse` says whether those of a coarser level will do as well, as of a mask.
+    """
+    fits = other.grid == image.whole or (coarse and other.grid in image.levels)
+    if other.grid == image.grid or not fits or other.data is not None:
         return other
     return resampled(other, image.grid, nearest=True)
+
+
+def check_size(other: Image, image: Image, what: str) -> None:
+    """Refuse labels, a mask or the like of another size than the image's."""
+    if other.grid == image.grid:
+        return
+    hint = ""
+    if image.grid == image.whole and other.grid in image.levels:
+        level = image.levels.index(other.grid)
+        hint = f", the size of its level {level} (`level` {level} reads that)"
+    raise InputError(
+        f"{other.path}: expected {what} of the size {image.grid} of {image.path}, got "
+        f"{other.grid}{hint}"
+    )
 
 
 def as_labels(given: Any, like: Image) -> Image:

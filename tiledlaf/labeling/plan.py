@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, OutputBelongsElsewhere
-from ..files import fingerprints, levels, ngff, nodes, spatialdata, stores, units
+from ..files import fingerprints, images, levels, ngff, nodes, spatialdata, stores, units
 from ..files.channels import RGB
 from ..files.image import Image
 from ..files.levels import Pyramid
@@ -185,10 +185,8 @@ def _check_inputs(
 ) -> None:
     """Refuse inputs that do not fit each other."""
     for other, what in ((probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")):
-        if other is not None and other.grid != image.grid:
-            raise InputError(
-                f"{other.path}: expected {what} of the image's size {image.grid}, got {other.grid}"
-            )
+        if other is not None:
+            images.check_size(other, image, what)
     if mask is not None and mask.stored_channels != 1:
         raise InputError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
     if not term.takes_probabilities:

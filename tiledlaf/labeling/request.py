@@ -70,7 +70,7 @@ def prepare(
         given = open_probabilities(probabilities, source)
     if isinstance(mask, str) and mask == tissue.WORD:
         mask = tissue.pending(source)
-    masked = None if mask is None else images.on_grid(opening.as_mask(mask, source), source)
+    masked = None if mask is None else images.on_grid(opening.as_mask(mask, source), source, True)
     if masked is not None:
         masked = at_every_time(masked, source)
     chosen = choose_labeling(
