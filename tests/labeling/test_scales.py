@@ -219,6 +219,28 @@ def test_files_without_a_pixel_size_are_read_at_the_models_level(model):
     assert "pixel size" in found.err
 
 
+def test_a_model_without_pixel_size_says_so_of_several_levels(tmp_path):
+    tifffile.imwrite("plain.tif", scene(1)[0])
+    tifffile.imwrite("truth.tif", scene(1)[1])
+    options = [
+        "--images",
+        "plain.tif",
+        "--labels",
+        "truth.tif",
+        "--size",
+        "3",
+        "--steps",
+        "1",
+        "--workers",
+        "1",
+    ]
+    assert run("train", "p.model", *options).code == 0
+    write("slide.ome.tif", 1, levels=2)
+    labels, _, told = labeled("p.model", "slide.ome.tif")
+    assert labels.shape == (100, 160)
+    assert "does not say at which pixel size it learned: level 0 is labeled" in told
+
+
 STATED = ("--level", "1", "--input-pixel-size", "0.5")
 
 
