@@ -10,20 +10,10 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 from .image import FileWarning, Image, TimePoint
+from .lengths import MICROMETERS
 
 ALIKE = 1.25  # ratio of pixel sizes that still count as the same
 ENLARGED = 2.0  # most that pixels are divided to reach a pixel size: a file has no finer detail
-# length units of NGFF and of common programs, in micrometers
-MICROMETERS = {
-    "picometer": 1e-6,
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-    "inch": 25400.0,
-}
 
 
 @dataclass(frozen=True)
@@ -36,7 +26,7 @@ class Selection:
     axes : one letter of "tczyx" for each axis, where the file does not name them
     channels : numbers or names of the channels to read; all but alpha by default
     time_point : index of the one to read; "all" makes t an axis of the grid
-    z : index of the plane to read, of this level
+    z : index of the plane to read, of this level; of level 0 where `pixel_size` chooses the level
     series : which of the images in the file, by number or name; the largest by default
     pixel_size : micrometers along y and x that pixels should have, or one number for both
     input_pixel_size : micrometers along y and x of the file's level 0, where it does not say so
