@@ -13,7 +13,7 @@ import zarr
 
 from ..errors import DamagedFile, InputError
 from . import nodes, spatialdata, stores, transformations
-from .channels import Channel, of_omero
+from .channels import Channel, listed_channels, of_omero
 from .levels import Pyramid
 
 OLD = ("0.1", "0.2", "0.3")  # versions without coordinate transformations
@@ -133,6 +133,10 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         words.append(f"its transformations to {', '.join(map(repr, left))} are {kept}")
     axes = placed[0][2]
     known = [transformations.letter(axis) for axis in axes]
+    count = shapes[0][known.index("c")] if "c" in known else 1
+    shown = listed_channels(found.get("omero"))
+    if len(shown) not in (0, count):
+        words.append(f"its omero metadata are of {len(shown)} channels, not {count}: left out")
     return Multiscale(
         "".join(map(str, known)) if all(known) else "",
         tuple(map(_unit, axes)),
@@ -144,7 +148,7 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         node.metadata.zarr_format,
         called,
         tuple(words),
-        of_omero(found.get("omero"), shapes[0][known.index("c")] if "c" in known else 0),
+        of_omero(shown, count),
     )
 
 
