@@ -7,6 +7,7 @@ import zarr
 from command import run
 
 import tiledlaf
+from tiledlaf.files import images
 from tiledlaf.model import model as model_file
 
 RNG = np.random.default_rng(2)
@@ -199,3 +200,27 @@ def test_labels_of_another_level_are_named():
     )
     assert found.code == 2
     assert "the size of its level 2 (--level 2 reads that)" in found.err
+
+
+def write_volume(path, *shapes):
+    """Planes that have their own number, in levels that have fewer of them."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    datasets = []
+    for level, (z, y, x) in enumerate(shapes):
+        step = shapes[0][0] // z
+        data = np.broadcast_to(np.arange(0, shapes[0][0], step)[:, None, None], (z, y, x))
+        group.create_array(str(level), data=data.astype(np.uint8), chunks=(1, y, x))
+        scale = [0.5 * a / b for a, b in zip(shapes[0], (z, y, x), strict=True)]
+        moves = [{"type": "scale", "scale": scale}]
+        datasets.append({"path": str(level), "coordinateTransformations": moves})
+    axes = [{"name": a, "type": "space", "unit": "um"} for a in "zyx"]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+
+
+def test_a_plane_is_one_of_level_0_where_the_level_is_chosen():
+    write_volume("v.zarr", (8, 64, 64), (4, 32, 32))
+    for z in (3, 6):
+        with pytest.warns(tiledlaf.files.image.FileWarning, match="level 1 is read"):
+            image = images.open_image("v.zarr", pixel_size=1.0, z=z)
+        assert image.grid == (32, 32)
+        assert image.read((slice(0, 1), slice(0, 1))).item() == z // 2 * 2

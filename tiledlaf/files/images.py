@@ -70,10 +70,9 @@ def open_image(
     image = _level(path, reader, level, selection)
     if selection.level is None and selection.pixel_size is not None:
         level, grid = nearest_level(image, selection.pixel_size, selection.learned)
-        image = image if level == 0 else _level(path, reader, level, selection)
-    if grid is not None:
-        image = resampled(image, grid)
-    return valued(image_files.choose_channels(image, selection.channels), selection)
+        image = image if level == 0 else _level(path, reader, level, selection, image)
+    image = valued(image_files.choose_channels(image, selection.channels), selection)
+    return image if grid is None else resampled(image, grid)
 
 
 def valued(image: Image, selection: Selection) -> Image:
@@ -83,9 +82,15 @@ def valued(image: Image, selection: Selection) -> Image:
     return image_files.with_no_data(image, selection.no_data)
 
 
-def _level(path: str, reader: Reader, level: int, selection: Selection) -> Image:
-    found = reader.look(path, level, selection.axes)
-    image = image_files.make(path, reader, found, selection.axes, selection.time_point, selection.z)
+def _level(
+    path: str, reader: Reader, level: int, selection: Selection, finest: Image | None = None
+) -> Image:
+    """A level of a file; `finest` is level 0 if the plane that is selected is one of it."""
+    found, z = reader.look(path, level, selection.axes), selection.z
+    if z is not None and finest is not None:  # levels may have fewer planes as well
+        axis = finest.axes.index("z")
+        z = z * found.shapes[0][axis] // finest.shape[axis]
+    image = image_files.make(path, reader, found, selection.axes, selection.time_point, z)
     return measured(image, selection.input_pixel_size)
 
 
@@ -256,7 +261,7 @@ def as_labels(given: Any, like: Image) -> Image:
 def as_mask(given: Any, like: Image) -> Image:
     """The mask of an image; one with several channels for a 2-D image is refused later."""
     flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2 and not like.fixed
-    return open_image(given) if flat else as_labels(given, like)
+    return open_stored_labels(given, like) if flat else as_labels(given, like)
 
 
 def from_array(
