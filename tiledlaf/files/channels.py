@@ -49,10 +49,8 @@ def listed_channels(found: Any) -> list[Any]:
     return listed if isinstance(listed, list) else []
 
 
-def of_omero(listed: Sequence[Any], count: int) -> tuple[Channel, ...]:
-    """The channels of entries of `omero` metadata; none where an image has another number."""
-    if len(listed) != count:
-        return ()
+def of_omero(listed: Sequence[Any]) -> tuple[Channel, ...]:
+    """The channels of entries of `omero` metadata; none where these say nothing."""
     entries = [entry if isinstance(entry, Mapping) else {} for entry in listed]
     channels = []
     for entry in entries:

@@ -191,6 +191,7 @@ class Image:
     color : whether the stored channels are red, green and blue
     no_data : value of pixels without data, which count as masked; None if there is none
     gain : what pixels are multiplied by before they are labeled or learned from; None: nothing
+    stated : whether the user has stated the pixel size
     """
 
     path: str
@@ -210,6 +211,7 @@ class Image:
     color: bool = False
     no_data: float | None = None
     gain: float | None = None
+    stated: bool = False
     data: Any = field(default=None, compare=False, repr=False)
 
     @property

@@ -24,7 +24,7 @@ from .formats.tiff import Tiff
 from .formats.zarr import Zarr
 from .image import Image, Levels, Part, Reader, TimePoint
 from .resampled import resampled
-from .selection import Selection, measured, nearest_level
+from .selection import Selection, check_learned, measured, nearest_level
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
@@ -206,6 +206,8 @@ def as_image(given: Any, selection: Selection = Selection(), **choice: Any) -> I
         return open_image(given, selection, **choice)
     chosen = dataclasses.replace(selection, **choice)
     found = measured(from_array(given, **of_array(chosen)), chosen.input_pixel_size)
+    if isinstance(chosen.pixel_size, tuple):  # of a model: others are refused
+        check_learned(found, chosen.pixel_size)
     return valued(found, chosen)
 
 

@@ -172,7 +172,8 @@ def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> di
     }
     sizes = dict(zip(image.axes, image.shape, strict=True))
     fixed = [[axis, index] for axis, index in image.fixed if sizes[axis] > 1]
-    return found | ({"fixed": fixed} if fixed else {})
+    found |= {"fixed": fixed} if fixed else {}
+    return found | ({"pixel size": list(image.scale)} if image.stated else {})
 
 
 def _check_inputs(

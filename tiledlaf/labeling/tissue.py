@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from ..errors import InputError
 from ..files import fingerprints, levels, ngff, nodes, stores
 from ..files import image as image_files
 from ..files.formats.zarr import Zarr
-from ..files.image import FileWarning, Image, TimePoint, read_pixels
+from ..files.image import Image, TimePoint, read_pixels, say
 from ..files.levels import Pyramid
 from ..files.resampled import Resampled, nearest
 from ..files.selection import micrometers
@@ -205,11 +204,9 @@ def low(image: Image) -> Image:
     if factor <= 1:
         return found
     if math.prod(found.grid) > LONG:
-        warnings.warn(
+        say(
             f"{image.path}: it has no coarse level, so {math.prod(found.grid) / 1e6:.0f} Mpx are "
-            "read to find tissue",
-            FileWarning,
-            stacklevel=4,
+            "read to find tissue"
         )
     *planes, height, width = found.grid
     return _smaller(found, (*planes, math.ceil(height / factor), math.ceil(width / factor)))
@@ -316,16 +313,12 @@ def find(image: Image, pool: Pool) -> tuple[np.ndarray, dict[str, Any]]:
     if colored and background.size and np.median(background) > FAINT * full:
         mask[...] = True  # the threshold divides tissue
     if mask.all():
-        _say(f"{image.path}: no background was found, so `mask` {WORD} leaves nothing out")
+        say(f"{image.path}: no background was found, so `mask` {WORD} leaves nothing out")
     return mask, {"threshold": threshold, "side": side, "share": float(mask.mean())}
 
 
 def _nothing(image: Image, why: str) -> InputError:
     return InputError(f"{image.path}: expected tissue for `mask` {WORD}, found none: {why}")
-
-
-def _say(text: str) -> None:
-    warnings.warn(text, FileWarning, stacklevel=3)
 
 
 def _read(image: Image, pool: Pool) -> np.ndarray:

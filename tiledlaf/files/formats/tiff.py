@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -192,7 +191,7 @@ def _opened(path: str) -> Iterator[Any]:
             raise DamagedFile(f"{path}: expected a TIFF image, got {error}") from None
     for line in dict.fromkeys(told):
         text = line.split("> ", 1)[-1]
-        warnings.warn(f"{path}: {text}", FileWarning, stacklevel=4)
+        image.say(f"{path}: {text}")
 
 
 def _largest(path: str, file: Any) -> int:
@@ -233,7 +232,7 @@ def _shown(
         raise InputError(f"{path}: expected RGB or gray pixels, got YCbCr ones: convert them first")
     if kind in NAMED and samples >= len(NAMED[kind][1]):
         what, names = NAMED[kind]
-        warnings.warn(f"{path}: {what} pixels are read as stored", FileWarning, stacklevel=4)
+        image.say(f"{path}: {what} pixels are read as stored")
         inks = tuple(Channel(name) for name in names)
         return _with_alpha(path, list(inks), page, count) or inks, False
     color = kind in (COLOR, YCBCR) and samples >= 3
@@ -248,11 +247,9 @@ def _with_alpha(path: str, plain: list[Channel], page: Any, count: int) -> tuple
     if not extra or len(plain) + len(extra) != count:
         return ()
     if extra == [0]:
-        warnings.warn(
+        image.say(
             f"{path}: the file does not say what its channel {len(plain)} is: it is read as data; "
-            "where it is alpha, leave it out with `channels`",
-            FileWarning,
-            stacklevel=5,
+            "where it is alpha, leave it out with `channels`"
         )
     return (*plain, *(Channel("alpha", alpha=True) if n in (1, 2) else Channel() for n in extra))
 
@@ -260,8 +257,4 @@ def _with_alpha(path: str, plain: list[Channel], page: Any, count: int) -> tuple
 def _say_turned(path: str, page: Any) -> None:
     tag = page.tags.get("Orientation")
     if tag is not None and tag.value not in (0, 1):
-        warnings.warn(
-            f"{path}: its orientation tag says {tag.value}, but pixels are read as stored",
-            FileWarning,
-            stacklevel=5,
-        )
+        image.say(f"{path}: its orientation tag says {tag.value}, but pixels are read as stored")
