@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, levels, nodes, stores
 from ..files.image import FileWarning, Image, Levels, Reader, State, TimePoint
+from ..files.lengths import MICROMETERS
 from ..registry import Registry
 from ..tiles import Box
 from . import areas, shapes
@@ -35,7 +36,6 @@ FORMATS: Registry[Format] = Registry(
     "tiledlaf.annotations",
     {"coco": Coco(), "geojson": GeoJson(), "imagej": ImageJ(), "napari": Napari()},
 )
-MICROMETERS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3}
 
 
 @dataclass(frozen=True)
