@@ -229,6 +229,14 @@ TRAIN = [
 ]
 
 
+@pytest.mark.parametrize("kind", ["U1", "S1", "u1,u1", "O"])
+def test_arrays_of_text(inputs, kind):
+    """NumPy's names of such types are no types."""
+    np.save("text.npy", np.zeros(SHAPE, kind))
+    refused(train(labels="text.npy"), "text.npy: ")
+    refused(["evaluate", "labels.tif", "text.npy"], "text.npy: ")
+
+
 @pytest.mark.parametrize(("options", "words"), TRAIN)
 def test_training(inputs, options, words):
     refused([*train(), *options.split()], words)
