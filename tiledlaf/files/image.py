@@ -450,7 +450,7 @@ def make(
         found.name,
         axes,
         shape,
-        np.dtype(found.dtype).name,
+        _number_type(path, found.dtype),
         tuple(tuple(s[i] for i in keep) for s in found.shapes),
         tuple(scale[i] for i in keep),
         tuple(translation[i] for i in keep),
@@ -460,6 +460,14 @@ def make(
         shown=tuple(found.channels),
         color=found.color,
     )
+
+
+def _number_type(path: str, dtype: Any) -> str:
+    """The name of a type of numbers; refuses text and records, whose names are no types."""
+    given = np.dtype(dtype)
+    if given.kind in "SUVO":
+        raise InputError(f"{path}: expected numbers as pixels, got the type {given}")
+    return given.name
 
 
 def check_axes(path: str, axes: str, shape: Sequence[int]) -> None:
