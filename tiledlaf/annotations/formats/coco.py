@@ -39,7 +39,7 @@ class Coco(Format):
                     f"{size[1]}"
                 )
             found = [
-                Shape(_geometry(one, f"{title}: annotation {one['id']}"), names[category])
+                Shape(_geometry(one, f"{title}: annotation {one.get('id', '?')}"), names[category])
                 for one, category in _of_image(given["annotations"], image["id"])
             ]
         except (KeyError, TypeError, IndexError, AttributeError) as error:
