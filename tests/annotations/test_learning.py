@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 from command import run
@@ -59,6 +60,15 @@ def test_model_has_names_and_colors(folder):
     model = model_file.load(folder / "model")
     assert model.names == ["dark", "light"]
     assert [one.color for one in model.classes] == [(0, 2, 3, 255), (1, 2, 3, 255)]
+    found = run("info", folder / "model")
+    assert "learned from: 1 channel of uint8 pixels of " in found.out
+
+
+def test_export_has_the_colors_of_the_annotations(folder, tmp_path):
+    given = ("label", folder / "slide.tif", tmp_path / "out.zarr", "--model", folder / "model")
+    assert run(*given, "--export", tmp_path / "out.png").code == 0
+    with PIL.Image.open(tmp_path / "out.png") as picture:
+        assert picture.getpalette("RGB")[:9] == [0, 0, 0, 0, 2, 3, 1, 2, 3]
 
 
 def test_same_as_label_images(folder, tmp_path):

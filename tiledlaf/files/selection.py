@@ -122,7 +122,7 @@ def nearest_level(
         If the file does not give its pixel size, or its pixels are far larger.
     """
     wanted, finest = _both(size), micrometers(image)
-    text = _text(wanted)
+    text = in_words(wanted)
     if finest is None:
         if not learned:
             raise InputError(
@@ -148,7 +148,7 @@ def nearest_level(
     if means[0] > ENLARGED:
         raise InputError(
             f"{image.path}: expected pixels of {text}{' as the model learned at' * learned}, got "
-            f"{_text(finest)}, too large to be brought to it (`level` 0 takes them as they are)"
+            f"{in_words(finest)}, too large to be brought to it (`level` 0 takes them as they are)"
         )
     level = max((i for i, mean in enumerate(means) if mean <= 1), default=0)
     grid = (
@@ -165,7 +165,8 @@ def nearest_level(
     return level, grid
 
 
-def _text(size: tuple[float, float]) -> str:
+def in_words(size: tuple[float, float]) -> str:
+    """A pixel size for messages."""
     y, x = (f"{value:.4g}" for value in size)
     return f"{y} µm" if y == x else f"{y} x {x} µm"
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..annotations import opening
+from ..annotations import values
 from ..errors import InputError
 from ..files import images
 from ..files.repeated import at_every_time
@@ -20,7 +20,7 @@ from ..pool.opening import Running
 from ..pool.tasks import Pool
 from . import lazy, resources, sample, tissue
 from . import run as labeling_run
-from .choice import choose_labeling, loaded, open_probabilities
+from .choice import choose_labeling, loaded
 from .plan import Plan, Writing, make_plan
 from .run import Progress
 
@@ -67,10 +67,10 @@ def prepare(
     source = images.as_image(image, selection if model is None else model.select(selection))
     given = None
     if probabilities is not None:
-        given = open_probabilities(probabilities, source)
+        given = images.as_probabilities(probabilities, source)
     if isinstance(mask, str) and mask == tissue.WORD:
         mask = tissue.pending(source)
-    masked = None if mask is None else images.on_grid(opening.as_mask(mask, source), source, True)
+    masked = None if mask is None else images.on_grid(values.open_mask(mask, source), source, True)
     if masked is not None:
         masked = at_every_time(masked, source)
     chosen = choose_labeling(
