@@ -23,7 +23,7 @@ from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
 from .formats.zarr import Zarr
-from .image import Image, Levels, Part, Reader, TimePoint
+from .image import FileWarning, Image, Levels, Part, Reader, TimePoint
 from .resampled import resampled
 from .selection import Selection, measured, nearest_level
 
@@ -68,6 +68,10 @@ def open_image(
     if selection.series is not None:
         reader = reader.choose(path, str(selection.series))
     level, grid = selection.level or 0, None
+    if level and selection.learned:
+        warnings.warn(
+            f"{path}: level {level} is read, as the model learned at", FileWarning, stacklevel=3
+        )
     image = _level(path, reader, level, selection)
     if selection.level is None and selection.pixel_size is not None:
         level, grid = nearest_level(image, selection.pixel_size, selection.learned)
@@ -87,7 +91,7 @@ def valued(image: Image, selection: Selection) -> Image:
 def _level(path: str, reader: Reader, level: int, selection: Selection) -> Image:
     found = reader.look(path, level, selection.axes)
     image = image_files.make(path, reader, found, selection.axes, selection.time_point, selection.z)
-    return measured(image, selection.input_pixel_size)
+    return measured(dataclasses.replace(image, level=level), selection.input_pixel_size)
 
 
 def parts(path: str | os.PathLike[str]) -> list[Part]:

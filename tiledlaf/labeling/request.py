@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..annotations import values
 from ..errors import InputError
 from ..files import images
+from ..files.image import FileWarning, Image
 from ..files.repeated import at_every_time
 from ..files.selection import Selection
 from ..flow.linear import Integrator
@@ -65,6 +67,8 @@ def prepare(
     """
     model = choice["model"] = loaded(choice.get("model"))
     source = images.as_image(image, selection if model is None else model.select(selection))
+    if model is not None:
+        _say_scale(model, source, selection)
     given = None
     if probabilities is not None:
         given = images.as_probabilities(probabilities, source)
@@ -98,6 +102,18 @@ def prepare(
         writing=writing,
         seed=seed,
     )
+
+
+def _say_scale(model: Model, image: Image, selection: Selection) -> None:
+    """Say so if an image has several levels and the model does not know which it is for."""
+    known = (selection.level, selection.pixel_size, model.images.pixel_size)
+    if len(image.levels) > 1 and not model.images.level and all(v is None for v in known):
+        warnings.warn(
+            f"{image.path}: the model does not say at which pixel size it learned: level 0 is "
+            "labeled (choose with `level` or `pixel_size`)",
+            FileWarning,
+            stacklevel=3,
+        )
 
 
 def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:
