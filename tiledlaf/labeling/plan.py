@@ -213,9 +213,11 @@ def check_model(model: Model, image: Image, probabilities: Image | None) -> None
     """Refuse images that do not fit a model."""
     count = image.used_channels
     if count != model.channels:
+        names = ", ".join(f"{i} {one.name}" for i, one in enumerate(image.shown) if one.name)
+        choose = f" (choose with `channels`{f': {names}' * bool(names)})"
         raise InputError(
-            f"{image.path}: the model expects images of {model.channels} channel(s), got {count} "
-            "(choose with `channels`)"
+            f"{image.path}: the model expects images of {model.channels} channel(s), got {count}"
+            + choose * (image.stored_channels > model.channels)
         )
     needed = model.term.takes_probabilities
     if needed != (probabilities is not None):
