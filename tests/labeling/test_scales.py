@@ -8,6 +8,7 @@ from command import run
 
 import tiledlaf
 from tiledlaf.files import images
+from tiledlaf.files.selection import Selection
 from tiledlaf.model import model as model_file
 
 RNG = np.random.default_rng(2)
@@ -192,6 +193,59 @@ def test_masks_may_be_of_any_level(model, level, step):
     assert (labels[:, :half] > 0).all()
 
 
+def test_files_without_a_pixel_size_are_read_at_the_models_level(model):
+    write("bare.ome.tif", 0, levels=2, data=scene(0.5)[0])
+    tifffile.imwrite("truth.tif", scene(0.5)[1])
+    options = [
+        "--images",
+        "bare.ome.tif",
+        "--labels",
+        "truth.tif",
+        "--size",
+        "3",
+        "--steps",
+        "1",
+        "--workers",
+        "1",
+    ]
+    assert run("train", "level.model", *options, "--level", "1").code == 0
+    labels, _, told = labeled("level.model", "bare.ome.tif")
+    assert labels.shape == (100, 160)
+    assert "level 1 is read, as the model learned at" in told
+    # another level is another training, and another pixel size another run
+    found = run("train", "level.model", *options)
+    assert found.code == 2
+    assert "level.model" in found.err
+    found = run("label", "bare.ome.tif", "out.zarr", "--model", "level.model", *STATED)
+    assert found.code == 2
+    assert "pixel size" in found.err
+
+
+def test_a_model_without_pixel_size_says_so_of_several_levels(tmp_path):
+    tifffile.imwrite("plain.tif", scene(1)[0])
+    tifffile.imwrite("truth.tif", scene(1)[1])
+    options = [
+        "--images",
+        "plain.tif",
+        "--labels",
+        "truth.tif",
+        "--size",
+        "3",
+        "--steps",
+        "1",
+        "--workers",
+        "1",
+    ]
+    assert run("train", "p.model", *options).code == 0
+    write("slide.ome.tif", 1, levels=2)
+    labels, _, told = labeled("p.model", "slide.ome.tif")
+    assert labels.shape == (100, 160)
+    assert "does not say at which pixel size it learned: level 0 is labeled" in told
+
+
+STATED = ("--level", "1", "--input-pixel-size", "0.5")
+
+
 def test_labels_of_another_level_are_named():
     write("slide.ome.tif", 0.5, levels=3)
     tifffile.imwrite("small.tif", scene(2)[1])
@@ -259,3 +313,17 @@ def test_pixels_of_unequal_edges():
         assert images.open_image("v.zarr", pixel_size=(0.8, 2.0)).grid == (4, 40, 64)
     with pytest.raises(ValueError, match="too large to be brought to it"):
         images.open_image("v.zarr", pixel_size=[2.0, 0.2])
+
+
+def test_the_level_of_a_model_is_one_of_files():
+    write_volume("v.zarr", (8, 64, 64), (4, 32, 32))
+    learned = Selection(level=1, learned=True, z=6)
+    with pytest.warns(tiledlaf.FileWarning, match="level 1 is read, as the model learned at"):
+        image = images.open_image("v.zarr", learned)
+    assert image.read((slice(0, 1), slice(0, 1))).item() == 6
+    assert images.open_image("v.zarr", level=1, z=3).fixed == image.fixed
+    with pytest.warns(tiledlaf.FileWarning, match="the model learned at level 1, and the array"):
+        assert images.as_image(scene(1)[0], Selection(level=1, learned=True)).grid == (100, 160)
+    tifffile.imwrite("one.tif", scene(1)[0])
+    with pytest.raises(ValueError, match="level of 0 to 0"):
+        images.open_image("one.tif", Selection(level=1, learned=True))

@@ -165,15 +165,16 @@ def _halo(image: Image, term: terms.Pending, settings: Settings) -> tuple[int, .
 
 def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
     """What the fingerprint of an image covers."""
-    found = {
+    found: dict[str, Any] = {
         "input": image.fingerprint(),
         "array": [image.name, image.axes, list(image.shape), image.dtype],
         "region": [list(origin), list(size)],
     }
     sizes = dict(zip(image.axes, image.shape, strict=True))
     fixed = [[axis, index] for axis, index in image.fixed if sizes[axis] > 1]
-    found |= {"fixed": fixed} if fixed else {}
-    return found | ({"pixel size": list(image.scale)} if image.stated else {})
+    if image.measured:  # else it follows from the file
+        found["pixel size"] = list(image.scale)
+    return found | ({"fixed": fixed} if fixed else {})
 
 
 def _check_inputs(

@@ -11,6 +11,7 @@ from typing import Any
 from ..annotations import opening
 from ..errors import InputError
 from ..files import images
+from ..files.image import Image, say
 from ..files.repeated import at_every_time
 from ..files.selection import Selection
 from ..flow.linear import Integrator
@@ -65,6 +66,8 @@ def prepare(
     """
     model = choice["model"] = loaded(choice.get("model"))
     source = images.as_image(image, selection if model is None else model.select(selection))
+    if model is not None:
+        _say_scale(model, source, selection)
     given = None
     if probabilities is not None:
         given = open_probabilities(probabilities, source)
@@ -99,6 +102,16 @@ def prepare(
         writing=writing,
         seed=seed,
     )
+
+
+def _say_scale(model: Model, image: Image, selection: Selection) -> None:
+    """Say so if an image has several levels and the model does not know which it is for."""
+    known = (selection.level, selection.pixel_size, model.images.pixel_size)
+    if len(image.levels) > 1 and not model.images.level and all(v is None for v in known):
+        say(
+            f"{image.path}: the model does not say at which pixel size it learned: level 0 is "
+            "labeled (choose with `level` or `pixel_size`)"
+        )
 
 
 def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:

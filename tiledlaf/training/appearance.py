@@ -47,7 +47,8 @@ def described(given: Sequence[Example], tiles: Sequence[LabeledTile], pool: Pool
     if highest and max(highest.values()) > MIXED * min(highest.values()):
         listed = ", ".join(f"{name} up to {high:.4g}" for name, high in highest.items())
         raise InputError(f"expected training images of one range of intensities, got {listed}")
-    return Images(_pixel_size(given), types[0], intensity.joined(spans))
+    size = _pixel_size(given)
+    return Images(size, types[0], intensity.joined(spans), 0 if size else _level(given))
 
 
 def _span(given: tuple[Example, ...], labeled: LabeledTile) -> tuple[float, float] | None:
@@ -81,3 +82,11 @@ def _pixel_size(given: Sequence[Example]) -> tuple[float, float] | None:
         return None
     y, x = (math.exp(sum(map(math.log, column)) / len(column)) for column in columns)
     return y, x
+
+
+def _level(given: Sequence[Example]) -> int:
+    """The level that is read of all training images."""
+    levels = sorted({e.image.level for e in given})
+    if len(levels) > 1:
+        raise InputError(f"expected training images of one level, got levels {levels}")
+    return levels[0]
