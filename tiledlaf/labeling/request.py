@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..annotations import values
 from ..errors import InputError
 from ..files import images
-from ..files.image import FileWarning, Image
+from ..files.image import Image, say
 from ..files.repeated import at_every_time
 from ..files.selection import Selection
 from ..flow.linear import Integrator
@@ -109,11 +108,9 @@ def _say_scale(model: Model, image: Image, selection: Selection) -> None:
     """Say so if an image has several levels and the model does not know which it is for."""
     known = (selection.level, selection.pixel_size, model.images.pixel_size)
     if len(image.levels) > 1 and not model.images.level and all(v is None for v in known):
-        warnings.warn(
+        say(
             f"{image.path}: the model does not say at which pixel size it learned: level 0 is "
-            "labeled (choose with `level` or `pixel_size`)",
-            FileWarning,
-            stacklevel=3,
+            "labeled (choose with `level` or `pixel_size`)"
         )
 
 

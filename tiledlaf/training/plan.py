@@ -444,7 +444,7 @@ def _state(image: Any) -> str:
     state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
     if image.level or "/" in image.name or image.grid != image.whole:
         state["part"] = [image.name, image.grid]
-    if image.stated:
+    if image.measured:
         state["pixel size"] = image.scale
     if any(image.shape[image.axes.index(axis)] > 1 for axis, _ in image.fixed):
         state["fixed"] = image.fixed
