@@ -345,13 +345,18 @@ def data_of(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def annotation_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Add the options that say how annotations become pixels."""
-    brush = click.option(
+def brush_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that says how wide lines and points are."""
+    option = click.option(
         "--brush",
         metavar="UM|Npx",
         help="Width of the lines and points among annotations, in micrometers or as in 5px.",
     )
+    return option(command)
+
+
+def annotation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how annotations become pixels."""
     overlaps = click.option(
         "--overlaps",
         default="smaller",
@@ -359,14 +364,14 @@ def annotation_options(command: Callable[..., int]) -> Callable[..., int]:
         metavar="smaller|later|CLASS,...",
         help="Annotation that wins where several overlap; of classes, the one listed first.",
     )
-    return brush(overlaps(command))
+    return brush_option(overlaps(command))
 
 
 def painting(given: Mapping[str, Any]) -> Any:
-    """What the options of `annotation_options` ask for."""
+    """What the options of `annotation_options`, or `brush_option` alone, ask for."""
     from ..annotations.opening import Painting
 
-    return Painting(given["brush"], given["overlaps"])
+    return Painting(given["brush"], given.get("overlaps", "smaller"))
 
 
 def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
