@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,14 @@ from ..annotations import numbering, opening, pairing, values
 from ..annotations.opening import Painting
 from ..errors import BadPixels, InputError
 from ..files import image as image_files
-from ..files import images
+from ..files import images, texts
 from ..files.image import Image
 from ..files.selection import Selection
 from ..kernels.arrays import Array
 from ..model.classes import Class
 from ..tiles import Box
+
+NAMES = 'names of label values like {"0": "membrane"}'
 
 
 @dataclass(frozen=True)
@@ -283,13 +283,10 @@ def read_names(path: str) -> dict[str, str]:
 
     Those of annotations have class names for keys.
     """
-    try:
-        found = json.loads(Path(path).read_text("utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected JSON, {error}") from None
-    texts = isinstance(found, dict) and all(isinstance(name, str) for name in found.values())
-    if not found or not texts:
-        raise InputError(f'{path}: expected names of label values like {{"0": "membrane"}}')
+    found = texts.read_json(path)
+    named = isinstance(found, dict) and all(isinstance(name, str) for name in found.values())
+    if not found or not named:
+        raise InputError(f"{path}: expected {NAMES}")
     whole = all(re.fullmatch(r"-?\d+", key) for key in found)
     if whole and len({int(key) for key in found}) < len(found):
         raise InputError(f"{path}: expected each label value once, got {', '.join(found)}")
