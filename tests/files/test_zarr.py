@@ -11,8 +11,8 @@ import zarr
 from command import run
 
 from tiledlaf import label
+from tiledlaf.annotations import pairing
 from tiledlaf.files import images, nodes, stores
-from tiledlaf.training import examples
 
 PIXELS = np.random.default_rng(0).integers(1, 250, (70, 90), dtype=np.uint8)
 STRAYS = [
@@ -74,11 +74,11 @@ def test_stray_files_count_nowhere(tmp_path, kind):
 def test_folders_of_images_have_no_stray_files(tmp_path):
     for name in ("1.npy", "2.npy"):
         np.save(tmp_path / name, PIXELS)
-    before = examples.find(tmp_path)
+    before = pairing.find(tmp_path)
     for name in ("._1.npy", ".DS_Store", "Thumbs.db", "~$2.npy"):
         (tmp_path / name).write_bytes(b"x")
-    assert examples.find(tmp_path) == before == [f"{tmp_path}/1.npy", f"{tmp_path}/2.npy"]
-    assert examples.find(f"{tmp_path}/*") == before
+    assert pairing.find(tmp_path) == before == [f"{tmp_path}/1.npy", f"{tmp_path}/2.npy"]
+    assert pairing.find(f"{tmp_path}/*") == before
 
 
 def annexed(path, annex):

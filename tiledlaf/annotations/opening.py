@@ -20,6 +20,7 @@ from ..errors import DamagedFile, InputError, TiledlafError
 from ..files import image as image_files
 from ..files import images, levels, nodes, stores
 from ..files.image import FileWarning, Image, Levels, Reader, State, TimePoint
+from ..files.lengths import MICROMETERS
 from ..registry import Registry
 from ..tiles import Box
 from . import areas, shapes
@@ -36,7 +37,6 @@ FORMATS: Registry[Format] = Registry(
     {"coco": Coco(), "geojson": GeoJson(), "imagej": ImageJ(), "napari": Napari()},
 )
 TISSUE = "tissue"  # instead of the path of a mask: what is found in the image itself
-MICROMETERS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3}
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,9 @@ class Image:
     shown : names and colors of the stored channels, or none at all
     color : whether the stored channels are red, green and blue
     no_data : value of pixels without data, which count as masked; None if there is none
+    level : number of the level in its file
     gain : what pixels are multiplied by before they are labeled or learned from; None: nothing
+    stated : whether the user has stated the pixel size
     """
 
     path: str
@@ -210,6 +212,8 @@ class Image:
     color: bool = False
     no_data: float | None = None
     gain: float | None = None
+    level: int = 0
+    stated: bool = False
     data: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -527,7 +531,7 @@ def choose_channels(image: Image, channels: Sequence[int | str] | None) -> Image
         if not alpha:
             return image
         kept = [i for i in range(image.stored_channels) if i not in alpha]
-        _say(f"{image.path}: its alpha channel is left out: transparency is no data")
+        say(f"{image.path}: its alpha channel is left out: transparency is no data")
         return choose_channels(image, kept)
     chosen = tuple(_channel_number(image, channel) for channel in channels)
     if (
@@ -582,7 +586,21 @@ def part_number(path: str, parts: Sequence[Part], wanted: str) -> int:
     raise InputError(f"{path}: expected `series` to be one of {listed}, got {wanted!r}")
 
 
-def _say(text: str) -> None:
+def largest(
+    path: str, titles: Sequence[str], shapes: Sequence[Sequence[int]], areas: Sequence[int]
+) -> int:
+    """The number of the largest image in a file; says that there are others."""
+    number = areas.index(max(areas))
+    if len(areas) > 1:
+        listed = ", ".join(
+            " ".join([str(n), *([repr(str(title))] if title else []), " x ".join(map(str, shape))])
+            for n, (title, shape) in enumerate(zip(titles, shapes, strict=True))
+        )
+        say(f"{path}: series {number}, the largest, is read of {listed} (choose with `series`)")
+    return number
+
+
+def say(text: str) -> None:
     """Tell the user something about a file."""
     warnings.warn(text, FileWarning, stacklevel=4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
 from .formats.zarr import Zarr
-from .image import Image, Levels, Part, Reader, TimePoint
+from .image import FileWarning, Image, Levels, Part, Reader, TimePoint
 from .resampled import resampled
-from .selection import Selection, measured, nearest_level
+from .selection import Selection, check_learned, measured, nearest_level
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
@@ -67,13 +68,16 @@ def open_image(
     if selection.series is not None:
         reader = reader.choose(path, str(selection.series))
     level, grid = selection.level or 0, None
+    if level and selection.learned:
+        warnings.warn(
+            f"{path}: level {level} is read, as the model learned at", FileWarning, stacklevel=3
+        )
     image = _level(path, reader, level, selection)
     if selection.level is None and selection.pixel_size is not None:
         level, grid = nearest_level(image, selection.pixel_size, selection.learned)
-        image = image if level == 0 else _level(path, reader, level, selection)
-    if grid is not None:
-        image = resampled(image, grid)
-    return valued(image_files.choose_channels(image, selection.channels), selection)
+        image = image if level == 0 else _level(path, reader, level, selection, image)
+    image = valued(image_files.choose_channels(image, selection.channels), selection)
+    return image if grid is None else resampled(image, grid)
 
 
 def valued(image: Image, selection: Selection) -> Image:
@@ -83,10 +87,16 @@ def valued(image: Image, selection: Selection) -> Image:
     return image_files.with_no_data(image, selection.no_data)
 
 
-def _level(path: str, reader: Reader, level: int, selection: Selection) -> Image:
-    found = reader.look(path, level, selection.axes)
-    image = image_files.make(path, reader, found, selection.axes, selection.time_point, selection.z)
-    return measured(image, selection.input_pixel_size)
+def _level(
+    path: str, reader: Reader, level: int, selection: Selection, finest: Image | None = None
+) -> Image:
+    """A level of a file; `finest` is level 0 if the plane that is selected is one of it."""
+    found, z = reader.look(path, level, selection.axes), selection.z
+    if z is not None and finest is not None:  # levels may have fewer planes as well
+        axis = finest.axes.index("z")
+        z = z * found.shapes[0][axis] // finest.shape[axis]
+    image = image_files.make(path, reader, found, selection.axes, selection.time_point, z)
+    return measured(dataclasses.replace(image, level=level), selection.input_pixel_size)
 
 
 def parts(path: str | os.PathLike[str]) -> list[Part]:
@@ -201,6 +211,8 @@ def as_image(given: Any, selection: Selection = Selection(), **choice: Any) -> I
         return open_image(given, selection, **choice)
     chosen = dataclasses.replace(selection, **choice)
     found = measured(from_array(given, **of_array(chosen)), chosen.input_pixel_size)
+    if isinstance(chosen.pixel_size, tuple):  # of a model: others are refused
+        check_learned(found, chosen.pixel_size)
     return valued(found, chosen)
 
 
@@ -216,11 +228,29 @@ def of_array(selection: Selection) -> dict[str, Any]:
     return {name: getattr(selection, name) for name in ("axes", "channels", "time_point", "z")}
 
 
-def on_grid(other: Image, image: Image) -> Image:
-    """Labels or a mask of an image's level 0 on the grid of the level that is read of it."""
-    if other.grid == image.grid or other.grid != image.whole or other.data is not None:
+def on_grid(other: Image, image: Image, coarse: bool = False) -> Image:
+    """Labels or a mask of an image's level 0 on the grid of the level that is read of it.
+
+    `coarse` says whether those of a coarser level will do as well, as of a mask.
+    """
+    fits = other.grid == image.whole or (coarse and other.grid in image.levels)
+    if other.grid == image.grid or not fits or other.data is not None:
         return other
     return resampled(other, image.grid, nearest=True)
+
+
+def check_size(other: Image, image: Image, what: str) -> None:
+    """Refuse labels, a mask or the like of another size than the image's."""
+    if other.grid == image.grid:
+        return
+    hint = ""
+    if image.grid == image.whole and other.grid in image.levels:
+        level = image.levels.index(other.grid)
+        hint = f", the size of its level {level} (`level` {level} reads that)"
+    raise InputError(
+        f"{other.path}: expected {what} of the size {image.grid} of {image.path}, got "
+        f"{other.grid}{hint}"
+    )
 
 
 def as_labels(given: Any, like: Image) -> Image:
@@ -238,7 +268,28 @@ def as_labels(given: Any, like: Image) -> Image:
 def as_mask(given: Any, like: Image) -> Image:
     """The mask of an image; one with several channels for a 2-D image is refused later."""
     flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2 and not like.fixed
-    return open_image(given) if flat else as_labels(given, like)
+    return open_stored_labels(given, like) if flat else as_labels(given, like)
+
+
+def as_probabilities(given: Any, like: Image) -> Image:
+    """Class probabilities of an image.
+
+    Axes that the file names count if one is that of channels, as in ilastik's exports; otherwise
+    the first axis is that of the classes, but after t.
+    """
+    every, z = "t" in like.grid_axes, None
+    axes = "t" * every + "c" + like.spatial_axes
+    if isinstance(given, str | os.PathLike):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", image_files.FileWarning)  # said when it is opened
+            seen = _known(str(given)).look(str(given), 0, None)
+        if set(seen.axes or "") >= set(axes):
+            sizes = dict(zip(seen.axes, seen.shapes[0], strict=True))
+            # of five axes, those that the image does not have are 1 long
+            z = 0 if "z" not in axes and sizes.get("z") == 1 else None
+            axes = ""
+    found = as_image(given, axes=axes or None, time_point="all" if every else None, z=z)
+    return dataclasses.replace(found, channels=None)  # none of them is alpha
 
 
 def from_array(

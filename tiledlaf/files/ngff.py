@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import zarr
 
 from ..errors import DamagedFile, InputError
 from . import nodes, spatialdata, stores, transformations
-from .channels import Channel, of_omero
+from .channels import Channel, listed_channels, of_omero
 from .levels import Pyramid
 
 OLD = ("0.1", "0.2", "0.3")  # versions without coordinate transformations
@@ -133,6 +134,7 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         words.append(f"its transformations to {', '.join(map(repr, left))} are {kept}")
     axes = placed[0][2]
     known = [transformations.letter(axis) for axis in axes]
+    shown, told = _shown(found, shapes[0][known.index("c")] if "c" in known else 1)
     return Multiscale(
         "".join(map(str, known)) if all(known) else "",
         tuple(map(_unit, axes)),
@@ -143,9 +145,17 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         version,
         node.metadata.zarr_format,
         called,
-        tuple(words),
-        of_omero(found.get("omero"), shapes[0][known.index("c")] if "c" in known else 0),
+        (*words, *told),
+        shown,
     )
+
+
+def _shown(found: Mapping[str, Any], count: int) -> tuple[tuple[Channel, ...], list[str]]:
+    """How the channels are called and shown, and a word where this is said of another number."""
+    listed = listed_channels(found.get("omero"))
+    if len(listed) in (0, count):
+        return of_omero(listed), []
+    return (), [f"its omero metadata are of {len(listed)} channels, not {count}: left out"]
 
 
 def _shape(path: str, name: str) -> tuple[int, ...] | None:
@@ -356,6 +366,20 @@ def label_properties(store: str, group: str) -> list[dict[str, Any]]:
     entry = nodes.metadata(node).get("image-label") if node is not None else None
     found = entry.get("properties") if isinstance(entry, Mapping) else None
     return [dict(p) for p in found if isinstance(p, Mapping)] if isinstance(found, list) else []
+
+
+def label_colors(store: str, group: str) -> dict[int, tuple[int, ...]]:
+    """The color, red, green and blue, that a label image gives its label values, if it does."""
+    node = nodes.open_group(store, group)
+    entry = nodes.metadata(node).get("image-label") if node is not None else None
+    found = entry.get("colors") if isinstance(entry, Mapping) else None
+    colors: dict[int, tuple[int, ...]] = {}
+    for one in found if isinstance(found, list) else []:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            red, green, blue = (int(c) for c in one["rgba"][:3])
+            if 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
+                colors[int(one["label-value"])] = (red, green, blue)
+    return colors
 
 
 def describe(path: str) -> list[str]:

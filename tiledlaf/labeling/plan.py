@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, OutputBelongsElsewhere
-from ..files import fingerprints, levels, ngff, nodes, spatialdata, stores, units
+from ..files import fingerprints, images, levels, ngff, nodes, spatialdata, stores, units
 from ..files.channels import RGB
 from ..files.image import Image
 from ..files.levels import Pyramid
@@ -165,14 +165,15 @@ def _halo(image: Image, term: terms.Pending, settings: Settings) -> tuple[int, .
 
 def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
     """What the fingerprint of an image covers."""
-    found = {
+    found: dict[str, Any] = {
         "input": image.fingerprint(),
         "array": [image.name, image.axes, list(image.shape), image.dtype],
         "region": [list(origin), list(size)],
     }
     sizes = dict(zip(image.axes, image.shape, strict=True))
     fixed = [[axis, index] for axis, index in image.fixed if sizes[axis] > 1]
-    return found | ({"fixed": fixed} if fixed else {})
+    found |= {"fixed": fixed} if fixed else {}
+    return found | ({"pixel size": list(image.scale)} if image.stated else {})
 
 
 def _check_inputs(
@@ -185,12 +186,10 @@ def _check_inputs(
 ) -> None:
     """Refuse inputs that do not fit each other."""
     for other, what in ((probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")):
-        if other is not None and other.grid != image.grid:
-            raise InputError(
-                f"{other.path}: expected {what} of the image's size {image.grid}, got {other.grid}"
-            )
-    if mask is not None and mask.stored_channels != 1:
-        raise InputError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
+        if other is not None:
+            images.check_size(other, image, what)
+    if mask is not None and mask.used_channels != 1:
+        raise InputError(f"{mask.path}: expected a mask of one channel, got {mask.used_channels}")
     if not term.takes_probabilities:
         term.check(image.used_channels)
     if weights is not None and weights.stored_channels != settings.channels:
@@ -214,9 +213,11 @@ def check_model(model: Model, image: Image, probabilities: Image | None) -> None
     """Refuse images that do not fit a model."""
     count = image.used_channels
     if count != model.channels:
+        names = ", ".join(f"{i} {one.name}" for i, one in enumerate(image.shown) if one.name)
+        choose = f" (choose with `channels`{f': {names}' * bool(names)})"
         raise InputError(
-            f"{image.path}: the model expects images of {model.channels} channel(s), got {count} "
-            "(choose with `channels`)"
+            f"{image.path}: the model expects images of {model.channels} channel(s), got {count}"
+            + choose * (image.stored_channels > model.channels)
         )
     needed = model.term.takes_probabilities
     if needed != (probabilities is not None):
@@ -436,7 +437,7 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     channels = image.stored_channels if "c" in image.axes else 0
     picture = pyramid("", channels, image.dtype) if copy_image else None
     shown = image.shown or (RGB if image.color and channels == len(RGB) else ())
-    if picture and len(shown) == channels:
+    if picture and len(shown) == max(channels, 1):
         picture = dataclasses.replace(picture, shown=shown)
     whole = image.reader.chunked and grid.size == image.grid
     alike = whole and image.axes == "c" * bool(channels) + image.grid_axes

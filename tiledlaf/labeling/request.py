@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..annotations import opening
+from ..annotations import opening, values
 from ..annotations.opening import Painting
 from ..errors import InputError
 from ..files import images
+from ..files.image import FileWarning, Image
 from ..files.repeated import at_every_time
 from ..files.selection import Selection
 from ..flow.linear import Integrator
@@ -21,7 +23,7 @@ from ..pool.opening import Running
 from ..pool.tasks import Pool
 from . import lazy, resources, sample, tissue
 from . import run as labeling_run
-from .choice import choose_labeling, loaded, open_probabilities
+from .choice import choose_labeling, loaded
 from .plan import Plan, Writing, make_plan
 from .run import Progress
 
@@ -68,15 +70,17 @@ def prepare(
     """
     model = choice["model"] = loaded(choice.get("model"))
     source = images.as_image(image, selection if model is None else model.select(selection))
+    if model is not None:
+        _say_scale(model, source, selection)
     given = None
     if probabilities is not None:
-        given = open_probabilities(probabilities, source)
+        given = images.as_probabilities(probabilities, source)
     if isinstance(mask, str) and mask == opening.TISSUE:
         mask = tissue.pending(source)
-    masked = None if mask is None else opening.as_mask(mask, source, painting)
+    masked = None if mask is None else values.open_mask(mask, source, painting)
     opening.check_painting(painting, masked)
     if masked is not None:
-        masked = at_every_time(images.on_grid(masked, source), source)
+        masked = images.on_grid(at_every_time(masked, source), source, coarse=True)
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )
@@ -102,6 +106,18 @@ def prepare(
         writing=writing,
         seed=seed,
     )
+
+
+def _say_scale(model: Model, image: Image, selection: Selection) -> None:
+    """Say so if an image has several levels and the model does not know which it is for."""
+    known = (selection.level, selection.pixel_size, model.images.pixel_size)
+    if len(image.levels) > 1 and not model.images.level and all(v is None for v in known):
+        warnings.warn(
+            f"{image.path}: the model does not say at which pixel size it learned: level 0 is "
+            "labeled (choose with `level` or `pixel_size`)",
+            FileWarning,
+            stacklevel=3,
+        )
 
 
 def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:

@@ -46,11 +46,13 @@ class Images:
     pixel_size : micrometers along y and x, or None if not known
     dtype : NumPy name of the pixels' type, "" if not known
     range : intensities of all but a thousandth of the pixels, or None if not known
+    level : the level that was read of files without a pixel size
     """
 
     pixel_size: tuple[float, float] | None = None
     dtype: str = ""
     range: tuple[float, float] | None = None
+    level: int = 0
 
     @classmethod
     def from_entry(cls, entry: Any) -> Images:
@@ -65,7 +67,10 @@ class Images:
             raise InputError(f"expected positive pixel sizes, got {size}")
         if span is not None and not all(map(math.isfinite, span)):
             raise InputError(f"expected a finite range of intensities, got {span}")
-        return cls(size, np.dtype(entry["dtype"]).name, span)
+        level = entry.get("level", 0)
+        if not isinstance(level, int) or level < 0:
+            raise InputError(f"expected a level of 0 or more, got {level!r}")
+        return cls(size, np.dtype(entry["dtype"]).name, span, level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +108,12 @@ class Model:
 
     def select(self, selection: Selection) -> Selection:
         """What to read of an image: where nothing else is asked, pixels as in the training."""
-        asked = selection.level is not None or selection.pixel_size is not None
-        if self.images.pixel_size is None or asked:
+        size, level = self.images.pixel_size, self.images.level or None
+        if selection.level is not None or selection.pixel_size is not None:
             return selection
-        return dataclasses.replace(selection, pixel_size=self.images.pixel_size, learned=True)
+        if size is not None:
+            level = None
+        return dataclasses.replace(selection, pixel_size=size, level=level, learned=True)
 
     def settings(self, device: str = "cpu") -> Settings:
         """How labels are made with this model."""

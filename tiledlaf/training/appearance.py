@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import image as image_files
-from ..files.image import FileWarning
+from ..files.image import say
 from ..files.selection import ALIKE, micrometers
 from ..model import intensity
 from ..model.model import Images
@@ -48,7 +47,8 @@ def described(given: Sequence[Example], tiles: Sequence[LabeledTile], pool: Pool
     if highest and max(highest.values()) > MIXED * min(highest.values()):
         listed = ", ".join(f"{name} up to {high:.4g}" for name, high in highest.items())
         raise InputError(f"expected training images of one range of intensities, got {listed}")
-    return Images(_pixel_size(given), types[0], intensity.joined(spans))
+    size = _pixel_size(given)
+    return Images(size, types[0], intensity.joined(spans), 0 if size else _level(given))
 
 
 def _span(given: tuple[Example, ...], labeled: LabeledTile) -> tuple[float, float] | None:
@@ -67,7 +67,7 @@ def _pixel_size(given: Sequence[Example]) -> tuple[float, float] | None:
         return None
     if len(known) < len(sizes):
         name = given[sizes.index(None)].image.path
-        _say(
+        say(
             f"{name}: no pixel size is known, so the model keeps none (state it by "
             "`input_pixel_size`)"
         )
@@ -75,7 +75,7 @@ def _pixel_size(given: Sequence[Example]) -> tuple[float, float] | None:
     columns = list(zip(*known, strict=True))
     if any(max(column) > ALIKE * min(column) for column in columns):
         low, high = min(map(min, columns)), max(map(max, columns))
-        _say(
+        say(
             f"training images have pixels of {low:.4g} to {high:.4g} µm, so the model keeps no "
             "pixel size: bring them to one by `pixel_size`"
         )
@@ -84,5 +84,9 @@ def _pixel_size(given: Sequence[Example]) -> tuple[float, float] | None:
     return y, x
 
 
-def _say(text: str) -> None:
-    warnings.warn(text, FileWarning, stacklevel=4)
+def _level(given: Sequence[Example]) -> int:
+    """The level that is read of all training images."""
+    levels = sorted({e.image.level for e in given})
+    if len(levels) > 1:
+        raise InputError(f"expected training images of one level, got levels {levels}")
+    return levels[0]

@@ -212,19 +212,14 @@ def _example(
     truth = images.on_grid(values.open_labels(labels, source, meant, painting), source)
     given = valid = None
     if probabilities is not None:
-        given = images.as_image(probabilities, axes="c" + source.spatial_axes)
+        given = images.as_probabilities(probabilities, source)
     if mask is not None:
-        valid = images.on_grid(opening.as_mask(mask, source, painting), source)
+        valid = images.on_grid(values.open_mask(mask, source, painting), source, coarse=True)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
-        if other is not None and other.grid != source.grid:
-            raise InputError(
-                f"{other.path}: expected {what} of the size {source.grid} of {source.path}, "
-                f"got {other.grid}"
-            )
-    if valid is not None and valid.stored_channels != 1:
-        raise InputError(
-            f"{valid.path}: expected a mask of one channel, got {valid.stored_channels}"
-        )
+        if other is not None:
+            images.check_size(other, source, what)
+    if valid is not None and valid.used_channels != 1:
+        raise InputError(f"{valid.path}: expected a mask of one channel, got {valid.used_channels}")
     return Example(source, truth, given, valid)
 
 

@@ -442,6 +442,10 @@ def _state(image: Any) -> str:
     if not image.reader.stored:
         return "memory"
     state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
+    if image.level or "/" in image.name or image.grid != image.whole:
+        state["part"] = [image.name, image.grid]
+    if image.stated:
+        state["pixel size"] = image.scale
     if any(image.shape[image.axes.index(axis)] > 1 for axis, _ in image.fixed):
         state["fixed"] = image.fixed
     if image.no_data is not None:
