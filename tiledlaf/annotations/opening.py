@@ -155,12 +155,24 @@ def _shapes(path: str, stem: str, size: tuple[int, int], identity: tuple[int, in
     """All annotations of an image in a file."""
     wanted = Wanted(stem, size)
     found: list[Shape] = []
-    for document in shapes.documents(path, _suffixes()):
-        found += _format(document).read(document, wanted)
+    for document in documents(path):
+        found += format_of(document).read(document, wanted)
     return found
 
 
-def _format(document: Document) -> Format:
+def documents(path: str) -> list[Document]:
+    """The file, or those that are packed in it."""
+    return list(shapes.documents(path, _suffixes()))
+
+
+def format_of(document: Document) -> Format:
+    """The format of a file of annotations.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
     for one in FORMATS.values():
         if document.suffix in one.suffixes and one.sniff(document):
             return one
@@ -186,8 +198,7 @@ def holds_several(path: Any) -> bool:
     """Whether a file may hold the annotations of several images."""
     if not is_annotations(path) or not os.path.isfile(path):
         return False
-    found = shapes.documents(os.fspath(path), _suffixes())
-    return all(_format(document).several for document in found)
+    return all(format_of(document).several for document in documents(os.fspath(path)))
 
 
 def open_annotations(
