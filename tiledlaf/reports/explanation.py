@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ def explain(
     mask: Any = None,
     region: Sequence[tuple[int, int]] | None = None,
     device: str = "cpu",
+    instances: str | None = None,
+    colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
+    ignore: int | str | Sequence[int | str] | None = None,
     **selection: Any,
 ) -> Path:
     """Draw what a model has learned, and what it does on an image, into a new folder.
@@ -42,6 +45,8 @@ def explain(
         Needed for the singular vectors of the gradient of the loss.
     probabilities, mask, region, device
         As for `tiledlaf.label`.
+    instances, colors, ignore : optional
+        What the values of the truth mean, as in `pair`.
     **selection
         Which part of the file: level, axes, channels, ... (see `Selection`).
 
@@ -68,7 +73,9 @@ def explain(
             raise InputError(f"{', '.join(named)} without an image: expected an IMAGE as well")
     else:
         chosen = found.select(Selection(**selection))
-        example = open_example(image, truth, probabilities, mask, chosen, found.classes)
+        meaning = {"instances": instances, "colors": colors, "ignore": ignore}
+        beside = (truth, probabilities, mask)
+        example = open_example(image, *beside, chosen, found.classes, **meaning)
         view = look(found, found.predictor, example, region, device)
     pages = [page_of.anchors(found, found.predictor, view)]
     if view is not None:

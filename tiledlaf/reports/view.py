@@ -119,12 +119,13 @@ def open_example(
     mask: Any,
     selection: Selection = Selection(),
     classes: Sequence[Class] = (),
+    **meaning: Any,
 ) -> Example:
     """An image with its truth and other inputs; without a truth no pixel is labeled."""
     if truth is None:  # all zeros, without using memory
         image = images.as_image(image, selection)
         truth = np.broadcast_to(np.uint8(0), image.grid)
-    found = examples.pair(image, truth, probabilities, mask, selection=selection)
+    found = examples.pair(image, truth, probabilities, mask, selection=selection, **meaning)
     if len(found) != 1:
         raise InputError(f"expected one IMAGE, got {len(found)}")
     return examples.with_values_of(found[0], classes)
