@@ -36,7 +36,7 @@ def test_unknown_names_are_refused():
 
 def test_every_kind_is_public():
     """What `train`, `estimate` and `compose` are called with can be had by public names."""
-    wanted = "Layer Data Recipe Estimation Example Polynomials Spaces open_pool pair"
+    wanted = "Layer Data Recipe Estimation Example Polynomials Spaces open_pool pair Selection"
     assert set(wanted.split()) <= set(tiledlaf.__all__)
 
 

@@ -6,6 +6,8 @@ from .errors import NotEnoughMemory as NotEnoughMemory
 from .errors import OutputBelongsElsewhere as OutputBelongsElsewhere
 from .errors import TiledlafError as TiledlafError
 from .estimator import AssignmentFlow as AssignmentFlow
+from .files.image import FileWarning as FileWarning
+from .files.selection import Selection as Selection
 from .flow import gradient as gradient
 from .flow import losses as losses
 from .flow import optimizers as optimizers

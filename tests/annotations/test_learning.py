@@ -286,3 +286,36 @@ def test_memory_of_a_large_slide(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert int(found.stdout.split()[-1]) < 2 * 2**20
+
+
+# ten annotations on one slide, and one that stands alone
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_class_with_a_single_annotation(tmp_path, order):
+    """Wherever it is in the slide, it is learned from, and others are set aside."""
+    slide(tmp_path / "a.tif")
+    rows = [(x, y) for y in range(0, 96, 24) for x in (0, 24)]
+    drawn = [feature(box(x + 3, y + 3, x + 20, y + 20), ["dark", "light"][x > 0]) for x, y in rows]
+    y = 82 if order > 0 else 3
+    alone = feature(box(60, y, 70, y + 10), "alone")
+    write(tmp_path / "a.geojson", collection(*drawn, alone))
+    given = ("--images", tmp_path / "a.tif", "--labels", tmp_path / "a.geojson")
+    found = run("train", tmp_path / "model", *given, *SMALL)
+    assert found.code == 0, found
+    assert "is of alone" in found.err
+    assert [one.name for one in model_file.load(tmp_path / "model").classes] == [
+        "dark",
+        "light",
+        "alone",
+    ]
+
+
+def test_annotations_in_one_place(tmp_path):
+    """What one tile would hold is cut until a part of it can be set aside."""
+    slide(tmp_path / "a.tif", edge=700, cells=20)
+    drawn = [feature(box(x, 210, x + 35, 280), ["dark", "light"][x > 210]) for x in (210, 245)]
+    write(tmp_path / "a.geojson", collection(*drawn))
+    given = ("--images", tmp_path / "a.tif", "--labels", tmp_path / "a.geojson")
+    found = run("train", tmp_path / "model", *given, *SMALL)
+    assert found.code == 0, found

@@ -88,5 +88,7 @@ def test_annotations(tmp_path):
     with zipfile.ZipFile(tmp_path / "job.zip", "w") as archive:
         archive.write(path, "annotations/coco.json")
     assert "1: 1 a" in run("info", tmp_path / "job.zip").out
-    found = run("info", write(tmp_path / "b.geojson", "{"))
-    assert (found.code, found.err.count("\n")) == (2, 1)
+    coco["images"][0].pop("height")
+    for content, name in (("{", "b.geojson"), (coco, "b.json")):
+        found = run("info", write(tmp_path / name, content))
+        assert (found.code, found.err.count("\n")) == (2, 1), found

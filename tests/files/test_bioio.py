@@ -67,3 +67,30 @@ def test_scenes_time_points_and_channels(tmp_path, monkeypatch):
     np.testing.assert_array_equal(image.read((slice(0, 9), slice(0, 8))), small[0, :, 0])
     with pytest.raises(ValueError, match="`series` to be one of"):
         images.open_image(path, series="2")
+
+
+@pytest.mark.parametrize(("suffix", "turned"), [(".lif", False), (".czi", True)])
+def test_colors(tmp_path, monkeypatch, suffix, turned):
+    """All samples of a pixel are read, in CZI the last one first."""
+    import bioio
+
+    pixels = np.random.default_rng(1).integers(0, 255, (30, 40, 3)).astype(np.uint8)
+    read = bioio.BioImage
+    monkeypatch.setattr(bioio, "BioImage", lambda path: read(pixels, dim_order="YXS"))
+    path = tmp_path / f"scan{suffix}"
+    path.touch()
+    image = images.open_image(path)
+    assert (image.axes, image.color, image.stored_channels) == ("yxc", True, 3)
+    found = image.read((slice(0, 9), slice(5, 40)))
+    expected = pixels[..., ::-1] if turned else pixels
+    np.testing.assert_array_equal(found, np.moveaxis(expected[:9, 5:], -1, 0))
+
+
+def test_axes_that_are_none_of_ours_are_named(tmp_path, monkeypatch):
+    import bioio
+
+    pixels, read = np.zeros((2, 30, 40, 3), np.uint8), bioio.BioImage
+    monkeypatch.setattr(bioio, "BioImage", lambda path: read(pixels, dim_order="CYXS"))
+    (tmp_path / "scan.lif").touch()
+    with pytest.raises(ValueError, match=r"or colors, got c 2, y 30, x 40, s 3"):
+        images.open_image(tmp_path / "scan.lif")

@@ -10,7 +10,7 @@ import zarr
 from command import run
 
 from tiledlaf import label
-from tiledlaf.files import images
+from tiledlaf.files import images, nodes
 from tiledlaf.files.image import FileWarning
 
 RNG = np.random.default_rng(0)
@@ -219,3 +219,16 @@ print(json.dumps({{name: [list(map(float, v)) for v in values] for name, values 
     extents = json.loads(found.stdout.splitlines()[-1])
     assert extents["tissue"] == extents["slide"] == [[0, 15], [0, 20]]
     assert extents["part"] == [[5, 15], [2, 20]]
+
+
+def test_of_a_large_plate_only_the_field_is_looked_up(tmp_path, monkeypatch):
+    wells = ["A/1", "A/2", "B/1", "B/2"]
+    pixels, asked = plate_at(tmp_path / "p", wells, 2), []
+    seen = nodes.attributes
+    monkeypatch.setattr(nodes, "attributes", lambda *a: asked.append(a) or seen(*a))
+    image = images.open_image(tmp_path / "p", series="B/2/1")
+    np.testing.assert_array_equal(read(image), pixels["B/2/1"])
+    assert len(asked) == 2
+    for other in ("B/2/2", "B/3/0", "../p/A/1/0"):
+        with pytest.raises(ValueError, match="8 fields for `series`"):
+            images.open_image(tmp_path / "p", series=other)

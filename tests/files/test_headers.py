@@ -1,5 +1,8 @@
 """What files say of their pixels is honored, named or refused: colors, parts, channels, sizes."""
 
+import struct
+import subprocess
+import sys
 import uuid
 
 import numpy as np
@@ -16,6 +19,7 @@ from tiledlaf.files.image import FileWarning
 RNG = np.random.default_rng(7)
 GRAY = RNG.integers(0, 256, (40, 50), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 COLORS = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
 
 
@@ -43,13 +47,50 @@ def test_palette_tiff_has_its_colors_and_labels_have_its_indices(tmp_path, bits,
     path = tmp_path / "a.tif"
     table = COLORS.T.astype(np.uint16) * (257 if bits == 16 else 1)
     tifffile.imwrite(path, GRAY, photometric="palette", colormap=table, tile=tile)
-    image = opened(path)
+    image = opened(path, None if bits == 16 else "no number above 255")
     assert (image.axes, image.dtype, image.color) == ("yxc", "uint8", True)
     np.testing.assert_array_equal(pixels(image), planes(COLORS[GRAY]))
     np.testing.assert_array_equal(
         image.read((slice(3, 9), slice(7, 8))), planes(COLORS[GRAY])[:, 3:9, 7:8]
     )
     np.testing.assert_array_equal(pixels(images.open_labels(path))[0], GRAY)
+
+
+def write_packed(path, numbers, bits, table):
+    """A palette TIFF whose numbers have less than 8 bits, which tifffile does not write."""
+    height, width = numbers.shape
+    rows = (numbers[..., None] >> np.arange(bits)[::-1] & 1).astype(np.uint8)
+    data = np.packbits(rows.reshape(height, width * bits), axis=1).tobytes()
+    colors = (table.T.astype("<u2") * 257).tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 3), (277, 1), (278, height)]
+    tags += [(273, 1000), (279, len(data))]
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags)]
+    entries.append(struct.pack("<HHII", 320, 3, len(colors) // 2, 200))
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    path.write_bytes((head.ljust(200, b"\0") + colors).ljust(1000, b"\0") + data)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_palettes_of_few_bits(tmp_path, bits):
+    numbers = GRAY % 2**bits
+    write_packed(tmp_path / "a.tif", numbers, bits, COLORS[: 2**bits])
+    image = opened(tmp_path / "a.tif")
+    np.testing.assert_array_equal(pixels(image), planes(COLORS[numbers]))
+    np.testing.assert_array_equal(pixels(images.open_labels(tmp_path / "a.tif"))[0], numbers)
+
+
+def test_labels_and_odd_types_are_read_as_stored_where_zero_is_white(tmp_path):
+    """As ImageJ saves masks with an inverted lookup table: 255 is what was marked."""
+    tifffile.imwrite(tmp_path / "a.tif", GRAY, photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "b.tif", GRAY.astype(np.float32), photometric="miniswhite")
+    with pytest.warns(FileWarning, match="label values are read as stored"):
+        labels = images.open_labels(tmp_path / "a.tif")
+    np.testing.assert_array_equal(pixels(labels)[0], GRAY)
+    image = images.from_array(GRAY)
+    with pytest.warns(FileWarning, match="label values are read as stored"):
+        np.testing.assert_array_equal(pixels(images.as_mask(tmp_path / "a.tif", image))[0], GRAY)
+    found = opened(tmp_path / "b.tif", "float32 pixels are read as stored")
+    np.testing.assert_array_equal(pixels(found)[0], GRAY)
 
 
 @pytest.mark.parametrize("data", [GRAY, GRAY.astype(np.uint16) * 200, GRAY > 99], ids=str)
@@ -201,16 +242,48 @@ def test_a_missing_companion_is_named(tmp_path):
     )
     for n in range(2):
         text = (
-            '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/'
-            f'Schemas/OME/2016-06" UUID="{ids[n]}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
-            'DimensionOrder="XYZCT" Type="uint8" SizeX="50" SizeY="40" SizeC="1" SizeZ="2" '
-            f'SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>{parts}</Pixels></Image>'
+            f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{OME}" UUID="{ids[n]}">'
+            '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" '
+            'SizeX="50" SizeY="40" SizeC="1" SizeZ="2" SizeT="1">'
+            f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{parts}</Pixels></Image>'
             "</OME>"
         )
         tifffile.imwrite(tmp_path / f"z{n}.ome.tif", GRAY, description=text, metadata=None)
     assert opened(tmp_path / "z0.ome.tif").grid == (2, 40, 50)
     (tmp_path / "z1.ome.tif").unlink()
     opened(tmp_path / "z0.ome.tif", "z1.ome.tif")
+
+
+def test_what_is_wrong_with_a_file_is_said_once(tmp_path):
+    """Not by the library that reads it as well, when its pixels are read."""
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, GRAY, metadata={})
+    path.write_bytes(path.read_bytes().replace(b"<Pixels", b"<Pix&ls"))
+    code = (
+        "import sys; from tiledlaf.files import images\n"
+        "image = images.open_image(sys.argv[1]); image.read((slice(0, 3), slice(0, 3)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("OME series") == 1
+
+
+def test_pixel_sizes_are_those_of_the_series_that_is_there(tmp_path):
+    """Of two images in the XML, the pixels of the first are in a file that is missing."""
+    path = tmp_path / "a.ome.tif"
+    text = "".join(
+        f'<Image ID="Image:{n}"><Pixels ID="Pixels:{n}" DimensionOrder="XYZCT" Type="uint8" '
+        f'SizeX="{x}" SizeY="40" SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="{n + 1}" '
+        f'PhysicalSizeY="{n + 1}"><Channel ID="Channel:{n}:0" Name="{name}" SamplesPerPixel="1"/>'
+        f'<TiffData IFD="0" PlaneCount="1"><UUID FileName="{file}">urn:uuid:{uuid.UUID(int=n + 1)}'
+        "</UUID></TiffData></Pixels></Image>"
+        for n, x, name, file in ((0, 60, "gone", "gone.ome.tif"), (1, 50, "here", path.name))
+    )
+    head = f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{OME}" UUID="urn:uuid:'
+    about = f'{head}{uuid.UUID(int=2)}">{text}</OME>'
+    tifffile.imwrite(path, GRAY, description=about, metadata=None)
+    image = opened(path, "gone.ome.tif")
+    assert (image.scale, image.shown[0].name) == ((2.0, 2.0), "here")
 
 
 # which channel
@@ -236,6 +309,15 @@ def test_channels_of_imagej(tmp_path):
     image = opened(path, channels=["CD3"])
     assert image.channels == (1,)
     assert image.shown[1].window == (5.0, 200.0, 5.0, 200.0)
+
+
+def test_omero_metadata_of_other_channels_are_left_out(tmp_path):
+    label(np.stack([GRAY, GRAY // 2]), tmp_path / "a.zarr", classes=2, axes="cyx", workers=1)
+    group = zarr.open_group(tmp_path / "a.zarr")
+    entry = {"channels": [{"label": "DAPI"}, {"label": "CD3"}, {"label": "CD8"}]}
+    group.attrs["ome"] = {**group.attrs["ome"], "omero": entry}
+    image = opened(tmp_path / "a.zarr", "omero metadata are of 3 channels, not 2")
+    assert (image.shown, image.stored_channels) == ((), 2)
 
 
 # which scale
@@ -270,6 +352,23 @@ def test_pixel_size_of_aperio(tmp_path):
     assert image.grid == (40, 50)
 
 
+def test_aperios_thumbnail_has_larger_pixels_than_the_slide_that_it_speaks_of(tmp_path):
+    path = tmp_path / "a.svs"
+    head, rest = "Aperio Image Library v10.0.51\r\n", "|AppMag = 20|MPP = 0.5"
+    with tifffile.TiffWriter(path) as file:
+        for step, about in (
+            (1, "60x44 [0,4 50x40] (16x16) JPEG/RGB Q=30"),
+            (5, "50x40 -> 10x8 - "),
+            (2, "60x44 [0,4 50x40] (16x16) -> 25x20 JPEG/RGB Q=30"),
+        ):
+            tile = {} if step == 5 else {"tile": (16, 16)}
+            data, about = np.ascontiguousarray(RGB[::step, ::step]), f"{head}{about}{rest}"
+            file.write(data, photometric="rgb", metadata=None, description=about, **tile)
+    assert sizes(opened(path, "Baseline")) == (0.5, 0.5)
+    assert sizes(opened(path, "Baseline", level=1)) == (1.0, 1.0)
+    assert sizes(opened(path, series="Thumbnail")) == (2.5, 2.5)
+
+
 def test_channels_travel_into_the_output(tmp_path):
     path, out, data = tmp_path / "a.ome.tif", tmp_path / "out.zarr", GRAY.astype(np.uint16) * 9
     about = {"axes": "CYX", "Channel": {"Name": ["DAPI", "CD3"], "Color": [65535, 16711935]}}
@@ -286,6 +385,17 @@ def test_channels_travel_into_the_output(tmp_path):
     label(out, tmp_path / "again.zarr", classes=2, workers=1)
     copied = zarr.open_group(tmp_path / "again.zarr", mode="r").attrs["ome"]["omero"]
     assert copied == {"channels": [one, two]}
+
+
+def test_the_name_of_an_only_channel_travels_as_well(tmp_path):
+    path, out = tmp_path / "a.ome.tif", tmp_path / "out.zarr"
+    about = {"axes": "YX", "Channel": {"Name": ["DAPI"], "Color": [65535]}}
+    tifffile.imwrite(path, GRAY.astype(np.uint16) * 9, metadata=about)
+    label(path, out, classes=2, workers=1)
+    (one,) = zarr.open_group(out, mode="r").attrs["ome"]["omero"]["channels"]
+    assert (one["label"], one["color"]) == ("DAPI", "0000FF")
+    assert one["window"]["end"] == pytest.approx(np.percentile(GRAY.astype(float) * 9, 99.9))
+    assert images.open_image(out, channels=["DAPI"]).shown[0].color == "0000FF"
 
 
 def test_three_channels_are_colors_only_where_the_file_says_so(tmp_path):

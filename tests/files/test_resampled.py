@@ -87,3 +87,23 @@ def test_an_image_keeps_its_extent(tmp_path):
     np.testing.assert_array_equal(found, np.floor(expected + 0.5))
     with pytest.raises(TypeError):
         resampled(images.from_array(pixels), (15, 20))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("grid", [(21, 40), (45, 90)], ids=["larger", "smaller"])
+def test_no_mean_is_one_of_pixels_with_and_without_data(tmp_path, dtype, grid):
+    """A pixel without data has its value in all channels that are read; one has it by chance."""
+    pixels = RNG.integers(50, 60, (3, 30, 60)).astype(dtype)
+    pixels[1:, :9, :9], pixels[0, 20:] = 255, 255
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", metadata={"axes": "CYX"})
+    image = images.open_image(tmp_path / "a.tif", channels=[1, 2], no_data=255)
+    found = resampled(image, grid)
+    window = (slice(0, grid[0]), slice(0, grid[1]))
+    part = found.read(window)
+    assert sorted({*np.round(np.unique(part))} - set(range(50, 61))) == [255]
+    lost = (part == 255).all(0)
+    assert lost[: grid[0] * 9 // 30, : grid[1] * 9 // 60].all()
+    assert lost.mean() < 0.08
+    np.testing.assert_array_equal(found.read((slice(3, 7), window[1])), part[:, 3:7])
+    whole = resampled(images.open_image(tmp_path / "a.tif"), grid).read(window)
+    np.testing.assert_array_equal(found.read(window, [0]), whole[:1])

@@ -7,6 +7,7 @@ import zarr
 from command import run
 
 import tiledlaf
+from tiledlaf.files import images
 from tiledlaf.model import model as model_file
 
 RNG = np.random.default_rng(2)
@@ -106,9 +107,9 @@ def test_where_no_level_is_near_pixels_are_resampled(model):
 
 def test_resampled_labels_do_not_depend_on_tiles(model):
     write("slide.ome.tif", 0.3)
-    with pytest.warns(tiledlaf.files.image.FileWarning, match="resampled"):
+    with pytest.warns(tiledlaf.FileWarning, match="resampled"):
         whole = tiledlaf.label("slide.ome.tif", model=model, workers=1)
-    with pytest.warns(tiledlaf.files.image.FileWarning, match="resampled"):
+    with pytest.warns(tiledlaf.FileWarning, match="resampled"):
         tiled = tiledlaf.label("slide.ome.tif", model=model, workers=1, tile=32)
     np.testing.assert_array_equal(whole, tiled)
 
@@ -252,3 +253,62 @@ def test_labels_of_another_level_are_named():
     )
     assert found.code == 2
     assert "the size of its level 2 (--level 2 reads that)" in found.err
+
+
+def write_volume(path, *shapes):
+    """Planes that have their own number, in levels that have fewer of them."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    datasets = []
+    for level, (z, y, x) in enumerate(shapes):
+        step = shapes[0][0] // z
+        data = np.broadcast_to(np.arange(0, shapes[0][0], step)[:, None, None], (z, y, x))
+        group.create_array(str(level), data=data.astype(np.uint8), chunks=(1, y, x))
+        scale = [0.5 * a / b for a, b in zip(shapes[0], (z, y, x), strict=True)]
+        moves = [{"type": "scale", "scale": scale}]
+        datasets.append({"path": str(level), "coordinateTransformations": moves})
+    axes = [{"name": a, "type": "space", "unit": "um"} for a in "zyx"]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+
+
+def test_a_plane_is_one_of_level_0_where_the_level_is_chosen():
+    write_volume("v.zarr", (8, 64, 64), (4, 32, 32))
+    for z in (3, 6):
+        with pytest.warns(tiledlaf.FileWarning, match="level 1 is read"):
+            image = images.open_image("v.zarr", pixel_size=1.0, z=z)
+        assert image.grid == (32, 32)
+        assert image.read((slice(0, 1), slice(0, 1))).item() == z // 2 * 2
+
+
+def test_arrays_have_the_models_pixels_or_are_refused(model):
+    found = model_file.load(model)
+    with pytest.warns(tiledlaf.FileWarning, match="the array does not say its pixel size"):
+        expected = tiledlaf.label(scene(1)[0], model=found)
+    labels = tiledlaf.label(scene(1)[0], model=found, input_pixel_size=1.1)
+    assert wrong(labels, 1) < 0.02 > wrong(expected, 1)
+    with pytest.raises(ValueError, match=r"as the model learned at, got 0.5 µm"):
+        tiledlaf.label(scene(0.5)[0], model=found, input_pixel_size=0.5)
+
+
+def test_an_output_has_one_pixel_size():
+    """Another one that is stated later is not ignored."""
+    write("a.ome.tif", 1)
+    given = ("label", "a.ome.tif", "out.zarr", "--classes", "2", "--workers", "1")
+    assert run(*given, "--input-pixel-size", "0.5").code == 0
+    assert run(*given, "--input-pixel-size", "0.5").code == 0
+    for other in (("--input-pixel-size", "0.3"), ("--input-pixel-size", "0.3", "--name", "b"), ()):
+        found = run(*given, *other)
+        assert found.code == 2
+        assert "pixel size" in found.err
+
+
+def test_pixels_of_unequal_edges():
+    """No edge is divided further than files have detail, and the finer level is brought to them."""
+    shapes = (4, 64, 256), (4, 64, 64), (4, 32, 32)
+    write_volume("v.zarr", *shapes)  # pixels of 0.5 x 0.5, 0.5 x 2 and 1 x 4
+    with pytest.warns(tiledlaf.FileWarning, match="level 0 is resampled .* grid 4 x 40 x 160"):
+        image = images.open_image("v.zarr", pixel_size=(0.8, 0.8))
+    assert (image.grid, image.scale[1:]) == ((4, 40, 160), (0.8, 0.8))
+    with pytest.warns(tiledlaf.FileWarning, match="level 1 is resampled"):
+        assert images.open_image("v.zarr", pixel_size=(0.8, 2.0)).grid == (4, 40, 64)
+    with pytest.raises(ValueError, match="too large to be brought to it"):
+        images.open_image("v.zarr", pixel_size=[2.0, 0.2])

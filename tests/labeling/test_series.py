@@ -238,3 +238,19 @@ def test_tissue_of_each_time_point():
     options = {"term": Prototypes(((90.0,), (240.0,)), 100.0), "axes": "tyx"}
     found = label(image, mask="tissue", time_point="all", tile=64, **options)
     assert ((found > 0) == where).mean() > 0.97
+
+
+def test_a_mask_of_level_0_holds_at_every_time_point_of_a_coarser_level(tmp_path):
+    sizes = [FLAT, FLAT[:, ::2, ::2].copy()]
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
+        for level, part in enumerate(sizes):
+            more = {"subfiletype": 1} if level else {"subifds": 1, "metadata": {"axes": "TYX"}}
+            file.write(part, photometric="minisblack", tile=(32, 32), **more)
+    mask = np.zeros((70, 90), np.uint8)
+    mask[20:, 30:] = 1
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    options = {"term": TERM, "time_point": "all", "workers": 1}
+    path = tmp_path / "a.ome.tif"
+    found = label(path, level=1, mask=tmp_path / "mask.tif", **options)
+    expected = label(sizes[1], axes="tyx", mask=mask[1::2, 1::2], **options)
+    np.testing.assert_array_equal(found, expected)

@@ -7,6 +7,7 @@ import warnings
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from command import contents, run
 from ome_zarr_models import v04, v05
@@ -14,6 +15,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from tiling import same
 
 from tiledlaf.files import images
+from tiledlaf.files.channels import Channel
 from tiledlaf.files.image import FileWarning
 from tiledlaf.labeling import tissue
 from tiledlaf.labeling.request import label
@@ -89,6 +91,38 @@ def test_of_several_channels_and_chosen_ones():
     image = np.stack([GRAY["fluorescence"][0] / 1000, RNG.gamma(9, 9, SHAPE), slide()[0] * 0])
     assert agreement(found_on(image, channels=(0, 2))[0]) > 0.96
     assert found_on(slide(), channels=(1,))[1]["side"] == "more colored"
+
+
+def test_three_channels_with_names_of_their_own_are_no_colors():
+    image = images.from_array(slide())
+    names = tuple(Channel(name) for name in ("DAPI", "CD3", "CD8"))
+    with tasks.threads(1) as pool:
+        _, notes = tissue.find(tissue.low(dataclasses.replace(image, shown=names)), pool)
+    assert notes["side"] == "darker"
+
+
+def test_of_a_resampled_slide_a_coarse_level_is_read(tmp_path, monkeypatch):
+    """Rather than all pixels that it is resampled from."""
+    monkeypatch.chdir(tmp_path)
+    pixels, size = np.moveaxis(slide(), 0, -1), {"PhysicalSizeX": 2.0, "PhysicalSizeY": 2.0}
+    with tifffile.TiffWriter("a.ome.tif", ome=True) as file:
+        file.write(pixels, photometric="rgb", subifds=1, metadata=size, tile=(64, 64))
+        file.write(pixels[::4, ::4].copy(), photometric="rgb", subfiletype=1, tile=(64, 64))
+    with pytest.warns(FileWarning, match="resampled"):
+        image = images.open_image("a.ome.tif", pixel_size=4.0)
+    low = tissue.low(image)
+    assert (image.grid, low.grid, low.name) == ((150, 200), (75, 100), "1")
+    np.testing.assert_array_equal(
+        low.read((slice(0, 75), slice(0, 100))), np.moveaxis(pixels[::4, ::4], -1, 0)
+    )
+    assert low.scale == (8.0, 8.0)
+    options = {"prototypes": [[230.0] * 3, [180.0, 100.0, 150.0]], "mask": "tissue"}
+    found = []
+    for tile in (32, 2048):
+        with pytest.warns(FileWarning, match="resampled"):
+            found.append(label("a.ome.tif", pixel_size=4.0, tile=tile, workers=1, **options))
+    np.testing.assert_array_equal(*found)
+    assert ((found[0] > 0) == zoom(TRUE, 0.5, order=0)).mean() > 0.95
 
 
 def test_holes_are_closed_and_specks_removed():

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import redaction
-from ..errors import InputError
+from ..errors import DamagedFile, InputError, TiledlafError
 from ..files import image as image_files
 from ..files import images, levels, nodes, stores
 from ..files.image import FileWarning, Image, Levels, Reader, State, TimePoint
+from ..files.lengths import MICROMETERS
 from ..registry import Registry
 from ..tiles import Box
 from . import areas, shapes
@@ -35,7 +36,6 @@ FORMATS: Registry[Format] = Registry(
     "tiledlaf.annotations",
     {"coco": Coco(), "geojson": GeoJson(), "imagej": ImageJ(), "napari": Napari()},
 )
-MICROMETERS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3}
 
 
 @dataclass(frozen=True)
@@ -156,13 +156,31 @@ def _shapes(path: str, stem: str, size: tuple[int, int], identity: tuple[int, in
     wanted = Wanted(stem, size)
     found: list[Shape] = []
     for document in documents(path):
-        found += format_of(document).read(document, wanted)
+        found += read(document, wanted)
     return found
 
 
 def documents(path: str) -> list[Document]:
     """The file, or those that are packed in it."""
     return list(shapes.documents(path, _suffixes()))
+
+
+def read(document: Document, wanted: Wanted) -> list[Shape]:
+    """The annotations of an image in a file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    one = format_of(document)
+    try:
+        return one.read(document, wanted)
+    except TiledlafError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        reason = shapes.cut(f"{type(error).__name__} {error}", 120)
+        raise DamagedFile(f"{document.title}: expected {one.expects}, got {reason}") from None
 
 
 def format_of(document: Document) -> Format:
@@ -283,13 +301,6 @@ def _brush(brush: str | float | None, like: Image) -> tuple[float, float] | None
             )
         found.append(float(text) / (like.scale[axis] * unit * like.grid[axis] / whole[axis]))
     return found[0], found[1]
-
-
-def as_labels(given: Any, like: Image, painting: Painting = Painting()) -> Image:
-    """The labels of an image: annotations, or what `images.as_labels` takes."""
-    if is_annotations(given):
-        return open_annotations(given, like, painting)
-    return images.as_labels(given, like)
 
 
 def as_mask(given: Any, like: Image, painting: Painting = Painting()) -> Image:

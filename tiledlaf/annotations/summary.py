@@ -6,6 +6,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+from ..errors import DamagedFile
 from . import opening, shapes
 from .shapes import Document, Shape, Wanted
 
@@ -25,10 +26,10 @@ def lines(path: str) -> list[str]:
         kind = opening.format_of(document)
         if not kind.several:
             name = "" if document.title == path else f"{document.name}: "
-            given = kind.read(document, Wanted(Path(path).stem, (0, 0)))
+            given = opening.read(document, Wanted(Path(path).stem, (0, 0)))
             found += [(name, given)]
             continue
-        found += [(f"{one.stem}: ", kind.read(document, one)) for one in _images(document)]
+        found += [(f"{one.stem}: ", opening.read(document, one)) for one in _images(document)]
     if all(len(given) == 1 for _, given in found):  # such as the files of ROIs in a zip
         found = [("", [one for _, given in found for one in given])]
     listed = [f"  {name}{_counts(given)}" for name, given in found[:SHOWN]]
@@ -45,10 +46,16 @@ def is_packed(path: str) -> bool:
 
 def _images(document: Document) -> list[Wanted]:
     """The images that a file of several names."""
-    return [
-        Wanted(shapes.stem(one["file_name"]), (int(one["height"]), int(one["width"])))
-        for one in document.json["images"]
-    ]
+    try:
+        return [
+            Wanted(shapes.stem(one["file_name"]), (int(one["height"]), int(one["width"])))
+            for one in document.json["images"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFile(
+            f"{document.title}: expected images with file_name, height and width, got "
+            f"{type(error).__name__} {shapes.cut(str(error))}"
+        ) from None
 
 
 def _counts(given: list[Shape]) -> str:

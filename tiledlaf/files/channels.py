@@ -43,11 +43,14 @@ def is_color(channels: Sequence[Channel]) -> bool:
     return names == [channel.name for channel in RGB]
 
 
-def of_omero(found: Any, count: int) -> tuple[Channel, ...]:
-    """The channels of `omero` metadata; none where it does not fit the image's number of them."""
+def listed_channels(found: Any) -> list[Any]:
+    """The entries of `omero` metadata, one for each channel; none where it is something else."""
     listed = found.get("channels") if isinstance(found, Mapping) else None
-    if not isinstance(listed, list) or len(listed) != count:
-        return ()
+    return listed if isinstance(listed, list) else []
+
+
+def of_omero(listed: Sequence[Any]) -> tuple[Channel, ...]:
+    """The channels of entries of `omero` metadata; none where these say nothing."""
     entries = [entry if isinstance(entry, Mapping) else {} for entry in listed]
     channels = []
     for entry in entries:

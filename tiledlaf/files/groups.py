@@ -117,7 +117,10 @@ def choose(path: str, series: str) -> str:
     ValueError
         If there is no such image, or there are several.
     """
-    group, series = find(path), series.strip("/")
+    series = series.strip("/")
+    if _is_field(path, series):  # of a large plate all fields need not be looked up
+        return series
+    group = find(path)
     if group is None:
         raise InputError(f"{path}: expected a file with several images for `series`, got one image")
     if series in group.paths:
@@ -134,6 +137,16 @@ def choose(path: str, series: str) -> str:
         f"{path}: expected one of its {len(group.paths)} {group.what} for `series`, "
         f"{_listed(group)}, got {series!r}"
     )
+
+
+def _is_field(path: str, series: str) -> bool:
+    """Whether a plate lists the well of a field, and the well lists the field."""
+    attributes = nodes.attributes(path, "")
+    found, (well, _, field) = attributes.get("ome", attributes), series.rpartition("/")
+    plate = found.get("plate") if isinstance(found, Mapping) else None
+    wells = plate.get("wells") if isinstance(plate, Mapping) else None
+    known = any(one.get("path") == well for one in wells or () if isinstance(one, Mapping))
+    return known and field in _fields(path, well)
 
 
 def default(path: str) -> tuple[str, str]:

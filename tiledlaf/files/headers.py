@@ -8,23 +8,8 @@ from typing import Any
 
 from .channels import Channel
 from .image import SPATIAL
+from .lengths import MICROMETERS
 
-MICROMETERS = {
-    "nm": 1e-3,
-    "µm": 1.0,
-    "μm": 1.0,
-    "um": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "\\u00B5m": 1.0,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-    "inch": 25400.0,
-    "Å": 1e-4,
-    "pm": 1e-6,
-}
 RESOLUTION_UNITS = {2: 25400.0, 3: 1e4, 4: 1e3, 5: 1.0}  # inch, centimeter; of some: mm, µm
 # programs that know no pixel size write 72, 96 or 300 dots per inch: pixels of 85 µm and more
 PRINTED = 20.0
@@ -39,7 +24,7 @@ def pixel_sizes(file: Any, series: Any, number: int) -> dict[str, float]:
     number : of the series in the file
     """
     if file.is_ome:
-        found = _ome_sizes(_ome_image(file, number))
+        found = _ome_sizes(_ome_image(file, series, number))
     elif file.imagej_metadata:
         found = _imagej_sizes(file)
     else:
@@ -48,8 +33,8 @@ def pixel_sizes(file: Any, series: Any, number: int) -> dict[str, float]:
     return found if set("yx") <= set(found) else found | _tagged_sizes(series.keyframe)
 
 
-def _ome_image(file: Any, number: int) -> Mapping[str, Any]:
-    """The `Image` element of a series; empty where the XML is damaged or lists other images."""
+def _ome_image(file: Any, series: Any, number: int) -> Mapping[str, Any]:
+    """The `Image` element of a series; empty where the XML is damaged or it is not clear which."""
     import tifffile
 
     try:
@@ -57,8 +42,18 @@ def _ome_image(file: Any, number: int) -> Mapping[str, Any]:
     except Exception:  # damaged XML costs what it says, not the image
         return {}
     images = found if isinstance(found, list) else [found]
-    image = images[number] if len(images) == len(file.series) else images[0]
+    if len(images) != len(file.series):  # some are in files that are missing
+        size = dict(zip(series.axes, series.shape, strict=True))
+        images = [i for i in images if _has_size(i, size)]
+        number = 0 if len(images) == 1 else len(images)
+    image = images[number] if number < len(images) else {}
     return image if isinstance(image, Mapping) else {}
+
+
+def _has_size(image: Any, size: Mapping[str, int]) -> bool:
+    """Whether an `Image` element has the size of a series in its plane."""
+    pixels = image.get("Pixels") or {} if isinstance(image, Mapping) else {}
+    return all(pixels.get(f"Size{axis}") == size.get(axis) for axis in "YX")
 
 
 def _ome_sizes(image: Mapping[str, Any]) -> dict[str, float]:
@@ -81,11 +76,20 @@ def _imagej_sizes(file: Any) -> dict[str, float]:
 
 
 def _aperio_sizes(description: str) -> dict[str, float]:
-    """Of Aperio's header, which other scanners and QuPath write as well: MPP = 0.2527."""
+    """Of Aperio's header, which other scanners and QuPath write as well: MPP = 0.2527.
+
+    A thumbnail repeats the slide's, beside how it was reduced: 46000x32914 -> 1024x732.
+    """
     told = re.search(r"\bMPP ?= ?(\d*\.?\d+)", description)
     if told is None or not description.startswith("Aperio") or float(told[1]) <= 0:
         return {}
-    return {"y": float(told[1]), "x": float(told[1])}
+    head = description.split("|")[0]
+    became = re.search(r"-> ?(\d+)x(\d+)", head)
+    was = re.search(r"\[\S+ (\d+)x(\d+)\]", head) or re.search(r"(\d+)x(\d+)", head)
+    steps = (1.0, 1.0)
+    if became and was and became.start() > was.start() and int(became[1]) and int(became[2]):
+        steps = int(was[2]) / int(became[2]), int(was[1]) / int(became[1])
+    return {axis: float(told[1]) * step for axis, step in zip("yx", steps, strict=True)}
 
 
 def _tagged_sizes(page: Any) -> dict[str, float]:
@@ -112,7 +116,7 @@ def _resolution(page: Any) -> dict[str, float]:
 def channels(file: Any, series: Any, number: int, count: int) -> tuple[Channel, ...]:
     """Names, colors and windows of the channels; none where no header has those of all."""
     if file.is_ome:
-        found = _ome_channels(_ome_image(file, number))
+        found = _ome_channels(_ome_image(file, series, number))
     elif file.imagej_metadata:
         found = _imagej_channels(file.imagej_metadata, count)
     else:

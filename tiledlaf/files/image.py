@@ -191,8 +191,8 @@ class Image:
     color : whether the stored channels are red, green and blue
     no_data : value of pixels without data, which count as masked; None if there is none
     level : number of the level in its file
-    measured : whether the user has stated its pixel size
     gain : what pixels are multiplied by before they are labeled or learned from; None: nothing
+    stated : whether the user has stated the pixel size
     """
 
     path: str
@@ -213,7 +213,7 @@ class Image:
     no_data: float | None = None
     gain: float | None = None
     level: int = 0
-    measured: bool = False
+    stated: bool = False
     data: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -450,7 +450,7 @@ def make(
         found.name,
         axes,
         shape,
-        np.dtype(found.dtype).name,
+        _number_type(path, found.dtype),
         tuple(tuple(s[i] for i in keep) for s in found.shapes),
         tuple(scale[i] for i in keep),
         tuple(translation[i] for i in keep),
@@ -460,6 +460,14 @@ def make(
         shown=tuple(found.channels),
         color=found.color,
     )
+
+
+def _number_type(path: str, dtype: Any) -> str:
+    """The name of a type of numbers; refuses text and records, whose names are no types."""
+    given = np.dtype(dtype)
+    if given.kind in "SUVO":
+        raise InputError(f"{path}: expected numbers as pixels, got the type {given}")
+    return given.name
 
 
 def check_axes(path: str, axes: str, shape: Sequence[int]) -> None:
@@ -523,7 +531,7 @@ def choose_channels(image: Image, channels: Sequence[int | str] | None) -> Image
         if not alpha:
             return image
         kept = [i for i in range(image.stored_channels) if i not in alpha]
-        _say(f"{image.path}: its alpha channel is left out: transparency is no data")
+        say(f"{image.path}: its alpha channel is left out: transparency is no data")
         return choose_channels(image, kept)
     chosen = tuple(_channel_number(image, channel) for channel in channels)
     if (
@@ -578,7 +586,21 @@ def part_number(path: str, parts: Sequence[Part], wanted: str) -> int:
     raise InputError(f"{path}: expected `series` to be one of {listed}, got {wanted!r}")
 
 
-def _say(text: str) -> None:
+def largest(
+    path: str, titles: Sequence[str], shapes: Sequence[Sequence[int]], areas: Sequence[int]
+) -> int:
+    """The number of the largest image in a file; says that there are others."""
+    number = areas.index(max(areas))
+    if len(areas) > 1:
+        listed = ", ".join(
+            " ".join([str(n), *([repr(str(title))] if title else []), " x ".join(map(str, shape))])
+            for n, (title, shape) in enumerate(zip(titles, shapes, strict=True))
+        )
+        say(f"{path}: series {number}, the largest, is read of {listed} (choose with `series`)")
+    return number
+
+
+def say(text: str) -> None:
     """Tell the user something about a file."""
     warnings.warn(text, FileWarning, stacklevel=4)
 

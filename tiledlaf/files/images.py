@@ -25,7 +25,7 @@ from .formats.tiff import Tiff
 from .formats.zarr import Zarr
 from .image import FileWarning, Image, Levels, Part, Reader, TimePoint
 from .resampled import resampled
-from .selection import Selection, measured, nearest_level
+from .selection import Selection, check_learned, measured, nearest_level
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
@@ -75,10 +75,9 @@ def open_image(
     image = _level(path, reader, level, selection)
     if selection.level is None and selection.pixel_size is not None:
         level, grid = nearest_level(image, selection.pixel_size, selection.learned)
-        image = image if level == 0 else _level(path, reader, level, selection)
-    if grid is not None:
-        image = resampled(image, grid)
-    return valued(image_files.choose_channels(image, selection.channels), selection)
+        image = image if level == 0 else _level(path, reader, level, selection, image)
+    image = valued(image_files.choose_channels(image, selection.channels), selection)
+    return image if grid is None else resampled(image, grid)
 
 
 def valued(image: Image, selection: Selection) -> Image:
@@ -88,9 +87,15 @@ def valued(image: Image, selection: Selection) -> Image:
     return image_files.with_no_data(image, selection.no_data)
 
 
-def _level(path: str, reader: Reader, level: int, selection: Selection) -> Image:
-    found = reader.look(path, level, selection.axes)
-    image = image_files.make(path, reader, found, selection.axes, selection.time_point, selection.z)
+def _level(
+    path: str, reader: Reader, level: int, selection: Selection, finest: Image | None = None
+) -> Image:
+    """A level of a file; `finest` is level 0 if the plane that is selected is one of it."""
+    found, z = reader.look(path, level, selection.axes), selection.z
+    if z is not None and finest is not None:  # levels may have fewer planes as well
+        axis = finest.axes.index("z")
+        z = z * found.shapes[0][axis] // finest.shape[axis]
+    image = image_files.make(path, reader, found, selection.axes, selection.time_point, z)
     return measured(dataclasses.replace(image, level=level), selection.input_pixel_size)
 
 
@@ -206,6 +211,8 @@ def as_image(given: Any, selection: Selection = Selection(), **choice: Any) -> I
         return open_image(given, selection, **choice)
     chosen = dataclasses.replace(selection, **choice)
     found = measured(from_array(given, **of_array(chosen)), chosen.input_pixel_size)
+    if isinstance(chosen.pixel_size, tuple):  # of a model: others are refused
+        check_learned(found, chosen.pixel_size)
     return valued(found, chosen)
 
 
@@ -261,7 +268,7 @@ def as_labels(given: Any, like: Image) -> Image:
 def as_mask(given: Any, like: Image) -> Image:
     """The mask of an image; one with several channels for a 2-D image is refused later."""
     flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2 and not like.fixed
-    return open_image(given) if flat else as_labels(given, like)
+    return open_stored_labels(given, like) if flat else as_labels(given, like)
 
 
 def as_probabilities(given: Any, like: Image) -> Image:

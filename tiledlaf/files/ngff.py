@@ -14,7 +14,7 @@ import zarr
 
 from ..errors import DamagedFile, InputError
 from . import nodes, spatialdata, stores, transformations
-from .channels import Channel, of_omero
+from .channels import Channel, listed_channels, of_omero
 from .levels import Pyramid
 
 OLD = ("0.1", "0.2", "0.3")  # versions without coordinate transformations
@@ -134,6 +134,7 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         words.append(f"its transformations to {', '.join(map(repr, left))} are {kept}")
     axes = placed[0][2]
     known = [transformations.letter(axis) for axis in axes]
+    shown, told = _shown(found, shapes[0][known.index("c")] if "c" in known else 1)
     return Multiscale(
         "".join(map(str, known)) if all(known) else "",
         tuple(map(_unit, axes)),
@@ -144,9 +145,17 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         version,
         node.metadata.zarr_format,
         called,
-        tuple(words),
-        of_omero(found.get("omero"), shapes[0][known.index("c")] if "c" in known else 0),
+        (*words, *told),
+        shown,
     )
+
+
+def _shown(found: Mapping[str, Any], count: int) -> tuple[tuple[Channel, ...], list[str]]:
+    """How the channels are called and shown, and a word where this is said of another number."""
+    listed = listed_channels(found.get("omero"))
+    if len(listed) in (0, count):
+        return of_omero(listed), []
+    return (), [f"its omero metadata are of {len(listed)} channels, not {count}: left out"]
 
 
 def _shape(path: str, name: str) -> tuple[int, ...] | None:

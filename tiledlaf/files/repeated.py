@@ -57,7 +57,8 @@ class _InMemory(Repeated):
 
 def at_every_time(mask: Image, image: Image) -> Image:
     """The mask of a time series: one of spatial axes alone holds at every time point."""
-    if "t" not in image.grid_axes or mask.grid != image.grid[1:]:
+    sizes = {one[1:] for one in (image.grid, image.whole, *image.levels)}
+    if "t" not in image.grid_axes or mask.grid not in sizes:
         return mask
     count = image.grid[0]
     kind = Repeated if mask.reader.stored else _InMemory

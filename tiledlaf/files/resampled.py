@@ -13,6 +13,7 @@ import numpy as np
 from .image import Image, Levels, Reader, State
 
 AT_ONCE = 2**22  # stored numbers read at once: a window may have far more of them than new pixels
+LEAST = 1e-6  # share of a pixel without data that counts: a smaller one is left by rounding
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,18 @@ class Resampled(Reader):
     source : reader of the stored pixels
     sizes, shape : lengths of each stored axis, before and after
     nearest : whether the nearest pixel is taken
+    no_data : value of pixels without data; means and interpolations of any of these are so as well
+    channel : the stored axis of channels, None without one
+    channels : those that all have this value where there is no data, None for all
     """
 
     source: Reader
     sizes: tuple[int, ...]
     shape: tuple[int, ...]
     nearest: bool = False
+    no_data: float | None = None
+    channel: int | None = None
+    channels: tuple[int, ...] | None = None
 
     name = "resampled"
 
@@ -59,21 +66,38 @@ class Resampled(Reader):
         )
         block = self.source.read(array, inner)
         kept = [i for i, b in enumerate(box) if not isinstance(b, int)]
-        whole = block.dtype if block.dtype.kind in "uib" else None
-        for axis, i in enumerate(kept):
-            if (found := taps[i]) is not None:
-                index, weights = found
-                block = _combined(block, axis, index - index.min(), weights)
-        if whole is None or self.nearest:
-            return block
-        return np.floor(block + 0.5).astype(whole)
+        along = [(kept.index(i), *t) for i, t in enumerate(taps) if t is not None]
+        void, whole = self._void(block, kept), block.dtype if block.dtype.kind in "uib" else None
+        block = _along(block, along)
+        if whole is not None and not self.nearest:
+            block = np.floor(block + 0.5).astype(whole)
+        if void is not None:
+            chosen: list[Any] = [slice(None)] * block.ndim
+            if self.channel is not None and self.channels is not None:
+                chosen[kept.index(self.channel)] = list(self.channels)
+            part = block[tuple(chosen)]
+            lost = _along(void.astype(np.float32), along) > LEAST
+            block[tuple(chosen)] = np.where(lost, block.dtype.type(self.no_data), part)
+        return block
+
+    def _void(self, block: np.ndarray, kept: Sequence[int]) -> np.ndarray | None:
+        """Which stored pixels are without data, of one channel; None if none is, or all are NaN."""
+        if self.no_data is None or self.no_data != self.no_data:
+            return None
+        void = block == block.dtype.type(self.no_data)
+        if self.channel is not None:
+            axis = kept.index(self.channel)
+            if self.channels is not None:
+                void = np.take(void, self.channels, axis)
+            void = void.all(axis, keepdims=True)
+        return void if void.any() else None
 
     def _halves(self, box: tuple[slice | int, ...]) -> tuple[int, list[Any]] | None:
         """The box cut along its longest axis, and that axis of its pixels; None if it is small."""
         kept = [i for i, b in enumerate(box) if isinstance(b, slice)]
         spans = {i: range(*box[i].indices(self.shape[i])) for i in kept}  # type: ignore[union-attr]
         stored = {i: len(spans[i]) * self.sizes[i] / self.shape[i] for i in kept}
-        longest = max(kept, key=lambda i: stored[i])
+        longest = max((i for i in kept if i != self.channel), key=lambda i: stored[i])
         if math.prod(stored.values()) <= AT_ONCE or len(spans[longest]) < 2:
             return None
         start, stop = spans[longest].start, spans[longest].stop
@@ -111,6 +135,13 @@ def nearest(index: np.ndarray, n: int, m: int) -> np.ndarray:
     return np.asarray((2 * index + 1) * n // (2 * m))
 
 
+def _along(block: np.ndarray, taps: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Weighted sums of pixels along some axes, each with its taps and their weights."""
+    for axis, index, weights in taps:
+        block = _combined(block, axis, index - index.min(), weights)
+    return block
+
+
 def _combined(block: np.ndarray, axis: int, index: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted sums of pixels along an axis, in the order of the taps."""
     if len(index) == 1:
@@ -139,7 +170,15 @@ def resampled(image: Image, grid: Sequence[int], nearest: bool = False) -> Image
         raise TypeError("arrays in memory are not resampled")
     return dataclasses.replace(
         image,
-        reader=Resampled(image.reader, image.shape, shape, nearest),
+        reader=Resampled(
+            image.reader,
+            image.shape,
+            shape,
+            nearest,
+            image.no_data,
+            image.axes.index("c") if "c" in image.axes else None,
+            image.channels,
+        ),
         shape=shape,
         levels=(tuple(grid),),
         scale=tuple(s * f for s, f in zip(image.scale, steps, strict=True)),

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
-from .image import FileWarning, Image, TimePoint
+from .image import Image, TimePoint, say
+from .lengths import MICROMETERS
 
 ALIKE = 1.25  # ratio of pixel sizes that still count as the same
 ENLARGED = 2.0  # most that pixels are divided to reach a pixel size: a file has no finer detail
-# length units of NGFF and of common programs, in micrometers
-MICROMETERS = {
-    "picometer": 1e-6,
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-    "inch": 25400.0,
-}
 
 
 @dataclass(frozen=True)
@@ -36,7 +25,7 @@ class Selection:
     axes : one letter of "tczyx" for each axis, where the file does not name them
     channels : numbers or names of the channels to read; all but alpha by default
     time_point : index of the one to read; "all" makes t an axis of the grid
-    z : index of the plane to read, of this level
+    z : index of the plane to read, of this level; of level 0 where `pixel_size` chooses the level
     series : which of the images in the file, by number or name; the largest by default
     pixel_size : micrometers along y and x that pixels should have, or one number for both
     input_pixel_size : micrometers along y and x of the file's level 0, where it does not say so
@@ -69,8 +58,9 @@ class Selection:
             raise InputError("expected `level` or `pixel_size`, got both")
 
 
-def _both(size: float | tuple[float, float]) -> tuple[float, float]:
-    return size if isinstance(size, tuple) else (size, size)
+def _both(size: float | Sequence[float]) -> tuple[float, float]:
+    y, x = size if isinstance(size, Sequence) else (size, size)
+    return y, x
 
 
 def micrometers(image: Image) -> tuple[float, float] | None:
@@ -98,7 +88,7 @@ def measured(image: Image, size: float | tuple[float, float] | None) -> Image:
         scale=(*image.scale[:front], *scale),
         translation=(*image.translation[:front], *shift),
         units=(*image.units[:front], "micrometer", "micrometer"),
-        measured=True,
+        stated=True,
     )
 
 
@@ -130,10 +120,7 @@ def nearest_level(
                 f"{image.path}: expected an image whose pixel size is known, to bring it to "
                 f"{text}, got one without: state it by `input_pixel_size`"
             )
-        _say(
-            f"{image.path}: the model learned at pixels of {text}, and the file does not say its "
-            "pixel size: it is labeled as it is (state it by `input_pixel_size`)"
-        )
+        _say_unknown(image, text)
         return 0, None
     # pixel size of each level beside the one that is wanted, along y and x
     ratios = [
@@ -144,14 +131,14 @@ def nearest_level(
     level = min(range(len(means)), key=lambda i: abs(math.log(means[i])))
     if all(1 / ALIKE <= r <= ALIKE for r in ratios[level]):
         if level:
-            _say(f"{image.path}: level {level} is read, whose pixels are nearest to {text}")
+            say(f"{image.path}: level {level} is read, whose pixels are nearest to {text}")
         return level, None
-    if means[0] > ENLARGED:
+    if max(ratios[0]) > ENLARGED:
         raise InputError(
             f"{image.path}: expected pixels of {text}{' as the model learned at' * learned}, got "
             f"{in_words(finest)}, too large to be brought to it (`level` 0 takes them as they are)"
         )
-    level = max((i for i, mean in enumerate(means) if mean <= 1), default=0)
+    level = max((i for i, ratio in enumerate(ratios) if max(ratio) <= 1), default=0)
     grid = (
         *image.levels[level][:-2],
         *(
@@ -159,18 +146,34 @@ def nearest_level(
             for n, r in zip(image.levels[level][-2:], ratios[level], strict=True)
         ),
     )
-    _say(
+    say(
         f"{image.path}: no level has pixels of {text}: level {level} is resampled to them; the "
         f"output has the grid {' x '.join(map(str, grid))}"
     )
     return level, grid
 
 
+def check_learned(image: Image, size: tuple[float, float]) -> None:
+    """Refuse an array whose pixels have another size than those that a model learned from."""
+    known = micrometers(image)
+    if known is None:
+        _say_unknown(image, in_words(size))
+    elif not all(1 / ALIKE <= n / m <= ALIKE for n, m in zip(known, size, strict=True)):
+        raise InputError(
+            f"expected an array with pixels of {in_words(size)} as the model learned at, got "
+            f"{in_words(known)}: arrays are not resampled"
+        )
+
+
+def _say_unknown(image: Image, text: str) -> None:
+    what = "file" if image.reader.stored else "array"
+    say(
+        f"{image.path}: the model learned at pixels of {text}, and the {what} does not say its "
+        "pixel size: it is labeled as it is (state it by `input_pixel_size`)"
+    )
+
+
 def in_words(size: tuple[float, float]) -> str:
     """A pixel size for messages."""
     y, x = (f"{value:.4g}" for value in size)
     return f"{y} µm" if y == x else f"{y} x {x} µm"
-
-
-def _say(text: str) -> None:
-    warnings.warn(text, FileWarning, stacklevel=5)

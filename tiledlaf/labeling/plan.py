@@ -172,9 +172,8 @@ def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> di
     }
     sizes = dict(zip(image.axes, image.shape, strict=True))
     fixed = [[axis, index] for axis, index in image.fixed if sizes[axis] > 1]
-    if image.measured:  # else it follows from the file
-        found["pixel size"] = list(image.scale)
-    return found | ({"fixed": fixed} if fixed else {})
+    found |= {"fixed": fixed} if fixed else {}
+    return found | ({"pixel size": list(image.scale)} if image.stated else {})
 
 
 def _check_inputs(
@@ -189,8 +188,8 @@ def _check_inputs(
     for other, what in ((probabilities, "probabilities"), (mask, "a mask"), (weights, "weights")):
         if other is not None:
             images.check_size(other, image, what)
-    if mask is not None and mask.stored_channels != 1:
-        raise InputError(f"{mask.path}: expected a mask of one channel, got {mask.stored_channels}")
+    if mask is not None and mask.used_channels != 1:
+        raise InputError(f"{mask.path}: expected a mask of one channel, got {mask.used_channels}")
     if not term.takes_probabilities:
         term.check(image.used_channels)
     if weights is not None and weights.stored_channels != settings.channels:
@@ -438,7 +437,7 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     channels = image.stored_channels if "c" in image.axes else 0
     picture = pyramid("", channels, image.dtype) if copy_image else None
     shown = image.shown or (RGB if image.color and channels == len(RGB) else ())
-    if picture and len(shown) == channels:
+    if picture and len(shown) == max(channels, 1):
         picture = dataclasses.replace(picture, shown=shown)
     whole = image.reader.chunked and grid.size == image.grid
     alike = whole and image.axes == "c" * bool(channels) + image.grid_axes

@@ -74,9 +74,10 @@ def prepare(
         given = images.as_probabilities(probabilities, source)
     if isinstance(mask, str) and mask == tissue.WORD:
         mask = tissue.pending(source)
-    masked = None if mask is None else images.on_grid(values.open_mask(mask, source), source, True)
-    if masked is not None:
-        masked = at_every_time(masked, source)
+    masked = None
+    if mask is not None:
+        masked = at_every_time(values.open_mask(mask, source), source)
+        masked = images.on_grid(masked, source, coarse=True)
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from .. import errors
 from ..errors import InputError
 from ..files import image as image_files
-from ..files.image import FileWarning, Image, read_pixels
+from ..files.image import Image, read_pixels, say
 from ..model import sampling
 from ..model.intensity import matched, span
 from ..model.model import Images
@@ -166,10 +165,8 @@ def _warn_of_no_data(image: Image, sample: np.ndarray) -> None:
             continue
         low, high = rest.min(), rest.max()
         if 0 < FAR * (high - low) < max(low - value, value - high):
-            warnings.warn(
+            say(
                 f"{image.path}: {100 * same.mean():.0f} % of the sampled pixels are {value:g}, all "
                 f"others {low:g} to {high:g}: if it stands for no data, leave them out by "
-                f"`no_data` {value:g}",
-                FileWarning,
-                stacklevel=2,
+                f"`no_data` {value:g}"
             )

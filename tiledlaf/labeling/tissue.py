@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,10 @@ from ..errors import InputError
 from ..files import fingerprints, levels, ngff, nodes, stores
 from ..files import image as image_files
 from ..files.formats.zarr import Zarr
-from ..files.image import FileWarning, Image, read_pixels
+from ..files.image import Image, TimePoint, read_pixels, say
 from ..files.levels import Pyramid
 from ..files.resampled import Resampled, nearest
+from ..files.selection import micrometers
 from ..model.classes import color
 from ..pool import tasks
 from ..pool.tasks import Pool
@@ -43,7 +43,6 @@ SPECK_PIXELS = 64  # in pixels of the mask where the size of pixels is unknown,
 SHARE = 2000  # and at most this part of a plane
 CLEAR = 1.5  # how many times more than the other one side varies where that decides
 FAINT = 25 / 255  # color, of the range of the type, that a background has at most
-MICROMETERS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "meter": 1e6}
 
 
 @dataclass(frozen=True)
@@ -192,22 +191,22 @@ def low(image: Image) -> Image:
     size = _pixel_area(image) ** 0.5
     wanted = max(1.0, max(image.grid[-2:]) / edge, PIXEL / size if size else 1.0)
     wanted = min(wanted, max(image.grid[-2:]) / LEAST)  # of a small image something must be left
-    factors = [max(image.grid[-2:]) / max(shape[-2:]) for shape in image.levels]
+    first, grids = _grids(image)
+    factors = [max(image.grid[-2:]) / max(shape[-2:]) for shape in grids]
     step = max((i for i, f in enumerate(factors) if f <= 1.5 * wanted), default=0)
     if wanted > 6 * factors[step] and step + 1 < len(factors) and factors[step + 1] < 4 * wanted:
         step += 1
-    found = dataclasses.replace(_level(image, step), gain=None)
+    own = step == 0 and grids[0] == image.grid
+    found = dataclasses.replace(image, gain=None) if own else _level(image, first + step)
     if _colored(image):
         found = dataclasses.replace(found, channels=tuple(range(3)))
     factor = round(wanted / factors[step])
     if factor <= 1:
         return found
     if math.prod(found.grid) > LONG:
-        warnings.warn(
+        say(
             f"{image.path}: it has no coarse level, so {math.prod(found.grid) / 1e6:.0f} Mpx are "
-            "read to find tissue",
-            FileWarning,
-            stacklevel=4,
+            "read to find tissue"
         )
     *planes, height, width = found.grid
     return _smaller(found, (*planes, math.ceil(height / factor), math.ceil(width / factor)))
@@ -215,25 +214,43 @@ def low(image: Image) -> Image:
 
 def _pixel_area(image: Image) -> float:
     """Area of a pixel in square micrometers, 0 where it is not known."""
-    known = [MICROMETERS.get(unit or "", 0.0) for unit in image.units[-2:]]
-    return math.prod(s * u for s, u in zip(image.scale[-2:], known, strict=True))
+    return math.prod(micrometers(image) or (0.0,))
 
 
-def _level(image: Image, step: int) -> Image:
-    """A coarser level of an image, read at the same time point, plane and channels."""
-    if not step:
-        return image
-    reader, path, axes = image.reader, image.path, image.axes
-    count = len(reader.look(path, 0, axes).shapes)
-    names = [reader.look(path, number, axes).name for number in range(count)]
-    found = reader.look(path, names.index(image.name) + step, axes)
-    coarse = dict(zip(axes, found.shapes[0], strict=True))
-    fine = dict(zip(axes, image.shape, strict=True))
-    fixed = {a: i * coarse[a] // fine[a] for a, i in image.fixed}
-    made = image_files.make(
-        path, reader, found, axes, fixed.get("t", "all" if "t" in axes else None), fixed.get("z")
+def _grids(image: Image) -> tuple[int, list[tuple[int, ...]]]:
+    """Number of the stored level that an image is read from, and grids of this and coarser ones."""
+    reader, shape = image.reader, image.shape
+    if not reader.stored or (len(image.levels) == 1 and not isinstance(reader, Resampled)):
+        return 0, [image.grid]
+    if isinstance(reader, Resampled):
+        shape, reader = reader.sizes, reader.source
+    shapes = [tuple(one) for one in reader.look(image.path, 0, image.axes).shapes]
+    kept, level = [image.axes.index(a) for a in image.grid_axes], shapes.index(shape)
+    return level, [tuple(one[i] for i in kept) for one in shapes[level:]]
+
+
+def _level(image: Image, level: int) -> Image:
+    """A stored level of an image, read at the same time point, plane and channels."""
+    reader, axes = image.reader, image.axes
+    if isinstance(reader, Resampled):
+        reader = reader.source
+    found = reader.look(image.path, level, axes)
+    sizes, stored = (
+        dict(zip(axes, shape, strict=True)) for shape in (image.shape, found.shapes[0])
     )
-    return dataclasses.replace(made, channels=image.channels, no_data=image.no_data)
+    fixed = {a: i * stored[a] // sizes[a] for a, i in image.fixed}
+    every: TimePoint = "all" if "t" in axes else None
+    made = image_files.make(image.path, reader, found, axes, fixed.get("t", every), fixed.get("z"))
+    scale = [s * n / m for s, n, m in zip(image.scale, image.grid, made.grid, strict=True)]
+    return dataclasses.replace(
+        made,
+        scale=tuple(scale),
+        units=image.units,
+        channels=image.channels,
+        shown=image.shown,
+        color=image.color,
+        no_data=image.no_data,
+    )
 
 
 def _smaller(image: Image, grid: tuple[int, ...]) -> Image:
@@ -253,8 +270,8 @@ def _smaller(image: Image, grid: tuple[int, ...]) -> Image:
 
 def _colored(image: Image) -> bool:
     """Whether an image is red, green and blue."""
-    alpha = any(channel.alpha for channel in image.shown)
-    return image.color or (image.stored_channels == 3 and image.dtype == "uint8" and not alpha)
+    silent = not image.shown  # nor does the file call its channels otherwise
+    return image.color or (image.stored_channels == 3 and image.dtype == "uint8" and silent)
 
 
 def find(image: Image, pool: Pool) -> tuple[np.ndarray, dict[str, Any]]:
@@ -296,16 +313,12 @@ def find(image: Image, pool: Pool) -> tuple[np.ndarray, dict[str, Any]]:
     if colored and background.size and np.median(background) > FAINT * full:
         mask[...] = True  # the threshold divides tissue
     if mask.all():
-        _say(f"{image.path}: no background was found, so `mask` {WORD} leaves nothing out")
+        say(f"{image.path}: no background was found, so `mask` {WORD} leaves nothing out")
     return mask, {"threshold": threshold, "side": side, "share": float(mask.mean())}
 
 
 def _nothing(image: Image, why: str) -> InputError:
     return InputError(f"{image.path}: expected tissue for `mask` {WORD}, found none: {why}")
-
-
-def _say(text: str) -> None:
-    warnings.warn(text, FileWarning, stacklevel=3)
 
 
 def _read(image: Image, pool: Pool) -> np.ndarray:

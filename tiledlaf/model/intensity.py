@@ -13,13 +13,12 @@ A model keeps the type of its training's pixels, and their range. Another image 
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..errors import InputError
-from ..files.image import FileWarning, Image
+from ..files.image import Image, say
 from .model import Images
 
 SHARE = 0.1  # percent of the pixels beyond each end of a range
@@ -57,7 +56,7 @@ def matched(image: Image, images: Images, sample: np.ndarray) -> Image:
     if image.gain is not None:  # the user has stated it
         return image
     if images.range is None:
-        _say(
+        say(
             f"{image.path}: the model does not say from which intensities it learned: "
             f"{image.dtype} pixels are taken as they are"
         )
@@ -75,20 +74,16 @@ def matched(image: Image, images: Images, sample: np.ndarray) -> Image:
     if image.dtype == images.dtype:
         if 1 / 64 <= ratio <= 8:
             if ratio < 1 / 8:
-                _say(f"{text}: taken as they are, though far darker (`intensity_scale` scales)")
+                say(f"{text}: taken as they are, though far darker (`intensity_scale` scales)")
             return image
     elif 1 / 2 <= ratio <= 2:
-        _say(f"{text}: taken as they are")
+        say(f"{text}: taken as they are")
         return image
     else:
         factor = FULL.get(images.dtype, 1.0) / FULL.get(image.dtype, 1.0)
         if 1 / 4 <= ratio * factor <= 4:
-            _say(f"{text}: multiplied by {factor:.6g}, the ratio of the types' full ranges")
+            say(f"{text}: multiplied by {factor:.6g}, the ratio of the types' full ranges")
             return dataclasses.replace(image, gain=factor)
     raise InputError(
         f"{text}: state by `intensity_scale` what to multiply them by (1 takes them as they are)"
     )
-
-
-def _say(text: str) -> None:
-    warnings.warn(text, FileWarning, stacklevel=4)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import image as image_files
-from ..files.image import FileWarning
+from ..files.image import say
 from ..files.selection import ALIKE, micrometers
 from ..model import intensity
 from ..model.model import Images
@@ -68,7 +67,7 @@ def _pixel_size(given: Sequence[Example]) -> tuple[float, float] | None:
         return None
     if len(known) < len(sizes):
         name = given[sizes.index(None)].image.path
-        _say(
+        say(
             f"{name}: no pixel size is known, so the model keeps none (state it by "
             "`input_pixel_size`)"
         )
@@ -76,7 +75,7 @@ def _pixel_size(given: Sequence[Example]) -> tuple[float, float] | None:
     columns = list(zip(*known, strict=True))
     if any(max(column) > ALIKE * min(column) for column in columns):
         low, high = min(map(min, columns)), max(map(max, columns))
-        _say(
+        say(
             f"training images have pixels of {low:.4g} to {high:.4g} µm, so the model keeps no "
             "pixel size: bring them to one by `pixel_size`"
         )
@@ -91,7 +90,3 @@ def _level(given: Sequence[Example]) -> int:
     if len(levels) > 1:
         raise InputError(f"expected training images of one level, got levels {levels}")
     return levels[0]
-
-
-def _say(text: str) -> None:
-    warnings.warn(text, FileWarning, stacklevel=4)

@@ -201,10 +201,8 @@ def _example(
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None:
             images.check_size(other, source, what)
-    if valid is not None and valid.stored_channels != 1:
-        raise InputError(
-            f"{valid.path}: expected a mask of one channel, got {valid.stored_channels}"
-        )
+    if valid is not None and valid.used_channels != 1:
+        raise InputError(f"{valid.path}: expected a mask of one channel, got {valid.used_channels}")
     return Example(source, truth, given, valid)
 
 

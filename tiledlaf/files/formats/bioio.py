@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import numpy as np
 
 from ...errors import DamagedFile, InputError
 from .. import image
-from ..channels import Channel
-from ..image import SPATIAL, FileWarning, Levels, Part, Reader
+from ..channels import RGB, Channel
+from ..image import SPATIAL, Levels, Part, Reader
 
 
 @dataclass(frozen=True)
@@ -33,24 +32,33 @@ class Bioio(Reader):
         found = _opened(path, scene)
         sizes = _sizes(found)
         letters = "".join(a for a, n in sizes.items() if n > 1 or a in "yx")
+        others = set(letters) - set("tczyxs")
+        if others or {"c", "s"} <= set(letters):
+            listed = ", ".join(f"{a} {n}" for a, n in sizes.items() if n > 1)
+            raise InputError(f"{path}: expected the axes t, c, z, y, x or colors, got {listed}")
         known = {a: getattr(found.physical_pixel_sizes, a.upper(), None) for a in SPATIAL}
-        names = found.channel_names or []
+        color, names = sizes.get("s", 1) == len(RGB), found.channel_names or []
+        named = [Channel(str(n)) for n in names] if len(names) == sizes["c"] > 1 else ()
         return Levels(
             f"{scene}/{letters}" if scene else letters,
-            letters,
+            letters.replace("s", "c"),
             (tuple(sizes[a] for a in letters),),
             found.dtype,
             [known.get(a) or 1.0 for a in letters],
             None,
             ["micrometer" if known.get(a) else None for a in letters],
-            channels=[Channel(str(n)) for n in names] if len(names) == sizes["c"] > 1 else (),
+            channels=RGB if color else named,
+            color=color,
         )
 
     def open(self, path: str, name: str) -> Any:
         """A lazy array with the axes in `name`, which follow the number of a scene."""
         *scene, letters = name.split("/")
         found = _opened(path, int(scene[0]) if scene else 0)
-        return found.get_image_dask_data(letters.upper())
+        array = found.get_image_dask_data(letters.upper())
+        # CZI stores blue first, and its reader leaves it so
+        turned = letters.endswith("s") and Path(path).suffix.lower() == ".czi"
+        return array[..., ::-1] if turned else array
 
     def read(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
         """Pixels of a box, read on this thread."""
@@ -62,8 +70,9 @@ class Bioio(Reader):
         parts = []
         for number, title in enumerate(scenes if len(scenes) > 1 else ()):
             found = _opened(path, number)
-            shape = tuple(_sizes(found).values())
-            parts.append(Part(str(number), str(title), "tczyx", shape, str(found.dtype)))
+            sizes = _sizes(found)
+            axes, shape = "".join(sizes), tuple(sizes.values())
+            parts.append(Part(str(number), str(title), axes, shape, str(found.dtype)))
         return parts
 
     def choose(self, path: str, series: str) -> Reader:
@@ -72,7 +81,8 @@ class Bioio(Reader):
 
 
 def _sizes(found: Any) -> dict[str, int]:
-    return dict(zip("tczyx", (found.dims[a][0] for a in "TCZYX"), strict=True))
+    """Lengths of the axes; s is that of the samples of colors."""
+    return {axis.lower(): int(n) for axis, n in found.dims.items()}
 
 
 def _largest(path: str) -> int:
@@ -80,18 +90,9 @@ def _largest(path: str) -> int:
     scenes = _opened(path).scenes
     if len(scenes) < 2:
         return 0
-    shapes = [list(_sizes(_opened(path, number)).values()) for number in range(len(scenes))]
-    number = max(range(len(scenes)), key=lambda n: math.prod(shapes[n][-2:]))
-    listed = ", ".join(
-        f"{n} {title!r} {shape[-2]} x {shape[-1]}"
-        for n, (title, shape) in enumerate(zip(scenes, shapes, strict=True))
-    )
-    warnings.warn(
-        f"{path}: series {number}, the largest, is read of {listed} (choose with `series`)",
-        FileWarning,
-        stacklevel=4,
-    )
-    return number
+    sizes = [_sizes(_opened(path, number)) for number in range(len(scenes))]
+    shapes = [(one["y"], one["x"]) for one in sizes]
+    return image.largest(path, scenes, shapes, [math.prod(shape) for shape in shapes])
 
 
 def _opened(path: str, scene: int = 0) -> Any:

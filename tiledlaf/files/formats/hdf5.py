@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from ...errors import DamagedFile, InputError
 from .. import image, nodes, stores, transformations
-from ..image import FileWarning, Levels, Part, Reader, State
+from ..image import Levels, Part, Reader, State
 
 MOST_DIMENSIONS = 5
 SHOWN = 12  # most data sets to list in a message
@@ -128,11 +127,9 @@ def _default(file: str, quiet: bool = False) -> str:
         raise InputError(f"{file}: expected an array of numbers, found {_listed(file)}")
     name = max(found, key=lambda n: found[n].size)
     if len(found) > 1 and not quiet:
-        warnings.warn(
+        image.say(
             f"{file}: it holds {', '.join(found)}; the largest, {name}, is taken: {file}/PATH "
-            "names another",
-            FileWarning,
-            stacklevel=3,
+            "names another"
         )
     return name
 
@@ -161,7 +158,7 @@ def _axes(path: str, data: Any) -> tuple[str, list[float] | None, list[str | Non
             letters = "?"
         if len(letters) == data.ndim and "?" not in letters:
             return letters, *_sizes(data, letters)
-        warnings.warn(f"{path}: its axistags cannot be read", FileWarning, stacklevel=4)
+        image.say(f"{path}: its axistags cannot be read")
     dims = [transformations.letter({"name": d.label}) for d in data.dims]
     letters = "".join(map(str, dims)) if all(dims) else ""
     return letters, *_sizes(data, letters)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import image
-from ..image import FileWarning, Levels, Reader
+from ..image import Levels, Reader
 
 ORIENTATION = 0x0112  # tag of EXIF
 CONVERTED = ("P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
@@ -37,7 +36,7 @@ class Raster(Reader):
         image.check_level(path, level, 1)
         array = image.opened_whole(self, path)
         for text in _decoded(path, self.colors, os.stat(path).st_mtime_ns)[1]:
-            warnings.warn(f"{path}: {text}", FileWarning, stacklevel=3)
+            image.say(f"{path}: {text}")
         named = "yxc"[: array.ndim] if self.colors else ""
         return Levels("", named, (array.shape,), array.dtype, color=array.ndim == 3)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +48,7 @@ class Tiff(Reader):
             shapes = [tuple(s.shape) for s in series.levels]
             image.check_level(path, level, len(shapes))
             letters, table = series.axes, self._table(series)
+            self._say_values(path, series.keyframe)
             if table is not None:
                 letters, shapes = f"{letters}S", [(*shape, 3) for shape in shapes]
             letters = axes or _letters(path, letters, shapes[0], series.kind)
@@ -79,8 +79,22 @@ class Tiff(Reader):
         if page.photometric != PALETTE or page.colormap is None or self.labels:
             return None
         colors = np.asarray(page.colormap).T
-        # 16 bits by the standard; some programs write 8
-        return (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8)
+        return (colors if _is_shallow(colors) else colors >> 8).astype(np.uint8)
+
+    def _white(self, page: Any) -> int | None:
+        """The number that means black where 0 is white; None where numbers are read as stored."""
+        if page.photometric != WHITE or page.dtype.kind not in "ub" or self.labels:
+            return None
+        return int(2**page.bitspersample - 1)
+
+    def _say_values(self, path: str, page: Any) -> None:
+        """Tell of numbers that are read otherwise than the file says they are shown."""
+        if page.photometric == WHITE and self._white(page) is None:
+            what = "label values" if self.labels else f"{page.dtype} pixels"
+            image.say(f"{path}: it shows 0 as white, but {what} are read as stored")
+        paletted = page.photometric == PALETTE and page.colormap is not None and not self.labels
+        if paletted and _is_shallow(np.asarray(page.colormap)):
+            image.say(f"{path}: its palette has no number above 255, so its colors count as 8 bits")
 
     def open(self, path: str, name: str) -> Any:
         """The level as a Zarr array, which decodes only what is read."""
@@ -88,15 +102,13 @@ class Tiff(Reader):
 
         *before, level = name.split("/")
         number = int(before[0]) if before else 0
-        file = tifffile.TiffFile(path)
-        series = file.series[number]
+        with _heard():  # `look` tells of it
+            file = tifffile.TiffFile(path)
+            series = file.series[number]
         array = nodes.open_foreign(series.aszarr(level=int(level)))
         weakref.finalize(array, file.close)
-        table, page = self._table(series), series.keyframe
-        white = page.photometric == WHITE and page.dtype.kind in "ub"
-        if table is None and not white:
-            return array
-        return _Shown(array, table, 2**page.bitspersample - 1 if white else None)
+        table, white = self._table(series), self._white(series.keyframe)
+        return array if table is None and white is None else _Shown(array, table, white)
 
     def as_labels(self, path: str) -> tuple[Reader, str | None]:
         """Palette indices are labels; three axes without names are z, y, x."""
@@ -136,14 +148,19 @@ class _Shown:
 
     def __getitem__(self, box: Any) -> np.ndarray:
         if self.table is not None:
-            return self.table[np.asarray(self.array[box[:-1]])][..., box[-1]]
+            return np.take(self.table, self.array[box[:-1]], axis=0)[..., box[-1]]
         stored = np.asarray(self.array[box])
         return ~stored if stored.dtype == bool else (stored.dtype.type(self.white) - stored)
 
 
+def _is_shallow(colors: np.ndarray) -> bool:
+    """Whether a palette is one of 8 bits, as some programs write it, not of the standard's 16."""
+    return bool(0 < colors.max() < 256)
+
+
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    """A file of tifffile; what it logs about missing or damaged parts becomes a warning."""
+def _heard() -> Iterator[list[str]]:
+    """What tifffile logs meanwhile about missing or damaged parts."""
     import tifffile
 
     told: list[str] = []
@@ -152,19 +169,29 @@ def _opened(path: str) -> Iterator[Any]:
     logger = tifffile.logger()
     logger.addHandler(handler)
     try:
-        with tifffile.TiffFile(path) as file:
-            if not file.series:
-                raise InputError("no image in it")
-            yield file
-    except (InputError, DamagedFile, FileWarning):
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        raise DamagedFile(f"{path}: expected a TIFF image, got {error}") from None
+        yield told
     finally:
         logger.removeHandler(handler)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """A file of tifffile; what it logs becomes a warning."""
+    import tifffile
+
+    with _heard() as told:
+        try:
+            with tifffile.TiffFile(path) as file:
+                if not file.series:
+                    raise InputError(f"{path}: expected an image in this TIFF, found none")
+                yield file
+        except (InputError, DamagedFile, FileWarning):
+            raise
+        except Exception as error:  # a damaged file may raise anything
+            raise DamagedFile(f"{path}: expected a TIFF image, got {error}") from None
     for line in dict.fromkeys(told):
         text = line.split("> ", 1)[-1]
-        warnings.warn(f"{path}: {text}", FileWarning, stacklevel=4)
+        image.say(f"{path}: {text}")
 
 
 def _largest(path: str, file: Any) -> int:
@@ -173,18 +200,7 @@ def _largest(path: str, file: Any) -> int:
         s.shape[s.axes.index("Y")] * s.shape[s.axes.index("X")] if {"Y", "X"} <= set(s.axes) else 0
         for s in file.series
     ]
-    number = areas.index(max(areas))
-    if len(areas) > 1:
-        listed = ", ".join(
-            f"{n} {s.name!r} {' x '.join(map(str, s.shape))}".replace(" ''", "")
-            for n, s in enumerate(file.series)
-        )
-        warnings.warn(
-            f"{path}: series {number}, the largest, is read of {listed} (choose with `series`)",
-            FileWarning,
-            stacklevel=4,
-        )
-    return number
+    return image.largest(path, [s.name for s in file.series], [s.shape for s in file.series], areas)
 
 
 def _letters(path: str, named: str, shape: tuple[int, ...], kind: str) -> str:
@@ -216,7 +232,7 @@ def _shown(
         raise InputError(f"{path}: expected RGB or gray pixels, got YCbCr ones: convert them first")
     if kind in NAMED and samples >= len(NAMED[kind][1]):
         what, names = NAMED[kind]
-        warnings.warn(f"{path}: {what} pixels are read as stored", FileWarning, stacklevel=4)
+        image.say(f"{path}: {what} pixels are read as stored")
         inks = tuple(Channel(name) for name in names)
         return _with_alpha(path, list(inks), page, count) or inks, False
     color = kind in (COLOR, YCBCR) and samples >= 3
@@ -231,11 +247,9 @@ def _with_alpha(path: str, plain: list[Channel], page: Any, count: int) -> tuple
     if not extra or len(plain) + len(extra) != count:
         return ()
     if extra == [0]:
-        warnings.warn(
+        image.say(
             f"{path}: the file does not say what its channel {len(plain)} is: it is read as data; "
-            "where it is alpha, leave it out with `channels`",
-            FileWarning,
-            stacklevel=5,
+            "where it is alpha, leave it out with `channels`"
         )
     return (*plain, *(Channel("alpha", alpha=True) if n in (1, 2) else Channel() for n in extra))
 
@@ -243,8 +257,4 @@ def _with_alpha(path: str, plain: list[Channel], page: Any, count: int) -> tuple
 def _say_turned(path: str, page: Any) -> None:
     tag = page.tags.get("Orientation")
     if tag is not None and tag.value not in (0, 1):
-        warnings.warn(
-            f"{path}: its orientation tag says {tag.value}, but pixels are read as stored",
-            FileWarning,
-            stacklevel=5,
-        )
+        image.say(f"{path}: its orientation tag says {tag.value}, but pixels are read as stored")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from ...errors import InputError
 from .. import groups, image, ngff, nodes, stores
 from ..archives import Archive
 from ..channels import is_color
-from ..image import FileWarning, Levels, Part, Reader, State
+from ..image import Levels, Part, Reader, State
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Zarr(Reader):
                 f"such as `axes` {'tczyx'[-len(found.called) :]}"
             )
         for word in (*words, *found.words, *_answers(path)):
-            warnings.warn(f"{path}: {word}", FileWarning, stacklevel=2)
+            image.say(f"{path}: {word}")
         name = found.paths[level]
         return Levels(
             f"{part}/{name}" if part and name else part or name,
