@@ -61,7 +61,7 @@ def test_model_has_names_and_colors(folder):
     assert model.names == ["dark", "light"]
     assert [one.color for one in model.classes] == [(0, 2, 3, 255), (1, 2, 3, 255)]
     found = run("info", folder / "model")
-    assert "learned from: 1 channel of uint8 pixels of " in found.out
+    assert "learned from: 1 channel, uint8 of " in found.out
 
 
 def test_export_has_the_colors_of_the_annotations(folder, tmp_path):

@@ -139,6 +139,12 @@ def test_learned_from_instances(here, how):
     assert [c["name"] for c in json.loads(Path("e.json").read_text())["classes"]] == names
     # the way of reading is part of what a training depends on
     other = "object-border" if how == "object" else "object-border:2"
+    given = ("explain", "model", "a.tif", "--truth", "m.tif", "-o")
+    assert run(*given, "pages", "--instances", how).code == 0
+    assert run(*given, "others").code == 0  # the numbers of most objects are no classes
+    pages = [Path(name, "sensitivity.png").read_bytes() for name in ("pages", "others")]
+    assert pages[0] != pages[1]
+    refused([*given, "more", "--ignore", "0"], "--ignore belongs to --instances or --colors")
     refused(train("m.tif", "--instances", other), "belongs to another training")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..errors import InputError
 from . import shared
 
 
@@ -48,6 +49,11 @@ def explain(**given: Any) -> None:
     from ..reports import explanation
 
     model, image, output = (given.pop(key) for key in ("model", "image", "output"))
+    if given["ignore"] and not (given["instances"] or given["colors"]):
+        raise InputError(
+            "`ignore` belongs to `instances` or `colors`: other values that the model did not "
+            "learn have no label"
+        )
     given |= {**shared.meaning_of(given), "painting": shared.painting(given)}
     for name in ("brush", "overlaps"):
         del given[name]
