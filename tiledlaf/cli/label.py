@@ -134,7 +134,7 @@ def label(**given: Any) -> int:
     Give exactly one of --classes, --prototypes, --probabilities, --term and --model. An interrupted
     run continues where it stopped when the same command is given again.
     """
-    from ..labeling import resources, tissue
+    from ..labeling import mask, resources, tissue
     from ..labeling.plan import Writing
     from ..labeling.request import execute, prepare
     from ..pool.opening import Running
@@ -177,7 +177,7 @@ def label(**given: Any) -> int:
     if given["dry_run"]:
         if tissue.is_pending(plan.job.mask):
             with resources.open_pool(plan, running) as pool:
-                plan = tissue.settle(plan, pool)
+                plan = mask.settle(plan, pool)
         click.echo("\n".join(text.dry_run(plan)))
         return 0
     with shared.under_way(), resources.open_pool(plan, running) as pool:

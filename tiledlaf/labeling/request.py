@@ -21,6 +21,7 @@ from ..pool.lazy import is_dask
 from ..pool.opening import Running
 from ..pool.tasks import Pool
 from . import lazy, resources, sample, tissue
+from . import mask as run_mask
 from . import run as labeling_run
 from .choice import choose_labeling, loaded
 from .plan import Plan, Writing, make_plan
@@ -130,7 +131,7 @@ def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:
     Summary if there is an output, otherwise labels, or (labels, confidence)
     """
     resources.check_resources(plan, pool)
-    plan = sample.settle(tissue.settle(plan, pool))
+    plan = sample.settle(run_mask.settle(plan, pool))
     if plan.out is not None:
         return labeling_run.run(plan, pool, progress)
     return labeling_run.run_in_memory(plan, pool, plan.job.certain, progress)

@@ -19,7 +19,8 @@ from ..pool import tasks
 from ..pool.tasks import Pool
 from ..redaction import redacted
 from ..tiles import Tile
-from . import records, tissue
+from . import mask as run_mask
+from . import records
 from .output import Output
 from .plan import Plan
 from .records import Appender
@@ -77,7 +78,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     assert out is not None, "a plan without an output: run it in memory"
     fingerprint = fingerprints.fingerprint(plan.settings)
     out = _started(plan, out, fingerprint)
-    job = tissue.write(plan, out)
+    job = run_mask.write(plan, out)
     old = records.journal(out.records)
     known = records.latest(old)
     if known:

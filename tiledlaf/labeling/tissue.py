@@ -11,28 +11,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..annotations.opening import TISSUE
 from ..errors import InputError
-from ..files import fingerprints, levels, ngff, nodes, stores
 from ..files import image as image_files
-from ..files.formats.zarr import Zarr
 from ..files.image import Image, TimePoint, read_pixels, say
-from ..files.levels import Pyramid
-from ..files.resampled import Resampled, nearest
+from ..files.resampled import Resampled
 from ..files.selection import micrometers
-from ..model.classes import color
 from ..pool import tasks
 from ..pool.tasks import Pool
 from ..tiles import Grid
-
-if TYPE_CHECKING:
-    from .output import Output
-    from .plan import Plan
-    from .worker import Job
 
 EDGE = 2048  # longest side of the image that tissue is found on
 LEAST = 32  # pixels along it that are left at least
@@ -46,7 +37,7 @@ FAINT = 25 / 255  # color, of the range of the type, that a background has at mo
 
 
 @dataclass(frozen=True)
-class _InMemory(Resampled):
+class InMemory(Resampled):
     """Pixels of an array in this process on another grid."""
 
     stored = False
@@ -69,7 +60,7 @@ def pending(image: Image) -> Image:
     """The mask of an image before it is found; nothing is read."""
     small = low(image)
     reader = Pending(image.reader, small.grid, image.grid, nearest=True, low=small)
-    return _mask(image, TISSUE, reader, "")
+    return mask_at(image, TISSUE, reader, "")
 
 
 def is_pending(mask: Image | None) -> bool:
@@ -77,95 +68,7 @@ def is_pending(mask: Image | None) -> bool:
     return mask is not None and isinstance(mask.reader, Pending)
 
 
-def settle(plan: Plan, pool: Pool) -> Plan:
-    """Find the mask, or take the one that the store holds, if tissue is asked for."""
-    job, out = plan.job, plan.out
-    mask: Any = job.mask
-    if not is_pending(mask):
-        return plan
-    held = None if out is None or plan.held is None else ngff.read_notes(out.store, out.tissue)
-    if out is not None and held and held.get("fingerprint") == _fingerprint(plan):
-        found = np.asarray(nodes.open_array(out.store, f"{out.tissue}/0")[:]) != 0
-        notes, mask = held["tissue"], _stored(job.image, out, found.shape)
-    else:
-        found, notes = find(mask.reader.low, pool)
-        reader = _InMemory(image_files.MEMORY, found.shape, job.image.grid, nearest=True)
-        mask = dataclasses.replace(mask, reader=reader, data=found)
-    here = {**notes, "here": _share(found, job.grid), "pixels": list(found.shape)}
-    return dataclasses.replace(plan, job=dataclasses.replace(job, mask=mask), tissue=here)
-
-
-def _share(mask: np.ndarray, grid: Grid) -> float:
-    """Share of tissue in the part of the image that is labeled."""
-    share = mask.astype(np.float64)
-    for n, m, origin, size in zip(mask.shape, grid.image, grid.origin, grid.size, strict=True):
-        index = nearest(np.arange(origin, origin + size), n, m)
-        weights = np.bincount(index, minlength=n) / size
-        share = np.tensordot(weights, share, axes=(0, 0))
-    return float(share)
-
-
-def _fingerprint(plan: Plan) -> str:
-    """Of all that the mask depends on."""
-    known = {"mask": plan.settings["mask"], **plan.image_print}
-    known |= {key: plan.settings.get(key) for key in ("channels", "no_data")}
-    known.pop("region")
-    return fingerprints.fingerprint(known)
-
-
-def write(plan: Plan, out: Output) -> Job:
-    """Write a mask that was found beside the labels, and have it read from there."""
-    job = plan.job
-    if job.mask is None or not isinstance(job.mask.reader, _InMemory):
-        return job
-    assert plan.tissue is not None
-    found, image, group = job.mask.data, job.image, out.tissue
-    print_, held = _fingerprint(plan), ngff.read_notes(out.store, group)
-    if held is not None and held.get("fingerprint") != print_:
-        stores.at(out.store).remove(group)
-    steps = [n / m for n, m in zip(image.grid, found.shape, strict=True)]
-    pyramid = Pyramid(
-        group,
-        image.grid_axes,
-        0,
-        (found.shape,),
-        (1,) * (found.ndim - 2) + (levels.CHUNK,) * 2,
-        tuple(s * f for s, f in zip(image.scale, steps, strict=True)),
-        tuple(
-            t + (f - 1) / 2 * s
-            for t, f, s in zip(image.translation, steps, image.scale, strict=True)
-        ),
-        image.units,
-        "uint8",
-    )
-    pyramid.create(out.store, out.version, out.zarr_format)
-    zero = (0,) * found.ndim
-    for tile in Grid(found.shape, zero, found.shape, pyramid.tile, zero):
-        block = found[tile.core].astype(np.uint8)
-        levels.write(out.store, pyramid, tile.core, block, levels.nearest)
-    entry = {key: plan.tissue[key] for key in ("threshold", "side", "share")}
-    # "ready" and its settings, so that no run takes it for labels of its own that were interrupted
-    notes = {"tissue": entry, "settings": {"mask": plan.settings["mask"]}, "ready": True}
-    ngff.add_label(
-        out.store,
-        pyramid,
-        out.version,
-        out.zarr_format,
-        {0: (0, 0, 0, 0), 1: color(1)},
-        {0: "background", 1: "tissue"},
-        {},
-        {**notes, "fingerprint": print_},
-    )
-    return dataclasses.replace(job, mask=_stored(image, out, found.shape))
-
-
-def _stored(image: Image, out: Output, shape: tuple[int, ...]) -> Image:
-    """The mask of an image in a store, where it has fewer pixels."""
-    reader = Resampled(Zarr(), shape, image.grid, nearest=True)
-    return _mask(image, stores.absolute(out.store), reader, f"{out.tissue}/0")
-
-
-def _mask(image: Image, path: str, reader: Any, name: str) -> Image:
+def mask_at(image: Image, path: str, reader: Any, name: str) -> Image:
     """An image of the same grid and one channel."""
     return Image(
         path,
@@ -257,7 +160,7 @@ def _smaller(image: Image, grid: tuple[int, ...]) -> Image:
     """The image on a grid of larger pixels, which are means."""
     sizes = dict(zip(image.grid_axes, grid, strict=True))
     shape = tuple(sizes.get(a, n) for a, n in zip(image.axes, image.shape, strict=True))
-    kind = Resampled if image.reader.stored else _InMemory
+    kind = Resampled if image.reader.stored else InMemory
     steps = [n / m for n, m in zip(image.grid, grid, strict=True)]
     return dataclasses.replace(
         image,
