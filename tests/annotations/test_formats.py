@@ -1,5 +1,6 @@
 """What each tool writes: classes, colors, places, and pixels."""
 
+import contextlib
 import csv
 import gzip
 import json
@@ -369,6 +370,34 @@ BAD = [
     ("a.json", coco([{"segmentation": [[0, 0, 1]]}]), "of a polygon, got 3 numbers"),
     ("a.json", coco([{"segmentation": {"size": [60, 80], "counts": [1, 2]}}]), "run lengths of 60"),
     ("a.json", coco([{"segmentation": {"size": [60, 80], "counts": "~~"}}]), "run lengths"),
+    (
+        "a.json",
+        coco([{"segmentation": {"size": "x", "counts": "~~"}}]),
+        "COCO JSON .* got Value",
+    ),
+    ("a.json", coco([{"segmentation": [], "bbox": [1, 2, 3]}]), "COCO JSON with .* got ValueError"),
+    ("a.json", "9" * 5000, "expected GeoJSON or COCO JSON"),
+    ("a.json", "[" * 100_000, "expected GeoJSON or COCO JSON"),
+    ("a.geojson", '{"type": {}}', "expected GeoJSON"),
+    ("a.geojson", collection(feature({"type": ["Polygon"]}, "a")), "expected a geometry"),
+    ("a.geojson", collection(feature(box(0, 0, 10**400, 9), "a")), "rows of x and y"),
+    ("a.geojson", collection(feature({"type": "MultiPolygon", "coordinates": [1]}, "a")), "rings"),
+    (
+        "a.geojson",
+        collection(feature({**box(0, 0, 9, 9), "plane": {"z": float("inf")}}, "a")),
+        "a plane such as z 0, got z inf",
+    ),
+    (
+        "a.geojson",
+        collection(feature({**box(0, 0, 9, 9), "plane": {"t": [0] * 99}}, "a")),
+        r"a plane such as z 0, got t \[0.*\.\.\.",
+    ),
+    (
+        "a.geojson",
+        '{"type":"GeometryCollection","geometries":[' * 400 + "]}" * 400,
+        "expected GeoJSON with features, got RecursionError",
+    ),
+    ("a.csv", "index," + "x" * 200_000, "expected shapes of napari, got Error field larger"),
 ]
 
 
@@ -379,3 +408,30 @@ def test_refusals(tmp_path, name, content, words):
         open_annotations(path, image())
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300 + len(str(path))
+
+
+def test_damaged_archives_and_rois(tmp_path):
+    """Whatever byte is wrong, one line says so, and nothing else is printed or raised."""
+    roifile.roiwrite(tmp_path / "a.zip", [roi([[1, 1], [30, 1], [30, 30]], f"a-{i}") for i in "12"])
+    rng = np.random.default_rng(0)
+    for name, whole_file in {
+        "b.zip": (tmp_path / "a.zip").read_bytes(),
+        "b.roi": roi([[1, 1], [30, 1], [30, 30]], "a-1").tobytes(),
+    }.items():
+        for _ in range(200):
+            data = bytearray(whole_file)
+            data[rng.integers(len(data))] = rng.integers(256)
+            (tmp_path / name).write_bytes(data[: rng.integers(len(data) // 2, len(data) + 20)])
+            with contextlib.suppress(TiledlafError):
+                open_annotations(tmp_path / name, image())
+
+
+def test_a_roi_with_half_a_name(tmp_path):
+    """roifile logs it, and would leave the name out."""
+    data = bytearray(roi([[1, 1], [30, 1], [30, 30]], "a-1").tobytes())
+    header = int.from_bytes(data[60:64], "big")
+    data[header + 20 : header + 24] = (1000).to_bytes(4, "big")  # how long the name is
+    (tmp_path / "a.roi").write_bytes(data)
+    with pytest.raises(TiledlafError, match=r"expected a ROI of ImageJ, got .* name exceeds"):
+        open_annotations(tmp_path / "a.roi", image())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 from command import run
@@ -59,6 +60,15 @@ def test_model_has_names_and_colors(folder):
     model = model_file.load(folder / "model")
     assert model.names == ["dark", "light"]
     assert [one.color for one in model.classes] == [(0, 2, 3, 255), (1, 2, 3, 255)]
+    found = run("info", folder / "model")
+    assert "learned from: 1 channel of uint8 pixels of " in found.out
+
+
+def test_export_has_the_colors_of_the_annotations(folder, tmp_path):
+    given = ("label", folder / "slide.tif", tmp_path / "out.zarr", "--model", folder / "model")
+    assert run(*given, "--export", tmp_path / "out.png").code == 0
+    with PIL.Image.open(tmp_path / "out.png") as picture:
+        assert picture.getpalette("RGB")[:9] == [0, 0, 0, 0, 2, 3, 1, 2, 3]
 
 
 def test_same_as_label_images(folder, tmp_path):
@@ -92,14 +102,41 @@ def test_evaluate_and_explain(folder, tmp_path):
     assert found.code == 0, found
 
 
-def test_evaluate_needs_the_whole_image(folder, tmp_path):
-    out = tmp_path / "out.zarr"
-    options = ("--model", folder / "model", "--region", "0:48,0:48")
-    assert run("label", folder / "slide.tif", out, *options).code == 0
-    found = run("evaluate", out, folder / "slide.geojson")
-    assert (found.code, found.out) == (2, "")
-    assert "expected labels of a whole image at level 0" in found.err
-    assert "got labels of a region" in found.err
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--region", "24:96,10:80"),
+        ("--level", "1"),
+        ("--input-pixel-size", "1", "--pixel-size", "1.5"),
+    ],
+)
+def test_evaluate_places_the_truth(folder, tmp_path, options):
+    """Annotations, and label images of the image's size, belong to the image that was labeled."""
+    path, out = tmp_path / "slide.tif", tmp_path / "out.zarr"
+    with tifffile.TiffWriter(path) as file:
+        pixels = tifffile.imread(folder / "slide.tif")
+        file.write(pixels, subifds=1)
+        file.write(pixels.reshape(48, 2, 48, 2).mean((1, 3)).astype(np.uint8), subfiletype=1)
+    assert run("label", path, out, "--model", folder / "model", *options).code == 0
+    truth = open_annotations(folder / "slide.geojson", images.open_image(folder / "slide.tif"))
+    tifffile.imwrite(tmp_path / "truth.tif", whole(truth))
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}.png", "height": 96, "width": 96} for n in range(2)],
+        "categories": [{"id": 1, "name": "dark"}],
+        "annotations": [{"image_id": 2, "category_id": 1, "bbox": [51, 51, 18, 18]}],
+    }
+    coco["images"].append({"id": 2, "file_name": "slide.jpg", "height": 96, "width": 96})
+    for drawn in (
+        folder / "slide.geojson",
+        tmp_path / "truth.tif",
+        write(tmp_path / "coco.json", coco),
+    ):
+        found = run("evaluate", out, drawn, "--json", tmp_path / "found.json", "--ignore", 0)
+        assert found.code == 0, found
+        numbers = json.loads((tmp_path / "found.json").read_text())
+        assert numbers["pixel_error"] < 0.02, (drawn, found.out)
+    found = run("evaluate", out, tmp_path / "truth.tif", "--picture", tmp_path / "errors.png")
+    assert found.code == 0, found
 
 
 def test_mask(folder, tmp_path):
@@ -249,3 +286,36 @@ def test_memory_of_a_large_slide(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert int(found.stdout.split()[-1]) < 2 * 2**20
+
+
+# ten annotations on one slide, and one that stands alone
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_class_with_a_single_annotation(tmp_path, order):
+    """Wherever it is in the slide, it is learned from, and others are set aside."""
+    slide(tmp_path / "a.tif")
+    rows = [(x, y) for y in range(0, 96, 24) for x in (0, 24)]
+    drawn = [feature(box(x + 3, y + 3, x + 20, y + 20), ["dark", "light"][x > 0]) for x, y in rows]
+    y = 82 if order > 0 else 3
+    alone = feature(box(60, y, 70, y + 10), "alone")
+    write(tmp_path / "a.geojson", collection(*drawn, alone))
+    given = ("--images", tmp_path / "a.tif", "--labels", tmp_path / "a.geojson")
+    found = run("train", tmp_path / "model", *given, *SMALL)
+    assert found.code == 0, found
+    assert "is of alone" in found.err
+    assert [one.name for one in model_file.load(tmp_path / "model").classes] == [
+        "dark",
+        "light",
+        "alone",
+    ]
+
+
+def test_annotations_in_one_place(tmp_path):
+    """What one tile would hold is cut until a part of it can be set aside."""
+    slide(tmp_path / "a.tif", edge=700, cells=20)
+    drawn = [feature(box(x, 210, x + 35, 280), ["dark", "light"][x > 210]) for x in (210, 245)]
+    write(tmp_path / "a.geojson", collection(*drawn))
+    given = ("--images", tmp_path / "a.tif", "--labels", tmp_path / "a.geojson")
+    found = run("train", tmp_path / "model", *given, *SMALL)
+    assert found.code == 0, found

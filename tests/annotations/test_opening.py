@@ -67,6 +67,20 @@ def test_time_points(tmp_path):
     assert np.argwhere(whole(labels)).min(axis=0).tolist() == [0, 9]
 
 
+def test_annotations_of_no_time_point(tmp_path):
+    """They hold at every one."""
+    path = drawn(tmp_path, feature(box(0, 0, 9, 9) | {"plane": {"z": 1}}, "a"))
+    series = images.from_array(np.zeros((3, 4, *SIZE), np.uint8), "tzyx", time_point="all")
+    with pytest.warns(FileWarning, match="took all for those of every t, since none states its t"):
+        labels = open_annotations(path, series)
+    found = whole(labels)
+    assert np.argwhere(found.any(axis=(2, 3))).tolist() == [[t, 1] for t in range(3)]
+    window = (slice(1, 3), slice(0, 2), slice(5, 20), slice(4, 30))
+    np.testing.assert_array_equal(labels.read(window)[0], found[window])
+    assert labels.occupied(window) == (slice(1, 3), slice(1, 2), slice(5, 9), slice(4, 9))
+    assert labels.occupied((slice(0, 3), slice(2, 4), slice(0, 60), slice(0, 80))) is None
+
+
 def test_stacks_of_all_time_points(tmp_path):
     path = drawn(tmp_path, *(feature(box(0, 0, 9, 9) | plane(t + 1, t), "a") for t in (0, 2)))
     series = images.from_array(np.zeros((3, 4, *SIZE), np.uint8), "tzyx", time_point="all")

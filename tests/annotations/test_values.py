@@ -528,3 +528,21 @@ def test_data_folder(data_folder):
             survey.check_values(pool, found, items, tables, Meaning(None, None))
             classes = find_classes(sorted(set().union(*tables)), None, None)
             assert len(survey.say_zero(pool, found, items, tables, classes)) == 1, part
+
+
+@pytest.mark.parametrize("shown", ["gray", "alpha", "color"])
+def test_masks_stored_as_rgb(tmp_path, shown):
+    """A gray mask of three or four channels is one of one channel; a colored one is none."""
+    given = np.where(np.indices((20, 30))[1] < 10, 255, 0).astype(np.uint8)
+    planes = [given, given, given if shown != "color" else 0 * given]
+    planes += [np.full_like(given, 255)] * (shown == "alpha")
+    PIL.Image.fromarray(np.stack(planes, axis=-1)).save(tmp_path / "mask.png")
+    image = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    if shown == "color":
+        with pytest.raises(ValueError, match="expected a mask of one channel, got 3"):
+            tiledlaf.label(image, classes=2, mask=tmp_path / "mask.png")
+        return
+    with pytest.warns(FileWarning) as said:
+        labels = tiledlaf.label(image, classes=2, mask=tmp_path / "mask.png")
+    assert "a gray picture stored as RGB" in str(said[-1].message)
+    np.testing.assert_array_equal(labels > 0, given > 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from command import run
 
 from tiledlaf import label
@@ -104,3 +105,19 @@ def test_labels_are_those_of_the_array(tmp_path):
     options = {"prototypes": [[60] * 3, [180] * 3], "tile": 32}
     expected = label(np.moveaxis(PIXELS, -1, 0), **options)
     np.testing.assert_array_equal(label(path, **options), expected)
+
+
+def test_probabilities_of_ilastik(tmp_path):
+    """Their axes are those that the file names, here with the classes last."""
+    given = np.random.default_rng(1).random((4, 30, 40), np.float32)
+    given /= given.sum(0)
+    image = file_at(tmp_path / "a.h5", "yxc", exported_data=PIXELS)
+    path = file_at(tmp_path / "p.h5", "yxc", exported_data=np.moveaxis(given, 0, -1))
+    deep = file_at(tmp_path / "t.h5", "tzcyx", exported_data=given[None, None])
+    expected = label(np.moveaxis(PIXELS, -1, 0), probabilities=given)
+    assert len(np.unique(expected)) == 4
+    for probabilities in (path, deep):
+        np.testing.assert_array_equal(label(image, probabilities=probabilities), expected)
+    tifffile.imwrite(tmp_path / "p.tif", (given.transpose(1, 2, 0) * 255).astype(np.uint8))
+    found = label(image, probabilities=tmp_path / "p.tif")
+    assert len(np.unique(found)) == 4  # the last class is no alpha

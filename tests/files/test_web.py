@@ -13,6 +13,7 @@ import zarr
 from tiledlaf import label
 from tiledlaf.files import images, nodes, stores
 from tiledlaf.files.image import FileWarning
+from tiledlaf.reports import text
 
 pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed")
 PIXELS = np.random.default_rng(0).integers(1, 255, (100, 120), dtype=np.uint8)
@@ -201,6 +202,16 @@ def test_refused_pixels_are_never_taken_as_missing(folder, refusal, absent):
         bucket._asked = 0  # some time later
         with pytest.raises(OSError, match=r"403|web page"):
             nodes.read(place, (slice(32, 64), slice(32, 64)))
+
+
+def test_info_of_labels_on_a_server(tmp_path):
+    """Records of tiles, which a server does not list, are not looked for."""
+    image_at(tmp_path / "a.zarr", "v3")
+    label(str(tmp_path / "a.zarr"), str(tmp_path / "out.zarr"), classes=2)
+    with served(tmp_path) as server:
+        lines = text.info(f"{server.url}/out.zarr")
+    assert "labels/tiledlaf" in lines
+    assert not [line for line in lines if "complete" in line]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tiledlaf.model.settings import make_settings
 
 case = json.loads(sys.argv[1])
 image = images.open_image(case["image"])
-given = case["probabilities"] and choice.open_probabilities(case["probabilities"], image)
+given = case["probabilities"] and images.as_probabilities(case["probabilities"], image)
 plan = make_plan(
     image, case["output"], tile=768, writing=Writing(confidence=True), probabilities=given or None,
     term=choice.data_term(case["classes"], None, given or None, 0),

@@ -712,6 +712,16 @@ def test_bias_without_a_need():
     np.testing.assert_allclose(bias, [-0.25, 0.25])
 
 
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_bias_of_a_class_without_labels(absent):
+    """It is not raised as far as no pixel of the others becomes wrong."""
+    labels = np.repeat(np.delete(np.arange(3), absent), 50)
+    scores = np.where(np.arange(3) == labels[:, None], 9.0, 0.0)
+    bias, error = training_run.fit_bias(scores, labels)
+    assert error == 0
+    assert not bias.any()
+
+
 def test_order_of_a_sum():
     assert tasks.tree_sum([1e16, 1.0, -1e16, 1.0]) == 0  # 1 from left to right
     assert tasks.tree_sum([1.0, 1e16, 1.0, -1e16, 3.0]) == 3

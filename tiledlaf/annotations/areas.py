@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .rasterize import EVERY
 from .shapes import Shape
 
 OTHERS = ("detection", "cell")  # what else may be labels, if no annotation has a class
@@ -48,7 +49,7 @@ class Areas:
     ----------
     polygons : of shapely, in pixels of level 0
     numbers : of each, the place of its class in `classes` from 1 on; 0 clears what lies beneath
-    places : of each, its position along the axes before y and x
+    places : of each, its position along the axes before y and x, or `EVERY`
     classes : name and color (RRGGBB or "") of each class, in the order of the file
     words : what the user should know
     """
@@ -135,7 +136,8 @@ def _stated(given: Sequence[Shape], rules: Rules, words: list[str]) -> str:
         sizes = dict(zip(rules.axes, rules.whole, strict=True))
         taken = dict(rules.fixed).get(axis, 0)
         if sizes.get(axis, 1) > 1 or taken:
-            words.append(f"took all for those of {axis} {taken}, since none states its {axis}")
+            which = "every t" if axis == "t" and axis in sizes else f"{axis} {taken}"
+            words.append(f"took all for those of {which}, since none states its {axis}")
     return found
 
 
@@ -149,6 +151,9 @@ def _place(one: Shape, rules: Rules, stated: str) -> tuple[int, ...] | str:
             return f"of another {axis} than {fixed.get(axis, 0)}"
     for axis, size, pixels in zip(rules.axes[:-2], rules.whole, rules.grid, strict=False):
         index = getattr(one, axis) or 0
+        if axis == "t" and axis not in stated:
+            place += (EVERY,)
+            continue
         if not 0 <= index < size:
             return f"beyond the last {axis}, {size - 1}"
         place += (int((index + 0.5) * pixels / size),)

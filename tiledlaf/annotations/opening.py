@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import redaction
-from ..errors import InputError
+from ..errors import DamagedFile, InputError, TiledlafError
 from ..files import image as image_files
 from ..files import images, levels, nodes, stores
 from ..files.image import FileWarning, Image, Levels, Reader, State, TimePoint
@@ -156,8 +156,19 @@ def _shapes(path: str, stem: str, size: tuple[int, int], identity: tuple[int, in
     wanted = Wanted(stem, size)
     found: list[Shape] = []
     for document in shapes.documents(path, _suffixes()):
-        found += _format(document).read(document, wanted)
+        found += _read(document, wanted)
     return found
+
+
+def _read(document: Document, wanted: Wanted) -> list[Shape]:
+    one = _format(document)
+    try:
+        return one.read(document, wanted)
+    except TiledlafError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        reason = shapes.cut(f"{type(error).__name__} {error}", 120)
+        raise DamagedFile(f"{document.title}: expected {one.expects}, got {reason}") from None
 
 
 def _format(document: Document) -> Format:
@@ -272,13 +283,6 @@ def _brush(brush: str | float | None, like: Image) -> tuple[float, float] | None
             )
         found.append(float(text) / (like.scale[axis] * unit * like.grid[axis] / whole[axis]))
     return found[0], found[1]
-
-
-def as_labels(given: Any, like: Image, painting: Painting = Painting()) -> Image:
-    """The labels of an image: annotations, or what `images.as_labels` takes."""
-    if is_annotations(given):
-        return open_annotations(given, like, painting)
-    return images.as_labels(given, like)
 
 
 def as_mask(given: Any, like: Image, painting: Painting = Painting()) -> Image:

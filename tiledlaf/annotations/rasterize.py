@@ -9,6 +9,8 @@ import numpy as np
 
 from ..tiles import Box
 
+EVERY = -1  # instead of a position: all of them
+
 
 class Raster:
     """Areas and their values, of which any window can be read.
@@ -20,7 +22,7 @@ class Raster:
     ----------
     areas : valid polygons of shapely, not empty, in pixels of level 0
     values : of each area
-    places : position of each area along the axes before y and x
+    places : position of each area along the axes before y and x, or `EVERY`
     grid : pixels along each axis
     ratio : pixels of level 0 for each pixel, along y and x
     dtype : of the values
@@ -58,7 +60,12 @@ class Raster:
         """The values of a window, 0 where there is no area."""
         out = np.zeros([w.stop - w.start for w in window], self._values.dtype)
         for place, near in self._near(window):
-            within = out[tuple(p - w.start for p, w in zip(place, window, strict=False))]
+            within = out[
+                tuple(
+                    slice(None) if p == EVERY else p - w.start
+                    for p, w in zip(place, window, strict=False)
+                )
+            ]
             for one in near:
                 self._paint(within, one, *window[-2:])
         return out
@@ -68,10 +75,14 @@ class Raster:
         found = [(place, self._bounds[near]) for place, near in self._near(window) if len(near)]
         if not found:
             return None
-        places = np.array([place for place, _ in found], np.int64)
+        columns = zip(*(place for place, _ in found), strict=True)
+        spans = [
+            (w.start, w.stop) if EVERY in column else (min(column), max(column) + 1)
+            for column, w in zip(columns, window, strict=False)
+        ]
         top, bottom, left, right = np.concatenate([bounds for _, bounds in found]).T
-        low = [*places.min(axis=0), top.min(), left.min()]
-        high = [*places.max(axis=0) + 1, bottom.max(), right.max()]
+        low = [*(start for start, _ in spans), top.min(), left.min()]
+        high = [*(stop for _, stop in spans), bottom.max(), right.max()]
         return tuple(
             slice(max(w.start, int(a)), min(w.stop, int(b)))
             for w, a, b in zip(window, low, high, strict=True)
@@ -89,11 +100,11 @@ class Raster:
         return [
             (place, np.sort(chosen[tree.query(box)]))
             for place, (tree, chosen) in self._planes.items()
-            if all(w.start <= p < w.stop for p, w in zip(place, before, strict=True))
+            if all(p == EVERY or w.start <= p < w.stop for p, w in zip(place, before, strict=True))
         ]
 
     def _paint(self, out: np.ndarray, one: int, rows: slice, columns: slice) -> None:
-        """Set the pixels of an area in a window (rows, columns)."""
+        """Set the pixels of an area in a window (..., rows, columns)."""
         top, bottom, left, right = self._bounds[one].tolist()
         top, bottom = max(top, rows.start), min(bottom, rows.stop)
         left, right = max(left, columns.start), min(right, columns.stop)
@@ -113,10 +124,8 @@ class Raster:
         at = np.ravel_multi_index((row[inside] - top, column[inside] - left), size)
         turns = np.bincount(at, minlength=size[0] * size[1]).astype(np.uint8).reshape(size)
         odd = (np.add.accumulate(turns, axis=1, dtype=np.uint8) & 1).astype(bool)
-        part = out[
-            top - rows.start : bottom - rows.start, left - columns.start : right - columns.start
-        ]
-        part[odd] = self._values[one]
+        within = slice(top - rows.start, bottom - rows.start)
+        out[..., within, left - columns.start : right - columns.start][..., odd] = self._values[one]
 
 
 def _behind(position: np.ndarray, ratio: float) -> np.ndarray:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -93,10 +92,12 @@ class Document:
         ValueError
             If it is not JSON.
         """
+        text = self.text()
         try:
-            return json.loads(self.text())
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DamagedFile(f"{self.title}: expected GeoJSON or COCO JSON, {error}") from None
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+            reason = cut(str(error))
+            raise DamagedFile(f"{self.title}: expected GeoJSON or COCO JSON, {reason}") from None
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,11 @@ class Format(Protocol):
     ----------
     suffixes : of its files, in lower case
     several : whether one file may hold the annotations of several images
+    expects : what its files are, for messages
     """
 
     suffixes: ClassVar[frozenset[str]]
+    expects: ClassVar[str] = "annotations"
     several: ClassVar[bool] = False
 
     def sniff(self, document: Document) -> bool:
@@ -166,13 +169,21 @@ def documents(path: str, suffixes: frozenset[str]) -> list[Document]:
         raise InputError(f"{path}: no such file or folder") from None
     except IsADirectoryError:
         raise InputError(f"{path}: expected a file of annotations, got a folder") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, RuntimeError) as error:
-        raise DamagedFile(f"{path}: this file cannot be unpacked, {error}") from None
+    except OSError as error:
+        if not isinstance(error, gzip.BadGzipFile):
+            raise
+        raise _damaged(path, error) from None
+    except Exception as error:  # what a damaged archive raises is not said
+        raise _damaged(path, error) from None
     if not found:
         raise InputError(
             f"{path}: expected annotations in it ({', '.join(sorted(suffixes))}), found none"
         )
     return found
+
+
+def _damaged(path: str, error: Exception) -> DamagedFile:
+    return DamagedFile(f"{path}: this file cannot be unpacked, {cut(str(error))}")
 
 
 def stem(path: str | os.PathLike[str]) -> str:
@@ -191,12 +202,12 @@ def points(given: Any, where: str) -> np.ndarray:
     """
     try:
         found = np.asarray(given, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = np.zeros(())
     if found.size == 0 and found.ndim == 1:
         return np.zeros((0, 2))
     if found.ndim != 2 or found.shape[1] < 2:
-        raise InputError(f"{where}: expected positions as rows of x and y, got {_short(given)}")
+        raise InputError(f"{where}: expected positions as rows of x and y, got {shown(given)}")
     if not (np.abs(found) < MOST).all():
         bad = found[~(np.abs(found) < MOST)][0]
         raise InputError(f"{where}: expected coordinates that count pixels, got {bad}")
@@ -230,13 +241,17 @@ def ellipse(corners: np.ndarray) -> Any:
     return affinity.affine_transform(circle, [a, b, c, d, x, y])
 
 
-def _short(given: Any) -> str:
-    text = repr(given)
-    return text if len(text) <= 60 else text[:57] + "..."
+def cut(text: str, most: int = 60) -> str:
+    """A text in one line, as far as a message shows it."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def shown(mapping: Any) -> str:
-    """What a message says of JSON that is not what was expected."""
-    if isinstance(mapping, Mapping):
-        return f"an object with {', '.join(map(str, list(mapping)[:6])) or 'nothing'}"
-    return _short(mapping)
+def shown(given: Any) -> str:
+    """What a message says of what was not expected."""
+    if isinstance(given, Mapping):
+        return f"an object with {cut(', '.join(map(str, list(given)[:6]))) or 'nothing'}"
+    try:
+        return cut(repr(given))
+    except (RecursionError, ValueError):  # nested deeply, or a number of thousands of digits
+        return "something too long to show"

@@ -229,6 +229,20 @@ def open_labels(
     return labels
 
 
+def open_mask(given: Any, like: Image, painting: Painting = Painting()) -> Image:
+    """A mask: annotations, or an image of one channel; gray ones are often stored as RGB.
+
+    One of other channels is returned as it is, to be refused.
+    """
+    mask = opening.as_mask(given, like, painting)
+    if mask.stored_channels < 3:
+        return mask
+    try:
+        return _one_channel(mask, Meaning())
+    except InputError:
+        return mask
+
+
 def value_names(labels: Image) -> dict[str, str]:
     """Names of label values that the way of reading gives them."""
     reader = _reader(labels)

@@ -191,8 +191,8 @@ class Image:
     color : whether the stored channels are red, green and blue
     no_data : value of pixels without data, which count as masked; None if there is none
     level : number of the level in its file
-    measured : whether the user has stated its pixel size
     gain : what pixels are multiplied by before they are labeled or learned from; None: nothing
+    stated : whether the user has stated the pixel size
     """
 
     path: str
@@ -213,7 +213,7 @@ class Image:
     no_data: float | None = None
     gain: float | None = None
     level: int = 0
-    measured: bool = False
+    stated: bool = False
     data: Any = field(default=None, compare=False, repr=False)
 
     @property
@@ -450,7 +450,7 @@ def make(
         found.name,
         axes,
         shape,
-        np.dtype(found.dtype).name,
+        _number_type(path, found.dtype),
         tuple(tuple(s[i] for i in keep) for s in found.shapes),
         tuple(scale[i] for i in keep),
         tuple(translation[i] for i in keep),
@@ -460,6 +460,14 @@ def make(
         shown=tuple(found.channels),
         color=found.color,
     )
+
+
+def _number_type(path: str, dtype: Any) -> str:
+    """The name of a type of numbers; refuses text and records, whose names are no types."""
+    given = np.dtype(dtype)
+    if given.kind in "SUVO":
+        raise InputError(f"{path}: expected numbers as pixels, got the type {given}")
+    return given.name
 
 
 def check_axes(path: str, axes: str, shape: Sequence[int]) -> None:

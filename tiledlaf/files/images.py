@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,27 @@ def as_mask(given: Any, like: Image) -> Image:
         return as_labels(given, like)
     found = open_stored_labels(given, like)
     return found if len(found.grid) == 2 else open_image(given)
+
+
+def as_probabilities(given: Any, like: Image) -> Image:
+    """Class probabilities of an image.
+
+    Axes that the file names count if one is that of channels, as in ilastik's exports; otherwise
+    the first axis is that of the classes, but after t.
+    """
+    every, z = "t" in like.grid_axes, None
+    axes = "t" * every + "c" + like.spatial_axes
+    if isinstance(given, str | os.PathLike):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", image_files.FileWarning)  # said when it is opened
+            seen = _known(str(given)).look(str(given), 0, None)
+        if set(seen.axes or "") >= set(axes):
+            sizes = dict(zip(seen.axes, seen.shapes[0], strict=True))
+            # of five axes, those that the image does not have are 1 long
+            z = 0 if "z" not in axes and sizes.get("z") == 1 else None
+            axes = ""
+    found = as_image(given, axes=axes or None, time_point="all" if every else None, z=z)
+    return dataclasses.replace(found, channels=None)  # none of them is alpha
 
 
 def from_array(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -365,6 +366,20 @@ def label_properties(store: str, group: str) -> list[dict[str, Any]]:
     entry = nodes.metadata(node).get("image-label") if node is not None else None
     found = entry.get("properties") if isinstance(entry, Mapping) else None
     return [dict(p) for p in found if isinstance(p, Mapping)] if isinstance(found, list) else []
+
+
+def label_colors(store: str, group: str) -> dict[int, tuple[int, ...]]:
+    """The color, red, green and blue, that a label image gives its label values, if it does."""
+    node = nodes.open_group(store, group)
+    entry = nodes.metadata(node).get("image-label") if node is not None else None
+    found = entry.get("colors") if isinstance(entry, Mapping) else None
+    colors: dict[int, tuple[int, ...]] = {}
+    for one in found if isinstance(found, list) else []:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            red, green, blue = (int(c) for c in one["rgba"][:3])
+            if 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
+                colors[int(one["label-value"])] = (red, green, blue)
+    return colors
 
 
 def describe(path: str) -> list[str]:

@@ -88,7 +88,7 @@ def measured(image: Image, size: float | tuple[float, float] | None) -> Image:
         scale=(*image.scale[:front], *scale),
         translation=(*image.translation[:front], *shift),
         units=(*image.units[:front], "micrometer", "micrometer"),
-        measured=True,
+        stated=True,
     )
 
 
@@ -113,7 +113,7 @@ def nearest_level(
         If the file does not give its pixel size, or its pixels are far larger.
     """
     wanted, finest = _both(size), micrometers(image)
-    text = _text(wanted)
+    text = in_words(wanted)
     if finest is None:
         if not learned:
             raise InputError(
@@ -136,7 +136,7 @@ def nearest_level(
     if max(ratios[0]) > ENLARGED:
         raise InputError(
             f"{image.path}: expected pixels of {text}{' as the model learned at' * learned}, got "
-            f"{_text(finest)}, too large to be brought to it (`level` 0 takes them as they are)"
+            f"{in_words(finest)}, too large to be brought to it (`level` 0 takes them as they are)"
         )
     level = max((i for i, ratio in enumerate(ratios) if max(ratio) <= 1), default=0)
     grid = (
@@ -157,11 +157,11 @@ def check_learned(image: Image, size: tuple[float, float]) -> None:
     """Refuse an array whose pixels have another size than those that a model learned from."""
     known = micrometers(image)
     if known is None:
-        _say_unknown(image, _text(size))
+        _say_unknown(image, in_words(size))
     elif not all(1 / ALIKE <= n / m <= ALIKE for n, m in zip(known, size, strict=True)):
         raise InputError(
-            f"expected an array with pixels of {_text(size)} as the model learned at, got "
-            f"{_text(known)}: arrays are not resampled"
+            f"expected an array with pixels of {in_words(size)} as the model learned at, got "
+            f"{in_words(known)}: arrays are not resampled"
         )
 
 
@@ -173,6 +173,7 @@ def _say_unknown(image: Image, text: str) -> None:
     )
 
 
-def _text(size: tuple[float, float]) -> str:
+def in_words(size: tuple[float, float]) -> str:
+    """A pixel size for messages."""
     y, x = (f"{value:.4g}" for value in size)
     return f"{y} µm" if y == x else f"{y} x {x} µm"

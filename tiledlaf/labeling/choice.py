@@ -13,7 +13,6 @@ from .. import redaction
 from ..errors import InputError
 from ..files import images, ngff, nodes
 from ..files.image import Image
-from ..files.selection import Selection
 from ..flow import stencil
 from ..flow.linear import Integrator, LinearizedSequence, Taylor
 from ..kernels.arrays import check_device
@@ -72,15 +71,6 @@ def _classes_of(probabilities: Image) -> int:
             f"of the first axis for each, got the shape {probabilities.shape}"
         )
     return count
-
-
-def open_probabilities(source: Any, like: Image) -> Image:
-    """Open probabilities of an image: their first axis is that of the classes, but after t."""
-    every = "t" in like.grid_axes
-    chosen = Selection(
-        axes="t" * every + "c" + like.spatial_axes, time_point="all" if every else None
-    )
-    return images.as_image(source, chosen)
 
 
 @dataclass(frozen=True)

@@ -172,9 +172,8 @@ def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> di
     }
     sizes = dict(zip(image.axes, image.shape, strict=True))
     fixed = [[axis, index] for axis, index in image.fixed if sizes[axis] > 1]
-    if image.measured:  # else it follows from the file
-        found["pixel size"] = list(image.scale)
-    return found | ({"fixed": fixed} if fixed else {})
+    found |= {"fixed": fixed} if fixed else {}
+    return found | ({"pixel size": list(image.scale)} if image.stated else {})
 
 
 def _check_inputs(
@@ -214,9 +213,11 @@ def check_model(model: Model, image: Image, probabilities: Image | None) -> None
     """Refuse images that do not fit a model."""
     count = image.used_channels
     if count != model.channels:
+        names = ", ".join(f"{i} {one.name}" for i, one in enumerate(image.shown) if one.name)
+        choose = f" (choose with `channels`{f': {names}' * bool(names)})"
         raise InputError(
-            f"{image.path}: the model expects images of {model.channels} channel(s), got {count} "
-            "(choose with `channels`)"
+            f"{image.path}: the model expects images of {model.channels} channel(s), got {count}"
+            + choose * (image.stored_channels > model.channels)
         )
     needed = model.term.takes_probabilities
     if needed != (probabilities is not None):

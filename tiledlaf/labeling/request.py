@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..annotations import opening
+from ..annotations import values
 from ..errors import InputError
 from ..files import images
 from ..files.image import Image, say
@@ -21,7 +21,7 @@ from ..pool.opening import Running
 from ..pool.tasks import Pool
 from . import lazy, resources, sample, tissue
 from . import run as labeling_run
-from .choice import choose_labeling, loaded, open_probabilities
+from .choice import choose_labeling, loaded
 from .plan import Plan, Writing, make_plan
 from .run import Progress
 
@@ -70,12 +70,12 @@ def prepare(
         _say_scale(model, source, selection)
     given = None
     if probabilities is not None:
-        given = open_probabilities(probabilities, source)
+        given = images.as_probabilities(probabilities, source)
     if isinstance(mask, str) and mask == tissue.WORD:
         mask = tissue.pending(source)
     masked = None
     if mask is not None:
-        masked = at_every_time(opening.as_mask(mask, source), source)
+        masked = at_every_time(values.open_mask(mask, source), source)
         masked = images.on_grid(masked, source, coarse=True)
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice

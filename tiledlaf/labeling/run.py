@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time as clock
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..files import fingerprints, levels, stores
+from ..files.image import Image
 from ..model import terms
 from ..model.classes import color
 from ..pool import tasks
@@ -152,6 +154,7 @@ def _started(plan: Plan, out: Output, fingerprint: str) -> Output:
             "fingerprint": fingerprint,
             "tile": list(job.grid.tile),
             "tiles": len(job.grid),
+            "source": _source(job.image),
         }
         if plan.classes:
             notes["values"] = [list(one.values) for one in plan.classes]
@@ -169,6 +172,16 @@ def _started(plan: Plan, out: Output, fingerprint: str) -> Output:
     if plan.held.get("names") != list(plan.names.values()):
         out.describe(plan.held, plan.names, job.labels)
     return out
+
+
+def _source(image: Image) -> dict[str, Any]:
+    """Where the labels are in the image: what a truth of its own size, or annotations, need."""
+    return {
+        "name": os.path.basename(image.path.rstrip("/")),
+        "whole": list(image.whole),
+        "grid": list(image.grid),
+        "fixed": [list(pair) for pair in image.fixed],
+    }
 
 
 def summarize(

@@ -56,9 +56,13 @@ def classes_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Class, ...]:
     )
 
 
-def palette(classes: int) -> np.ndarray:
-    """Colors of the label values 0..J, (J + 1, 3) uint8; unlabeled is black."""
-    return np.array([(0, 0, 0), *(color(v)[:3] for v in range(1, classes + 1))], np.uint8)
+def palette(classes: int, colors: Mapping[int, Sequence[int]] | None = None) -> np.ndarray:
+    """Colors of the label values 0..J, (J + 1, 3) uint8; unlabeled is black.
+
+    `colors` are those that label values have of their own.
+    """
+    own = {value: color(value) for value in range(1, classes + 1)} | dict(colors or {})
+    return np.array([(0, 0, 0), *(own[v][:3] for v in range(1, classes + 1))], np.uint8)
 
 
 def ignored(ignore: int | Sequence[int] | None) -> set[int]:

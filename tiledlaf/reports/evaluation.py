@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations import numbering, opening
+from ..annotations import numbering
 from ..annotations.values import Meaning, meaning, open_labels
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, ngff, nodes
+from ..files.cropped import cropped
 from ..files.image import Image
 from ..model.classes import Class, ignored
 from ..pool import tasks
@@ -53,7 +53,8 @@ def evaluate(
         An OME-Zarr with labels/NAME, a label image in it, or any label image of one channel: Zarr,
         TIFF, PNG, npy.
     truth : array or path
-        A label image of the same size, or annotations of the labels' classes (see `train`).
+        A label image of the same size, or of that of the image that was labeled; or annotations of
+        the labels' classes (see `train`).
     boundary : str, optional
         Name of the class between the components of the adapted Rand error, such as membranes;
         without it that error is not computed. Components are connected pixels of one class that
@@ -96,7 +97,7 @@ def evaluate(
            [1, 3]])
     """
     meant = meaning(instances, colors, ignore)
-    given, wanted, kept = _open(labels, truth, name, meant)
+    given, wanted, kept, origin = _open(labels, truth, name, meant)
     left_out = ignored(() if meant.converts else meant.values)
     if boundary is not None and "t" in given.grid_axes:
         raise InputError("`boundary`: expected labels of one time point, whose components it means")
@@ -108,6 +109,7 @@ def evaluate(
     if numbering.names_of(wanted):
         wanted = _drawn(wanted, named, stands)
         left_out |= {0} if ignore is None else set()
+    wanted = _part(wanted, origin, given)
     classes = None
     if stands:
         classes = scores.mapped(stands, named, left_out, given.path)
@@ -141,14 +143,15 @@ def _open(
     truth: Any,
     name: str,
     meant: Meaning = Meaning(),
-) -> tuple[Image, Image, str | None]:
-    """Open both images; also return the Zarr group of the labels if they have one."""
+) -> tuple[Image, Image, str | None, tuple[int, ...]]:
+    """Open both; also return the Zarr group of the labels, if any, and where the truth has them."""
     group = None
     if isinstance(labels, str | os.PathLike):
         path = _label_image(os.fspath(labels), name)
         given, group = images.open_labels(path, series=True), path if nodes.is_store(path) else None
     else:
         given = _from_array(labels, "the labels")
+    whole, origin = _labeled(given, group)
     if isinstance(truth, str | os.PathLike):
         path = os.fspath(truth)
         listed = ngff.label_names(path) if nodes.is_store(path) else []
@@ -157,30 +160,39 @@ def _open(
                 f"{path}: expected a label image as truth, got a store with labels: name one, such "
                 f"as {os.path.join(path, 'labels', listed[0])}"
             )
-        if opening.is_annotations(path):
-            _check_whole(group, path)
-        wanted = open_labels(path, given, meant)
+        wanted = images.on_grid(open_labels(path, whole, meant), whole)
     else:
         array = np.asarray(truth) if meant.colors else _from_array(truth, "the truth")
         wanted = open_labels(array, given, meant)
-    if given.grid != wanted.grid:
+    if wanted.grid not in (given.grid, whole.grid):
         raise InputError(
-            f"{wanted.path}: expected a truth of the labels' size {given.grid}, got {wanted.grid}"
+            f"{wanted.path}: expected a truth of the labels' size {given.grid}"
+            + f" or of the image's, {whole.whole}" * (whole.whole != given.grid)
+            + f", got {wanted.grid}"
         )
-    return given, wanted, group
+    return given, wanted, group, origin
 
 
-def _check_whole(group: str | None, path: str) -> None:
-    """Refuse annotations, which count pixels of level 0, for labels of a part or another level."""
-    settings = ((ngff.read_notes(group, "") or {}) if group else {}).get("settings", {})
-    (start, size), array = settings.get("region", ([], [])), settings.get("array", ["0", "", []])
-    whole = [n for n, axis in zip(array[2], array[1], strict=True) if axis in "zyx"]
-    level = re.search(r"([1-9]\d*)\D*$", str(array[0]))
-    if any(start) or list(size) != whole or level:
-        raise InputError(
-            f"{path}: expected labels of a whole image at level 0, whose pixels annotations count, "
-            f"got labels of {f'level {level[1]}' if level else 'a region'}"
-        )
+def _labeled(given: Image, group: str | None) -> tuple[Image, tuple[int, ...]]:
+    """The grid of the image that was labeled, and the first pixel of the labels on it."""
+    notes = (ngff.read_notes(group, "") or {}) if group else {}
+    source = notes.get("source")
+    if source is None:
+        return given, (0,) * len(given.grid)
+    sizes = dict(zip(given.grid_axes, source["grid"], strict=True))
+    whole = replace(
+        given,
+        path=source["name"],
+        shape=tuple(sizes.get(a, n) for a, n in zip(given.axes, given.shape, strict=True)),
+        whole=tuple(source["whole"]),
+        fixed=tuple((axis, index) for axis, index in source["fixed"]),
+    )
+    return whole, tuple(notes["settings"]["region"][0])
+
+
+def _part(truth: Image, origin: Sequence[int], labels: Image) -> Image:
+    """The truth where the labels are."""
+    return truth if truth.grid == labels.grid else cropped(truth, origin, labels.grid)
 
 
 def _label_image(path: str, name: str) -> str:
@@ -393,11 +405,12 @@ def write_picture(
     ----------
     labels, truth, name, ignore, instances, colors : as in `evaluate`
     """
-    given, wanted, _ = _open(labels, truth, name, meaning(instances, colors, ignore))
+    given, wanted, _, origin = _open(labels, truth, name, meaning(instances, colors, ignore))
     classes = Classes(found.names, found.labels, found.values)
     if numbering.names_of(wanted):
         named = dict(zip(found.labels, found.names, strict=True))
         wanted = _drawn(wanted, named, dict(zip(found.labels, found.values, strict=True)))
+    wanted = _part(wanted, origin, given)
     *depth, height, width = given.grid
     step = math.ceil(max(height, width) / SHOWN)
     plane = tuple(slice(n // 2, n // 2 + 1) for n in depth)

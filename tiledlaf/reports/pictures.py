@@ -12,7 +12,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 from ..errors import InputError
-from ..files import nodes
+from ..files import ngff, nodes
 from ..model import classes
 from ..model.classes import color, palette
 from ..tiles import Grid
@@ -190,7 +190,8 @@ def export(store: str, group: str, path: str, classes: int) -> None:
     check_export(path, array.shape, classes)
     if Path(path).suffix.lower() == ".png":
         picture = PIL.Image.fromarray(np.asarray(array[:]))
-        picture.putpalette(palette(classes).ravel().tolist())
+        colors = palette(classes, ngff.label_colors(store, group))
+        picture.putpalette(colors.ravel().tolist())
         picture.save(path)
     else:
         import tifffile

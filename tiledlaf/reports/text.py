@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, ngff, nodes, stores
 from ..files.fingerprints import HASHED
+from ..files.selection import in_words
 from ..flow.stencil import radius
 from ..labeling import records
 from ..labeling.output import Output
@@ -125,11 +126,18 @@ def model(found: Model, path: str) -> list[str]:
     lines = [f"model: {path}"]
     for number, (one, bias) in enumerate(zip(found.classes, found.bias, strict=True), 1):
         values = ", ".join(map(str, one.values))
-        lines.append(f"  {number:3d} {one.name}: label values {values}, bias {bias:+.4f}")
+        title = f"{one.name}: label values" if one.name != values else "label value"
+        lines.append(f"  {number:3d} {title} {values}, bias {bias:+.4f}")
     term = type(found.term).__name__.lower()
     lines.append(
         f"data term: {term}; {len(found.offsets)} neighbors, T {found.time:g}, rho {found.rho:g}"
     )
+    seen = found.images
+    if seen.dtype:
+        size = f", {in_words(seen.pixel_size)} large" if seen.pixel_size else ""
+        span = f" of {seen.range[0]:.4g} to {seen.range[1]:.4g}" if seen.range else ""
+        count = f"{found.channels} channel" + "s" * (found.channels > 1)
+        lines.append(f"learned from: {count} of {seen.dtype} pixels{span}{size}")
     if "error" in trained:
         first = trained["history"][0] if trained.get("history") else {}
         lines.append(
@@ -303,14 +311,16 @@ def _levels(image: image_files.Image) -> list[str]:
     lines = []
     for level, shape in enumerate(image.levels):
         sizes = [s * a / b for s, a, b in zip(image.scale, image.levels[0], shape, strict=True)]
-        known = any(image.units)
-        size = f", pixel size {_times(sizes)} {_unit(image)}" if known else ""
+        count = len(image.spatial_axes)  # a time point has no size
+        known = any(image.units[-count:])
+        size = f", pixel size {_times(sizes[-count:])} {_unit(image)}" if known else ""
         lines.append(f"  level {level}: {image.grid_axes} {_times(shape)}{size}")
     return lines
 
 
 def _unit(image: image_files.Image) -> str:
-    return " ".join(dict.fromkeys(unit for unit in image.units if unit))
+    units = image.units[-len(image.spatial_axes) :]
+    return " ".join(dict.fromkeys(unit for unit in units if unit))
 
 
 def _run(out: Output) -> list[str]:
@@ -321,12 +331,13 @@ def _run(out: Output) -> list[str]:
         held = notes["tissue"]
         share = 100 * held["share"]
         return [f"  tissue: {share:.1f} %, {held['side']} than {held['threshold']:.4g}"]
-    journal = records.journal(out.records)
+    listed = not stores.is_web(out.store)  # a web server lists no records
+    journal = records.journal(out.records) if listed else []
     states = [r["state"] for r in records.latest(journal).values()]
     done = states.count("done") + states.count("skipped")
     total = notes.get("tiles", 0)
     lines = []
-    if not stores.is_web(out.store):  # a web server lists no records
+    if listed:
         lines.append(f"  complete: {done} of {total} tiles ({100 * done / max(total, 1):.1f} %)")
     if done == total and not records.complete(journal):
         lines.append("  lower levels: not complete yet")
@@ -357,6 +368,8 @@ def _value(key: str, value: Any) -> str:
         return ", ".join([value[0], *(f"{k} {v:g}" for k, v in value[1].items())])
     if key == "channels":
         return "all" if value is None else ", ".join(map(str, value))
+    if key == "mask" and isinstance(value, list):  # see labeling/tissue.py
+        return f"tissue, found on level {value[1]} at {_times(value[2])} pixels"
     if key in HASHED:
         return f"{value[:8]} (names, sizes and times of its files)"
     if isinstance(value, bool):

@@ -195,9 +195,9 @@ def _example(
     truth = images.on_grid(values.open_labels(labels, source, meant, painting), source)
     given = valid = None
     if probabilities is not None:
-        given = images.as_image(probabilities, axes="c" + source.spatial_axes)
+        given = images.as_probabilities(probabilities, source)
     if mask is not None:
-        valid = images.on_grid(opening.as_mask(mask, source, painting), source, coarse=True)
+        valid = images.on_grid(values.open_mask(mask, source, painting), source, coarse=True)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):
         if other is not None:
             images.check_size(other, source, what)

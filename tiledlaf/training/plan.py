@@ -148,9 +148,8 @@ def make_plan(
     way = Polynomials(recipe.tol)
     loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
-    found, classes, counts, about = _labeled(data, halo, pool, say)
+    tiles, classes, counts, about = _labeled(data, halo, pool, say)
     losses.check_classes(loss, len(classes))
-    tiles = [LabeledTile(n, tile) for n, tile in found if (n, tile.index) in counts]
     training, validation = _split(data, tiles, classes, counts)
     folds = _folds(training)
     if learner.per_fold:
@@ -176,8 +175,8 @@ def make_plan(
 
 def _labeled(
     data: Data, halo: Sequence[int], pool: Pool, say: Progress
-) -> tuple[list[tuple[int, Tile]], tuple[Class, ...], Counts, list[str]]:
-    """Tiles, classes, labeled pixels of each class in tiles that have some, and lines on them."""
+) -> tuple[list[LabeledTile], tuple[Class, ...], Counts, list[str]]:
+    """Tiles with labeled pixels, classes, how many pixels of each a tile has, and lines on them."""
     everything, count = (*data.training, *data.validation), len(data.training)
     found = _cut(everything, halo, count)
     tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found], say)
@@ -200,7 +199,12 @@ def _labeled(
     survey.warn_empty(everything, labeled)
     own = sum(n < count for n, _ in items)
     lines = survey.lines(pool, data.training, items[:own], tables[:own], meaning, classes)
-    return found, classes, _counted(found, tables, classes), lines
+    tiles, counts = _counted(found, tables, classes)
+    if not data.validation and not _set_aside(tiles, counts)[1]:
+        finer = _finer(everything, tiles, halo)
+        tables = survey.count(pool, everything, [(n, tile.core) for n, tile in finer], say)
+        tiles, counts = _counted(finer, tables, classes)
+    return tiles, classes, counts, lines
 
 
 def _alike(examples: Sequence[Example]) -> int:
@@ -247,6 +251,24 @@ def _occupied(example: Example, box: Box, halo: Sequence[int]) -> tuple[int, lis
     return (less, split[0][1] + split[1][1]) if less < need else (need, [found])
 
 
+def _finer(
+    examples: Sequence[Example], tiles: Sequence[LabeledTile], halo: Sequence[int]
+) -> list[tuple[int, Tile]]:
+    """Tiles, of which none could be set aside, in up to `LEAST` parts of 16 pixels or more."""
+    found = []
+    for one in tiles:
+        grid = _grid(examples[one.example].image.grid, halo, 1)
+        core = one.tile.core
+        axis = max((-2, -1), key=lambda a: core[a].stop - core[a].start) % len(core)
+        start, stop = core[axis].start, core[axis].stop
+        count = max(1, min(LEAST, (stop - start) // 16))
+        ends = [start + (stop - start) * i // count for i in range(count + 1)]
+        for number, part in enumerate(map(slice, ends[:-1], ends[1:])):
+            box = (*core[:axis], part, *core[axis + 1 :])
+            found.append((one.example, grid.part(one.tile, box, number)))
+    return found
+
+
 def _least(training: int) -> int:
     """Least number of tiles of each of so many images."""
     return -(-LEAST // training) if 0 < training * 2 < LEAST else 2
@@ -267,14 +289,16 @@ def _warn_unknown(labels: Image, unknown: set[int]) -> None:
 
 def _counted(
     found: Sequence[tuple[int, Tile]], tables: Sequence[Mapping[int, int]], classes: Sequence[Class]
-) -> Counts:
-    """Number of labeled pixels of each class, for the tiles that have any."""
+) -> tuple[list[LabeledTile], Counts]:
+    """The tiles that have labeled pixels, and how many of each class."""
+    tiles: list[LabeledTile] = []
     counts: Counts = {}
     for (number, tile), table in zip(found, tables, strict=True):
         count = tuple(sum(table.get(v, 0) for v in one.values) for one in classes)
         if any(count):
+            tiles.append(LabeledTile(number, tile))
             counts[number, tile.index] = count
-    return counts
+    return tiles, counts
 
 
 def _split(
@@ -284,12 +308,16 @@ def _split(
     training = [one for one in tiles if one.example < len(data.training)]
     validation = [one for one in tiles if one.example >= len(data.training)]
     if not data.validation:
-        training, validation = _set_aside(training)
-        absent = _absent(classes, counts, training)
-        if absent:
+        training, validation = _set_aside(training, counts)
+        if len(training) < 2 and not validation:
             raise InputError(
-                f"expected labeled pixels of each class outside the block that is set aside, got "
-                f"none of {absent}; give validation images"
+                f"expected labels in two tiles or more, to set one aside, got {len(training)}; "
+                "give validation images"
+            )
+        if not validation:
+            raise InputError(
+                "expected labeled pixels of each class outside the block that is set aside, got "
+                f"none of {_lone(classes, counts, training)}; give validation images"
             )
     elif not validation:
         raise InputError("expected labeled pixels in the validation images, got none")
@@ -306,6 +334,12 @@ def _absent(classes: Sequence[Class], counts: Counts, tiles: Sequence[LabeledTil
     return ", ".join(c.name for c, n in zip(classes, total, strict=True) if n == 0)
 
 
+def _lone(classes: Sequence[Class], counts: Counts, tiles: Sequence[LabeledTile]) -> str:
+    """Names of the classes with pixels in a single tile."""
+    held = np.sum([np.array(counts[one.example, one.tile.index]) > 0 for one in tiles], axis=0)
+    return ", ".join(c.name for c, n in zip(classes, held, strict=True) if n == 1)
+
+
 def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
     """Tiles of at most 512 x 1024, at least `least` of them, so that workers share an image."""
     # no tile is narrower than 16 pixels, not even the last one
@@ -317,20 +351,49 @@ def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
     return Grid(tuple(size), zero, tuple(size), (*planes, edge, columns), tuple(halo))
 
 
-def _set_aside(tiles: list[LabeledTile]) -> tuple[list[LabeledTile], list[LabeledTile]]:
-    """Set a fifth aside: the last images, or the last tiles if there are few images."""
-    labeled = sorted({one.example for one in tiles})
+def _set_aside(
+    tiles: list[LabeledTile], counts: Counts
+) -> tuple[list[LabeledTile], list[LabeledTile]]:
+    """Set a fifth aside: the last images, or the last tiles if there are few images.
+
+    Where that leaves no pixel of a class to learn from, another block of at most this size is
+    taken, of tiles if images do not do.
+    """
+    examples = [one.example for one in tiles]
+    labeled = sorted(set(examples))
+    units = [list(range(len(tiles)))]
     if len(labeled) >= 5:
-        first = labeled[-max(1, len(labeled) // 5)]
-        kept = [one for one in tiles if one.example < first]
-    else:
-        kept = tiles[: len(tiles) - max(1, len(tiles) // 5)]
-    if not kept or len(kept) == len(tiles):
-        raise InputError(
-            f"expected labels in two tiles or more, to set one aside, got {len(tiles)}; "
-            "give validation images"
-        )
-    return kept, tiles[len(kept) :]
+        units.insert(0, [labeled.index(example) for example in examples])
+    table = np.array([counts[one.example, one.tile.index] for one in tiles])
+    for unit in units:
+        first, stop = _block(np.array(unit), table)
+        if first < stop:
+            block = [first <= n < stop for n in unit]
+            kept = [one for one, aside in zip(tiles, block, strict=True) if not aside]
+            return kept, [one for one, aside in zip(tiles, block, strict=True) if aside]
+    return tiles, []
+
+
+def _block(units: np.ndarray, table: np.ndarray) -> tuple[int, int]:
+    """Numbers of the units to set aside, the last fifth if the others have all classes.
+
+    Otherwise the block as large, or the largest, beside which they have; of several the one with
+    most classes, the last of those. An empty one if there is none.
+    """
+    number = int(units[-1]) + 1
+    sums = np.zeros((number + 1, table.shape[1]), np.int64)
+    np.add.at(sums, units + 1, table)
+    sums = sums.cumsum(axis=0)
+    for size in range(max(1, number // 5), 0, -1):
+        inside = sums[size:] - sums[:-size]
+        fit = np.flatnonzero((inside < sums[-1]).all(axis=1))
+        if len(fit) and fit[-1] == number - size == number - max(1, number // 5):
+            return number - size, number
+        if len(fit):
+            classes = (inside[fit] > 0).sum(axis=1)
+            first = int(fit[np.flatnonzero(classes == classes.max())[-1]])
+            return first, first + size
+    return 0, 0
 
 
 def _folds(tiles: Sequence[LabeledTile]) -> list[int]:
@@ -381,7 +444,7 @@ def _state(image: Any) -> str:
     state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
     if image.level or "/" in image.name or image.grid != image.whole:
         state["part"] = [image.name, image.grid]
-    if image.measured:
+    if image.stated:
         state["pixel size"] = image.scale
     if any(image.shape[image.axes.index(axis)] > 1 for axis, _ in image.fixed):
         state["fixed"] = image.fixed

@@ -259,6 +259,9 @@ def _value(flow: FlowSettings, sums: np.ndarray) -> float:
 def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[np.ndarray, float]:
     """Biases that, added to the scores, make the fewest errors; found class after class.
 
+    That of a class without labels only moves where this saves errors: how far it may rise without
+    an error says nothing.
+
     Parameters
     ----------
     scores : (n, J)
@@ -272,6 +275,7 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
     rows = scores.astype(np.float64)
     count = rows.shape[1]
     bias = np.zeros(count)
+    there = np.bincount(labels, minlength=count) > 0
     for again in range(1 if count == 2 else rounds):
         for j in range(1 if count == 2 else 0, count):
             others = rows + bias
@@ -293,7 +297,8 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
             best = np.flatnonzero(wrong == wrong.min())
             here = np.searchsorted(sorted_turn, bias[j])
             tied = here < len(turn) and sorted_turn[here] == bias[j]
-            if again and not tied and wrong[here] == wrong.min():
+            alone = not there[j] or there.sum() < 2
+            if (again or alone) and not tied and wrong[here] == wrong.min():
                 continue  # a move that saves no error could hide one of another class that does
             bias[j] = middle[best[np.abs(middle[best] - bias[j]).argmin()]]
     bias -= bias.mean()

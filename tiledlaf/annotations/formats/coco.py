@@ -19,6 +19,7 @@ class Coco(Format):
 
     suffixes = frozenset({".json"})
     several = True
+    expects = "COCO JSON with images, annotations and their categories"
 
     def sniff(self, document: Document) -> bool:
         """An object with images, annotations and categories."""
@@ -28,26 +29,19 @@ class Coco(Format):
     def read(self, document: Document, wanted: Wanted) -> list[Shape]:
         """One shape for each annotation of the image whose file name has the wanted stem."""
         given, title = document.json, document.title
-        try:
-            image = _image(given["images"], wanted, title)
-            names = {one["id"]: str(one["name"]) for one in given["categories"]}
-            size = (int(image["height"]), int(image["width"]))
-            if size != wanted.size:
-                raise InputError(
-                    f"{title}: expected annotations of an image of {wanted.size[0]} x "
-                    f"{wanted.size[1]} pixels, got those of {image['file_name']} with {size[0]} x "
-                    f"{size[1]}"
-                )
-            found = [
-                Shape(_geometry(one, f"{title}: annotation {one['id']}"), names[category])
-                for one, category in _of_image(given["annotations"], image["id"])
-            ]
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        image = _image(given["images"], wanted, title)
+        names = {one["id"]: str(one["name"]) for one in given["categories"]}
+        size = (int(image["height"]), int(image["width"]))
+        if size != wanted.size:
             raise InputError(
-                f"{title}: expected COCO JSON with images, annotations and their categories, "
-                f"{type(error).__name__} {error}"
-            ) from None
-        return found
+                f"{title}: expected annotations of an image of {wanted.size[0]} x "
+                f"{wanted.size[1]} pixels, got those of {image['file_name']} with "
+                f"{shapes.cut(f'{size[0]} x {size[1]}')}"
+            )
+        return [
+            Shape(_geometry(one, f"{title}: annotation {shapes.shown(one['id'])}"), names[category])
+            for one, category in _of_image(given["annotations"], image["id"])
+        ]
 
 
 def _of_image(
@@ -62,7 +56,7 @@ def _image(images: Sequence[Mapping[str, Any]], wanted: Wanted, title: str) -> M
     """The image with the wanted stem."""
     found = [one for one in images if shapes.stem(one["file_name"]) == wanted.stem]
     if len(found) != 1:
-        names = ", ".join(str(one["file_name"]) for one in (found or images)[:5])
+        names = ", ".join(shapes.cut(str(one["file_name"])) for one in (found or images)[:5])
         more = ", ..." if len(found or images) > 5 else ""
         raise InputError(
             f"{title}: expected one image of the name {wanted.stem} among its images, "
@@ -104,7 +98,8 @@ def _runs(given: Mapping[str, Any], where: str) -> Any:
         counts = decoded(counts, where)
     ends = np.cumsum(np.asarray(counts, np.int64))
     if len(ends) == 0 or min(counts) < 0 or ends[-1] != height * width:
-        raise InputError(f"{where}: expected run lengths of {height} x {width} pixels")
+        size = shapes.cut(f"{height} x {width}")
+        raise InputError(f"{where}: expected run lengths of {size} pixels")
     boxes = []
     for start, stop in zip(ends[:-1:2], ends[1::2], strict=True):
         if start == stop:

@@ -15,6 +15,7 @@ class GeoJson(Format):
     """A collection of features, a list of them, a single one, or bare geometries."""
 
     suffixes = frozenset({".geojson", ".json"})
+    expects = "GeoJSON with features"
 
     def sniff(self, document: Document) -> bool:
         """Whatever JSON no other format claims, so that a message can say what it lacks."""
@@ -32,7 +33,7 @@ def _features(given: Any, title: str) -> Iterator[Mapping[str, Any]]:
         for one in given:
             yield from _features(one, title)
         return
-    kind = given.get("type") if isinstance(given, Mapping) else None
+    kind = _type(given)
     if kind == "FeatureCollection" and isinstance(given.get("features"), list):
         yield from _features(given["features"], title)
     elif kind == "Feature":
@@ -44,6 +45,12 @@ def _features(given: Any, title: str) -> Iterator[Mapping[str, Any]]:
             f"{title}: expected GeoJSON with features or COCO JSON with annotations, "
             f"got {shapes.shown(given)}"
         )
+
+
+def _type(given: Any) -> str:
+    """What an object says it is; "" where it does not."""
+    kind = given.get("type") if isinstance(given, Mapping) else None
+    return kind if isinstance(kind, str) else ""
 
 
 def _shape(feature: Mapping[str, Any], where: str) -> Shape:
@@ -99,13 +106,13 @@ def _index(plane: Any, axis: str, where: str) -> int | None:
     value = plane.get(axis) if isinstance(plane, Mapping) else plane
     if value is None:
         return None
-    if not isinstance(value, int | float) or value != int(value):
-        raise InputError(f"{where}: expected a plane such as z 0, got {axis} {value!r}")
+    if not isinstance(value, int | float) or value % 1 != 0 or abs(value) > shapes.MOST:
+        raise InputError(f"{where}: expected a plane such as z 0, got {axis} {shapes.shown(value)}")
     return int(value)
 
 
 def _geometry(given: Any, where: str) -> Any:
-    kind = given.get("type") if isinstance(given, Mapping) else None
+    kind = _type(given)
     if kind not in GEOMETRIES:
         raise InputError(
             f"{where}: expected a geometry such as a Polygon, got {shapes.shown(kind or given)}"
@@ -118,6 +125,8 @@ def _geometry(given: Any, where: str) -> Any:
 
 
 def _polygon(rings: Any, where: str) -> Any:
+    if not isinstance(rings, list):
+        raise InputError(f"{where}: expected rings of a Polygon, got {shapes.shown(rings)}")
     return shapes.polygon([shapes.points(ring, where) for ring in rings])
 
 

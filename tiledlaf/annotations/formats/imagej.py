@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
-from ...errors import DamagedFile, InputError
+from ...errors import InputError
 from .. import shapes
 from ..shapes import Document, Format, Shape, Wanted
 
@@ -18,6 +21,7 @@ class ImageJ(Format):
     """A ROI, whose class is its group, or else its name without the number at its end."""
 
     suffixes = frozenset({".roi"})
+    expects = "a ROI of ImageJ"
 
     def sniff(self, document: Document) -> bool:
         """ROIs begin with "Iout"."""
@@ -31,18 +35,30 @@ class ImageJ(Format):
             raise InputError(
                 f"{document.path}: ROIs of ImageJ need roifile: pip install tiledlaf[imagej]"
             ) from None
-        try:
+        with _strict():
             roi = roifile.ImagejRoi.frombytes(document.data)
-            geometry = _geometry(roi, document.title)
-        except InputError:
-            raise
-        except Exception as error:  # a damaged file may raise anything
-            raise DamagedFile(f"{document.title}: expected a ROI of ImageJ, {error}") from None
+        geometry = _geometry(roi, document.title)
         # of a stack without other axes, ImageJ only says the number of the plane
         z = roi.z_position or (0 if roi.c_position or roi.t_position else roi.position)
         name = roi.name or PurePosixPath(document.name).stem
         label, t = _class(roi.group, name), roi.t_position
         return [Shape(geometry, label, z=_from_zero(z), t=_from_zero(t))]
+
+
+class _Raise(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ValueError(record.getMessage())
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Raise what roifile only logs: that a name or coordinates are not whole."""
+    logger, handler = logging.getLogger("roifile"), _Raise()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _from_zero(position: int) -> int | None:

@@ -20,6 +20,7 @@ class Napari(Format):
     """Shapes of one class, named like the file, unless a column `class` or `label` names them."""
 
     suffixes = frozenset({".csv"})
+    expects = "shapes of napari"
 
     def sniff(self, document: Document) -> bool:
         """Whatever CSV there is, so that a message can say what it lacks."""
@@ -31,7 +32,7 @@ class Napari(Format):
         columns = list(rows[0]) if rows else []
         axes = [c for c in columns if c and c.startswith("axis-")]
         if "index" not in columns or not 2 <= len(axes) <= 4:
-            got = ", ".join(map(str, columns[:8])) or "no rows"
+            got = shapes.cut(", ".join(map(str, columns[:8]))) or "no rows"
             raise InputError(
                 f"{document.title}: expected the columns index, shape-type, vertex-index, axis-0, "
                 f"axis-1 of napari, got {got}"
@@ -43,7 +44,12 @@ class Napari(Format):
         named = next((c for c in CLASSES if c in columns), None)
         title = shapes.stem(document.name)
         return [
-            _shape(group, axes, group[0][named] if named else title, f"{document.title}: {key}")
+            _shape(
+                group,
+                axes,
+                group[0][named] if named else title,
+                f"{document.title}: {shapes.cut(str(key))}",
+            )
             for key, group in groups.items()
         ]
 
@@ -52,7 +58,9 @@ def _shape(rows: Sequence[Mapping[str, str]], axes: list[str], name: str, where:
     try:
         found = np.array([[float(row[axis]) for axis in axes] for row in rows])
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: expected numbers as positions, {error}") from None
+        raise InputError(
+            f"{where}: expected numbers as positions, {shapes.cut(str(error))}"
+        ) from None
     planes = [_plane(found[:, i], axes[i], where) for i in range(len(axes) - 2)]
     t, z = (None, None, *planes)[-2:]
     # napari counts from the middle of the first pixel
@@ -60,7 +68,7 @@ def _shape(rows: Sequence[Mapping[str, str]], axes: list[str], name: str, where:
     kind = rows[0].get("shape-type", "point")
     if kind not in KINDS or (kind in ("rectangle", "ellipse") and len(ring) != 4):
         raise InputError(
-            f"{where}: expected a {', a '.join(KINDS)} with its corners, got {kind!r} "
+            f"{where}: expected a {', a '.join(KINDS)} with its corners, got {shapes.shown(kind)} "
             f"with {len(ring)}"
         )
     return Shape(KINDS[kind](ring), name or None, "", z, t)
