@@ -15,7 +15,7 @@ from scipy import ndimage
 
 import tiledlaf
 from tiledlaf.annotations import values
-from tiledlaf.annotations.numbering import Meaning
+from tiledlaf.annotations.numbering import Legend
 from tiledlaf.files import images
 from tiledlaf.files.image import FileWarning
 from tiledlaf.model.classes import UNLABELED, find_classes
@@ -139,6 +139,12 @@ def test_learned_from_instances(here, how):
     assert [c["name"] for c in json.loads(Path("e.json").read_text())["classes"]] == names
     # the way of reading is part of what a training depends on
     other = "object-border" if how == "object" else "object-border:2"
+    given = ("explain", "model", "a.tif", "--truth", "m.tif", "-o")
+    assert run(*given, "pages", "--instances", how).code == 0
+    assert run(*given, "others").code == 0  # the numbers of most objects are no classes
+    pages = [Path(name, "sensitivity.png").read_bytes() for name in ("pages", "others")]
+    assert pages[0] != pages[1]
+    refused([*given, "more", "--ignore", "0"], "--ignore belongs to --instances or --colors")
     refused(train("m.tif", "--instances", other), "belongs to another training")
 
 
@@ -182,7 +188,7 @@ def survey_of(truth, image=None):
     with tasks.threads(1) as pool:
         tables = survey.count(pool, [example], items)
         try:
-            survey.check_values(pool, [example], items, tables, Meaning(None, None))
+            survey.check_values(pool, [example], items, tables, Legend(None, None))
         except ValueError as error:
             return str(error)
     return None
@@ -523,9 +529,9 @@ def test_data_folder(data_folder):
             tables = survey.count(pool, found, items)
             if refusal:
                 with pytest.raises(ValueError, match=refusal):
-                    survey.check_values(pool, found, items, tables, Meaning(None, None))
+                    survey.check_values(pool, found, items, tables, Legend(None, None))
                 continue
-            survey.check_values(pool, found, items, tables, Meaning(None, None))
+            survey.check_values(pool, found, items, tables, Legend(None, None))
             classes = find_classes(sorted(set().union(*tables)), None, None)
             assert len(survey.say_zero(pool, found, items, tables, classes)) == 1, part
 

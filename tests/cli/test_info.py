@@ -1,10 +1,13 @@
 """`info` lists all that a file holds, also where something has to be chosen from it."""
 
+import zipfile
+
 import numpy as np
 import PIL.Image
 import pytest
 import tifffile
 from command import run
+from drawings import box, collection, feature, write
 
 GRAY = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50)
 
@@ -66,3 +69,26 @@ def test_pages_that_may_be_anything():
     assert first == "a.tif: tiff"
     assert "5 pages may be planes, channels or time points" in second
     assert "`" not in second
+
+
+def test_annotations(tmp_path):
+    """How many of which class; of COCO, for each image; of a zip of ROIs, in all."""
+    given = [feature(box(0, 0, 9, 9), name) for name in ("a", "b", "a", None)]
+    given.append(feature(box(0, 0, 9, 9), "a", objectType="cell"))
+    path = write(tmp_path / "a.geojson", collection(*given))
+    found = run("info", path)
+    assert found.out == f"{path}: annotations\n  2 a, 1 b, 1 without a class, 1 a (cell)\n"
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}.png", "height": 9, "width": 9} for n in range(2)],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}],
+    }
+    path = write(tmp_path / "coco.json", coco)
+    assert run("info", path).out == f"{path}: annotations\n  0: none\n  1: 1 a\n"
+    with zipfile.ZipFile(tmp_path / "job.zip", "w") as archive:
+        archive.write(path, "annotations/coco.json")
+    assert "1: 1 a" in run("info", tmp_path / "job.zip").out
+    coco["images"][0].pop("height")
+    for content, name in (("{", "b.geojson"), (coco, "b.json")):
+        found = run("info", write(tmp_path / name, content))
+        assert (found.code, found.err.count("\n")) == (2, 1), found

@@ -36,6 +36,7 @@ FORMATS: Registry[Format] = Registry(
     "tiledlaf.annotations",
     {"coco": Coco(), "geojson": GeoJson(), "imagej": ImageJ(), "napari": Napari()},
 )
+TISSUE = "tissue"  # instead of the path of a mask: what is found in the image itself
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,25 @@ def _shapes(path: str, stem: str, size: tuple[int, int], identity: tuple[int, in
     """All annotations of an image in a file."""
     wanted = Wanted(stem, size)
     found: list[Shape] = []
-    for document in shapes.documents(path, _suffixes()):
-        found += _read(document, wanted)
+    for document in documents(path):
+        found += read(document, wanted)
     return found
 
 
-def _read(document: Document, wanted: Wanted) -> list[Shape]:
-    one = _format(document)
+def documents(path: str) -> list[Document]:
+    """The file, or those that are packed in it."""
+    return list(shapes.documents(path, _suffixes()))
+
+
+def read(document: Document, wanted: Wanted) -> list[Shape]:
+    """The annotations of an image in a file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    one = format_of(document)
     try:
         return one.read(document, wanted)
     except TiledlafError:
@@ -171,7 +184,14 @@ def _read(document: Document, wanted: Wanted) -> list[Shape]:
         raise DamagedFile(f"{document.title}: expected {one.expects}, got {reason}") from None
 
 
-def _format(document: Document) -> Format:
+def format_of(document: Document) -> Format:
+    """The format of a file of annotations.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
     for one in FORMATS.values():
         if document.suffix in one.suffixes and one.sniff(document):
             return one
@@ -197,8 +217,7 @@ def holds_several(path: Any) -> bool:
     """Whether a file may hold the annotations of several images."""
     if not is_annotations(path) or not os.path.isfile(path):
         return False
-    found = shapes.documents(os.fspath(path), _suffixes())
-    return all(_format(document).several for document in found)
+    return all(format_of(document).several for document in documents(os.fspath(path)))
 
 
 def open_annotations(
@@ -283,6 +302,21 @@ def _brush(brush: str | float | None, like: Image) -> tuple[float, float] | None
             )
         found.append(float(text) / (like.scale[axis] * unit * like.grid[axis] / whole[axis]))
     return found[0], found[1]
+
+
+def check_painting(painting: Painting, *drawn: Image | None) -> None:
+    """Refuse to say how annotations become pixels where there are none.
+
+    Raises
+    ------
+    ValueError
+        Names what is said.
+    """
+    default = Painting()
+    said = [n for n in ("brush", "overlaps") if getattr(painting, n) != getattr(default, n)]
+    if said and not any(one and isinstance(one.reader, Annotations) for one in drawn):
+        named = " and ".join(f"`{name}`" for name in said)
+        raise InputError(f"{named}: expected annotations, got none among labels and masks")
 
 
 def as_mask(given: Any, like: Image, painting: Painting = Painting()) -> Image:

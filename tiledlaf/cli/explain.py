@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..errors import InputError
 from . import shared
 
 
@@ -35,6 +36,8 @@ from . import shared
     metavar="y0:y1,x0:x1",
     help="Show only this part (default: the middle 512 x 512 pixels).",
 )
+@shared.label_meaning_options
+@shared.annotation_options
 @shared.selection_options
 @shared.device_option
 def explain(**given: Any) -> None:
@@ -46,5 +49,13 @@ def explain(**given: Any) -> None:
     from ..reports import explanation
 
     model, image, output = (given.pop(key) for key in ("model", "image", "output"))
+    if given["ignore"] and not (given["instances"] or given["colors"]):
+        raise InputError(
+            "`ignore` belongs to `instances` or `colors`: other values that the model did not "
+            "learn have no label"
+        )
+    given |= {**shared.meaning_of(given), "painting": shared.painting(given)}
+    for name in ("brush", "overlaps"):
+        del given[name]
     folder = output or f"{Path(model).with_suffix('')}-explained"
     click.echo(f"pictures: {explanation.explain(model, folder, image, **given)}")

@@ -14,7 +14,7 @@ from . import shared
 @click.command()
 @click.argument("path")
 def info(path: str) -> None:
-    """Show what a store or an image holds: shapes, levels, labels, settings, completeness."""
+    """Show what a store, an image, a model or a file of annotations holds."""
     from ..reports import text
 
     click.echo(shared.with_options("\n".join(text.info(path)), info))

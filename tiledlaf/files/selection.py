@@ -88,7 +88,7 @@ def measured(image: Image, size: float | tuple[float, float] | None) -> Image:
         scale=(*image.scale[:front], *scale),
         translation=(*image.translation[:front], *shift),
         units=(*image.units[:front], "micrometer", "micrometer"),
-        stated=True,
+        measured=True,
     )
 
 

@@ -11,6 +11,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..annotations import opening
+from ..annotations import summary as drawings
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, ngff, nodes, stores
@@ -134,10 +136,10 @@ def model(found: Model, path: str) -> list[str]:
     )
     seen = found.images
     if seen.dtype:
-        size = f", {in_words(seen.pixel_size)} large" if seen.pixel_size else ""
+        size = f", pixels of {in_words(seen.pixel_size)}" if seen.pixel_size else ""
         span = f" of {seen.range[0]:.4g} to {seen.range[1]:.4g}" if seen.range else ""
         count = f"{found.channels} channel" + "s" * (found.channels > 1)
-        lines.append(f"learned from: {count} of {seen.dtype} pixels{span}{size}")
+        lines.append(f"learned from: {count}, {seen.dtype}{span}{size}")
     if "error" in trained:
         first = trained["history"][0] if trained.get("history") else {}
         lines.append(
@@ -262,7 +264,10 @@ def info(path: str) -> list[str]:
     if not stores.is_url(path) and not os.path.exists(path):
         raise InputError(f"{path}: no such file or folder")
     if not nodes.is_store(path):
-        return model(load(path), path) if zipfile.is_zipfile(path) else _file(path)
+        drawn = opening.is_annotations(path)
+        if zipfile.is_zipfile(path) and not (drawn and drawings.is_packed(path)):
+            return model(load(path), path)
+        return drawings.lines(path) if drawn else _file(path)
     if not ngff.has_image(path) and images.parts(path):
         return _file(path)
     names = ngff.label_names(path)
