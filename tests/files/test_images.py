@@ -468,3 +468,17 @@ def test_slides_are_read_and_labelled(data_folder, name, tmp_path):
     assert found.shape == (200, 210)
     assert set(np.unique(found)) <= {1, 2, 3}
     assert len(np.unique(found)) > 1
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_probabilities_in_pages_without_names(tmp_path, classes):
+    """The first axis of a TIFF that does not name it is that of the classes."""
+    given = RNG.dirichlet([1] * classes, (30, 40)).transpose(2, 0, 1).astype(np.float32)
+    image = images.from_array(np.zeros((30, 40)))
+    tifffile.imwrite(tmp_path / "a.tif", given, photometric="minisblack", metadata=None)
+    with tifffile.TiffWriter(tmp_path / "b.tif") as file:
+        for plane in given:
+            file.write(plane, metadata=None)
+    for name in ("a.tif", "b.tif"):
+        found = images.as_probabilities(tmp_path / name, image)
+        np.testing.assert_array_equal(read(found), given)

@@ -278,6 +278,18 @@ def as_mask(given: Any, like: Image) -> Image:
     return found if len(found.grid) == 2 else open_image(given)
 
 
+def _named(path: str) -> Levels | None:
+    """What a file is, if it names its axes; whatever else is wrong with it is said later."""
+    reader = _known(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", image_files.FileWarning)
+        try:
+            found = reader.look(path, 0, None)
+        except ValueError:  # such as pages that may be planes, channels or time points
+            return None
+    return found if found.axes else None
+
+
 def as_probabilities(given: Any, like: Image) -> Image:
     """Class probabilities of an image.
 
@@ -287,16 +299,16 @@ def as_probabilities(given: Any, like: Image) -> Image:
     every, z = "t" in like.grid_axes, None
     axes = "t" * every + "c" + like.spatial_axes
     if isinstance(given, str | os.PathLike):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", image_files.FileWarning)  # said when it is opened
-            seen = _known(str(given)).look(str(given), 0, None)
-        if set(seen.axes or "") >= set(axes):
+        seen = _named(str(given))
+        if seen is not None and set(seen.axes) >= set(axes):
             sizes = dict(zip(seen.axes, seen.shapes[0], strict=True))
             # of five axes, those that the image does not have are 1 long
             z = 0 if "z" not in axes and sizes.get("z") == 1 else None
             axes = ""
-    found = as_image(given, axes=axes or None, time_point="all" if every else None, z=z)
-    return dataclasses.replace(found, channels=None)  # none of them is alpha
+    with warnings.catch_warnings():  # a fourth class is no alpha, whatever the file says
+        warnings.filterwarnings("ignore", ".*alpha channel is left out", image_files.FileWarning)
+        found = as_image(given, axes=axes or None, time_point="all" if every else None, z=z)
+    return dataclasses.replace(found, channels=None)
 
 
 def from_array(
