@@ -227,7 +227,7 @@ def test_data_term(inputs, options, words):
         ("--mask mask39.npy", "expected a mask of the size (40, 50) of a.tif, got (39, 50)"),
         (
             "--mask mask2c.npy",
-            "mask2c.npy: expected a mask of the size (40, 50) of a.tif, got (2, 40, 50)",
+            "mask2c.npy: expected a mask of one channel, got 2",
         ),
         ("--mask mask0.npy", "a sample in which all are NaN, inf or masked out"),
         ("--level 1", "a.tif: expected a level of 0 to 0, got --level 1"),
