@@ -1,5 +1,6 @@
 """Public names, each from where it lives; types for users and for the lazy loader."""
 
+from .annotations.opening import Painting as Painting
 from .errors import DamagedFile as DamagedFile
 from .errors import InputError as InputError
 from .errors import NotEnoughMemory as NotEnoughMemory

@@ -319,3 +319,83 @@ def test_annotations_in_one_place(tmp_path):
     given = ("--images", tmp_path / "a.tif", "--labels", tmp_path / "a.geojson")
     found = run("train", tmp_path / "model", *given, *SMALL)
     assert found.code == 0, found
+
+
+# the same options wherever annotations are taken
+
+STROKE = feature({"type": "LineString", "coordinates": [[10, 10], [80, 40]]}, "dark")
+
+
+def test_strokes_everywhere(folder, tmp_path):
+    """A width can be given to a mask, a truth that is compared, and one that is explained."""
+    path = write(tmp_path / "stroke.geojson", collection(STROKE))
+    out, image = tmp_path / "out.zarr", folder / "slide.tif"
+    label = ("label", image, out, "--model", folder / "model")
+    explain = ("explain", folder / "model", image, "-o", tmp_path / "pages", "--truth", path)
+    refused = run(*label, "--mask", path)
+    assert (refused.code, out.exists()) == (2, False)
+    assert "left out 1 lines or points, since no --brush says how wide" in refused.err
+    assert run(*label).code == 0
+    for command in (("evaluate", out, path), explain):
+        found = run(*command)
+        assert found.code == 2
+        assert "say with --brush how wide they are" in found.err
+        found = run(*command, "--brush", "4px", "--overlaps", "later")
+        assert found.code == 0, found
+    again = run(*label, "--name", "stroke", "--mask", path, "--brush", "4px")
+    assert again.code == 0, again
+    labels = whole(images.open_labels(out / "labels" / "stroke"))
+    assert 250 < np.count_nonzero(labels) < 400
+
+
+def test_a_width_of_nothing(folder, tmp_path):
+    image, out = folder / "slide.tif", tmp_path / "out.zarr"
+    for command in (
+        ("label", image, out, "--model", folder / "model"),
+        ("evaluate", image, image),
+        ("explain", folder / "model", image, "-o", tmp_path / "pages"),
+        ("train", tmp_path / "model", "--images", image, "--labels", image),
+    ):
+        found = run(*command, "--brush", "5px")
+        assert (found.code, found.out) == (2, "")
+        assert "--brush: expected annotations, got none among labels and masks" in found.err
+    found = run("explain", folder / "model", "-o", tmp_path / "pages", "--level", "0")
+    assert "--level without an image" in found.err
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_tissue_is_found_by_label_alone(folder, tmp_path):
+    image, labels = folder / "slide.tif", folder / "slide.geojson"
+    for command in (
+        ("train", tmp_path / "model", "--images", image, "--labels", labels),
+        ("estimate", image, labels, tmp_path / "weights.zarr"),
+        ("explain", folder / "model", image, "-o", tmp_path / "pages"),
+    ):
+        found = run(*command, "--mask", "tissue")
+        assert (found.code, found.out) == (2, "")
+        assert "got the word tissue: only label finds tissue" in found.err
+
+
+def test_classes_of_label_value_0(tmp_path):
+    """Annotations of a class that was learned from the value 0, which is no label there."""
+    slide(tmp_path / "a.tif")
+    y, x = np.indices((96, 96)) * 4 // 96
+    tifffile.imwrite(tmp_path / "labels.tif", ((y + x) % 2).astype(np.uint8))
+    names = write(tmp_path / "names.json", {"0": "dark", "1": "light"})
+    given = ("--images", tmp_path / "a.tif", "--labels", tmp_path / "labels.tif")
+    out, model = tmp_path / "out.zarr", tmp_path / "model"
+    assert run("train", model, *given, *SMALL, "--names", names).code == 0
+    assert run("label", tmp_path / "a.tif", out, "--model", model).code == 0
+    drawn = annotated()
+    path = write(tmp_path / "a.geojson", drawn)
+    options = ("--json", tmp_path / "found.json", "--picture", tmp_path / "errors.png")
+    found = run("evaluate", out, path, *options)
+    assert found.code == 0, found
+    numbers = json.loads((tmp_path / "found.json").read_text())
+    assert [sum(row) for row in numbers["confusion"]] == [8 * 18 * 18] * 2
+    assert numbers["pixel_error"] < 0.01
+    image = images.open_image(tmp_path / "a.tif")
+    (example,) = examples.pair(image, path)
+    example, classes = examples.as_learned(example, model_file.load(model).classes)
+    truth = examples.targets(whole(example.labels), classes)
+    assert np.bincount(truth.ravel()).tolist() == [96 * 96 - 16 * 18 * 18, *[8 * 18 * 18] * 2]

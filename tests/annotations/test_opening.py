@@ -12,7 +12,6 @@ from tiledlaf.annotations.opening import Painting, is_annotations, open_annotati
 from tiledlaf.errors import InputError
 from tiledlaf.files import images
 from tiledlaf.files.image import FileWarning, Image
-from tiledlaf.model.classes import Class
 
 STACK = images.from_array(np.zeros((5, *SIZE), np.uint8), "zyx")
 
@@ -312,25 +311,27 @@ def test_equal_values_for_equal_classes(tmp_path):
     both = numbering.numbered([first, second])
     assert [names(one) for one in both] == [["b", "a", "c"]] * 2
     assert [sorted(np.unique(whole(one))) for one in both] == [[0, 1, 2], [0, 1, 3]]
-    learned = [Class("c", (7, 8)), Class("b", (2,)), Class("x", (3,))]
+    learned = {"c": 7, "b": 2, "x": 3}
     assert sorted(np.unique(whole(numbering.numbered_as(second, learned)))) == [0, 2, 7]
     with pytest.warns(FileWarning, match="left out the annotations of a, which no label"):
         assert sorted(np.unique(whole(numbering.numbered_as(first, learned)))) == [0, 2]
     with pytest.raises(InputError, match="of the classes x, got b, a"):
-        numbering.numbered_as(first, learned[2:])
+        numbering.numbered_as(first, {"x": 3})
     with pytest.raises(InputError, match="expected annotations as for the other images"):
         numbering.numbered([first, images.from_array(np.zeros(SIZE, int))])
 
 
-def test_meaning(tmp_path):
+def test_legend(tmp_path):
     path = drawn(tmp_path, feature(SMALL, {"name": "b", "color": [9, 0, 0]}), feature(LARGE, "a"))
     labels = [open_annotations(path, image())]
-    found = numbering.meaning(labels, {0, 1, 2}, {"b": "x"}, None)
+    found = numbering.legend(labels, {0, 1, 2}, {"b": "x"}, None)
     assert found == ({"1": "x", "2": "a"}, 0, {1: "090000", 2: ""})
     with pytest.raises(InputError, match=r"`names` for the annotations' classes \(b, a\), got c"):
-        numbering.meaning(labels, {0, 1}, {"c": "x"}, None)
+        numbering.legend(labels, {0, 1}, {"c": "x"}, None)
     with pytest.raises(InputError, match="`ignore` is for label images"):
-        numbering.meaning(labels, {0, 1}, None, 255)
+        numbering.legend(labels, {0, 1}, None, 255)
+    with pytest.raises(InputError, match="`no_ignore` is for label images"):
+        numbering.legend(labels, {0, 1}, None, ())
 
 
 def test_misspelled_overlaps(tmp_path):

@@ -178,7 +178,7 @@ def test_pairs_in_a_table(tmp_path, monkeypatch):
         ("images,labels,validation\na.tif,a.tif,maybe\n", "row 2: expected yes or no"),
         ("images,labels,validation\na.tif,a.tif,yes\n", "expected rows that are not validation"),
         ("images,labels\na.tif,a.tif\na.tif,a.tif\n", "expected each pair once, got a.tif again"),
-        ("images,labels\n\udce9.tif,a.tif\n", "expected a CSV file of pairs in UTF-8"),
+        ("images,labels\n\udce9.tif,a.tif\n", "expected a text file in UTF-8"),
     ],
 )
 def test_bad_tables(tmp_path, monkeypatch, text, words):

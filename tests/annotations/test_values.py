@@ -15,7 +15,7 @@ from scipy import ndimage
 
 import tiledlaf
 from tiledlaf.annotations import values
-from tiledlaf.annotations.numbering import Meaning
+from tiledlaf.annotations.numbering import Legend
 from tiledlaf.files import images
 from tiledlaf.files.image import FileWarning
 from tiledlaf.model.classes import UNLABELED, find_classes
@@ -188,7 +188,7 @@ def survey_of(truth, image=None):
     with tasks.threads(1) as pool:
         tables = survey.count(pool, [example], items)
         try:
-            survey.check_values(pool, [example], items, tables, Meaning(None, None))
+            survey.check_values(pool, [example], items, tables, Legend(None, None))
         except ValueError as error:
             return str(error)
     return None
@@ -529,9 +529,9 @@ def test_data_folder(data_folder):
             tables = survey.count(pool, found, items)
             if refusal:
                 with pytest.raises(ValueError, match=refusal):
-                    survey.check_values(pool, found, items, tables, Meaning(None, None))
+                    survey.check_values(pool, found, items, tables, Legend(None, None))
                 continue
-            survey.check_values(pool, found, items, tables, Meaning(None, None))
+            survey.check_values(pool, found, items, tables, Legend(None, None))
             classes = find_classes(sorted(set().union(*tables)), None, None)
             assert len(survey.say_zero(pool, found, items, tables, classes)) == 1, part
 

@@ -225,7 +225,10 @@ def test_data_term(inputs, options, words):
         ("--axes yy", "got 'yy'"),
         ("--mask none.npy", "none.npy: no such file"),
         ("--mask mask39.npy", "expected a mask of the size (40, 50) of a.tif, got (39, 50)"),
-        ("--mask mask2c.npy", "mask2c.npy: expected a mask of one channel, got 2"),
+        (
+            "--mask mask2c.npy",
+            "mask2c.npy: expected a mask of the size (40, 50) of a.tif, got (2, 40, 50)",
+        ),
         ("--mask mask0.npy", "a sample in which all are NaN, inf or masked out"),
         ("--level 1", "a.tif: expected a level of 0 to 0, got --level 1"),
         ("--level -1", "got --level -1"),

@@ -8,6 +8,7 @@ from command import run
 
 import tiledlaf
 from tiledlaf.files import images
+from tiledlaf.files.selection import Selection
 from tiledlaf.model import model as model_file
 
 RNG = np.random.default_rng(2)
@@ -312,3 +313,17 @@ def test_pixels_of_unequal_edges():
         assert images.open_image("v.zarr", pixel_size=(0.8, 2.0)).grid == (4, 40, 64)
     with pytest.raises(ValueError, match="too large to be brought to it"):
         images.open_image("v.zarr", pixel_size=[2.0, 0.2])
+
+
+def test_the_level_of_a_model_is_one_of_files():
+    write_volume("v.zarr", (8, 64, 64), (4, 32, 32))
+    learned = Selection(level=1, learned=True, z=6)
+    with pytest.warns(tiledlaf.FileWarning, match="level 1 is read, as the model learned at"):
+        image = images.open_image("v.zarr", learned)
+    assert image.read((slice(0, 1), slice(0, 1))).item() == 6
+    assert images.open_image("v.zarr", level=1, z=3).fixed == image.fixed
+    with pytest.warns(tiledlaf.FileWarning, match="the model learned at level 1, and the array"):
+        assert images.as_image(scene(1)[0], Selection(level=1, learned=True)).grid == (100, 160)
+    tifffile.imwrite("one.tif", scene(1)[0])
+    with pytest.raises(ValueError, match="level of 0 to 0"):
+        images.open_image("one.tif", Selection(level=1, learned=True))

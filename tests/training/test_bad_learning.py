@@ -229,6 +229,29 @@ TRAIN = [
 ]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 50_000,
+        b'{"a":' * 50_000,
+        b"[" + b"9" * 5000 + b"]",
+        b'{"0": "a", "0": "b"}',
+        b"\xff\xfe{\0}\0",
+        b"{}",
+        b"",
+    ],
+)
+def test_files_of_options(inputs, content):
+    """Names, colors, features, prototypes and pairs: the message names the file."""
+    Path("odd").write_bytes(content)
+    for option in ("names", "colors", "features", "prototypes"):
+        refused([*train(), f"--{option}", "odd"], "odd" if content else "")
+    refused(["train", "model", "--pairs", "odd"], "odd: expected ")
+    if content:
+        label = ["label", "image.tif", "out.zarr", "--classes", "2"]
+        refused([*label, "--names", "odd"], "" if content == b"{}" else "odd: expected ")
+
+
 @pytest.mark.parametrize("kind", ["U1", "S1", "u1,u1", "O"])
 def test_arrays_of_text(inputs, kind):
     """NumPy's names of such types are no types."""

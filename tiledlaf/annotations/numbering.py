@@ -15,8 +15,8 @@ from .opening import Annotations, LabelName
 from .values import value_names
 
 
-class Meaning(NamedTuple):
-    """What label values mean: their names, the value of pixels without a label, and colors."""
+class Legend(NamedTuple):
+    """Names of label values, the value of pixels without a label, and colors."""
 
     names: Mapping[str, str] | None
     ignore: int | Sequence[int] | None
@@ -66,27 +66,23 @@ def numbered(labels: Sequence[Image]) -> list[Image]:
     for image in labels:
         for one in names_of(image):
             colors[one.name] = colors.get(one.name) or one.color
-    missing = [name for name in _listed(labels) if name not in colors]
-    if missing:
-        raise InputError(
-            f"expected classes of the annotations for `overlaps` ({', '.join(colors)}), or "
-            f"smaller or later, got {', '.join(missing)}"
-        )
+    _check_overlaps(labels, list(colors))
     names = [LabelName(value, *one) for value, one in enumerate(colors.items(), 1)]
     return [_with_names(image, names) for image in labels]
 
 
-def numbered_as(labels: Image, classes: Iterable[Class]) -> Image:
-    """Labels in which the annotations of a class have the value that it was learned from.
+def numbered_as(labels: Image, values: Mapping[str, int]) -> Image:
+    """Annotations in which each of these classes has the given value; label images as they are.
 
     Raises
     ------
     ValueError
-        If no annotation is of one of these classes.
+        If no annotation is of one of these classes, or `overlaps` names a class that none has.
     """
-    found, values = names_of(labels), {one.name: one.values[0] for one in classes}
+    found = names_of(labels)
     if not found:
         return labels
+    _check_overlaps([labels], [one.name for one in found])
     known = [LabelName(values[o.name], o.name, o.color) for o in found if o.name in values]
     others = ", ".join(o.name for o in found if o.name not in values)
     if not known:
@@ -99,13 +95,25 @@ def numbered_as(labels: Image, classes: Iterable[Class]) -> Image:
     return _with_names(labels, known)
 
 
-def meaning(
+def check_ignore(labels: Image, ignore: int | Sequence[int] | None) -> None:
+    """Refuse values to ignore among annotations, which have none, but for 0.
+
+    Raises
+    ------
+    ValueError
+        If there are some.
+    """
+    if names_of(labels) and ignore is not None and ignored(ignore) - ignored(0):
+        raise InputError("`ignore` is for label images: outside annotations, nothing is labeled")
+
+
+def legend(
     labels: Sequence[Image],
     values: Iterable[int],
     names: Mapping[str, str] | None,
     ignore: int | Sequence[int] | None,
-) -> Meaning:
-    """What the label values that occur mean.
+) -> Legend:
+    """The names of the label values that occur, and what else classes need.
 
     Parameters
     ----------
@@ -121,9 +129,10 @@ def meaning(
     known = {one.value: one for one in names_of(labels[0])}
     if not known:
         own = {value: name for one in labels for value, name in value_names(one).items()}
-        return Meaning(names if names is not None else own or None, ignore)
-    if ignore is not None and ignored(ignore) != ignored(0):
-        raise InputError("`ignore` is for label images: outside annotations, nothing is labeled")
+        return Legend(names if names is not None else own or None, ignore)
+    check_ignore(labels[0], ignore)
+    if isinstance(ignore, Sequence) and not ignore:
+        raise InputError("`no_ignore` is for label images: outside annotations, nothing is labeled")
     given, classes = names or {}, [one.name for one in known.values()]
     unknown = [key for key in given if key not in classes]
     if unknown:
@@ -132,17 +141,23 @@ def meaning(
             f"got {', '.join(unknown)}"
         )
     found = [known[v] for v in sorted(set(values)) if v in known]
-    return Meaning(
+    return Legend(
         {str(one.value): given.get(one.name, one.name) for one in found},
         0,
         {one.value: one.color for one in found},
     )
 
 
-def _listed(labels: Sequence[Image]) -> list[str]:
-    """The classes that `overlaps` lists."""
+def _check_overlaps(labels: Sequence[Image], names: Sequence[str]) -> None:
+    """Refuse classes in `overlaps` that no annotation has."""
     found = {o.reader.rules.overlaps for o in labels if isinstance(o.reader, Annotations)}
-    return [n for one in found if one not in ("smaller", "later") for n in areas.wins(one)]
+    listed = [n for one in found if one not in ("smaller", "later") for n in areas.wins(one)]
+    missing = [name for name in listed if name not in names]
+    if missing:
+        raise InputError(
+            f"expected classes of the annotations for `overlaps` ({', '.join(names)}), or "
+            f"smaller or later, got {', '.join(missing)}"
+        )
 
 
 def _with_names(labels: Image, names: Sequence[LabelName]) -> Image:

@@ -36,6 +36,7 @@ FORMATS: Registry[Format] = Registry(
     "tiledlaf.annotations",
     {"coco": Coco(), "geojson": GeoJson(), "imagej": ImageJ(), "napari": Napari()},
 )
+TISSUE = "tissue"  # instead of the path of a mask: what is found in the image itself
 
 
 @dataclass(frozen=True)
@@ -301,6 +302,21 @@ def _brush(brush: str | float | None, like: Image) -> tuple[float, float] | None
             )
         found.append(float(text) / (like.scale[axis] * unit * like.grid[axis] / whole[axis]))
     return found[0], found[1]
+
+
+def check_painting(painting: Painting, *drawn: Image | None) -> None:
+    """Refuse to say how annotations become pixels where there are none.
+
+    Raises
+    ------
+    ValueError
+        Names what is said.
+    """
+    default = Painting()
+    said = [n for n in ("brush", "overlaps") if getattr(painting, n) != getattr(default, n)]
+    if said and not any(one and isinstance(one.reader, Annotations) for one in drawn):
+        named = " and ".join(f"`{name}`" for name in said)
+        raise InputError(f"{named}: expected annotations, got none among labels and masks")
 
 
 def as_mask(given: Any, like: Image, painting: Painting = Painting()) -> Image:

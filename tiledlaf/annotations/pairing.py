@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import glob
 import os
@@ -15,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path, PurePath
 
 from ..errors import InputError
-from ..files import images, nodes, stores
+from ..files import images, nodes, stores, texts
 from ..files.image import FileWarning
 from . import opening
 
@@ -325,21 +324,13 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Row]:
         If columns, cells or files are missing or unknown.
     """
     path = os.fspath(path)
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            text = file.read()
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: expected a CSV file of pairs in UTF-8") from None
-    lines = text.splitlines()
-    head = lines[0] if lines else ""
     # spreadsheets of some countries separate by semicolons
-    delimiter = max(",;\t", key=head.count)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    rows = [[cell.strip() for cell in row] for row in texts.read_rows(path, ",;\t")]
     names = [name.lower() for name in rows[0]] if rows else []
     if not {"images", "labels"} <= set(names) <= set(COLUMNS) or len(set(names)) < len(names):
         raise InputError(
             f"{path}: expected the columns {', '.join(COLUMNS)} (the last three may be missing), "
-            f"got {', '.join(names) or 'none'}"
+            f"got {', '.join(names)[:80] or 'none'}"
         )
     found = [
         _row(f"{path}, row {number}", Path(path).parent, names, cells)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import image as image_files
-from ..files import images
+from ..files import images, texts
 from ..files.image import FileWarning, Image, Levels, Reader, State
 from ..files.resampled import Resampled
 from ..kernels.arrays import Array
@@ -33,6 +32,7 @@ EDGE, PARTS = 1024, 16  # of the parts of an image in which colors are looked fo
 SHOWN = 8  # colors that a message names
 MOST = 256  # colors that a label image is expected to have at most
 PALETTES = (".png", ".bmp", ".tif", ".tiff")
+COLORS = 'JSON of colors like {"tumor": "#ff0000"}'
 COLOR = re.compile(r"#[0-9a-f]{6}")
 
 
@@ -114,24 +114,25 @@ def meaning(
     return Meaning(instances, tuple(found), left)
 
 
-def read_colors(texts: Sequence[str]) -> list[tuple[str, str]]:
+def read_colors(given: Sequence[str]) -> list[tuple[str, str]]:
     """Colors of classes from texts such as tumor=#ff0000, or from JSON files of them."""
     found: list[tuple[str, str]] = []
-    for text in texts:
+    for text in given:
         if "=#" in text:
             parts = re.split(r",(?=[^,]*=#)", text)
             found += [(name, _color(color)) for name, color in (p.rsplit("=", 1) for p in parts)]
             continue
         if not os.path.isfile(text):
             raise InputError(f"`colors` expects CLASS=#rrggbb or a JSON file of them, got {text!r}")
+        entries = texts.read_json(text, COLORS)
         try:
-            entries = json.loads(Path(text).read_text("utf-8-sig"))
-            found += meaning(colors=dict(entries)).colors
+            own = meaning(colors=dict(entries)).colors
         except (ValueError, TypeError) as error:
             reason = f", {error}" if isinstance(error, InputError) else ""
-            raise InputError(
-                f'{text}: expected JSON of colors like {{"tumor": "#ff0000"}}{reason}'
-            ) from None
+            raise InputError(f"{text}: expected {COLORS}{reason}") from None
+        if not own:
+            raise InputError(f"{text}: expected {COLORS}, got none")
+        found += own
     return found
 
 
@@ -140,7 +141,8 @@ def _colors_of(given: Any) -> list[str]:
     if isinstance(given, str):
         return [_color(given)]
     parts = list(given)
-    if len(parts) == 3 and all(isinstance(p, int | np.integer) for p in parts):
+    whole = all(isinstance(p, int | np.integer) and not isinstance(p, bool) for p in parts)
+    if len(parts) == 3 and whole:
         if not all(0 <= p <= 255 for p in parts):
             raise InputError(f"`colors` expects numbers of 0 to 255, got {parts}")
         return [_hex(parts)]

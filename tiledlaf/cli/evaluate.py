@@ -25,6 +25,7 @@ from . import shared
     help="Read LABELS from labels/NAME of a store.",
 )
 @shared.label_meaning_options
+@shared.annotation_options
 @click.option("--json", "json_file", metavar="FILE", help="Also write all numbers as JSON.")
 @click.option(
     "--picture", "picture_file", metavar="FILE.png", help="Also draw where the errors are."
@@ -59,6 +60,7 @@ def evaluate(
     if json_file is not None and json_file == picture_file:
         raise InputError(f"--json {json_file}: expected a file other than --picture")
     meant = {**shared.meaning_of(given), "ignore": given["ignore"]}
+    meant["painting"] = shared.painting(given)
     found = evaluation.evaluate(labels, truth, boundary=boundary, name=name, **meant)
     click.echo("\n".join(evaluation.lines(found)))
     if json_file is not None:

@@ -37,6 +37,7 @@ from . import shared
     help="Show only this part (default: the middle 512 x 512 pixels).",
 )
 @shared.label_meaning_options
+@shared.annotation_options
 @shared.selection_options
 @shared.device_option
 def explain(**given: Any) -> None:
@@ -53,6 +54,8 @@ def explain(**given: Any) -> None:
             "`ignore` belongs to `instances` or `colors`: other values that the model did not "
             "learn have no label"
         )
-    given |= shared.meaning_of(given)
+    given |= {**shared.meaning_of(given), "painting": shared.painting(given)}
+    for name in ("brush", "overlaps"):
+        del given[name]
     folder = output or f"{Path(model).with_suffix('')}-explained"
     click.echo(f"pictures: {explanation.explain(model, folder, image, **given)}")

@@ -109,6 +109,7 @@ PASSED = (
     help="Mask image or annotations; pixels where it is 0, or outside, are left out. The word "
     "tissue finds the mask in INPUT; a file of that name is ./tissue.",
 )
+@shared.brush_option
 @click.option(
     "--region",
     callback=shared.spans,
@@ -165,6 +166,7 @@ def label(**given: Any) -> int:
         ),
         running=running,
         selection=shared.selection_of(given),
+        painting=shared.painting(given),
         **{key: given[key] for key in PASSED},
     )
     if given["names"] is not None and plan.classes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -345,13 +343,18 @@ def data_of(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def annotation_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Add the options that say how annotations become pixels."""
-    brush = click.option(
+def brush_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that says how wide lines and points are."""
+    option = click.option(
         "--brush",
         metavar="UM|Npx",
         help="Width of the lines and points among annotations, in micrometers or as in 5px.",
     )
+    return option(command)
+
+
+def annotation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how annotations become pixels."""
     overlaps = click.option(
         "--overlaps",
         default="smaller",
@@ -359,14 +362,14 @@ def annotation_options(command: Callable[..., int]) -> Callable[..., int]:
         metavar="smaller|later|CLASS,...",
         help="Annotation that wins where several overlap; of classes, the one listed first.",
     )
-    return brush(overlaps(command))
+    return brush_option(overlaps(command))
 
 
 def painting(given: Mapping[str, Any]) -> Any:
-    """What the options of `annotation_options` ask for."""
+    """What the options of `annotation_options`, or `brush_option` alone, ask for."""
     from ..annotations.opening import Painting
 
-    return Painting(given["brush"], given["overlaps"])
+    return Painting(given["brush"], given.get("overlaps", "smaller"))
 
 
 def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
@@ -402,7 +405,9 @@ def learning_options(command: Callable[..., int]) -> Callable[..., int]:
 
 def read_csv(path: str) -> list[list[float]]:
     """Read rows of numbers, all of the same length."""
-    rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
+    from ..files import texts
+
+    rows = [row for row in texts.read_rows(path) if row]
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise InputError(
@@ -412,21 +417,12 @@ def read_csv(path: str) -> list[list[float]]:
     try:
         return [[float(value) for value in row] for row in rows]
     except ValueError as error:
-        raise InputError(f"{path}: expected rows of numbers, {error}") from None
-
-
-def read_text(path: str) -> str:
-    """Read a text file, with or without a byte order mark."""
-    try:
-        return Path(path).read_text("utf-8-sig")  # spreadsheets write a byte order mark
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: expected a text file") from None
-    except OSError as error:
-        raise InputError(reason(error)) from None
+        raise InputError(f"{path}: expected rows of numbers, {str(error)[:80]}") from None
 
 
 def read_features(text: str) -> Any:
     """Read features, given by name or as a JSON file."""
+    from ..files import texts
     from ..model import features
 
     known = {"context": features.CONTEXT, "patch": features.PATCH}
@@ -434,7 +430,7 @@ def read_features(text: str) -> Any:
     if text in known:
         return known[text]
     try:
-        return features.Features.from_list(json.loads(read_text(text)))
+        return features.Features.from_list(texts.read_json(text, "a JSON list"))
     except ValueError as error:
         raise InputError(
             f"`features` {text}: expected context, patch, multiscale or a JSON list, {error}"
@@ -448,13 +444,12 @@ def same(path: str, other: str) -> bool:
 
 def read_names(path: str) -> Sequence[str]:
     """Read names of classes: one per line, or JSON."""
-    text = read_text(path)
+    from ..files import texts
+
+    text = texts.read_text(path)
     if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: expected a JSON list of names, {error}") from None
+    found = texts.read_json(path, "a JSON list of names")
     if isinstance(found, dict):
         if sorted(found) != sorted(map(str, range(1, len(found) + 1))):
             raise InputError(

@@ -48,7 +48,7 @@ from . import progress, shared
     "--mask",
     help="Mask images or annotations; pixels where they are 0, or outside, are left out.",
 )
-@click.option("--validation-mask", help="Mask images of the validation set.")
+@click.option("--validation-mask", help="Mask images or annotations of the validation set.")
 @click.option(
     "--neighborhood",
     metavar="3x3|5x5|rings:3,7|...",

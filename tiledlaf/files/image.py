@@ -191,8 +191,8 @@ class Image:
     color : whether the stored channels are red, green and blue
     no_data : value of pixels without data, which count as masked; None if there is none
     level : number of the level in its file
+    measured : whether the user has stated its pixel size
     gain : what pixels are multiplied by before they are labeled or learned from; None: nothing
-    stated : whether the user has stated the pixel size
     """
 
     path: str
@@ -213,7 +213,7 @@ class Image:
     no_data: float | None = None
     gain: float | None = None
     level: int = 0
-    stated: bool = False
+    measured: bool = False
     data: Any = field(default=None, compare=False, repr=False)
 
     @property

@@ -23,7 +23,7 @@ from .formats.npy import Npy
 from .formats.raster import Raster
 from .formats.tiff import Tiff
 from .formats.zarr import Zarr
-from .image import FileWarning, Image, Levels, Part, Reader, TimePoint
+from .image import Image, Levels, Part, Reader, TimePoint
 from .resampled import resampled
 from .selection import Selection, check_learned, measured, nearest_level
 
@@ -67,12 +67,12 @@ def open_image(
     reader = _known(path)
     if selection.series is not None:
         reader = reader.choose(path, str(selection.series))
-    level, grid = selection.level or 0, None
-    if level and selection.learned:
-        warnings.warn(
-            f"{path}: level {level} is read, as the model learned at", FileWarning, stacklevel=3
-        )
-    image = _level(path, reader, level, selection)
+    level, grid, finest = selection.level or 0, None, None
+    if selection.learned and level and selection.z is not None:
+        finest = _level(path, reader, 0, selection)
+    image = _level(path, reader, level, selection, finest)
+    if selection.learned and level:
+        image_files.say(f"{path}: level {level} is read, as the model learned at")
     if selection.level is None and selection.pixel_size is not None:
         level, grid = nearest_level(image, selection.pixel_size, selection.learned)
         image = image if level == 0 else _level(path, reader, level, selection, image)
@@ -211,14 +211,19 @@ def as_image(given: Any, selection: Selection = Selection(), **choice: Any) -> I
         return open_image(given, selection, **choice)
     chosen = dataclasses.replace(selection, **choice)
     found = measured(from_array(given, **of_array(chosen)), chosen.input_pixel_size)
-    if isinstance(chosen.pixel_size, tuple):  # of a model: others are refused
+    if chosen.level:  # of a model: others are refused
+        image_files.say(
+            f"{found.path}: the model learned at level {chosen.level}, and the array is labeled "
+            "as it is"
+        )
+    if isinstance(chosen.pixel_size, tuple):
         check_learned(found, chosen.pixel_size)
     return valued(found, chosen)
 
 
 def of_array(selection: Selection) -> dict[str, Any]:
     """What `describe` takes of a selection; refuses what an array has not."""
-    if selection.level:
+    if selection.level and not selection.learned:
         raise InputError(
             f"expected level 0 for an array, which has no other, got {selection.level}"
         )
@@ -267,8 +272,10 @@ def as_labels(given: Any, like: Image) -> Image:
 
 def as_mask(given: Any, like: Image) -> Image:
     """The mask of an image; one with several channels for a 2-D image is refused later."""
-    flat = isinstance(given, str | os.PathLike) and len(like.grid) == 2 and not like.fixed
-    return open_stored_labels(given, like) if flat else as_labels(given, like)
+    if not isinstance(given, str | os.PathLike) or len(like.grid) > 2 or like.fixed:
+        return as_labels(given, like)
+    found = open_stored_labels(given, like)
+    return found if len(found.grid) == 2 else open_image(given)
 
 
 def as_probabilities(given: Any, like: Image) -> Image:

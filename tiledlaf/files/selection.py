@@ -25,7 +25,7 @@ class Selection:
     axes : one letter of "tczyx" for each axis, where the file does not name them
     channels : numbers or names of the channels to read; all but alpha by default
     time_point : index of the one to read; "all" makes t an axis of the grid
-    z : index of the plane to read, of this level; of level 0 where `pixel_size` chooses the level
+    z : index of the plane to read, of this level if one is given, otherwise of level 0
     series : which of the images in the file, by number or name; the largest by default
     pixel_size : micrometers along y and x that pixels should have, or one number for both
     input_pixel_size : micrometers along y and x of the file's level 0, where it does not say so
@@ -88,7 +88,7 @@ def measured(image: Image, size: float | tuple[float, float] | None) -> Image:
         scale=(*image.scale[:front], *scale),
         translation=(*image.translation[:front], *shift),
         units=(*image.units[:front], "micrometer", "micrometer"),
-        stated=True,
+        measured=True,
     )
 
 

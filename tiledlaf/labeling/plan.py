@@ -172,8 +172,9 @@ def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> di
     }
     sizes = dict(zip(image.axes, image.shape, strict=True))
     fixed = [[axis, index] for axis, index in image.fixed if sizes[axis] > 1]
-    found |= {"fixed": fixed} if fixed else {}
-    return found | ({"pixel size": list(image.scale)} if image.stated else {})
+    if image.measured:  # else it follows from the file
+        found["pixel size"] = list(image.scale)
+    return found | ({"fixed": fixed} if fixed else {})
 
 
 def _check_inputs(

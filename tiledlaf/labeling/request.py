@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..annotations import values
+from ..annotations import opening, values
+from ..annotations.opening import Painting
 from ..errors import InputError
 from ..files import images
-from ..files.image import FileWarning, Image
+from ..files.image import Image, say
 from ..files.repeated import at_every_time
 from ..files.selection import Selection
 from ..flow.linear import Integrator
@@ -43,6 +43,7 @@ def prepare(
     mask: Any = None,
     region: Sequence[tuple[int, int]] | None = None,
     selection: Selection = Selection(),
+    painting: Painting = Painting(),
     seed: int = 0,
     writing: Writing = Writing(),
     running: Running = Running(),
@@ -54,8 +55,9 @@ def prepare(
     ----------
     image, output, probabilities, mask, region, seed
         As in `label`.
-    selection, writing, running
-        Which part of the image; what to write; where and how to compute.
+    selection, painting, writing, running
+        Which part of the image; how annotations become a mask; what to write; where and how to
+        compute.
     **choice
         What labels depend on: classes, prototypes, term, model, weights, neighborhood, rho, time,
         integrator, as in `label`.
@@ -72,12 +74,12 @@ def prepare(
     given = None
     if probabilities is not None:
         given = images.as_probabilities(probabilities, source)
-    if isinstance(mask, str) and mask == tissue.WORD:
+    if isinstance(mask, str) and mask == opening.TISSUE:
         mask = tissue.pending(source)
-    masked = None
-    if mask is not None:
-        masked = at_every_time(values.open_mask(mask, source), source)
-        masked = images.on_grid(masked, source, coarse=True)
+    masked = None if mask is None else values.open_mask(mask, source, painting)
+    opening.check_painting(painting, masked)
+    if masked is not None:
+        masked = images.on_grid(at_every_time(masked, source), source, coarse=True)
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )
@@ -109,11 +111,9 @@ def _say_scale(model: Model, image: Image, selection: Selection) -> None:
     """Say so if an image has several levels and the model does not know which it is for."""
     known = (selection.level, selection.pixel_size, model.images.pixel_size)
     if len(image.levels) > 1 and not model.images.level and all(v is None for v in known):
-        warnings.warn(
+        say(
             f"{image.path}: the model does not say at which pixel size it learned: level 0 is "
-            "labeled (choose with `level` or `pixel_size`)",
-            FileWarning,
-            stacklevel=3,
+            "labeled (choose with `level` or `pixel_size`)"
         )
 
 
@@ -155,6 +155,7 @@ def label(
     level: int | None = None,
     channels: Sequence[int | str] | None = None,
     axes: str | None = None,
+    painting: Painting = Painting(),
     seed: int = 0,
     progress: Progress | None = None,
     **options: Any,
@@ -189,13 +190,16 @@ def label(
         Of the linearized flow: Taylor(1e-4), the default, Krylov, Euler or LinearizedSequence; of
         the nonlinear flow: GeometricEuler or RKMK4.
     mask : array or path, or "tissue", optional
-        Pixels where it is 0 are not labeled; "tissue" finds the mask in the image itself.
+        Pixels where it is 0 are not labeled; of annotations, those outside. "tissue" finds the
+        mask in the image itself.
     region : (start, stop) for each spatial axis, optional
         Label only this part; gives the crop of the whole image's labels.
     level : int, optional
         Resolution level of a file; by default the one that the model learned at, or 0.
     channels, axes : optional
         Channels to use for the data term, by number or name; axes, if the image does not name them.
+    painting : Painting
+        How wide lines and points are among the annotations of a mask.
     seed : int
         Seed for k-means and its sample.
     progress : callable, optional
@@ -270,6 +274,7 @@ def _check_lazy(
     _refuse_given({name: getattr(selection, name) for name in ONLY_FILES}, LAZY)
     if isinstance(given["mask"], str):
         raise InputError(f"`mask` {given['mask']}: expected a dask array like the image")
+    _refuse_changed(given["painting"], Painting(), LAZY)
     _refuse_changed(writing, Writing(confidence=writing.confidence), LAZY)
     _refuse_changed(running, Running(device=running.device), LAZY)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..annotations.opening import TISSUE
 from ..errors import InputError
 from ..files import fingerprints, levels, ngff, nodes, stores
 from ..files import image as image_files
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .worker import Job
 
-WORD = "tissue"
 EDGE = 2048  # longest side of the image that tissue is found on
 LEAST = 32  # pixels along it that are left at least
 PIXEL = 8.0  # size of its pixels in micrometers, at least, where it is known
@@ -62,14 +62,14 @@ class Pending(Resampled):
     def describe(self) -> list[Any]:
         """What the mask depends on besides the image itself, as JSON."""
         found = self.low
-        return [WORD, found.name, list(found.grid), _colored(found)]
+        return [TISSUE, found.name, list(found.grid), _colored(found)]
 
 
 def pending(image: Image) -> Image:
     """The mask of an image before it is found; nothing is read."""
     small = low(image)
     reader = Pending(image.reader, small.grid, image.grid, nearest=True, low=small)
-    return _mask(image, WORD, reader, "")
+    return _mask(image, TISSUE, reader, "")
 
 
 def is_pending(mask: Image | None) -> bool:
@@ -313,12 +313,12 @@ def find(image: Image, pool: Pool) -> tuple[np.ndarray, dict[str, Any]]:
     if colored and background.size and np.median(background) > FAINT * full:
         mask[...] = True  # the threshold divides tissue
     if mask.all():
-        say(f"{image.path}: no background was found, so `mask` {WORD} leaves nothing out")
+        say(f"{image.path}: no background was found, so `mask` {TISSUE} leaves nothing out")
     return mask, {"threshold": threshold, "side": side, "share": float(mask.mean())}
 
 
 def _nothing(image: Image, why: str) -> InputError:
-    return InputError(f"{image.path}: expected tissue for `mask` {WORD}, found none: {why}")
+    return InputError(f"{image.path}: expected tissue for `mask` {TISSUE}, found none: {why}")
 
 
 def _read(image: Image, pool: Pool) -> np.ndarray:

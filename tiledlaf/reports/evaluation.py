@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations import numbering
+from ..annotations import numbering, opening
+from ..annotations.opening import Painting
 from ..annotations.values import Meaning, meaning, open_labels
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, ngff, nodes
 from ..files.cropped import cropped
 from ..files.image import Image
-from ..model.classes import Class, ignored
+from ..model.classes import ignored
 from ..pool import tasks
 from ..pool.opening import cores
 from ..tiles import Box, Grid, Tile
@@ -42,6 +43,7 @@ def evaluate(
     ignore: int | str | Sequence[int | str] | None = None,
     instances: str | None = None,
     colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
+    painting: Painting = Painting(),
     names: Mapping[int, str] | Sequence[str] | None = None,
     values: Mapping[int, Sequence[int]] | Sequence[Sequence[int]] | None = None,
 ) -> Evaluation:
@@ -67,6 +69,8 @@ def evaluate(
         such as "#000000", too.
     instances, colors : optional
         What the values of the truth mean, as in `pair`.
+    painting : Painting
+        How annotations become pixels.
     names : one name per label value, optional
         A mapping, or a list for the label values from 1 on. By default those stored with the label
         image, else the values themselves.
@@ -97,7 +101,8 @@ def evaluate(
            [1, 3]])
     """
     meant = meaning(instances, colors, ignore)
-    given, wanted, kept, origin = _open(labels, truth, name, meant)
+    given, wanted, kept, origin = _open(labels, truth, name, meant, painting)
+    opening.check_painting(painting, wanted)
     left_out = ignored(() if meant.converts else meant.values)
     if boundary is not None and "t" in given.grid_axes:
         raise InputError("`boundary`: expected labels of one time point, whose components it means")
@@ -107,8 +112,11 @@ def evaluate(
     if values is not None:
         stands = {v: tuple(map(int, truths)) for v, truths in _by_value(values).items()}
     if numbering.names_of(wanted):
-        wanted = _drawn(wanted, named, stands)
-        left_out |= {0} if ignore is None else set()
+        numbering.check_ignore(wanted, meant.values or None)
+        if values is not None:
+            raise InputError("`values` are those of label images, got annotations as truth")
+        stands = _drawn_values(wanted.path, named)
+        wanted = numbering.numbered_as(wanted, {named[v]: own[0] for v, own in stands.items()})
     wanted = _part(wanted, origin, given)
     classes = None
     if stands:
@@ -127,15 +135,14 @@ def evaluate(
         return replace(found, boundary=boundary, rand=_rand(given, wanted, classes, boundary, pool))
 
 
-def _drawn(truth: Image, names: Mapping[int, str], values: Mapping[int, Sequence[int]]) -> Image:
-    """Annotations as truth: those of a class have the first value that its label stands for."""
+def _drawn_values(path: str, names: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
+    """The values that annotations get as truth, from 1 on, by label value."""
     if not names:
         raise InputError(
-            f"{truth.path}: expected labels with names of classes to compare annotations with, "
+            f"{path}: expected labels with names of classes to compare annotations with, "
             "got labels without names"
         )
-    classes = [Class(text, tuple(values.get(v, (v,)))) for v, text in names.items()]
-    return numbering.numbered_as(truth, classes)
+    return {v: (own,) for own, v in enumerate(names, 1)}
 
 
 def _open(
@@ -143,6 +150,7 @@ def _open(
     truth: Any,
     name: str,
     meant: Meaning = Meaning(),
+    painting: Painting = Painting(),
 ) -> tuple[Image, Image, str | None, tuple[int, ...]]:
     """Open both; also return the Zarr group of the labels, if any, and where the truth has them."""
     group = None
@@ -160,7 +168,7 @@ def _open(
                 f"{path}: expected a label image as truth, got a store with labels: name one, such "
                 f"as {os.path.join(path, 'labels', listed[0])}"
             )
-        wanted = images.on_grid(open_labels(path, whole, meant), whole)
+        wanted = images.on_grid(open_labels(path, whole, meant, painting), whole)
     else:
         array = np.asarray(truth) if meant.colors else _from_array(truth, "the truth")
         wanted = open_labels(array, given, meant)
@@ -398,19 +406,19 @@ def write_picture(
     ignore: int | str | Sequence[int | str] | None = None,
     instances: str | None = None,
     colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
+    painting: Painting = Painting(),
 ) -> None:
     """Write a PNG that shows where the errors are; for a volume, its middle plane.
 
     Parameters
     ----------
-    labels, truth, name, ignore, instances, colors : as in `evaluate`
+    labels, truth, name, ignore, instances, colors, painting : as in `evaluate`
     """
-    given, wanted, _, origin = _open(labels, truth, name, meaning(instances, colors, ignore))
+    meant = meaning(instances, colors, ignore)
+    given, wanted, _, origin = _open(labels, truth, name, meant, painting)
     classes = Classes(found.names, found.labels, found.values)
-    if numbering.names_of(wanted):
-        named = dict(zip(found.labels, found.names, strict=True))
-        wanted = _drawn(wanted, named, dict(zip(found.labels, found.values, strict=True)))
-    wanted = _part(wanted, origin, given)
+    values = {n: own[0] for n, own in zip(found.names, found.values, strict=True) if own}
+    wanted = _part(numbering.numbered_as(wanted, values), origin, given)
     *depth, height, width = given.grid
     step = math.ceil(max(height, width) / SHOWN)
     plane = tuple(slice(n // 2, n // 2 + 1) for n in depth)

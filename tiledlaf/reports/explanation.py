@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..annotations.opening import Painting
 from ..errors import InputError
 from ..files.selection import Selection
 from ..model import model as model_file
@@ -25,6 +26,7 @@ def explain(
     mask: Any = None,
     region: Sequence[tuple[int, int]] | None = None,
     device: str = "cpu",
+    painting: Painting = Painting(),
     instances: str | None = None,
     colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
     ignore: int | str | Sequence[int | str] | None = None,
@@ -45,8 +47,9 @@ def explain(
         Needed for the singular vectors of the gradient of the loss.
     probabilities, mask, region, device
         As for `tiledlaf.label`.
-    instances, colors, ignore : optional
-        What the values of the truth mean, as in `pair`.
+    painting, instances, colors, ignore
+        How annotations become pixels, and what the values of the truth mean, as for
+        `tiledlaf.pair`.
     **selection
         Which part of the file: level, axes, channels, ... (see `Selection`).
 
@@ -66,16 +69,19 @@ def explain(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target}: expected a new or empty folder for the pictures")
     given = {"truth": truth, "probabilities": probabilities, "mask": mask, "region": region}
+    meant = {"instances": instances, "colors": colors or None, "ignore": ignore}
     view = None
     if image is None:
-        named = [f"`{name}`" for name, value in given.items() if value is not None]
+        every = {**given, **meant, "brush": painting.brush, **selection}
+        named = [f"`{name}`" for name, value in every.items() if value is not None]
         if named:
             raise InputError(f"{', '.join(named)} without an image: expected an IMAGE as well")
     else:
         chosen = found.select(Selection(**selection))
-        meaning = {"instances": instances, "colors": colors, "ignore": ignore}
-        beside = (truth, probabilities, mask)
-        example = open_example(image, *beside, chosen, found.classes, **meaning)
+        if truth is None and any(value is not None for value in meant.values()):
+            raise InputError("`instances`, `colors` and `ignore` belong to `truth`")
+        inputs = (image, truth, probabilities, mask)
+        example = open_example(*inputs, chosen, painting=painting, **meant)
         view = look(found, found.predictor, example, region, device)
     pages = [page_of.anchors(found, found.predictor, view)]
     if view is not None:

@@ -18,7 +18,6 @@ from ..flow.gradient import Polynomials
 from ..kernels.arrays import Array, Offsets, to_host
 from ..labeling.request import prepare
 from ..model import terms
-from ..model.classes import Class
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..pool.opening import Running
@@ -118,17 +117,19 @@ def open_example(
     probabilities: Any,
     mask: Any,
     selection: Selection = Selection(),
-    classes: Sequence[Class] = (),
-    **meaning: Any,
+    **meant: Any,
 ) -> Example:
-    """An image with its truth and other inputs; without a truth no pixel is labeled."""
+    """An image with its truth and other inputs; without a truth no pixel is labeled.
+
+    **meant says how `pair` understands labels.
+    """
     if truth is None:  # all zeros, without using memory
         image = images.as_image(image, selection)
         truth = np.broadcast_to(np.uint8(0), image.grid)
-    found = examples.pair(image, truth, probabilities, mask, selection=selection, **meaning)
+    found = examples.pair(image, truth, probabilities, mask, selection=selection, **meant)
     if len(found) != 1:
         raise InputError(f"expected one IMAGE, got {len(found)}")
-    return examples.with_values_of(found[0], classes)
+    return found[0]
 
 
 def _part(grid: Sequence[int], region: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
@@ -182,6 +183,7 @@ def look(
 ) -> View:
     """Compute what a model does on a part of an image."""
     source = example.image
+    example, classes = examples.as_learned(example, found.classes)
     plan = prepare(  # refuses what does not fit
         source,
         model=found,
@@ -191,7 +193,7 @@ def look(
         running=Running(device=device),
     )
     way, offsets = Polynomials(found.tol), plan.job.settings.offsets
-    flow = FlowSettings(found.classes, offsets, found.rho, found.time, way, losses.Cosine(), device)
+    flow = FlowSettings(classes, offsets, found.rho, found.time, way, losses.Cosine(), device)
     spans = _part(source.grid, region)
     origin, size = tuple(a for a, _ in spans), tuple(b - a for a, b in spans)
     tile = Grid(source.grid, origin, size, size, flow.halo).tile_at((0,) * len(size))

@@ -208,11 +208,11 @@ def _classes(
     items = [(0, box) for box in boxes]
     tables = survey.count(pool, (example,), items)
     kept = {v for table in tables for v in table}
-    meaning = numbering.meaning([example.labels], kept, names, ignore)
+    legend = numbering.legend([example.labels], kept, names, ignore)
     if not many:
-        survey.check_values(pool, (example,), items, tables, meaning)
-    found = meaning.classes(kept)
-    return found, survey.lines(pool, (example,), items, tables, meaning, found)
+        survey.check_values(pool, (example,), items, tables, legend)
+    found = legend.classes(kept)
+    return found, survey.lines(pool, (example,), items, tables, legend, found)
 
 
 def _notes(how: Estimation, flow: FlowSettings, term: DataTerm, image: Image) -> dict[str, Any]:

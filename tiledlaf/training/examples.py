@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,14 @@ from ..annotations import numbering, opening, pairing, values
 from ..annotations.opening import Painting
 from ..errors import BadPixels, InputError
 from ..files import image as image_files
-from ..files import images
+from ..files import images, texts
 from ..files.image import Image
 from ..files.selection import Selection
 from ..kernels.arrays import Array
 from ..model.classes import Class
 from ..tiles import Box
+
+NAMES = 'names of label values like {"0": "membrane"}'
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def pair(
     if chosen.time_point == "all":
         raise InputError("expected one `time_point` to learn from, got all")
     meant = values.meaning(instances, colors, ignore)
+    _check_mask(mask)
     if ignore is not None and not meant.converts:
         raise InputError("`ignore` belongs to `Data` unless `instances` or `colors` are given")
     sources, beside = _listed(image), {}
@@ -120,7 +121,22 @@ def pair(
         *(_partners(sources, one, what) for what, one in beside.items()),
         strict=True,
     )
-    return [_example(row, chosen, painting, meant) for row in rows]
+    found = [_example(row, chosen, painting, meant) for row in rows]
+    _check_painting(painting, found)
+    return found
+
+
+def _check_painting(painting: Painting, found: Sequence[Example]) -> None:
+    opening.check_painting(painting, *(one for e in found for one in (e.labels, e.mask)))
+
+
+def _check_mask(mask: Any) -> None:
+    """Refuse what only labeling finds, unless it is a path."""
+    if isinstance(mask, str) and mask == opening.TISSUE and not os.path.exists(mask):
+        raise InputError(
+            "expected a file for `mask`, got the word tissue: only `label` finds tissue; it writes "
+            "a mask of it, labels/NAME-tissue, that can be given here"
+        )
 
 
 @dataclass(frozen=True)
@@ -182,6 +198,7 @@ def read_pairs(
     for row in pairing.read_pairs(path):
         paths = (row.images, row.labels, row.probabilities, row.mask)
         found[row.validation].append(_example(paths, selection, painting, meant))
+    _check_painting(painting, [*found[0], *found[1]])
     if not found[0]:
         raise InputError(f"{os.fspath(path)}: expected rows that are not validation, got none")
     return found
@@ -230,9 +247,16 @@ def valid_of(example: Example, window: Box, pixels: np.ndarray | None = None) ->
     return image_files.both(valid, image_files.valid_of(example.image, pixels))
 
 
-def with_values_of(given: Example, classes: Sequence[Class]) -> Example:
-    """The same example, in which annotations of a class have the value it was learned from."""
-    return dataclasses.replace(given, labels=numbering.numbered_as(given.labels, classes))
+def as_learned(given: Example, classes: Sequence[Class]) -> tuple[Example, tuple[Class, ...]]:
+    """Classes that were learned, with the values that they have in the example's labels.
+
+    Annotations are of a class by its name. Their values are new ones, since 0 is no class there.
+    """
+    if not numbering.names_of(given.labels):
+        return given, tuple(classes)
+    own = [dataclasses.replace(one, values=(value,)) for value, one in enumerate(classes, 1)]
+    labels = numbering.numbered_as(given.labels, {one.name: one.values[0] for one in own})
+    return dataclasses.replace(given, labels=labels), tuple(own)
 
 
 def with_same_values(given: Sequence[Example]) -> list[Example]:
@@ -254,13 +278,10 @@ def read_names(path: str) -> dict[str, str]:
 
     Those of annotations have class names for keys.
     """
-    try:
-        found = json.loads(Path(path).read_text("utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected JSON, {error}") from None
-    texts = isinstance(found, dict) and all(isinstance(name, str) for name in found.values())
-    if not found or not texts:
-        raise InputError(f'{path}: expected names of label values like {{"0": "membrane"}}')
+    found = texts.read_json(path)
+    named = isinstance(found, dict) and all(isinstance(name, str) for name in found.values())
+    if not found or not named:
+        raise InputError(f"{path}: expected {NAMES}")
     whole = all(re.fullmatch(r"-?\d+", key) for key in found)
     if whole and len({int(key) for key in found}) < len(found):
         raise InputError(f"{path}: expected each label value once, got {', '.join(found)}")

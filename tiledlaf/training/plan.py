@@ -184,8 +184,8 @@ def _labeled(
     for (number, _), table in zip(found, tables, strict=True):
         kept[number < count].update(table)
     labels = [e.labels for e in data.training]
-    meaning = numbering.meaning(labels, kept[True], data.names, data.ignore)
-    left_out = ignored(meaning.ignore)
+    legend = numbering.legend(labels, kept[True], data.names, data.ignore)
+    left_out = ignored(legend.ignore)
     labeled = {n for (n, _), one in zip(found, tables, strict=True) if {*one} - left_out}
     trained = sum(n < count for n in labeled)
     if trained and _least(trained) != _least(count):  # images without labels cannot be set aside
@@ -193,12 +193,12 @@ def _labeled(
         tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found], say)
     items = [(n, tile.core) for n, tile in found]
     if not data.many:
-        survey.check_values(pool, everything, items, tables, meaning)
-    classes = meaning.classes(kept[True])
+        survey.check_values(pool, everything, items, tables, legend)
+    classes = legend.classes(kept[True])
     _warn_unknown(labels[0], kept[False] - {v for c in classes for v in c.values} - left_out)
     survey.warn_empty(everything, labeled)
     own = sum(n < count for n, _ in items)
-    lines = survey.lines(pool, data.training, items[:own], tables[:own], meaning, classes)
+    lines = survey.lines(pool, data.training, items[:own], tables[:own], legend, classes)
     tiles, counts = _counted(found, tables, classes)
     if not data.validation and not _set_aside(tiles, counts)[1]:
         finer = _finer(everything, tiles, halo)
@@ -444,7 +444,7 @@ def _state(image: Any) -> str:
     state = {"state": image.state(), "channels": image.channels, "axes": image.axes}
     if image.level or "/" in image.name or image.grid != image.whole:
         state["part"] = [image.name, image.grid]
-    if image.stated:
+    if image.measured:
         state["pixel size"] = image.scale
     if any(image.shape[image.axes.index(axis)] > 1 for axis, _ in image.fixed):
         state["fixed"] = image.fixed

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..annotations import values
-from ..annotations.numbering import Meaning
+from ..annotations.numbering import Legend
 from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import Image
@@ -72,7 +72,7 @@ def check_values(
     everything: Sequence[Example],
     items: Sequence[Item],
     tables: Sequence[Table],
-    meaning: Meaning,
+    legend: Legend,
 ) -> None:
     """Refuse label images whose values are instances, or too many to be classes.
 
@@ -83,8 +83,8 @@ def check_values(
     ValueError
         Names the image, and the option that says what its values are.
     """
-    whole = (key for key in meaning.names or () if re.fullmatch(r"-?\d+", key))
-    known = {*map(int, whole)} | ignored(meaning.ignore)
+    whole = (key for key in legend.names or () if re.fullmatch(r"-?\d+", key))
+    known = {*map(int, whole)} | ignored(legend.ignore)
     found: dict[int, Counter[int]] = {}
     for (number, _), table in zip(items, tables, strict=True):
         found.setdefault(number, Counter()).update(table)
@@ -180,14 +180,14 @@ def lines(
     everything: Sequence[Example],
     items: Sequence[Item],
     tables: Sequence[Table],
-    meaning: Meaning,
+    legend: Legend,
     classes: Sequence[Class],
 ) -> list[str]:
     """What there is to say of the label values; how 0 was taken comes first."""
     pixels = sum(math.prod(one.image.grid) for one in everything)
     color = values.is_color(everything[0].labels)
-    found = table(classes, tables, ignored(meaning.ignore), pixels, color)
-    if meaning.ignore is None and "0" not in (meaning.names or {}):
+    found = table(classes, tables, ignored(legend.ignore), pixels, color)
+    if legend.ignore is None and "0" not in (legend.names or {}):
         found = say_zero(pool, everything, items, tables, classes) + found
     return found
 

@@ -39,20 +39,18 @@ class Coco(Format):
                 f"{shapes.cut(f'{size[0]} x {size[1]}')}"
             )
         return [
-            Shape(
-                _geometry(one, f"{title}: annotation {shapes.shown(one.get('id', '?'))}"),
-                names[category],
-            )
-            for one, category in _of_image(given["annotations"], image["id"])
+            Shape(_geometry(one, f"{title}: annotation {shapes.shown(number)}"), names[category])
+            for number, one, category in _of_image(given["annotations"], image["id"])
         ]
 
 
 def _of_image(
     annotations: Sequence[Mapping[str, Any]], number: Any
-) -> Iterator[tuple[Mapping[str, Any], Any]]:
-    for one in annotations:
+) -> Iterator[tuple[Any, Mapping[str, Any], Any]]:
+    """Number, annotation and category of those of an image."""
+    for place, one in enumerate(annotations, 1):
         if one["image_id"] == number:
-            yield one, one["category_id"]
+            yield one.get("id", place), one, one["category_id"]
 
 
 def _image(images: Sequence[Mapping[str, Any]], wanted: Wanted, title: str) -> Mapping[str, Any]:
