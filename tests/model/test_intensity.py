@@ -61,8 +61,10 @@ def test_other_types_are_scaled_or_taken_with_a_word(learned, dtype, highest, fa
     ],
 )
 def test_what_is_not_clear_is_refused(learned, dtype, highest):
-    with pytest.raises(InputError, match="`intensity_scale`"):
+    with pytest.raises(InputError, match="`intensity_scale`") as found:
         gain(learned, dtype, highest)
+    hinted = (learned, dtype) == ("uint8", "uint16")
+    assert ("0.0625 where 12 bits are used" in str(found.value)) == hinted
 
 
 def test_far_darker_images_get_a_word():

@@ -29,7 +29,7 @@ PASSED = (
 @click.argument("weights")
 @click.option(
     "--probabilities",
-    help="Data term: class probabilities (J, y, x) of any model; Zarr, TIFF, npy.",
+    help="Data term: class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5.",
 )
 @click.option(
     "--prototypes",

@@ -42,10 +42,11 @@ def evaluate(
     """Compare LABELS with TRUTH: confusion matrix, pixel error, F1, IoU, adapted Rand error.
 
     LABELS is an output of tiledlaf or a label image of one channel; TRUTH is a label image of the
-    same size, or a file of annotations, whose classes are named like the labels. --instances and
-    --colors explain its values. If LABELS records which truth values each class stands for, other
-    truth values are left out; otherwise the values are compared as they are. --boundary needs
-    memory for the whole image, about 50 bytes per pixel; the rest is computed tile by tile.
+    same size, or of that of the labeled image, or a file of annotations, whose classes are named
+    like the labels. --instances and --colors explain its values. If LABELS records which truth
+    values each class stands for, other truth values are left out; otherwise the values are compared
+    as they are. --boundary needs memory for the whole image, about 50 bytes per pixel; the rest is
+    computed tile by tile.
     """
     from ..reports import evaluation
 

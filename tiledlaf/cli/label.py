@@ -43,7 +43,7 @@ PASSED = (
 @click.option(
     "--probabilities",
     metavar="PROBS",
-    help="Data term: class probabilities (J, y, x) of any model; Zarr, TIFF, npy.",
+    help="Data term: class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5.",
 )
 @shared.term_option
 @click.option(

@@ -279,7 +279,7 @@ def label_meaning_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--instances",
             metavar="object-border[:WIDTH]|object|none",
-            help="Label values are objects (0 is background): learn the classes background, "
+            help="Label values are objects (0 is background), which make the classes background, "
             "object and border, or object alone; none: they are classes all the same.",
         ),
         click.option(

@@ -84,6 +84,9 @@ def matched(image: Image, images: Images, sample: np.ndarray) -> Image:
         if 1 / 4 <= ratio * factor <= 4:
             say(f"{text}: multiplied by {factor:.6g}, the ratio of the types' full ranges")
             return dataclasses.replace(image, gain=factor)
+    few = images.dtype == "uint8" and image.dtype == "uint16"
+    hint = ", such as 0.0625 where 12 bits are used" * few
     raise InputError(
-        f"{text}: state by `intensity_scale` what to multiply them by (1 takes them as they are)"
+        f"{text}: state by `intensity_scale` what to multiply them by{hint} (1 takes them as "
+        "they are)"
     )
