@@ -12,7 +12,9 @@ from command import run
 from drawings import box, collection, feature, whole, write
 
 from tiledlaf.annotations.opening import open_annotations
+from tiledlaf.errors import InputError
 from tiledlaf.files import images
+from tiledlaf.files.image import FileWarning
 from tiledlaf.model import model as model_file
 from tiledlaf.training import examples
 
@@ -399,3 +401,32 @@ def test_classes_of_label_value_0(tmp_path):
     example, classes = examples.as_learned(example, model_file.load(model).classes)
     truth = examples.targets(whole(example.labels), classes)
     assert np.bincount(truth.ravel()).tolist() == [96 * 96 - 16 * 18 * 18, *[8 * 18 * 18] * 2]
+
+
+def test_images_without_annotations_are_left_out(tmp_path):
+    """As label images without a labeled pixel are; a single one is refused."""
+    (tmp_path / "images").mkdir()
+    for name in ("a.tif", "b.tif", "c.tif"):
+        slide(tmp_path / "images" / name)
+    boxes = [(x + 3, y + 3, 18, 18) for x in range(0, 96, 24) for y in range(0, 96, 24)]
+    coco = {
+        "images": [
+            {"id": n, "file_name": f"{n}.png", "height": 96, "width": 96} for n in ("a", "b", "c")
+        ],
+        "categories": [{"id": 0, "name": "dark"}, {"id": 1, "name": "light"}],
+        "annotations": [
+            {"image_id": name, "category_id": (b[0] + b[1]) // 24 % 2, "bbox": b}
+            for name in ("a", "c")
+            for b in boxes
+        ],
+    }
+    path = write(tmp_path / "coco.json", coco)
+    with pytest.warns(FileWarning, match=r"of this image, got none: .*b\.tif is left out"):
+        found = examples.pair(tmp_path / "images", path)
+    assert [e.image.path[-5:] for e in found] == ["a.tif", "c.tif"]
+    rows = "\n".join(f"images/{name}.tif,coco.json" for name in "abc")
+    table = write(tmp_path / "pairs.csv", f"images,labels\n{rows}\n")
+    with pytest.warns(FileWarning, match=r"b\.tif is left out"):
+        assert len(examples.read_pairs(table)[0]) == 2
+    with pytest.raises(InputError, match=r"of this image, got none$"):
+        examples.pair(tmp_path / "images" / "b.tif", path)

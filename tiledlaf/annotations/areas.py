@@ -18,6 +18,10 @@ REGION = "Region*"  # QuPath's class for where to look, which names nothing
 SEGMENTS = 16  # of a quarter of a circle around points and the ends of lines
 
 
+class NoAnnotations(InputError):
+    """A file without a usable annotation of an image."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What is wanted of annotations.
@@ -88,7 +92,9 @@ def areas(given: Sequence[Shape], rules: Rules, path: str) -> Areas:
         words.append("left out " + ", ".join(f"{n} {why}" for why, n in left_out.items()))
     if not kept:
         what = "annotations" if rules.mask else "annotations with a class"
-        raise InputError(f"{path}: expected {what} of this image, {'; '.join(words) or 'got none'}")
+        raise NoAnnotations(
+            f"{path}: expected {what} of this image, {'; '.join(words) or 'got none'}"
+        )
     named = [_class(shapes[i], rules.mask) for i in kept]
     if None in named:
         words.append(f"took {named.count(None)} of a class ending in * for not labeled")

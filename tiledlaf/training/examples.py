@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..annotations import numbering, opening, pairing, values
+from ..annotations.areas import NoAnnotations
 from ..annotations.opening import Painting
 from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import images, texts
-from ..files.image import Image
+from ..files.image import FileWarning, Image
 from ..files.selection import Selection
 from ..kernels.arrays import Array
 from ..model.classes import Class
@@ -121,8 +123,27 @@ def pair(
         *(_partners(sources, one, what) for what, one in beside.items()),
         strict=True,
     )
-    found = [_example(row, chosen, painting, meant) for row in rows]
+    found = _labeled(list(rows), chosen, painting, meant)
     _check_painting(painting, found)
+    return found
+
+
+def _labeled(
+    rows: Sequence[Sequence[Any]], chosen: Selection, painting: Painting, meant: values.Meaning
+) -> list[Example]:
+    """The examples of these rows; of several, those without an annotation are left out."""
+    found: list[Example] = []
+    refused: list[NoAnnotations] = []
+    for row in rows:
+        try:
+            found.append(_example(row, chosen, painting, meant))
+        except NoAnnotations as error:
+            refused.append(error)
+            said = f"{error}: {row[0]} is left out"
+            if len(rows) > 1:
+                warnings.warn(said, FileWarning, stacklevel=3)
+    if refused and not found:
+        raise refused[0]
     return found
 
 
@@ -194,14 +215,14 @@ def read_pairs(
     """
     if selection.time_point == "all":
         raise InputError("expected one `time_point` to learn from, got all")
-    found: tuple[list[Example], list[Example]] = ([], [])
+    rows: tuple[list[Any], list[Any]] = ([], [])
     for row in pairing.read_pairs(path):
-        paths = (row.images, row.labels, row.probabilities, row.mask)
-        found[row.validation].append(_example(paths, selection, painting, meant))
-    _check_painting(painting, [*found[0], *found[1]])
-    if not found[0]:
+        rows[row.validation].append((row.images, row.labels, row.probabilities, row.mask))
+    training, validation = (_labeled(one, selection, painting, meant) for one in rows)
+    _check_painting(painting, [*training, *validation])
+    if not training:
         raise InputError(f"{os.fspath(path)}: expected rows that are not validation, got none")
-    return found
+    return training, validation
 
 
 def _example(
