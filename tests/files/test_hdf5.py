@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 from command import run
@@ -121,3 +122,7 @@ def test_probabilities_of_ilastik(tmp_path):
     tifffile.imwrite(tmp_path / "p.tif", (given.transpose(1, 2, 0) * 255).astype(np.uint8))
     found = label(image, probabilities=tmp_path / "p.tif")
     assert len(np.unique(found)) == 4  # the last class is no alpha
+    drawn = PIL.Image.fromarray((given.transpose(1, 2, 0) * 255).astype(np.uint8))
+    drawn.save(tmp_path / "p.png")
+    with pytest.raises(ValueError, match="expected probabilities, got a picture with an alpha"):
+        label(image, probabilities=tmp_path / "p.png")

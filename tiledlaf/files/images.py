@@ -305,10 +305,18 @@ def as_probabilities(given: Any, like: Image) -> Image:
             # of five axes, those that the image does not have are 1 long
             z = 0 if "z" not in axes and sizes.get("z") == 1 else None
             axes = ""
-    with warnings.catch_warnings():  # a fourth class is no alpha, whatever the file says
-        warnings.filterwarnings("ignore", ".*alpha channel is left out", image_files.FileWarning)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", image_files.FileWarning)
         found = as_image(given, axes=axes or None, time_point="all" if every else None, z=z)
-    return dataclasses.replace(found, channels=None)
+    for one in said:
+        if "alpha channel is left out" not in str(one.message):
+            warnings.warn(one.message, stacklevel=2)
+        elif found.channels is None:  # it is gone, and may have been the fourth class
+            raise InputError(
+                f"{found.path}: expected probabilities, got a picture with an alpha channel: save "
+                "them as TIFF, npy, HDF5 or Zarr"
+            )
+    return dataclasses.replace(found, channels=None)  # the fourth class is no alpha
 
 
 def from_array(
