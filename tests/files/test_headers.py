@@ -12,7 +12,8 @@ import pytest
 import tifffile
 import zarr
 
-from tiledlaf import label
+import tiledlaf
+from tiledlaf import Data, Recipe, label
 from tiledlaf.files import images
 from tiledlaf.files.image import FileWarning
 
@@ -408,3 +409,26 @@ def test_three_channels_are_colors_only_where_the_file_says_so(tmp_path):
         label(path, out, classes=2, workers=1)
         assert ("omero" in zarr.open_group(out, mode="r").attrs["ome"]) == colors
         assert images.open_image(out).color == colors
+
+
+def test_a_model_finds_its_channels_by_name(tmp_path):
+    """Of another file, whose channels have another order; other channels get a word."""
+
+    def stain(path, *names):
+        shown = {"DAPI": GRAY, "CD3": 255 - GRAY, "GFP": GRAY // 2 + 60}
+        about = {"axes": "CYX", "Channel": {"Name": list(names)}}
+        data = np.stack([shown[n] for n in names])
+        tifffile.imwrite(tmp_path / path, data, photometric="minisblack", metadata=about)
+        return tmp_path / path
+
+    truth = (GRAY > 128).astype(np.uint8)
+    data = Data(tiledlaf.pair(stain("a.ome.tif", "CD3", "DAPI"), truth, channels=["DAPI"]))
+    with tiledlaf.open_pool(workers=1) as pool:
+        model = tiledlaf.train(data, Recipe(steps=1, predictor_size=3), pool)
+    assert model.images.names == ("DAPI",)
+    expected = label(GRAY, model=model, workers=1)
+    with pytest.warns(FileWarning, match="learned from DAPI: these are used"):
+        found = label(stain("b.ome.tif", "GFP", "DAPI"), model=model, workers=1)
+    np.testing.assert_array_equal(found, expected)
+    with pytest.warns(FileWarning, match="learned from the channels DAPI, and these are GFP"):
+        label(tmp_path / "b.ome.tif", model=model, channels=["GFP"], workers=1)

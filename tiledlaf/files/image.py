@@ -241,6 +241,14 @@ class Image:
         """Number of channels that are read."""
         return self.stored_channels if self.channels is None else len(self.channels)
 
+    @property
+    def used_names(self) -> tuple[str, ...]:
+        """Names of the channels that are read; none if not all have one."""
+        names = [one.name for one in self.shown]
+        if self.channels is not None and names:
+            names = [names[i] for i in self.channels]
+        return tuple(map(str, names)) if all(names) else ()
+
     def read(self, window: Box, channels: Sequence[int] | None = None) -> np.ndarray:
         """Pixels of a window of the grid, (C, *window), contiguous, in the machine's byte order.
 

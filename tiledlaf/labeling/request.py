@@ -23,7 +23,7 @@ from ..pool.tasks import Pool
 from . import lazy, resources, sample, tissue
 from . import mask as run_mask
 from . import run as labeling_run
-from .choice import choose_labeling, loaded
+from .choice import choose_labeling, loaded, with_channels
 from .plan import Plan, Writing, make_plan
 from .run import Progress
 
@@ -72,6 +72,7 @@ def prepare(
     source = images.as_image(image, selection if model is None else model.select(selection))
     if model is not None:
         _say_scale(model, source, selection)
+        source = with_channels(model, source, selection.channels)
     given = None
     if probabilities is not None:
         given = images.as_probabilities(probabilities, source)

@@ -47,12 +47,14 @@ class Images:
     dtype : NumPy name of the pixels' type, "" if not known
     range : intensities of all but a thousandth of the pixels, or None if not known
     level : the level that was read of files without a pixel size
+    names : of the channels, or none if not all are known
     """
 
     pixel_size: tuple[float, float] | None = None
     dtype: str = ""
     range: tuple[float, float] | None = None
     level: int = 0
+    names: tuple[str, ...] = ()
 
     @classmethod
     def from_entry(cls, entry: Any) -> Images:
@@ -70,7 +72,8 @@ class Images:
         level = entry.get("level", 0)
         if not isinstance(level, int) or level < 0:
             raise InputError(f"expected a level of 0 or more, got {level!r}")
-        return cls(size, np.dtype(entry["dtype"]).name, span, level)
+        names = tuple(map(str, entry.get("names", ())))
+        return cls(size, np.dtype(entry["dtype"]).name, span, level, names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,14 @@ def described(given: Sequence[Example], tiles: Sequence[LabeledTile], pool: Pool
         listed = ", ".join(f"{name} up to {high:.4g}" for name, high in highest.items())
         raise InputError(f"expected training images of one range of intensities, got {listed}")
     size = _pixel_size(given)
-    return Images(size, types[0], intensity.joined(spans), 0 if size else _level(given))
+    names = {e.image.used_names for e in given}
+    return Images(
+        size,
+        types[0],
+        intensity.joined(spans),
+        0 if size else _level(given),
+        names.pop() if len(names) == 1 else (),
+    )
 
 
 def _span(given: tuple[Example, ...], labeled: LabeledTile) -> tuple[float, float] | None:
