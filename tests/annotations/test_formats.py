@@ -256,9 +256,15 @@ def test_imagej_rings_and_points(tmp_path):
     for part in (ring(0, 0, 20, 20), ring(5, 5, 15, 15)):
         moves += [v for i, p in enumerate(part[:-1]) for v in (int(i > 0), *p)] + [4]
     both = roifile.ImagejRoi(
-        roitype=roifile.ROI_TYPE.RECT, left=0, top=0, right=20, bottom=20, name="ring",
-        multi_coordinates=np.array(moves, np.float32), shape_roi_size=len(moves),
-    )  # fmt: skip
+        roitype=roifile.ROI_TYPE.RECT,
+        left=0,
+        top=0,
+        right=20,
+        bottom=20,
+        name="ring",
+        multi_coordinates=np.array(moves, np.float32),
+        shape_roi_size=len(moves),
+    )
     dots = roi([[40, 30], [50, 30]], "dot", roitype=roifile.ROI_TYPE.POINT)
     roifile.roiwrite(path, [both, dots])
     with pytest.raises(InputError, match="1 lines or points: say with `brush`"):

@@ -285,8 +285,10 @@ def test_memory_of_a_large_slide(tmp_path):
     given = ("train", tmp_path / "model", "--images", path, "--labels", labels, "--steps", "3")
     found = subprocess.run(
         [sys.executable, "-c", program, *map(str, given), "--scheduler", "threads"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert int(found.stdout.split()[-1]) < 2 * 2**20
 
 
