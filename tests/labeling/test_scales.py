@@ -193,27 +193,20 @@ def test_masks_may_be_of_any_level(model, level, step):
     assert (labels[:, :half] > 0).all()
 
 
+def trained(model, image, *options):
+    given = f"train {model} --images {image} --labels truth.tif --size 3 --steps 1 --workers 1"
+    return run(*given.split(), *options)
+
+
 def test_files_without_a_pixel_size_are_read_at_the_models_level(model):
     write("bare.ome.tif", 0, levels=2, data=scene(0.5)[0])
     tifffile.imwrite("truth.tif", scene(0.5)[1])
-    options = [
-        "--images",
-        "bare.ome.tif",
-        "--labels",
-        "truth.tif",
-        "--size",
-        "3",
-        "--steps",
-        "1",
-        "--workers",
-        "1",
-    ]
-    assert run("train", "level.model", *options, "--level", "1").code == 0
+    assert trained("level.model", "bare.ome.tif", "--level", "1").code == 0
     labels, _, told = labeled("level.model", "bare.ome.tif")
     assert labels.shape == (100, 160)
     assert "level 1 is read, as the model learned at" in told
     # another level is another training, and another pixel size another run
-    found = run("train", "level.model", *options)
+    found = trained("level.model", "bare.ome.tif")
     assert found.code == 2
     assert "level.model" in found.err
     found = run("label", "bare.ome.tif", "out.zarr", "--model", "level.model", *STATED)
@@ -224,19 +217,7 @@ def test_files_without_a_pixel_size_are_read_at_the_models_level(model):
 def test_a_model_without_pixel_size_says_so_of_several_levels(tmp_path):
     tifffile.imwrite("plain.tif", scene(1)[0])
     tifffile.imwrite("truth.tif", scene(1)[1])
-    options = [
-        "--images",
-        "plain.tif",
-        "--labels",
-        "truth.tif",
-        "--size",
-        "3",
-        "--steps",
-        "1",
-        "--workers",
-        "1",
-    ]
-    assert run("train", "p.model", *options).code == 0
+    assert trained("p.model", "plain.tif").code == 0
     write("slide.ome.tif", 1, levels=2)
     labels, _, told = labeled("p.model", "slide.ome.tif")
     assert labels.shape == (100, 160)

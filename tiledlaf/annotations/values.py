@@ -18,7 +18,8 @@ import numpy as np
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images, texts
-from ..files.image import FileWarning, Image, Levels, Reader, State
+from ..files.derived import Derived
+from ..files.image import FileWarning, Image, Reader, State
 from ..files.resampled import Resampled
 from ..kernels.arrays import Array
 from ..model.classes import UNLABELED
@@ -284,30 +285,19 @@ def _wrapped(labels: Image, reader: Reader, dtype: str = "int64") -> Image:
 
 
 @dataclass(frozen=True)
-class _Wrapped(Reader):
+class _Wrapped(Derived):
     """A reader whose pixels become other label values, the same in every window."""
-
-    inner: Reader
 
     name = "labels"
 
-    @property
-    def stored(self) -> bool:  # type: ignore[override]
-        """Whether pixels are in a file."""
-        return self.inner.stored
-
-    def look(self, path: str, level: int, axes: str | None) -> Levels:
-        """What the file holds."""
-        return self.inner.look(path, level, axes)
-
     def open(self, path: str, name: str) -> Any:
-        """The array as stored, which the inner reader may hold as well."""
-        return image_files.opened(self.inner, path, name)
+        """The array as stored, which the source may hold as well."""
+        return image_files.opened(self.source, path, name)
 
     def state(self, path: str, name: str) -> State:
         """What is stored, and how it is read."""
-        rest = [getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "inner"]
-        return [*self.inner.state(path, name), (type(self).__name__, 0, repr(rest))]
+        rest = [getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "source"]
+        return [*self.source.state(path, name), (type(self).__name__, 0, repr(rest))]
 
 
 @dataclass(frozen=True)
@@ -318,7 +308,7 @@ class Whole(_Wrapped):
 
     def read(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
         """Label values of a box, int64."""
-        block = self.inner.read(array, box)
+        block = self.source.read(array, box)
         missing = np.isnan(block)
         right = (np.trunc(block) == block) & (np.abs(block) < 2.0**63)
         bad = block[~(right | missing)]
@@ -365,7 +355,7 @@ class Instances(_Wrapped):
                 inner.append(slice(start - first, stop - first))
             else:
                 outer.append(part)
-        block = self.inner.read(array, tuple(outer))
+        block = self.source.read(array, tuple(outer))
         unknown = is_one_of(block, (*self.ignore, UNLABELED))
         ground = block == 0
         found = np.where(ground, BACKGROUND, OBJECT).astype(np.int64)
@@ -413,7 +403,7 @@ class Gray(_Wrapped):
     def _channels(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
         """Pixels of a box, with the channels last."""
         whole = (*box[: self.axis], slice(None), *box[self.axis :])
-        block = self.inner.read(array, whole)
+        block = self.source.read(array, whole)
         axis = sum(isinstance(part, slice) for part in box[: self.axis])
         return np.moveaxis(block, axis, -1)[..., list(self.channels)]
 

@@ -9,38 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from .image import Image, Levels, Reader, State
+from .derived import Derived
+from .image import Image
 
 
 @dataclass(frozen=True)
-class Cropped(Reader):
+class Cropped(Derived):
     """The pixels of another reader from an origin on.
 
     Attributes
     ----------
-    source : reader of the stored pixels
     origin : first pixel along each stored axis
     shape : lengths of the part along them
     """
 
-    source: Reader
     origin: tuple[int, ...]
     shape: tuple[int, ...]
 
     name = "cropped"
-
-    @property
-    def stored(self) -> bool:  # type: ignore[override]
-        """Whether pixels are in a file."""
-        return self.source.stored
-
-    def look(self, path: str, level: int, axes: str | None) -> Levels:
-        """What the source says: the whole."""
-        return self.source.look(path, level, axes)
-
-    def open(self, path: str, name: str) -> Any:
-        """The stored array."""
-        return self.source.open(path, name)
 
     def read(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
         """Pixels of a box of the part."""
@@ -52,10 +38,6 @@ class Cropped(Reader):
             else:
                 moved.append(one)
         return self.source.read(array, tuple(moved))
-
-    def state(self, path: str, name: str) -> State:
-        """Of the stored pixels."""
-        return self.source.state(path, name)
 
 
 def cropped(image: Image, origin: Sequence[int], size: Sequence[int]) -> Image:

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from .image import Image, Levels, Reader, State
+from .derived import Derived
+from .image import Image
 
 AT_ONCE = 2**22  # stored numbers read at once: a window may have far more of them than new pixels
 LEAST = 1e-6  # share of a pixel without data that counts: a smaller one is left by rounding
 
 
 @dataclass(frozen=True)
-class Resampled(Reader):
+class Resampled(Derived):
     """The pixels of another reader on another grid of the same extent.
 
     Pixels are means over their area where they get larger, linear interpolations where they get
@@ -26,7 +27,6 @@ class Resampled(Reader):
 
     Attributes
     ----------
-    source : reader of the stored pixels
     sizes, shape : lengths of each stored axis, before and after
     nearest : whether the nearest pixel is taken
     no_data : value of pixels without data; means and interpolations of any of these are so as well
@@ -34,7 +34,6 @@ class Resampled(Reader):
     channels : those that all have this value where there is no data, None for all
     """
 
-    source: Reader
     sizes: tuple[int, ...]
     shape: tuple[int, ...]
     nearest: bool = False
@@ -43,14 +42,6 @@ class Resampled(Reader):
     channels: tuple[int, ...] | None = None
 
     name = "resampled"
-
-    def look(self, path: str, level: int, axes: str | None) -> Levels:
-        """What the source says: its own grid."""
-        return self.source.look(path, level, axes)
-
-    def open(self, path: str, name: str) -> Any:
-        """The stored array."""
-        return self.source.open(path, name)
 
     def read(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
         """Pixels of a box of the new grid."""
@@ -124,10 +115,6 @@ class Resampled(Reader):
         pixels = first + np.arange(math.ceil(step) + 1)[:, None]
         overlap = np.minimum(pixels + 1, end) - np.maximum(pixels, begin)
         return np.minimum(pixels, n - 1), np.maximum(overlap, 0) / step
-
-    def state(self, path: str, name: str) -> State:
-        """Of the stored pixels."""
-        return self.source.state(path, name)
 
 
 def nearest(index: np.ndarray, n: int, m: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def settle(plan: Plan, pool: Pool) -> Plan:
         notes, mask = held["tissue"], _stored(job.image, out, found.shape)
     else:
         found, notes = tissue.find(mask.reader.low, pool)
-        reader = tissue.InMemory(image_files.MEMORY, found.shape, job.image.grid, nearest=True)
+        reader = Resampled(image_files.MEMORY, found.shape, job.image.grid, nearest=True)
         mask = dataclasses.replace(mask, reader=reader, data=found)
     here = {**notes, "here": _share(found, job.grid), "pixels": list(found.shape)}
     return dataclasses.replace(plan, job=dataclasses.replace(job, mask=mask), tissue=here)
@@ -61,9 +61,8 @@ def _fingerprint(plan: Plan) -> str:
 def write(plan: Plan, out: Output) -> Job:
     """Write a mask that was found beside the labels, and have it read from there."""
     job = plan.job
-    if job.mask is None or not isinstance(job.mask.reader, tissue.InMemory):
+    if job.mask is None or plan.tissue is None or job.mask.reader.stored:
         return job
-    assert plan.tissue is not None
     found, image, group = job.mask.data, job.image, out.tissue
     print_, held = _fingerprint(plan), ngff.read_notes(out.store, group)
     if held is not None and held.get("fingerprint") != print_:

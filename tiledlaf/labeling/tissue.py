@@ -37,18 +37,15 @@ FAINT = 25 / 255  # color, of the range of the type, that a background has at mo
 
 
 @dataclass(frozen=True)
-class InMemory(Resampled):
-    """Pixels of an array in this process on another grid."""
-
-    stored = False
-
-
-@dataclass(frozen=True)
 class Pending(Resampled):
     """The reader of a mask that is still to be found on the image `low`."""
 
-    stored = False
     low: Any = None
+
+    @property
+    def stored(self) -> bool:  # type: ignore[override]
+        """No pixel of it is in a file."""
+        return False
 
     def describe(self) -> list[Any]:
         """What the mask depends on besides the image itself, as JSON."""
@@ -160,11 +157,10 @@ def _smaller(image: Image, grid: tuple[int, ...]) -> Image:
     """The image on a grid of larger pixels, which are means."""
     sizes = dict(zip(image.grid_axes, grid, strict=True))
     shape = tuple(sizes.get(a, n) for a, n in zip(image.axes, image.shape, strict=True))
-    kind = Resampled if image.reader.stored else InMemory
     steps = [n / m for n, m in zip(image.grid, grid, strict=True)]
     return dataclasses.replace(
         image,
-        reader=kind(image.reader, image.shape, shape),
+        reader=Resampled(image.reader, image.shape, shape),
         shape=shape,
         levels=(grid,),
         scale=tuple(s * f for s, f in zip(image.scale, steps, strict=True)),
