@@ -14,6 +14,7 @@ from tiledlaf import label
 from tiledlaf.files import levels, nodes, units
 from tiledlaf.files.images import from_array
 from tiledlaf.files.levels import Pyramid
+from tiledlaf.labeling import claiming
 from tiledlaf.labeling.choice import data_term
 from tiledlaf.labeling.plan import make_plan
 from tiledlaf.model.settings import make_settings
@@ -250,7 +251,7 @@ def test_smallest_type(tmp_path, classes, dtype):
     settings = make_settings("3x3", 2, 1.0, 0.01, None, "cpu")
     plan = make_plan(from_array(ramp), store, term=term, settings=settings)
     notes = {"fingerprint": "", "tile": [16, 16]}
-    plan.out.start(notes, plan.image_print, plan.job.labels, None, None, plan.names)
+    claiming.start(plan.out, notes, plan.image_print, plan.job.labels, None, None, plan.names)
     (labels,) = arrays(store, "labels/tiledlaf")
     assert (labels.dtype, labels.fill_value) == (dtype, 0)
     entry = zarr.open_group(store, path="labels/tiledlaf").attrs["ome"]["image-label"]

@@ -64,7 +64,7 @@ def test_axes_in_any_order():
         ({"time_point": -1}, "expected `time_point` of 0 to 2 or all, got -1"),
         ({"time_point": "both"}, "got both"),
         ({"time_point": 0, "z": 4}, "expected `z` of 0 to 3, got 4"),
-        ({"time_point": 0, "z": "all"}, "expected `z` of 0 to 3, got all"),
+        ({"time_point": 0, "z": "all"}, "expected a whole number for `z`, got 'all'"),
     ],
 )
 def test_positions_that_are_not_there(path, options, text):

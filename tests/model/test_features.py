@@ -34,7 +34,7 @@ def cut(whole, core, radius):
 
 
 @pytest.mark.parametrize("spec", KINDS, ids=str)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_window_has_the_bits_of_the_whole(spec, data):
     both = Features((("image", *spec), ("odds", *spec)))
@@ -71,7 +71,7 @@ def mirrored(plane, y, x):
     return plane[tuple(place)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     grid=st.tuples(*[st.integers(1, 9)] * 2),
     radius=st.integers(0, 2),
@@ -203,7 +203,7 @@ def test_refused_sources():
         PATCH.compute(numbers(5, 5))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(classes=st.integers(2, 20), seed=st.integers(0, 9))
 def test_log_odds(classes, seed):
     q = numbers(classes, 3, 2, seed=seed)

@@ -1,6 +1,7 @@
 """A model meets images of other types and ranges: scaled by a rule, taken as they are, refused."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from tiledlaf.errors import InputError
 from tiledlaf.files import images
 from tiledlaf.files.image import FileWarning
+from tiledlaf.model.arrays import convert
+from tiledlaf.model.entries import ImagesEntry
 from tiledlaf.model.intensity import joined, matched, span
 from tiledlaf.model.model import Images
 
@@ -93,8 +96,9 @@ def test_spans():
 
 
 def test_images_in_model_files_are_checked():
-    assert Images.from_entry(dataclasses.asdict(LEARNED["uint8"])) == LEARNED["uint8"]
+    entry = json.loads(json.dumps(dataclasses.asdict(LEARNED["uint8"])))
+    assert Images.from_entry(convert(entry, ImagesEntry)) == LEARNED["uint8"]
     assert Images.from_entry(None) == Images()
     for entry in ({"pixel_size": [0, 1]}, {"range": [0, float("nan")]}):
-        with pytest.raises(ValueError, match="expected"):
-            Images.from_entry({"pixel_size": None, "range": None, "dtype": "uint8"} | entry)
+        with pytest.raises(ValueError, match="Expected"):
+            convert({"pixel_size": None, "range": None, "dtype": "uint8"} | entry, ImagesEntry)

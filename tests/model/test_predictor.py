@@ -143,7 +143,7 @@ def test_far_features_and_sharp_shares(sigma, kernel, dtype):
             close(one, other, 1e-8)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     height=st.integers(1, 20),

@@ -97,7 +97,7 @@ def test_numpy_and_numba_agree(pair):
     np.testing.assert_allclose(numba, reference, rtol=1e-6, atol=1e-37)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_window_has_the_bits_of_the_whole(pair, data):
     trees = pair[0]
@@ -110,7 +110,7 @@ def test_a_window_has_the_bits_of_the_whole(pair, data):
     np.testing.assert_array_equal(part, trees.probabilities(x)[:, *window])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(nodes=st.integers(0, 31), seed=st.integers(0, 999))
 def test_any_tree_ends_at_the_leaf_of_its_branches(nodes, seed):
     rng = np.random.default_rng(seed)

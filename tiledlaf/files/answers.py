@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import errno
-import json
 import re
 import urllib.error
 import urllib.request
 
+from ..errors import Outage, Shown
+from . import texts
+
+ANSWERS, AWAY = "the object store answers", "the object store cannot be reached"
+BUSY = (408, 429, 500, 502, 503, 504)
+FOR_NOW = (AWAY, *(f"{ANSWERS} {code}" for code in BUSY))
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
-class Unanswered(OSError):
+class Unanswered(Shown, OSError):
     """An object store did not fulfill a request, even after retries."""
+
+
+class Unreachable(Outage, Unanswered):
+    """An object store that is away or busy."""
 
 
 class Refused(Unanswered):
@@ -35,7 +44,7 @@ def is_metadata(key: str) -> bool:
 def is_zarr(key: str, data: bytes) -> bool:
     """Whether bytes are metadata of Zarr; web servers may send anything for a missing file."""
     try:
-        found = json.loads(data)
+        found = texts.parsed(data)
     except ValueError:
         return False
     named = key.endswith(".zattrs") or (key.endswith(".zmetadata") and "metadata" in found)
@@ -60,7 +69,9 @@ def error(kind: str, text: str) -> type[Unanswered]:
         return NoLength
     # a server may also fail on a range that it does not know, such as one counted from the end
     unknown = re.search(r"performing GET .*status code: (400|405|416|501)\b", text)
-    return NoRanges if kind == "NotSupportedError" or unknown else Unanswered
+    if kind == "NotSupportedError" or unknown:
+        return NoRanges
+    return Unreachable if reason(kind, text).startswith(FOR_NOW) else Unanswered
 
 
 def reason(kind: str, text: str) -> str:
@@ -70,9 +81,9 @@ def reason(kind: str, text: str) -> str:
     if "169.254.169.254" in text or kind == "UnauthenticatedError":
         return "no credentials for the object store were found in the environment"
     if status:
-        return f"the object store answers {status[1]}" + (f" {code[1]}" if code else "")
+        return f"{ANSWERS} {status[1]}" + (f" {code[1]}" if code else "")
     if "error sending request" in text:
-        return "the object store cannot be reached"
+        return AWAY
     missing = re.search(r"\w+ must be specified", text)
     if missing:
         return f"the object store's {missing[0]} in the environment"
@@ -91,8 +102,8 @@ def without_length(url: str, seconds: float) -> bytes:
         with urllib.request.urlopen(url, timeout=seconds) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
-        kind = Refused if error.code == 403 else Unanswered
+        kind = Refused if error.code == 403 else Unreachable if error.code in BUSY else Unanswered
         found: type[OSError] = FileNotFoundError if error.code == 404 else kind
-        raise found(errno.EIO, f"the object store answers {error.code}", url) from None
+        raise found(errno.EIO, f"{ANSWERS} {error.code}", url) from None
     except (OSError, ValueError) as error:
-        raise Unanswered(errno.EIO, f"the object store cannot be reached, {error}", url) from None
+        raise Unreachable(errno.EIO, f"{AWAY}, {error}", url) from None

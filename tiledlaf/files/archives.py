@@ -11,6 +11,10 @@ from typing import Never
 from ..errors import DamagedFile, InputError
 
 SUFFIXES = (".zip", ".ozx")
+# what a file in an archive may unpack to: so many times its packed size, and these bytes besides;
+# blank chunks are packed to a thousandth, metadata never
+UNPACKED, FREE, CHUNK = 32, 2**26, 2**30
+TEXTS = (".json", ".xml", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 class Archive:
@@ -29,8 +33,21 @@ class Archive:
             self._zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, EOFError, ValueError) as error:
             raise DamagedFile(f"{file}: this archive cannot be read, {error}") from None
+        self._check_sizes()
         self._names = {n for n in self._zip.namelist() if not n.endswith("/")}
         self.prefix = self._root() + (f"{name}/" if name else "")
+
+    def _check_sizes(self) -> None:
+        for entry in self._zip.filelist:
+            free = FREE if entry.filename.endswith(TEXTS) else CHUNK
+            packed = entry.compress_type != zipfile.ZIP_STORED
+            if packed and entry.compress_type != zipfile.ZIP_DEFLATED:
+                why = f"{entry.filename} is neither stored nor deflated"
+            elif packed and entry.file_size > UNPACKED * entry.compress_size + free:
+                why = f"{entry.filename} would unpack to {entry.file_size} bytes"
+            else:
+                continue
+            raise DamagedFile(f"{self.file}: this archive cannot be read, {why}")
 
     @staticmethod
     def suffixed(path: str) -> bool:
@@ -55,7 +72,10 @@ class Archive:
             return None
         try:
             with self._lock:
-                return self._zip.read(self.prefix + key)
+                entry = self._zip.getinfo(self.prefix + key)
+                with self._zip.open(entry) as file:
+                    # read with a limit: a file that is longer than it says fails by its checksum
+                    return file.read(entry.file_size + 1)
         except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
             raise DamagedFile(f"{self.file}: {self.prefix + key} cannot be read, {error}") from None
         except OSError as error:

@@ -18,6 +18,16 @@ def fingerprint(entries: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON has them: arrays and other sequences are lists."""
+
+    def listed(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else list(value)
+
+    found: dict[str, Any] = json.loads(json.dumps(settings, default=listed))
+    return found
+
+
 def refuse_difference(
     problem: str, held: Mapping[str, Any], asked: Mapping[str, Any], advice: str
 ) -> None:

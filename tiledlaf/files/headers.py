@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import DamagedFile
 from .channels import Channel
 from .image import SPATIAL
 from .lengths import MICROMETERS
@@ -13,6 +15,7 @@ from .lengths import MICROMETERS
 RESOLUTION_UNITS = {2: 25400.0, 3: 1e4, 4: 1e3, 5: 1.0}  # inch, centimeter; of some: mm, µm
 # programs that know no pixel size write 72, 96 or 300 dots per inch: pixels of 85 µm and more
 PRINTED = 20.0
+PLANES = 2**24  # most of an image
 
 
 def pixel_sizes(file: Any, series: Any, number: int) -> dict[str, float]:
@@ -31,6 +34,20 @@ def pixel_sizes(file: Any, series: Any, number: int) -> dict[str, float]:
         found = _aperio_sizes(series.keyframe.description)
     # a slide's thumbnail has the resolution of its own tags, or none
     return found if set("yx") <= set(found) else found | _tagged_sizes(series.keyframe)
+
+
+def check_planes(path: str, xml: str) -> None:
+    """Refuse OME-XML of more planes than there can be, before a list of them is made.
+
+    Raises
+    ------
+    ValueError
+        If it has them.
+    """
+    for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", xml):
+        count = math.prod(float(n) for n in re.findall(r"""\bSize[CZT]=["'](\d+)""", pixels))
+        if count > PLANES:
+            raise DamagedFile(f"{path}: expected a TIFF image, got OME-XML of {count:g} planes")
 
 
 def _ome_image(file: Any, series: Any, number: int) -> Mapping[str, Any]:

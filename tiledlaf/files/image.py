@@ -15,17 +15,20 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from ..errors import DamagedFile, InputError
+from ..errors import DamagedFile, InputError, TiledlafError, TiledlafWarning
 from ..tiles import Box
-from . import nodes, stores, units
+from . import nodes, numbers, stores, units
 from .channels import Channel
 
 SPATIAL = "zyx"
+# bytes to decode at once: these, as in a chunk of Zarr, since a blank mask of a slide is packed to
+# a thousandth, and so many for each byte of the file
+PIECE, PACKED = 2**32, 64
 State = list[tuple[str, int, int | str]]  # (name, size, time or ETag) of what is stored
 TimePoint = int | Literal["all"] | None  # None: the only one
 
 
-class FileWarning(UserWarning):
+class FileWarning(TiledlafWarning):
     """Something about a file that the user should know: what was chosen, dropped or is missing."""
 
 
@@ -252,7 +255,7 @@ class Image:
     def read(self, window: Box, channels: Sequence[int] | None = None) -> np.ndarray:
         """Pixels of a window of the grid, (C, *window), contiguous, in the machine's byte order.
 
-        Float16 is converted to float32, which the kernels can compute with.
+        Types that the kernels cannot compute with are converted, see `numbers.native`.
 
         Parameters
         ----------
@@ -269,8 +272,7 @@ class Image:
         block = ordered(self.reader.read(array, box), self)
         if chosen is not None:
             block = block[list(chosen)]
-        native = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype
-        return np.ascontiguousarray(block, native.newbyteorder("="))
+        return np.ascontiguousarray(block, numbers.native(block.dtype, self.path))
 
     def occupied(self, window: Box) -> Box | None:
         """A part of a spatial window, beyond which all pixels are known to be 0; None: all are."""
@@ -386,7 +388,9 @@ def opened_whole(reader: Reader, path: str) -> Any:
     """
     try:
         return opened(reader, path, "")
-    except (OSError, EOFError, ValueError, SyntaxError) as error:
+    except Warning:
+        raise
+    except Exception as error:
         raise DamagedFile(f"{path}: this file cannot be read, {error}") from None
 
 
@@ -403,6 +407,8 @@ def guess_axes(shape: Sequence[int], path: str) -> str:
         return "cyx"
     if len(shape) == 3 and shape[2] in (3, 4):
         return "yxc"
+    if len(shape) < 2:
+        raise InputError(f"{path}: expected an image of two axes or more, got the shape {shape}")
     likely = "zyx" if len(shape) == 3 else "tczyx"[-len(shape) :]
     raise InputError(
         f"{path}: its axes are not named and its shape {tuple(shape)} is ambiguous; "
@@ -446,6 +452,9 @@ def make(
         If axes do not fit, or a time point or plane is chosen that is not there.
     """
     shape = tuple(found.shapes[0])
+    numbers.native(found.dtype, path)
+    if 0 in shape:
+        raise InputError(f"{path}: expected pixels, got none (shape {shape})")
     axes = axes or found.axes or guess_axes(shape, path)
     check_axes(path, axes, shape)
     fixed = _fixed(path, axes, shape, time_point, z)
@@ -458,7 +467,7 @@ def make(
         found.name,
         axes,
         shape,
-        _number_type(path, found.dtype),
+        np.dtype(found.dtype).name,
         tuple(tuple(s[i] for i in keep) for s in found.shapes),
         tuple(scale[i] for i in keep),
         tuple(translation[i] for i in keep),
@@ -468,14 +477,6 @@ def make(
         shown=tuple(found.channels),
         color=found.color,
     )
-
-
-def _number_type(path: str, dtype: Any) -> str:
-    """The name of a type of numbers; refuses text and records, whose names are no types."""
-    given = np.dtype(dtype)
-    if given.kind in "SUVO":
-        raise InputError(f"{path}: expected numbers as pixels, got the type {given}")
-    return given.name
 
 
 def check_axes(path: str, axes: str, shape: Sequence[int]) -> None:
@@ -608,6 +609,22 @@ def largest(
     return number
 
 
+def check_piece(path: str, size: int) -> None:
+    """Refuse what is decoded in one piece and is far larger than its file.
+
+    Raises
+    ------
+    ValueError
+        If it is.
+    """
+    stored = os.path.getsize(path)
+    if size > PIECE + PACKED * stored:
+        raise DamagedFile(
+            f"{path}: a file of {stored} bytes would be decoded to {size} bytes at once (tiled "
+            "TIFF and Zarr are read in parts)"
+        )
+
+
 def say(text: str) -> None:
     """Tell the user something about a file."""
     warnings.warn(text, FileWarning, stacklevel=4)
@@ -633,7 +650,7 @@ def read_pixels(image: Image, window: Sequence[slice], stored: bool = False) -> 
         if stored:
             return image.read(tuple(window), range(image.stored_channels))
         return np.asarray(scaled(image, image.read(tuple(window))))
-    except ValueError:
+    except TiledlafError:
         raise
     except Exception as error:
         raise unreadable(image, error) from error

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import redaction
-from ..errors import InputError
+from ..errors import InputError, readable
 from ..registry import Registry
 from . import image as image_files
-from . import stores
+from . import numbers, stores
 from .formats.bioio import Bioio
 from .formats.hdf5 import Hdf5
 from .formats.n5 import N5
@@ -66,7 +64,8 @@ def open_image(
     path, selection = str(path), dataclasses.replace(selection, **choice)
     reader = _known(path)
     if selection.series is not None:
-        reader = reader.choose(path, str(selection.series))
+        with readable(path):
+            reader = reader.choose(path, str(selection.series))
     level, grid, finest = selection.level or 0, None, None
     if selection.learned and level and selection.z is not None:
         finest = _level(path, reader, 0, selection)
@@ -91,7 +90,9 @@ def _level(
     path: str, reader: Reader, level: int, selection: Selection, finest: Image | None = None
 ) -> Image:
     """A level of a file; `finest` is level 0 if the plane that is selected is one of it."""
-    found, z = reader.look(path, level, selection.axes), selection.z
+    z = selection.z
+    with readable(path):
+        found = reader.look(path, level, selection.axes)
     if z is not None and finest is not None:  # levels may have fewer planes as well
         axis = finest.axes.index("z")
         z = z * found.shapes[0][axis] // finest.shape[axis]
@@ -101,7 +102,9 @@ def _level(
 
 def parts(path: str | os.PathLike[str]) -> list[Part]:
     """The images in a file that holds several: series, scenes, fields; none if it holds one."""
-    return _known(str(path)).parts(str(path))
+    reader = _known(str(path))
+    with readable(str(path)):
+        return reader.parts(str(path))
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
@@ -172,7 +175,8 @@ def open_stored_labels(
     else:
         if axes == "zyx" and like is not None and like.grid_axes == "tyx":
             axes = "tyx"
-        found = reader.look(path, 0, axes)
+        with readable(path):
+            found = reader.look(path, 0, axes)
         letters = axes or found.axes or image_files.guess_axes(found.shapes[0], path)
         place = _position(letters, found.shapes[0], like, series)
         image = image_files.make(path, reader, found, letters, **place)
@@ -264,7 +268,7 @@ def as_labels(given: Any, like: Image) -> Image:
         return given
     if isinstance(given, str | os.PathLike):
         return open_labels(given, like)
-    data = np.asarray(given)
+    data = numbers.plain(given)
     own = data.ndim in (len(like.grid), len(like.spatial_axes))
     axes = like.grid_axes[-data.ndim :] if own else None
     return from_array(data, axes, time_point="all" if axes and "t" in axes else None)
@@ -284,7 +288,8 @@ def _named(path: str) -> Levels | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", image_files.FileWarning)
         try:
-            found = reader.look(path, 0, None)
+            with readable(path):
+                found = reader.look(path, 0, None)
         except ValueError:  # such as pages that may be planes, channels or time points
             return None
     return found if found.axes else None
@@ -327,7 +332,7 @@ def from_array(
     z: int | None = None,
 ) -> Image:
     """An image in memory: (y, x), (c, y, x) or (y, x, c) unless `axes` says otherwise."""
-    data = np.asarray(data)
+    data = numbers.plain(data)
     return dataclasses.replace(describe(data, axes, channels, time_point, z), data=data)
 
 
@@ -340,6 +345,7 @@ def describe(
 ) -> Image:
     """An image without its data, for arrays that are read elsewhere."""
     letters = axes or image_files.guess_axes(array.shape, "array")
+    image_files.check_axes("array", letters, array.shape)
     color = letters == "yxc" and array.shape[2] == 3
     found = Levels("", letters, (array.shape,), array.dtype, color=color)
     image = image_files.make("array", image_files.MEMORY, found, axes, time_point, z)

@@ -78,7 +78,8 @@ def write(store: str, pyramid: Pyramid, core: Box, block: Array, reduce: Reduce)
         if trimmed.size:
             like, stored = None if level else pyramid.like, pyramid.stored(slice(None), box)
             block = pyramid.as_stored(trimmed)
-            total += units.write(store, _name(pyramid, level), stored, block, like)
+            name = _name(pyramid, level)
+            total += units.write(store, name, stored, block, like, pyramid.stamp)
     return total
 
 
@@ -145,7 +146,8 @@ def finish(work: Coarse, tile: Tile) -> None:
     else:
         part = _resampled(source, pyramid, tile.core, finer, shape)
     box = pyramid.stored(slice(None), tile.core)
-    units.write(store, _name(pyramid, level), box, pyramid.as_stored(part))
+    stored = pyramid.as_stored(part)
+    units.write(store, _name(pyramid, level), box, stored, stamp=pyramid.stamp)
 
 
 def _read(source: Array, pyramid: Pyramid, box: Box) -> Array:
@@ -205,6 +207,7 @@ class Pyramid:
     like : store and name of an array with the pixels of level 0, whose chunks are copied as they
         are; None: pixels are encoded
     shown : how the channels are called and shown, or none
+    stamp : of the start that made the arrays, or ""; see `units.write`
     """
 
     group: str
@@ -218,6 +221,7 @@ class Pyramid:
     dtype: str
     like: tuple[str, str] | None = None
     shown: tuple[Channel, ...] = ()
+    stamp: str = ""
 
     @property
     def place(self) -> int:

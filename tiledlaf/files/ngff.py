@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ..errors import DamagedFile, InputError
-from . import nodes, spatialdata, stores, transformations
+from ..errors import DamagedFile, InputError, readable
+from . import nodes, spatialdata, stores, transformations, versions
 from .channels import Channel, listed_channels, of_omero
 from .levels import Pyramid
 
@@ -66,19 +66,16 @@ def read_multiscale(path: str, further: bool = True) -> Multiscale:
     """
     node = nodes.open_node(path)
     if isinstance(node, zarr.Array):
-        return _plain(node)
+        with readable(f"{path}: its dimension names"):
+            return _plain(node)
     found = nodes.metadata(node)
     if not found.get("multiscales"):
         raise InputError(
             f"{path}: expected an OME-Zarr image or a Zarr array, got a group; it holds "
             f"{_held(path)}"
         )
-    try:
+    with readable(f"{path}: its multiscales metadata"):
         return _multiscale(path, node, found, further)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise DamagedFile(
-            f"{path}: its multiscales metadata cannot be read, {nodes.first_line(error)}"
-        ) from None
 
 
 def _held(path: str) -> str:
@@ -96,16 +93,7 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         words.append(f"it has {len(images)} images, {', '.join(names)}: the first is taken")
     version = str(found.get("version") or image.get("version") or "0.4")
     listed = [_within(path, d["path"]) for d in image["datasets"]]
-    shapes: list[tuple[int, ...]] = []
-    gone = []
-    for name in listed:
-        shape = _shape(path, name)
-        if shape is None and not shapes:
-            raise DamagedFile(f"{path}: expected its finest level, the array {name!r}, found none")
-        gone.append(name) if shape is None else shapes.append(shape)
-    if gone:
-        words.append(f"its levels {', '.join(map(repr, gone))} are not there")
-    paths = [name for name in listed if name not in gone]
+    paths, shapes = _there(path, listed, words)
     axes = axes_of(image, version, len(shapes[0]))
     called = tuple(str(a["name"]) for a in axes if "name" in a)
     moves, lacking, whole = [], [], _whole(image) if further else []
@@ -148,6 +136,31 @@ def _multiscale(path: str, node: zarr.Group, found: Mapping[str, Any], further: 
         (*words, *told),
         shown,
     )
+
+
+def _there(
+    path: str, listed: Sequence[str], words: list[str]
+) -> tuple[list[str], list[tuple[int, ...]]]:
+    """Paths and shapes of the levels that are there, and words on those that are not."""
+    found = {name: _shape(path, name) for name in listed}
+    if listed and found[listed[0]] is None:
+        raise DamagedFile(f"{path}: expected its finest level, the array {listed[0]!r}, found none")
+    gone = [name for name in listed if found[name] is None]
+    if gone:
+        words.append(f"its levels {', '.join(map(repr, gone))} are not there")
+    shapes = [shape for name in listed if (shape := found[name]) is not None]
+    _check_levels(path, shapes)
+    return [name for name in listed if name not in gone], shapes
+
+
+def _check_levels(path: str, shapes: Sequence[Sequence[int]]) -> None:
+    """Refuse coarser levels without pixels, or of other axes than the finest one."""
+    for shape in shapes[1:]:
+        if len(shape) != len(shapes[0]) or not all(shape):
+            raise DamagedFile(
+                f"{path}: expected levels with pixels along the {len(shapes[0])} axes of the "
+                f"finest one, got the shape {tuple(shape)}"
+            )
 
 
 def _shown(found: Mapping[str, Any], count: int) -> tuple[tuple[Channel, ...], list[str]]:
@@ -299,11 +312,13 @@ def add_label(
     values: Mapping[int, Sequence[int]],
     notes: Mapping[str, Any],
     element: str = "",
+    made: str | None = None,
 ) -> None:
     """Register labels/NAME: write its colors, names and this program's notes, then list it.
 
     `values` are the truth values of each label value, where it was learned from a truth. `element`
-    is the image in a SpatialData store, otherwise the image is the store itself.
+    is the image in a SpatialData store, otherwise the image is the store itself. `made` is another
+    folder in which the group is made first, and not listed yet.
     """
     entry: dict[str, Any] = {
         "version": version,
@@ -319,26 +334,77 @@ def add_label(
     else:  # SpatialData would take the source for a part of the labels
         entry["source"] = {"image": "../../"}
     entries = found | {"image-label": entry}
-    nodes.write_group(store, labels.group, version, zarr_format, entries, notes, beside)
+    nodes.write_group(made or store, labels.group, version, zarr_format, entries, notes, beside)
     # listed last: listed labels without notes belong to another program
-    list_label(store, labels.group, version, zarr_format)
+    if made is None:
+        list_label(store, labels.group, version, zarr_format)
+
+
+def add_label_like(
+    store: str,
+    group: str,
+    like: str,
+    image_label: Mapping[str, Any],
+    notes: Mapping[str, Any],
+    made: str | None = None,
+) -> None:
+    """Describe a label image of the same levels as another one of the store, without listing it.
+
+    `made` is another folder in which the group is.
+    """
+    attributes = nodes.attributes(store, like)
+    found = attributes.get("ome", attributes)
+    image = {**found["multiscales"][0], "name": group.rsplit("/", 1)[-1]}
+    own = found.get("image-label")
+    own = own if isinstance(own, Mapping) else {}
+    kept = {key: own[key] for key in ("version", "source") if key in own}
+    entries = {"multiscales": [image], "image-label": {**kept, **image_label}}
+    if "version" in found:
+        entries["version"] = found["version"]
+    beside = {k: v for k, v in attributes.items() if k == "spatialdata_attrs"}
+    now = read_multiscale(f"{store}/{like}", further=False)
+    target = made or store
+    version = now.version if "ome" in attributes else "0.4"
+    nodes.write_group(target, group, version, now.zarr_format, entries, notes, beside)
+
+
+def unlist_label(store: str, group: str) -> None:
+    """Remove labels/NAME from the list, if it is there."""
+    above, _, name = group.rpartition("/")
+    node = nodes.open_group(store, above)
+    listed = _listed(f"{store}/{above}", node)
+    if node is not None and name in listed:
+        version = str(nodes.metadata(node).get("version", "0.4"))
+        entries = {"labels": [one for one in listed if one != name]}
+        nodes.write_group(store, above, version, node.metadata.zarr_format, entries)
+        nodes.index(store, group)
 
 
 def list_label(store: str, group: str, version: str, zarr_format: int) -> None:
     """Add labels/NAME to the list unless it is there."""
     above, _, name = group.rpartition("/")
     node = nodes.open_group(store, above)
-    listed = [*nodes.metadata(node).get("labels", [])] if node is not None else []
+    listed = _listed(f"{store}/{above}", node)
     entries = {"labels": listed + [name] * (name not in listed)}
     nodes.write_group(store, above, version, zarr_format, entries)
     nodes.index(store, group)
 
 
 def read_notes(store: str, group: str) -> dict[str, Any] | None:
-    """This program's notes on a group, or None."""
+    """This program's notes on a group, or None.
+
+    Raises
+    ------
+    ValueError
+        If a later release wrote them in another format.
+    """
     node = nodes.open_group(store, group)
     notes = node.attrs.get("tiledlaf") if node is not None else None
-    return dict(notes) if isinstance(notes, Mapping) else None
+    if not isinstance(notes, Mapping):
+        return None
+    where = f"{store}/{group}".rstrip("/")
+    versions.check(f"{where}: this output", notes.get("format", 1), nodes.VERSION)
+    return dict(notes)
 
 
 def has_image(store: str, group: str = "") -> bool:
@@ -347,13 +413,23 @@ def has_image(store: str, group: str = "") -> bool:
     return node is not None and bool(nodes.metadata(node).get("multiscales"))
 
 
+def is_whole(store: str, pyramid: Pyramid) -> bool:
+    """Whether the arrays and the metadata of an image are there."""
+    there = [_shape(store, f"{pyramid.group}/{n}".lstrip("/")) for n in range(len(pyramid.shapes))]
+    return None not in there and has_image(store, pyramid.group)
+
+
 def label_names(store: str) -> list[str]:
     """Names listed under labels/."""
-    labels = nodes.open_group(store, "labels")
-    found = nodes.metadata(labels).get("labels", []) if labels is not None else []
-    if not isinstance(found, list):
-        raise InputError(f"{store}/labels: expected a list of labels, got {found!r}")
+    found = _listed(f"{store}/labels", nodes.open_group(store, "labels"))
     return [_within(f"{store}/labels", name) for name in found]
+
+
+def _listed(place: str, group: zarr.Group | None) -> list[Any]:
+    found = nodes.metadata(group).get("labels", []) if group is not None else []
+    if not isinstance(found, list):
+        raise InputError(f"{place}: expected a list of labels, got {found!r}")
+    return found
 
 
 def label_properties(store: str, group: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import errno
 import functools
 import itertools
 import json
+import math
 import os
 import re
 import threading
@@ -22,12 +23,16 @@ from zarr.core.metadata import ArrayV2Metadata
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
-from ..errors import DamagedFile, InputError
-from . import stores
+from ..errors import DamagedFile, InputError, in_a_line, readable
+from . import sizes, stores, texts
 from .answers import METADATA, Refused, Unanswered
 from .archives import Archive
 from .stores import PART, Bucket, Folder
 
+LONGEST = 2**48  # of an axis
+CHUNK, CHUNKS = 2**32, 2**24  # bytes of a chunk, and chunks of a shard
+SPARE = 4  # how many times its pixels a chunk may unpack to: filters can make it longer
+VERSION = 1  # of this program's notes, records and weights; see docs/formats.md
 FILES = ("zarr.json", ".zgroup", ".zarray")  # one of them is in every group and array
 _opening = threading.Lock()
 
@@ -126,16 +131,20 @@ def open_node(path: str) -> zarr.Group | zarr.Array:
         if place.exists(".zarray") and not place.exists("zarr.json"):
             return _array(path, "", "r")
         # consolidated metadata may be older than the arrays
-        return zarr.open(_zarr(path), mode="r", use_consolidated=False)
+        node = zarr.open(_zarr(path), mode="r", use_consolidated=False)
     except (Unanswered, DamagedFile):
         raise
     except Exception as error:
-        raise InputError(f"{path}: expected a Zarr store, got {first_line(error)}") from None
+        raise InputError(f"{path}: expected a Zarr store, got {in_a_line(error)}") from None
+    _check_attributes(path, node)
+    return node
 
 
-def first_line(error: Exception) -> str:
-    """The type of an error, and the first line of its text."""
-    return f"{type(error).__name__}: {(str(error) or 'no text').splitlines()[0]}"
+def _check_attributes(path: str, node: zarr.Group | zarr.Array) -> None:
+    """Refuse attributes that are no object, which zarr takes as they are for arrays."""
+    found = getattr(node.metadata, "attributes", {})
+    if not isinstance(found, Mapping):
+        raise DamagedFile(f"{path}: expected attributes by name, got {type(found).__name__}")
 
 
 def metadata(group: zarr.Group) -> Mapping[str, Any]:
@@ -170,7 +179,7 @@ def shape_of(path: str, name: str) -> tuple[tuple[int, ...], str]:
 def _document(path: str, name: str, file: str) -> dict[str, Any]:
     data = stores.at(path).read(f"{name}/{file}".lstrip("/"))
     try:
-        found = json.loads(data) if data else {}
+        found = texts.parsed(data) if data else {}
     except ValueError:
         file = f"{name}/{file}".lstrip("/")
         raise DamagedFile(f"{path}: expected a Zarr store, got a {file} that is not JSON") from None
@@ -183,8 +192,11 @@ def open_array(path: str, name: str = "", mode: Any = "r") -> zarr.Array:
     What that pipeline (zarrs) cannot decode is left to zarr's own, which is slower but as correct.
     So are object stores: zarrs requests one part at a time, zarr those of several shards at once.
     """
-    array = _array(path, name, mode)
-    _check_data(f"{path}/{name}".rstrip("/"), array)
+    whole = f"{path}/{name}".rstrip("/")
+    with readable(f"{whole}: this array"):
+        array = _array(path, name, mode)
+    _check_attributes(whole, array)
+    _check_data(whole, array)
     local = isinstance(array.store, LocalStore)
     return with_fast_codecs(array, array.store_path) if local else array
 
@@ -198,12 +210,12 @@ def _array(path: str, name: str, mode: Any) -> zarr.Array:
         place, above = stores.at(path), f"{name}/".lstrip("/")
         if mode != "r" or place.exists(f"{above}zarr.json"):
             raise
-        found = json.loads(place.read(f"{above}.zarray") or "{}")
+        found = texts.parsed(place.read(f"{above}.zarray") or "{}")
         named = found.get("dtype")
         # such as >u1: a byte has no order; the order of the machine that wrote =u2 is not known
         if not isinstance(named, str) or (new := np.dtype(named.replace("=", "<")).str) == named:
             raise
-        found |= {"dtype": new, "attributes": json.loads(place.read(f"{above}.zattrs") or "{}")}
+        found |= {"dtype": new, "attributes": texts.parsed(place.read(f"{above}.zattrs") or "{}")}
         metadata = ArrayV2Metadata.from_dict(found)
         root = StorePath(LocalStore(path, read_only=True)) if isinstance(store, Path) else store
         root = root if isinstance(root, StorePath) else StorePath(root)
@@ -232,6 +244,14 @@ def _check_data(path: str, array: zarr.Array) -> None:
     if array.dtype.kind in "OT" or "pickle" in names:
         what = "pickled objects" if "pickle" in names else f"the type {array.dtype}"
         raise InputError(f"{path}: expected numbers as pixels, got {what}")
+    chunk, shard = math.prod(array.chunks), math.prod(array.shards or array.chunks)
+    if max(map(float, array.shape), default=0) > LONGEST or math.prod(array.shape) > LONGEST**2:
+        raise DamagedFile(f"{path}: an array of shape {array.shape} is larger than any image")
+    if chunk * array.dtype.itemsize > CHUNK or shard > CHUNKS * chunk:
+        raise DamagedFile(
+            f"{path}: expected chunks of at most {CHUNK} bytes and shards of {CHUNKS} chunks, got "
+            f"{array.chunks} of {array.dtype} in {array.shards or array.chunks}"
+        )
 
 
 class _Inline(asyncio.SelectorEventLoop):
@@ -275,8 +295,20 @@ def run_here(call: Coroutine[Any, Any, Any]) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _thread.own.loop.run_until_complete(call)
+        loop = _thread.own.loop
+        try:
+            return loop.run_until_complete(call)
+        except Exception:  # of several chunks, those not read yet, which asyncio would complain of
+            loop.run_until_complete(_cancel_others())
+            raise
     return sync(call)  # e.g. a notebook's thread already runs a loop
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def read(array: zarr.Array, box: tuple[slice | int, ...]) -> np.ndarray:
@@ -288,26 +320,48 @@ def read(array: zarr.Array, box: tuple[slice | int, ...]) -> np.ndarray:
         If a chunk is a link whose content is missing: zarr would take it as never written.
     """
     if isinstance(array.store, LocalStore):
-        _check_links(array, box)
+        _check_files(array, box)
     return np.asarray(run_here(array.async_array.getitem(box)))
 
 
-def _check_links(array: zarr.Array, box: tuple[slice | int, ...]) -> None:
-    """Refuse chunks that are links whose content is missing."""
+def _check_files(array: zarr.Array, box: tuple[slice | int, ...]) -> None:
+    """Refuse chunks that are links without content, or that unpack to more than a chunk."""
     folder = f"{array.store.root}/{array.path}".rstrip("/")
+    metadata = array.metadata
+    codec = getattr(metadata, "compressor", None) or [None, *getattr(metadata, "codecs", ())][-1]
+    kind = str(getattr(codec, "codec_id", type(codec).__name__)).lower()
+    most = SPARE * math.prod(array.chunks) * array.dtype.itemsize + 2**20
     for key in keys(array, box):
         path = f"{folder}/{key}"
-        if not os.path.exists(path) and os.path.islink(path):
-            raise stores.missing_link(path)
+        try:
+            with open(path, "rb") as file:
+                size = sizes.unpacked(file, kind)
+        except FileNotFoundError:
+            if os.path.islink(path):
+                raise stores.missing_link(path) from None
+            continue
+        if size > most:
+            raise DamagedFile(f"{path}: it would unpack to {size} bytes, more than a chunk has")
 
 
 def keys(array: zarr.Array, box: tuple[slice | int, ...]) -> Iterator[str]:
     """The files, or objects, that hold a box of an array."""
-    spans = []
-    for s, n, edge in zip(box, array.shape, array.shards or array.chunks, strict=True):
-        start, stop, _ = s.indices(n) if isinstance(s, slice) else (s, s + 1, 1)
-        spans.append(range(start // edge, -(-stop // edge)))
-    return map(array.metadata.encode_chunk_key, itertools.product(*spans))
+    return keys_of(array)(box)
+
+
+def keys_of(array: zarr.Array) -> Callable[[tuple[slice | int, ...]], Iterator[str]]:
+    """`keys` for many boxes of one array: zarr works out its shards at each look."""
+    edges = list(zip(array.shape, array.shards or array.chunks, strict=True))
+    encode = array.metadata.encode_chunk_key
+
+    def found(box: tuple[slice | int, ...]) -> Iterator[str]:
+        spans = []
+        for s, (n, edge) in zip(box, edges, strict=True):
+            start, stop, _ = s.indices(n) if isinstance(s, slice) else (s, s + 1, 1)
+            spans.append(range(start // edge, -(-stop // edge)))
+        return map(encode, itertools.product(*spans))
+
+    return found
 
 
 def open_foreign(store: Any) -> zarr.Array:
@@ -343,24 +397,33 @@ def write_group(
     entries: Mapping[str, Any],
     notes: Mapping[str, Any] | None = None,
     beside: Mapping[str, Any] | None = None,
+    new: bool = False,
 ) -> None:
     """Make a group or add to its metadata: NGFF's entries, this program's notes and others'.
 
     They are written at once, as a whole: two simultaneous runs of one command do not undo each
     other's additions, since both add the same.
+
+    Parameters
+    ----------
+    new : whether a group that is there already, in Zarr v3, is left as it is
     """
     node, place, made = open_group(store, path), stores.at(store), MemoryStore()
     attributes: dict[str, Any] = {} if node is None else node.attrs.asdict()
     if version == "0.4":
         attributes |= entries
     else:
-        attributes["ome"] = {"version": version, **attributes.get("ome", {}), **entries}
+        known = attributes.get("ome")
+        known = known if isinstance(known, Mapping) else {}
+        attributes["ome"] = {"version": version, **known, **entries}
     attributes |= beside or {}
     if notes is not None:
-        attributes["tiledlaf"] = dict(notes)
+        attributes["tiledlaf"] = {**notes, "format": VERSION}
     zarr.create_group(made, path=path, zarr_format=zarr_format, attributes=attributes)
     for key, data in _metadata_of(made, path).items():
-        if place.read(key) != data:
+        if new and not isinstance(place, Archive):
+            place.create(key, data)
+        elif place.read(key) != data:
             place.write(key, data)
 
 
@@ -369,6 +432,11 @@ def index(store: str, group: str) -> None:
 
     Readers that find them look no further. What they say about other groups is kept.
     """
+    with readable(f"{store}: its consolidated metadata"):
+        _index(store, group)
+
+
+def _index(store: str, group: str) -> None:
     place = stores.at(store)
     file = "zarr.json" if place.exists("zarr.json") else ".zmetadata"
     content = json.loads(place.read(file) or "{}")
@@ -400,7 +468,8 @@ def open_group(store: str, path: str) -> zarr.Group | None:
     except (Unanswered, DamagedFile):
         raise
     except Exception as error:
-        raise InputError(f"{store}: expected a Zarr store, got {first_line(error)}") from None
+        where, what = (f"{store}/{path}", "group") if path else (store, "store")
+        raise InputError(f"{where}: expected a Zarr {what}, got {in_a_line(error)}") from None
 
 
 def has_group(store: str, name: str) -> bool:
@@ -412,6 +481,22 @@ def contents(store: str, group: str) -> list[str]:
     """What a group contains besides its metadata."""
     held = stores.at(store).names(group)
     return [n for n in held if n not in METADATA and not n.endswith(PART)]
+
+
+# of an array without metadata: chunks and this program's records
+_LEFT = re.compile(r"c|\d+(\.\d+)*|tiledlaf\.\w+")
+
+
+def is_left_over(store: str, group: str = "") -> bool:
+    """Whether a group holds at most chunks of levels, and no metadata to read them by.
+
+    That is what writers leave that were at work while somebody removed it.
+    """
+    names = [name for name in stores.at(store).names(group) if not name.endswith(PART)]
+    # all names first, since below a level of a whole output are its many chunks
+    return all(map(_LEFT.fullmatch, names)) and all(
+        is_left_over(store, f"{group}/{name}".lstrip("/")) for name in names
+    )
 
 
 def system_error(error: BaseException) -> OSError | None:

@@ -6,8 +6,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, as_number, as_whole, settle_numbers, understood
 from .image import Image, TimePoint, say
 from .lengths import MICROMETERS
 
@@ -49,18 +50,32 @@ class Selection:
     def __post_init__(self) -> None:
         for name in ("pixel_size", "input_pixel_size"):
             given = getattr(self, name)
-            if given is not None and not all(0 < value < math.inf for value in _both(given)):
+            sizes = () if given is None else _both(given, name)
+            if not all(0 < value < math.inf for value in sizes):
                 raise InputError(f"expected a positive `{name}` in micrometers, got {given}")
+        settle_numbers(self)
+        if not isinstance(self.axes, str | None):
+            raise InputError(f"expected letters for `axes`, such as yxc, got {self.axes!r}")
+        if isinstance(self.channels, str):
+            raise InputError(f"expected a list of `channels`, got {self.channels!r}")
+        if self.channels is not None:
+            with understood("channels", self.channels, "numbers or names"):
+                given = list(self.channels)
+            numbered = (c if isinstance(c, str) else as_whole("channels", c) for c in given)
+            object.__setattr__(self, "channels", tuple(numbered))
         scale = self.intensity_scale
-        if scale is not None and not (0 < abs(scale) < math.inf):
+        if scale is not None and not 0 < abs(as_number("intensity_scale", scale)) < math.inf:
             raise InputError(f"expected a finite `intensity_scale` other than 0, got {scale}")
         if self.level is not None and self.pixel_size is not None and not self.learned:
             raise InputError("expected `level` or `pixel_size`, got both")
 
 
-def _both(size: float | Sequence[float]) -> tuple[float, float]:
-    y, x = size if isinstance(size, Sequence) else (size, size)
-    return y, x
+def _both(size: Any, name: str = "pixel_size") -> tuple[float, float]:
+    """A size along y and x, given as one number or as two."""
+    two = size if isinstance(size, list | tuple) else (size, size)
+    if len(two) != 2:
+        raise InputError(f"expected one `{name}`, or two along y and x, got {len(two)} of them")
+    return as_number(name, two[0]), as_number(name, two[1])
 
 
 def micrometers(image: Image) -> tuple[float, float] | None:

@@ -21,17 +21,24 @@ import time
 import urllib.parse
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from .. import redaction
-from ..errors import DamagedFile, InputError
+from ..errors import InputError
 from . import answers
 from .answers import METADATA, NoLength, NoRanges, Refused, Unanswered
 from .archives import Archive
+from .folders import PART as PART
+from .folders import Folder as Folder
+from .folders import check_length as check_length
+from .folders import is_part as is_part
+from .folders import is_stray as is_stray
+from .folders import link as link
+from .folders import missing_link as missing_link
 
 
 def nearest_existing(path: str) -> Path:
@@ -47,21 +54,13 @@ def free_bytes(path: str) -> int | None:
     return None if is_url(path) else shutil.disk_usage(nearest_existing(path)).free
 
 
-PART = ".partial"  # suffix of files not yet, or no longer, in place; zarr uses it as well
 WEB = ("http", "https")
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", *WEB)
 TIME = timedelta(minutes=2)  # for a request: enough for a shard of 100 MB at 1 MB/s
 AT_ONCE = 16  # concurrent requests of a call
 KEPT = 2**28  # bytes of objects kept of a web server that sends them only whole
+ONE_PUT = 2**28  # bytes of a file that are sent at once, which is in memory then
 CHECKED = 1.0  # seconds for which a web server's metadata need not be asked for again
-# what operating systems leave in folders: macOS, Windows, Linux desktops, NFS, SMB, NAS
-STRAY = re.compile(
-    r"\.DS_Store|\._.*|\.AppleDouble|\.Spotlight-V100|\.Trashes|\.Trash-\d+|\.fseventsd|\.localized"
-    r"|\.TemporaryItems|\.apdisk|Icon\r|Thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|\$RECYCLE\.BIN"
-    r"|System Volume Information|\.directory|\.nfs[0-9a-f]+|\.fuse_hidden\w+|\.smbdelete\w+"
-    r"|@eaDir|lost\+found|\.snapshot|\.~lock\..*#|~\$.*",
-    re.IGNORECASE,
-)
 # waits are drawn between `init_backoff` and `base` times the previous one: 3 grows them by half
 RETRIES = {
     "max_retries": 10,
@@ -120,11 +119,6 @@ def absolute(path: str) -> str:
     return path.rstrip("/") if is_url(path) else os.path.abspath(path)
 
 
-def is_stray(name: str) -> bool:
-    """Whether a file or folder of this name was left by an operating system, and is no data."""
-    return STRAY.fullmatch(name) is not None
-
-
 def split(path: str) -> tuple[str, str]:
     """A path as the file that it leads into, and the name therein: ("a.h5", "group/data").
 
@@ -135,6 +129,11 @@ def split(path: str) -> tuple[str, str]:
             if above.is_file():
                 return str(above), Path(path).relative_to(above).as_posix()
     return path, ""
+
+
+def on_disk(paths: Iterable[str]) -> list[str]:
+    """Files and folders that paths lead to, each once, without what lies on object stores."""
+    return sorted({split(os.path.abspath(path))[0] for path in paths if not is_url(path)})
 
 
 def at(path: str) -> Folder | Bucket | Archive:
@@ -155,82 +154,6 @@ def _archive(file: str, name: str, state: int) -> Archive:
 @functools.lru_cache(maxsize=64)
 def _folder(path: str) -> Folder:
     return Folder(path)
-
-
-class Folder:
-    """Files below a folder; a key is a path relative to it."""
-
-    def __init__(self, path: str) -> None:
-        self.root = Path(path)
-
-    def exists(self, key: str) -> bool:
-        """Whether there is such a file."""
-        path = self.root / key
-        if path.is_symlink() and not path.exists():
-            raise missing_link(path)
-        return path.is_file()
-
-    def read(self, key: str) -> bytes | None:
-        """Bytes of a file, None where there is none."""
-        path = self.root / key
-        try:
-            return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            if path.is_symlink():
-                raise missing_link(path) from None
-            return None
-
-    def write(self, key: str, data: bytes) -> None:
-        """Write a file under another name, then rename it into place."""
-        final = self.root / key
-        part = final.with_name(f".{final.name}.{uuid.uuid4().hex}{PART}")
-        for last in (False, False, True):
-            try:
-                if self.root.is_symlink():  # perhaps to a folder that is yet to be made
-                    self.root.resolve().mkdir(parents=True, exist_ok=True)
-                final.parent.mkdir(parents=True, exist_ok=True)
-                part.write_bytes(data)
-                part.replace(final)
-                return
-            except FileNotFoundError:  # another run has removed the folder, or parts that were left
-                if last:
-                    raise
-
-    def remove(self, *prefixes: str) -> int:
-        """Remove files, and folders with everything below; return how many.
-
-        All are renamed away before the first is deleted, which may take long.
-        """
-        parts = []
-        for path in (self.root / prefix for prefix in prefixes):
-            part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PART}")
-            with contextlib.suppress(FileNotFoundError):
-                parts.append(path.rename(part))
-        for part in parts:
-            if part.is_dir() and not part.is_symlink():
-                # another run may remove leftovers of killed runs, including this one
-                shutil.rmtree(part, ignore_errors=True)
-            else:
-                part.unlink(missing_ok=True)
-        return len(parts)
-
-    def names(self, prefix: str = "") -> list[str]:
-        """What lies directly below, sorted."""
-        folder = self.root / prefix
-        found = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        return sorted(name for name in found if not is_stray(name))
-
-    def state(self, key: str) -> int | str:
-        """What changes when a file is rewritten: its modification time in ns."""
-        return (self.root / key).stat().st_mtime_ns
-
-
-def missing_link(path: str | os.PathLike[str]) -> DamagedFile:
-    """The error for a link whose content is not there, as git-annex leaves it before `get`."""
-    return DamagedFile(
-        f"{os.fspath(path)}: this is a link to {os.readlink(path)}, which is not there: fetch it "
-        "first ('git annex get' or 'datalad get', if that is where it comes from)"
-    )
 
 
 class Bucket:
@@ -438,6 +361,29 @@ class Bucket:
             self._library.put(self.objects, key, data, use_multipart=False)
         return memoryview(data).nbytes
 
+    def upload(self, key: str, path: str) -> None:
+        """Write a file as an object; one that is too large for a PUT goes in parts."""
+        size = os.path.getsize(path)
+        with self.translate_errors(key):
+            self._library.put(self.objects, key, Path(path), use_multipart=size > ONE_PUT)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless there is one; whether this call has written it."""
+        with self.translate_errors(key):
+            try:
+                self._library.put(self.objects, key, data, use_multipart=False, mode="create")
+                return True
+            except self._library.exceptions.AlreadyExistsError:
+                return self.read(key) == data  # a request that was sent twice, or another's
+            except self._library.exceptions.BaseError as error:
+                # some servers do not know such requests
+                if "501" not in str(error) and not isinstance(error, NotImplementedError):
+                    raise
+        if self.exists(key):
+            return False
+        self.write(key, data)
+        return True
+
     def update(self, parts: Mapping[str, Any]) -> int:
         """Write objects, several at a time, and remove those that are None; return the bytes."""
         return sum(
@@ -459,6 +405,10 @@ class Bucket:
     def remove(self, *prefixes: str) -> int:
         """Remove all objects below; return how many. Metadata go last, groups' after arrays'."""
         keys = [key for prefix in prefixes for key, _, _ in self.entries(prefix)]
+        return self.delete_all(keys)
+
+    def delete_all(self, keys: Sequence[str]) -> int:
+        """Remove objects; return how many. Metadata go last, groups' after arrays'."""
         last = {key for key in keys if key.rsplit("/", 1)[-1] in METADATA}
         _each(self.delete, [key for key in keys if key not in last])
         for depth in sorted({key.count("/") for key in last}, reverse=True):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,9 +20,11 @@ import zarr
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from ..tiles import Box
-from . import nodes, stores
+from . import claims, nodes, stores
 from .archives import Archive
-from .stores import PART, Bucket
+from .stores import PART, Bucket, is_part
+
+WAITS = (0.0, 0.01, 0.03, 0.1, 0.3)  # seconds
 
 
 @functools.lru_cache(maxsize=64)
@@ -51,8 +55,38 @@ def _staged(store: str, name: str, state: int | str, thread: int) -> tuple[zarr.
     ), part
 
 
+def _folder(store: str, name: str, stamp: str) -> int | None:
+    """The open folder of a group that a start has made, so that none can take its place meanwhile.
+
+    None where no stamp is known, or the system opens no folders.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the group was removed, or begun anew.
+    """
+    group, opens = os.path.join(store, os.path.dirname(name)), os.rename in os.supports_dir_fd
+    for wait in WAITS if stamp else ():
+        time.sleep(wait)  # another start may have it in hand for a moment, and put it back
+        folder = None
+        with contextlib.suppress(FileNotFoundError):
+            folder = os.open(group, os.O_RDONLY | os.O_DIRECTORY) if opens else None
+            if claims.stamp("" if opens else group, folder) in (stamp, ""):
+                return folder
+        if folder is not None:
+            os.close(folder)
+    if stamp:
+        raise FileNotFoundError(errno.ENOENT, "removed or begun anew during this run", group)
+    return None
+
+
 def write(
-    store: str, name: str, box: Box, data: np.ndarray, like: tuple[str, str] | None = None
+    store: str,
+    name: str,
+    box: Box,
+    data: np.ndarray,
+    like: tuple[str, str] | None = None,
+    stamp: str = "",
 ) -> int:
     """Write whole units of an array: `data`, or the same pixels as chunks copied from `like`.
 
@@ -62,28 +96,52 @@ def write(
     Nothing waits for the disk: after a power cut files may be short or missing, which `sizes`
     reveals.
 
+    Parameters
+    ----------
+    stamp : of the start that made the group, in no other of which may anything be written; "" where
+        it is not known
+
     Returns
     -------
     size of the units' files or objects in bytes
     """
     if stores.is_url(store):
         return _put(store, name, box, data, like)
+    held = _folder(store, name, stamp)
+    try:
+        return _write(store, name, box, data, like, held)
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _write(
+    store: str,
+    name: str,
+    box: Box,
+    data: np.ndarray,
+    like: tuple[str, str] | None,
+    held: int | None,
+) -> int:
+    """Write files, into the open folder of the group where one is held."""
     path, state = os.path.join(store, name), identity(store, name)
     array = _opened(store, name, "r+", state)
     if like is not None and _alike(_current(*like, "r"), array):
         return sum(_copy(Path(*like, key), Path(path, key)) for key in nodes.keys(array, box))
     staged, folder = _staged(store, name, state, threading.get_ident())
+    place = path if held is None else os.path.basename(name)
     total = 0
     try:
         nodes.run_here(staged.async_array.setitem(box, data))
         for key, block in zip(nodes.keys(array, box), _blocks(array, box, data), strict=True):
             # no file is written for a unit of only the fill value; any other missing file was
             # removed by another run
-            part, final = f"{folder}/{key}", f"{path}/{key}"
+            part, final = f"{folder}/{key}", f"{place}/{key}"
             if not os.path.exists(part) and _blank(block, array.fill_value):
-                Path(final).unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(final, dir_fd=held)
             else:
-                total += _place(part, final)
+                total += _place(part, final, held)
     except BaseException as error:
         # otherwise the folder stays until the run ends: it makes the next write twice as fast
         shutil.rmtree(folder, ignore_errors=True)
@@ -123,28 +181,33 @@ def _copy(source: Path, final: Path) -> int:
         part.unlink(missing_ok=True)
 
 
-def _place(part: str, final: str) -> int:
-    """Put a file into place, and return its size."""
+def _place(part: str, final: str, held: int | None = None) -> int:
+    """Put a file into place, by a path or below an open folder, and return its size."""
     size = os.stat(part).st_size
     try:
-        os.replace(part, final)
+        os.replace(part, final, dst_dir_fd=held)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(final), exist_ok=True)
-        os.replace(part, final)
+        if held is None:
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+        else:
+            for above in reversed(Path(final).parents[:-1]):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(above, dir_fd=held)
+        os.replace(part, final, dst_dir_fd=held)
     return size
 
 
 def sizes(store: str, name: str) -> Callable[[Box], int]:
     """Return a function that gives the bytes of a box of whole units, as `write` returned them."""
-    array, path = nodes.open_array(store, name), os.path.join(store, name)
+    keys, path = nodes.keys_of(nodes.open_array(store, name)), os.path.join(store, name)
     place = stores.at(store)
     if isinstance(place, Bucket):
         found = {key: size for key, size, _ in place.entries(name)}
-        return lambda box: sum(found.get(f"{name}/{key}", 0) for key in nodes.keys(array, box))
+        return lambda box: sum(found.get(f"{name}/{key}", 0) for key in keys(box))
 
     def size(box: Box) -> int:
         total = 0
-        for key in nodes.keys(array, box):
+        for key in keys(box):
             with contextlib.suppress(FileNotFoundError):
                 total += os.stat(f"{path}/{key}").st_size
         return total
@@ -152,18 +215,20 @@ def sizes(store: str, name: str) -> Callable[[Box], int]:
     return size
 
 
-def remove_parts(store: str, group: str, before: float) -> int:
+def remove_parts(store: str, group: str, before: float, but: str = "") -> int:
     """Remove what interrupted writes and removals left in a group; return how many.
 
     Parameters
     ----------
     before : only leftovers last changed before this time, by the file system's clock, are removed
+    but : a group directly below whose own parts remain
     """
     count = 0
     root = Path(store) / group
     for folder, folders, files in os.walk(root):
         if Path(folder) == root:  # directly below, only its arrays
-            folders[:] = [f for f in folders if f.isdigit() or f.endswith(PART)]
+            ours = (f for f in folders if f.isdigit() or f.endswith(PART))
+            folders[:] = [f for f in ours if not is_part(f, but)]
         for name in [n for n in (*folders, *files) if n.endswith(PART)]:
             path = Path(folder, name)
             with contextlib.suppress(OSError):  # its writer has put it into place

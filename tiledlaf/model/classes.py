@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, as_whole, understood
+from .entries import ClassEntry
 
 # what is read of a label image where it says that a pixel is not labeled, such as NaN
 UNLABELED = -(2**63)
@@ -48,12 +49,11 @@ def entries(classes: Sequence[Class]) -> list[dict[str, Any]]:
     return [{"name": c.name, "values": list(c.values), "color": list(c.color)} for c in classes]
 
 
-def classes_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Class, ...]:
+def classes_from(rows: Sequence[ClassEntry]) -> tuple[Class, ...]:
     """The classes of `entries`."""
-    return tuple(
-        Class(str(row["name"]), tuple(map(int, row["values"])), tuple(map(int, row["color"])))
-        for row in rows
-    )
+    if any(len(row.color) in (1, 2) for row in rows):
+        raise InputError("expected red, green and blue as the color of a class")
+    return tuple(Class(row.name, tuple(row.values), tuple(row.color)) for row in rows)
 
 
 def palette(classes: int, colors: Mapping[int, Sequence[int]] | None = None) -> np.ndarray:
@@ -67,8 +67,10 @@ def palette(classes: int, colors: Mapping[int, Sequence[int]] | None = None) -> 
 
 def ignored(ignore: int | Sequence[int] | None) -> set[int]:
     """All label values that mean "not labeled"."""
-    given = ignore if isinstance(ignore, Sequence) else [] if ignore is None else [ignore]
-    return {*map(int, given), UNLABELED}
+    given: Sequence[Any] = () if ignore is None else (ignore,)
+    if isinstance(ignore, Sequence) and not isinstance(ignore, str):
+        given = ignore
+    return {*(as_whole("ignore", value) for value in given), UNLABELED}
 
 
 def find_classes(
@@ -90,8 +92,10 @@ def find_classes(
     """
     left = sorted({*values} - ignored(ignore))
     groups: dict[str, list[int]] = {}
-    for key, name in (names or {}).items():
-        if not re.fullmatch(r"-?\d+", key):
+    with understood("names", names, "a mapping of label values to names"):
+        given = dict(names or {})
+    for key, name in given.items():
+        if not re.fullmatch(r"-?\d{1,19}", str(key)):
             raise InputError(f"expected `names` of label values, such as 0 or 255, got {key!r}")
         groups.setdefault(str(name), []).append(int(key))
     named = {v for group in groups.values() for v in group}

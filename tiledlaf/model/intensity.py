@@ -20,7 +20,10 @@ import numpy as np
 from ..errors import InputError
 from ..files.image import Image, say
 from .model import Images
+from .sampling import EXACT
 
+FINE = 2.0**14  # size of intensities, in their range, of which float32 keeps ten bits
+SIZES = (1e-15, 1e18)  # of intensities whose squares are neither lost nor too large
 SHARE = 0.1  # percent of the pixels beyond each end of a range
 FULL = {"bool": 1.0, "int8": 127.0, "uint8": 255.0, "int16": 32767.0, "uint16": 65535.0}
 
@@ -38,6 +41,27 @@ def joined(spans: Sequence[tuple[float, float] | None]) -> tuple[float, float] |
     """The range of several; None where there is none."""
     found = [one for one in spans if one is not None]
     return (min(a for a, _ in found), max(b for _, b in found)) if found else None
+
+
+def check_fine(dtype: str, found: tuple[float, float] | None) -> None:
+    """Refuse a range of intensities that float32, of which features are, cannot resolve.
+
+    Raises
+    ------
+    ValueError
+        With the range.
+    """
+    if found is None or found[0] == found[1]:
+        return
+    size = max(map(abs, found))
+    narrow = np.dtype(dtype).kind in "biu" and size <= EXACT
+    least, most = SIZES
+    if not least <= size <= most or (not narrow and size > FINE * (found[1] - found[0])):
+        low, high = found
+        raise InputError(
+            f"expected images that float32 can resolve, to learn, got {dtype} pixels of {low:.9g} "
+            f"to {high:.9g}: subtract a number from them, or multiply them"
+        )
 
 
 def matched(image: Image, images: Images, sample: np.ndarray) -> Image:

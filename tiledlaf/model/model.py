@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import json
-import math
 import os
-import uuid
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import redaction
-from ..errors import DamagedFile, InputError
+from ..errors import DamagedFile, InputError, NewerFormat
+from ..files import versions
 from ..flow.linear import Taylor, check_time
 from ..flow.stencil import fit
+from . import arrays as files
 from . import classes, terms
-from .classes import Class, classes_from
+from .classes import Class
+from .entries import FAR, LARGE, ImagesEntry, ModelEntry, TrainedEntry
 from .features import Features
 from .predictor import Predictor
 from .settings import Settings
@@ -57,23 +54,12 @@ class Images:
     names: tuple[str, ...] = ()
 
     @classmethod
-    def from_entry(cls, entry: Any) -> Images:
+    def from_entry(cls, entry: ImagesEntry | None) -> Images:
         """The images of a model file; those of earlier versions say nothing of them."""
         if entry is None:
             return cls()
-        size, span = (
-            None if entry[key] is None else (float(entry[key][0]), float(entry[key][1]))
-            for key in ("pixel_size", "range")
-        )
-        if size is not None and not all(0 < value < math.inf for value in size):
-            raise InputError(f"expected positive pixel sizes, got {size}")
-        if span is not None and not all(map(math.isfinite, span)):
-            raise InputError(f"expected a finite range of intensities, got {span}")
-        level = entry.get("level", 0)
-        if not isinstance(level, int) or level < 0:
-            raise InputError(f"expected a level of 0 or more, got {level!r}")
-        names = tuple(map(str, entry.get("names", ())))
-        return cls(size, np.dtype(entry["dtype"]).name, span, level, names)
+        dtype = entry.dtype and np.dtype(entry.dtype).name
+        return cls(entry.pixel_size, dtype, entry.range, entry.level, tuple(entry.names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +160,7 @@ class Model:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, atomically and at exactly this path."""
-        write_arrays(path, self.arrays())
+        files.write_arrays(path, self.arrays())
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -200,120 +186,70 @@ def load(path: str | os.PathLike[str]) -> Model:
     >>> tiledlaf.load(path).names
     ['dark', 'bright']
     """
-    arrays = read_arrays(path, FORMAT)
+    arrays = files.read_arrays(path, FORMAT)
     try:
-        return _model(arrays)
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        return _model(arrays, f"{path}: this model")
+    except NewerFormat:
+        raise
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise DamagedFile(f"{path}: expected a complete model, {what}") from None
 
 
-def _model(arrays: dict[str, np.ndarray]) -> Model:
-    about = json.loads(str(arrays["model"]))
-    if about["format"] != FORMAT:
-        raise InputError(f"expected the format {FORMAT!r}, got {about['format']!r}")
-    if about["version"] != VERSION:
-        raise InputError(f"expected version {VERSION}, got {about['version']}")
-    classes = classes_from(about["classes"])
-    offsets = fit(about["offsets"], len(about["offsets"][0]))
-    check_time(about["time"])
-    Taylor(about["tol"])
-    bias = tuple(map(float, about["bias"]))
+def _model(arrays: dict[str, np.ndarray], where: str) -> Model:
+    raw = files.raw_entry(arrays, "model")
+    if raw["format"] != FORMAT:
+        raise InputError(f"expected the format {FORMAT!r}, got {raw['format']!r}")
+    versions.check(where, raw["version"], VERSION)
+    about = files.convert(raw, ModelEntry)
+    files.convert(about.trained, TrainedEntry)
+    count = len(about.classes)
+    offsets = fit(about.offsets, len(about.offsets[0]))
+    check_time(about.time)
+    Taylor(about.tol)
     term = terms.term_from(
-        about["term"], {k[5:]: v for k, v in arrays.items() if k.startswith("term/")}
+        about.term, {k[5:]: v for k, v in arrays.items() if k.startswith("term/")}
     )
-    for what, count in (("term", term.classes), ("bias", len(bias))):
-        if count != len(classes) or count < 2:
-            raise InputError(f"expected a {what} of {len(classes)} classes, got {count}")
-    if not (0 < about["rho"] < math.inf and np.isfinite(bias).all()):
-        raise InputError("expected a positive rho and finite biases")
-    channels = about["channels"]
-    if not isinstance(channels, int) or channels < 1:
-        raise InputError(f"expected 1 or more channels, got {channels!r}")
-    if not isinstance(about["trained"], dict):
-        raise InputError(f"expected notes on the training, got {about['trained']!r}")
+    for what, found in (("term", term.classes), ("bias", len(about.bias))):
+        if found != count:
+            raise InputError(f"expected a {what} of {count} classes, got {found}")
     if not term.takes_probabilities:
-        term.check(channels)
-    found = None
-    if about["predictor"] is not None:
-        found = _predictor(about, arrays, len(classes), len(offsets))
+        term.check(about.channels)
     return Model(
-        classes,
+        classes.classes_from(about.classes),
         term,
         offsets,
-        float(about["rho"]),
-        float(about["time"]),
-        float(about["tol"]),
-        channels,
-        found,
-        bias,
-        about["trained"],
-        Images.from_entry(about.get("images")),
+        about.rho,
+        about.time,
+        about.tol,
+        about.channels,
+        _predictor(about, arrays, len(offsets)),
+        tuple(about.bias),
+        about.trained,
+        Images.from_entry(about.images),
     )
 
 
 def _predictor(
-    about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], classes: int, neighbors: int
-) -> Predictor:
-    entry = about["predictor"]
-    features = Features.from_list(entry["features"])
+    about: ModelEntry, arrays: Mapping[str, np.ndarray], neighbors: int
+) -> Predictor | None:
+    entry = about.predictor
+    if entry is None:
+        return None
+    features = Features.from_list(entry.features)
     parts = {key: arrays[f"predictor/{name}"] for key, name in PARTS.items()}
     for key, value in parts.items():
-        if value.dtype != np.float64 or not np.isfinite(value).all():
+        if value.dtype != np.float64 or not (abs(value) <= LARGE).all():
             raise InputError(f"expected finite float64 numbers as {key}, got {value.dtype}")
-    sigma = float(entry["sigma"])
-    if not (0 < sigma < math.inf and (parts["scale"] > 0).all()):
-        raise InputError(f"expected a positive sigma and scale of features, got sigma {sigma}")
-    found = Predictor(features, **parts, sigma=sigma)
-    count = features.count(about["channels"], 1 if classes == 2 else classes)
-    if len(found.mean) != count or entry["count"] != count:
+    if not (parts["scale"] >= 1 / LARGE).all():
+        raise InputError("expected a positive scale of features")
+    found = Predictor(features, **parts, sigma=entry.sigma)
+    # squares of what is compared fit into float32
+    if not max(abs(found.anchors).max(), (abs(found.mean) / found.scale).max()) <= FAR:
+        raise InputError(f"expected anchors and means within {FAR:g} deviations")
+    count = features.count(about.channels, 1 if len(about.classes) == 2 else len(about.classes))
+    if len(found.mean) != count or entry.count != count:
         raise InputError(f"expected {count} features, got {len(found.mean)}")
     if found.patches.shape[1] != neighbors:
         raise InputError(f"expected patches of {neighbors}, got {found.patches.shape[1]}")
     return found
-
-
-def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays as an npz, atomically; the same arrays give the same bytes."""
-    whole = os.fspath(path)
-    # a unique name: two trainings may write the same model at the same time
-    partial = f"{whole}.{uuid.uuid4().hex}.partial"
-    try:
-        with open(partial, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                for key in sorted(arrays):
-                    content = io.BytesIO()
-                    value = np.asanyarray(arrays[key])
-                    np.lib.format.write_array(content, value, allow_pickle=False)
-                    # numpy.savez would write a time stamp into the file
-                    entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
-                    archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, whole)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(partial)
-        raise
-
-
-def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, np.ndarray]:
-    """Read what `write_arrays` wrote.
-
-    Raises
-    ------
-    ValueError
-        If the file does not exist, is of another kind or is damaged.
-    """
-    redaction.check(path)
-    if os.path.isdir(path):
-        raise InputError(f"{path}: expected a {what}, got a folder")
-    if os.path.exists(path) and not zipfile.is_zipfile(path):
-        raise DamagedFile(f"{path}: expected a {what}, got another kind of file or a part of one")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # a damaged archive may raise anything
-        raise DamagedFile(f"{path}: expected a {what}, {type(error).__name__}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,14 @@ from ..errors import InputError
 
 SAMPLE_PIXELS = 65536
 LARGEST = 1e18  # size of pixel values whose squares can be added up in float32
-LEAST_SCALE = 1e-32  # mean square below which distances vanish in float32
+SCALES = (1e-32, 1e32)  # mean squares between which distances and their inverse fit into float32
+OFFSET = 256.0  # size of values, in distances between prototypes, that float32 can tell apart
+LOST = 2.0**46  # that float64 cannot tell apart
+EXACT = 2**16  # size of integers that float32 holds exactly, however small their differences
+NO_DATA = 1e6  # how many times all others a value is that is not counted among them
+SQUARES = (1e-140, 1e140)  # sizes of pixel values whose squares fit into float64
+DIGITS = 1e-300  # size of pixel values below which float64 loses digits
+HIGHEST = float(np.finfo(np.float64).max)
 BLOCK = 16  # edge of a sampled block: few chunks are read for images of any size
 
 
@@ -33,16 +41,26 @@ def sample_windows(shape: Sequence[int], seed: int) -> list[tuple[slice, ...]]:
 
 
 def pixels_of(blocks: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) -> np.ndarray:
-    """A sample (n, C) from blocks (C, *window), without masked pixels, NaN and too large values."""
+    """A sample (n, C) from blocks (C, *window), without masked pixels, NaN and outliers.
+
+    Values too large for float32 are outliers, unless all others are 0, some are in between, or
+    most are large and not of one value.
+    """
     rows = [block.reshape(len(block), -1).T for block in blocks]
     if masks is not None:
         rows = [row[mask.ravel() != 0] for row, mask in zip(rows, masks, strict=True)]
     sample = np.concatenate(rows)
-    sample = sample[(abs(sample.astype(np.float64)) <= LARGEST).all(axis=1)]
+    size = abs(sample.astype(np.float64))
+    small, finite = (size <= LARGEST).all(axis=1), np.isfinite(size).all(axis=1)
+    large, limit = finite & ~small, NO_DATA * float(size[small].max(initial=0.0))
+    between = bool((large & (size <= limit).all(axis=1)).any())
+    mostly = 2 * large.sum() > len(size) and bool((sample[large] != sample[large][0]).any())
+    wide = limit == 0 or between or mostly
+    sample = sample[finite if wide else small]
     if not len(sample):
         raise InputError(
             "expected pixels to find prototypes and scale from, got a sample in which all are NaN, "
-            f"inf or masked out (`seed` draws another one), or larger than {LARGEST:g}"
+            "inf or masked out (`seed` draws another one)"
         )
     return sample
 
@@ -55,15 +73,19 @@ def kmeans(sample: np.ndarray, classes: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
-    distinct = len(np.unique(sample, axis=0))
+    unit = unit_of(size_of(sample))
+    pixels = sample.astype(np.float64) / unit
+    distinct = len(np.unique(pixels, axis=0))
     if distinct < classes:
         raise InputError(
             f"`classes` {classes}: the image's sample of {len(sample)} pixels has only "
             f"{distinct} different values"
+            + " as float64: subtract a number"
+            * (len(np.unique(sample, axis=0)) >= classes)
         )
     with threadpool_limits(1):
-        model = KMeans(classes, n_init=4, random_state=seed).fit(sample.astype(np.float64))
-    centers = model.cluster_centers_
+        model = KMeans(classes, n_init=4, random_state=seed).fit(pixels)
+    centers = model.cluster_centers_ * unit
     order = np.lexsort((*centers.T[::-1], centers.mean(axis=1)))
     return np.asarray(centers[order], np.float64)
 
@@ -77,8 +99,11 @@ def rows_of(values: Any) -> tuple[tuple[float, ...], ...]:
         If there are fewer than two, rows differ in length, or two are equal or not finite.
     """
     try:
-        rows = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
+        given = np.asarray(values)
+        if np.ma.is_masked(values) or np.iscomplexobj(given) or given.dtype.kind in "mM":
+            raise TypeError
+        rows = given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             "expected prototypes as rows of numbers, all of one length, got others"
         ) from None
@@ -91,22 +116,63 @@ def rows_of(values: Any) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(map(float, row)) for row in rows)
 
 
-def scale(sample: np.ndarray, values: Sequence[Sequence[float]]) -> float:
-    """Scale of the distances in squared image units: the mean of min_j ||f - l_j||^2.
+def size_of(values: np.ndarray) -> float:
+    """The largest absolute value."""
+    return float(abs(values.astype(np.float64)).max())
+
+
+def unit_of(size: float) -> float:
+    """1, or a power of two near this size of pixel values if their squares do not fit.
+
+    Raises
+    ------
+    ValueError
+        If float64 loses digits at this size.
+    """
+    if 0 < size < DIGITS:
+        raise InputError(
+            f"expected pixel values above {DIGITS:g} in size, which float64 holds with all digits, "
+            f"got {size:.2g} as the largest: multiply the image by a number"
+        )
+    low, high = SQUARES
+    return 1.0 if low <= size <= high or not size else 2.0 ** (math.frexp(size)[1] - 1)
+
+
+def scale(sample: np.ndarray, values: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Scale of the distances: the mean of min_j ||f - l_j||^2.
 
     Parameters
     ----------
     sample : (n, C)
     values : (J, C), in image units
+
+    Returns
+    -------
+    scale : float
+        In squared image units or, if there is a unit, in squares of it.
+    unit : float
+        A power of two if distances need float64; 0 where float32 can hold them.
+
+    Raises
+    ------
+    ValueError
+        If float64 cannot hold them either.
     """
-    pixels, rows = sample.astype(np.float64), np.asarray(values, np.float64)
+    rows = np.asarray(values, np.float64)
+    size = max(size_of(sample), size_of(rows))
+    unit = unit_of(size)
+    pixels, rows = sample.astype(np.float64) / unit, rows / unit
     nearest = np.min([((pixels - row) ** 2).sum(axis=1) for row in rows], axis=0)
     # an image of prototypes alone has no scale of its own: use the closest pair of prototypes
     gaps = [((a - b) ** 2).sum() for i, a in enumerate(rows) for b in rows[:i]]
-    found = float(nearest.mean()) or float(min(gaps))
-    if found < LEAST_SCALE:
+    found, gap = float(nearest.mean()) or float(min(gaps)), math.sqrt(min(gaps))
+    if not found or size / unit > LOST * gap:
         raise InputError(
-            "expected pixel values whose squares fit into float32, got a mean square distance to "
-            f"the prototypes of {found:.2g}: multiply the image by a number"
+            "expected prototypes that float64 can tell apart, got two that differ by "
+            f"{gap * unit:.2g} among values of {size:.6g}: subtract a number from the image"
         )
-    return found
+    least, most = SCALES
+    level = max(size_of(rows), math.sqrt(float((pixels**2).mean())))
+    exact = sample.dtype.kind in "biu" and size <= EXACT
+    fits = unit == 1 and size <= LARGEST and least <= found <= most
+    return (found, 0.0) if fits and (exact or level <= OFFSET * gap) else (found, unit)

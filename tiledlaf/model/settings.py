@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from ..errors import InputError
 from ..flow import stencil
-from ..flow.linear import Integrator, Taylor, check_positive, check_time
+from ..flow.linear import (
+    CONTRACTION,
+    HIGHEST,
+    Integrator,
+    Taylor,
+    check_growth,
+    check_positive,
+    check_rho,
+)
 from ..kernels.arrays import Offsets, check_device
 from .features import Features
 from .predictor import Predictor
 from .terms import Pending
 
-# rounding of float32 in Z, relative to T, which a certificate must exceed as well as the bound
-ROUNDING = 4e-6
+# rounding of float32 in Z, relative to T, which a certificate must exceed as well as the bound;
+# and relative to the largest Z of that T, in units in the last place
+ROUNDING, LAST = 4e-6, 2
+# Labels are computed in float32 within these limits, and beyond them in float64: with log |Z| up to
+# CALM, what S drops below 1e-20 of its largest entry cannot grow to be seen; and with these rho,
+# D / rho neither drowns ties of quantized pixels in rounding, nor itself in that of S.
+CALM, RHO_SINGLE = 45.0, (1e-2, 1e3)
+BRIEF = 1e-20  # T below which S - 1/J, times T, comes near the smallest numbers of float32
+RHO_LEARNED = (1e-6, 1e6)  # of what is learned, which is always computed in float32
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class Settings:
     kernel : name of a kernel; None: the default of the device
     predictor : predicts the weights; None: uniform weights
     bias : J numbers added to log W0 + Z before argmax; () for none
+    double : whether T or rho asks for float64; of a model only if Z may overflow in float32
     """
 
     offsets: Offsets
@@ -39,6 +59,7 @@ class Settings:
     kernel: str | None = None
     predictor: Predictor | None = None
     bias: tuple[float, ...] = ()
+    double: bool = False
 
     @property
     def halo(self) -> tuple[int, ...]:
@@ -55,7 +76,16 @@ class Settings:
     def bound(self) -> float | None:
         """Gap between two values of log W0 + Z above which a label is proven; None: never."""
         bound = self.integrator.bound(self.time)
-        return None if bound is None else bound + ROUNDING * self.time
+        if bound is None:
+            return None
+        eps = float(np.finfo(np.float64 if self.wide else np.float32).eps)
+        largest = math.expm1(CONTRACTION * self.time) / CONTRACTION
+        return bound + max(ROUNDING * self.time, LAST * eps * largest)
+
+    @property
+    def wide(self) -> bool:
+        """Whether Z is computed in float64, whatever the data term needs."""
+        return self.double or self.integrator.growth(self.time) > HIGHEST["float32"]
 
 
 def margin(term: Pending, features: Features | None, ndim: int) -> tuple[int, ...]:
@@ -64,6 +94,20 @@ def margin(term: Pending, features: Features | None, ndim: int) -> tuple[int, ..
     if features is not None:
         reach = max(reach, features.radius + reach * features.needs("odds"))
     return (0,) * (ndim - 2) + (reach,) * 2
+
+
+def check_learnable(rho: float) -> None:
+    """Refuse a scale of the distances that float32 does not suffice for.
+
+    Raises
+    ------
+    ValueError
+        With the limits.
+    """
+    check_positive(rho=rho)
+    low, high = RHO_LEARNED
+    if not low <= rho <= high:
+        raise InputError(f"rho must be {low:g} to {high:g} to learn, got {rho:g}")
 
 
 def make_settings(
@@ -76,7 +120,10 @@ def make_settings(
 ) -> Settings:
     """Check and collect all that labels depend on besides the data."""
     offsets = stencil.choose(neighborhood, ndim)
-    check_time(time)
-    check_positive(rho=rho)
+    check_rho(rho)
     check_device(device)
-    return Settings(offsets, float(rho), float(time), integrator or Taylor(), device)
+    integrator = integrator or Taylor()
+    check_growth(integrator, time, np.float64)
+    low, high = RHO_SINGLE
+    double = not low <= rho <= high or integrator.growth(time) > CALM or time < BRIEF
+    return Settings(offsets, float(rho), float(time), integrator, device, double=double)

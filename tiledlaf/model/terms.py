@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from ..errors import BadPixels, InputError
+from ..errors import BadPixels, DamagedFile, InputError, settle_numbers
 from ..kernels import select
 from ..kernels.arrays import Array, namespace, to_host
 from ..registry import Registry
@@ -81,6 +81,11 @@ class DataTerm(Pending, Protocol):
     kind: ClassVar[str]
     slow_to_fit: ClassVar[bool] = False
 
+    @property
+    def double(self) -> bool:
+        """Whether float32 cannot hold its distances, as after a large constant was added."""
+        return False
+
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32; 0 at masked-out pixels.
 
@@ -94,6 +99,10 @@ class DataTerm(Pending, Protocol):
             Scale of the distances.
         """
         ...
+
+    def distances(self, pixels: Array, valid: Array) -> Array:
+        """D up to a constant of each pixel, (J, *grid) float64, for settings beyond float32."""
+        return -self.potential(pixels, valid, 1.0).astype(np.float64)
 
     def settle(self, sample: Sample) -> DataTerm:
         """The term itself: it needs no sample."""
@@ -157,12 +166,16 @@ class Prototypes(DataTerm):
     ----------
     values : J rows of C numbers, in image units
     scale : float, in squared image units; 0 until a sample determines it
+    unit : float
+        A power of two, 0 in the ordinary range. Else distances are computed in float64, of pixels
+        divided by it, and the scale is in squares of it.
     """
 
     kind = "prototypes"
 
     values: tuple[tuple[float, ...], ...]
     scale: float = 0.0
+    unit: float = 0.0
 
     @property
     def classes(self) -> int:
@@ -171,12 +184,36 @@ class Prototypes(DataTerm):
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
+        if self.unit:
+            return potential(self, pixels, valid, rho).astype(np.float32)
         # the sum of the squares over the channels, divided by the scale, fits into float32
         most = math.sqrt(1e37 * min(self.scale * rho, 1.0) / len(pixels))
         check_finite(pixels, valid, "image", min(most, sampling.LARGEST))
         values = np.array(self.values, np.float32)
         q: Array = select(pixels).distances(pixels, values, -self.scale * rho)
         return q if valid is None else _blank(q, valid)
+
+    @property
+    def double(self) -> bool:
+        """Whether there is a unit."""
+        return self.unit > 0
+
+    def distances(self, pixels: Array, valid: Array) -> Array:
+        """D minus its least value at each pixel, (J, *grid) float64."""
+        unit = self.unit or 1.0
+        most = min(unit, sampling.HIGHEST / sampling.SQUARES[1]) * sampling.SQUARES[1]
+        check_finite(pixels, valid, "image", most)
+        x = pixels.astype(np.float64)
+        if valid is not None:
+            x[:, ~valid] = 0
+        x /= unit
+        d = namespace(x).zeros((self.classes, *x.shape[1:]), np.float64)
+        for plane, row in zip(d, self.values, strict=True):
+            for channel, value in zip(x, row, strict=True):
+                plane += (channel - value / unit) ** 2
+        d -= d.min(axis=0)
+        d /= self.scale
+        return d
 
     def settle(self, sample: Sample) -> Prototypes:
         """The prototypes with the scale of a sample."""
@@ -188,7 +225,8 @@ class Prototypes(DataTerm):
 
     def notes(self) -> dict[str, Any]:
         """Prototypes and scale."""
-        return {"prototypes": [list(v) for v in self.values], "scale": self.scale}
+        found = {"prototypes": [list(v) for v in self.values], "scale": self.scale}
+        return found | ({"unit": self.unit} if self.unit else {})
 
     def check(self, channels: int) -> None:
         """Refuse images whose number of channels is not that of the prototypes."""
@@ -205,9 +243,12 @@ class Prototypes(DataTerm):
     @classmethod
     def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """Prototypes with their scale."""
-        if not 0 < entry["scale"] < math.inf:
-            raise InputError(f"expected a positive scale of prototypes, got {entry['scale']}")
-        return cls(sampling.rows_of(entry["values"]), float(entry["scale"]))
+        rows, scale = sampling.rows_of(entry["values"]), entry["scale"]
+        if not sampling.SCALES[0] <= scale < math.inf:
+            raise InputError(f"expected a positive scale of prototypes, got {scale}")
+        if not max(math.hypot(*row) for row in rows) / math.sqrt(scale) < 1e18:
+            raise InputError("expected prototypes whose distances fit into float32")
+        return cls(rows, float(scale))
 
     def describe(self) -> list[Any]:
         """Kind, values and scale."""
@@ -218,12 +259,12 @@ class Prototypes(DataTerm):
         cls, described: list[Any], prototypes: Any = None, probabilities: int | None = None
     ) -> Prototypes:
         """The prototypes of `describe`."""
-        values = tuple(map(tuple, described[1]))
+        values = sampling.rows_of(described[1])
         if probabilities is not None or (
             prototypes is not None and not np.array_equal(np.asarray(prototypes, float), values)
         ):
             raise InputError(f"`weights` were estimated with the prototypes {values}, got others")
-        return cls(values, float(described[2]))
+        return cls.from_parts({"values": values, "scale": float(described[2])}, {})
 
 
 @dataclass(frozen=True)
@@ -234,6 +275,7 @@ class Clusters(Pending):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         if self.classes < 2:
             raise InputError(f"expected two or more classes, got {self.classes}")
 
@@ -250,7 +292,8 @@ class Clusters(Pending):
 def _resumed(notes: Mapping[str, Any]) -> Prototypes | None:
     if "prototypes" not in notes:
         return None
-    return Prototypes(tuple(map(tuple, notes["prototypes"])), notes["scale"])
+    rows = tuple(map(tuple, notes["prototypes"]))
+    return Prototypes(rows, notes["scale"], notes.get("unit", 0.0))
 
 
 def prototypes(sample: np.ndarray, values: Any) -> Prototypes:
@@ -264,7 +307,7 @@ def prototypes(sample: np.ndarray, values: Any) -> Prototypes:
     rows = sampling.rows_of(values)
     found = Prototypes(rows)
     found.check(sample.shape[1])
-    return Prototypes(rows, sampling.scale(sample, rows))
+    return Prototypes(rows, *sampling.scale(sample, rows))
 
 
 @dataclass(frozen=True)
@@ -377,6 +420,12 @@ TERMS: Registry[type[DataTerm]] = Registry(
 )
 
 
+def potential(term: DataTerm, pixels: Array, valid: Array, rho: float) -> Array:
+    """-D / rho up to a constant of each pixel, (J, *grid) float64; 0 at masked-out pixels."""
+    q = term.distances(pixels, valid) * (-1 / rho)
+    return q if valid is None else _blank(q, valid)
+
+
 def is_settled(term: Any) -> bool:
     """Whether something is a data term that needs no further sample."""
     return callable(getattr(term, "potential", None))
@@ -413,11 +462,30 @@ def term_from(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Dat
     """The data term of `term_parts`, checked."""
     kind = entry["kind"]
     if kind not in list(TERMS):  # JSON may hold unhashable values
-        raise InputError(
-            f"expected a data term of the kinds {', '.join(TERMS)}, got {kind!r} (is the package "
-            "that adds it installed?)"
-        )
+        raise InputError(_unknown(kind))
     return TERMS[kind].from_parts(entry, arrays)
+
+
+def recalled(
+    described: list[Any], prototypes: Any = None, probabilities: int | None = None
+) -> DataTerm:
+    """The data term of `describe`; what the user gives as well must agree with it."""
+    kind = described[0]
+    if kind not in list(TERMS):  # JSON may hold unhashable values
+        raise InputError(_unknown(kind))
+    try:
+        return TERMS[kind].recall(described, prototypes, probabilities)
+    except (KeyError, TypeError, IndexError, OverflowError) as error:
+        raise DamagedFile(
+            f"`weights`: expected a data term, got {type(error).__name__}: {error}"
+        ) from None
+
+
+def _unknown(kind: Any) -> str:
+    return (
+        f"expected a data term of the kinds {', '.join(TERMS)}, got {kind!r} (is the package that "
+        "adds it installed?)"
+    )
 
 
 def _blank(q: Array, valid: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DamagedFile, InputError
-from .. import image, nodes, stores, transformations
+from .. import image, nodes, stores, texts, transformations
 from ..image import Levels, Part, Reader, State
 
 MOST_DIMENSIONS = 5
@@ -152,9 +151,9 @@ def _axes(path: str, data: Any) -> tuple[str, list[float] | None, list[str | Non
     tags = data.attrs.get("axistags")
     if tags is not None:
         try:
-            listed = json.loads(tags)["axes"]
+            listed = texts.parsed(tags)["axes"]
             letters = "".join(transformations.letter({"name": a["key"]}) or "?" for a in listed)
-        except (ValueError, KeyError, TypeError):
+        except Exception:  # damaged JSON costs the names of the axes, not the image
             letters = "?"
         if len(letters) == data.ndim and "?" not in letters:
             return letters, *_sizes(data, letters)

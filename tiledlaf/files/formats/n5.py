@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from .. import stores
+from .. import stores, texts
 from ..image import Levels, Reader
 
 
@@ -27,7 +26,7 @@ class N5(Reader):
         if any(p.suffix.lower() in self.suffixes for p in (Path(path), *Path(path).parents)):
             return True
         try:
-            return "n5" in json.loads(Path(path, "attributes.json").read_bytes())
+            return "n5" in texts.parsed(Path(path, "attributes.json").read_bytes())
         except (OSError, ValueError, TypeError):
             return False
 

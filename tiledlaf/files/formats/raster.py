@@ -79,6 +79,7 @@ def _decoded(path: str, colors: bool, identity: int) -> tuple[np.ndarray, tuple[
         # as Pillow would truncate these to 8 bits; looked at first, since EXIF data load all
         deep = picture.mode in ("RGB", "RGBA", "LA") and ";16" in str(picture.tile)
         turn = _orientation(picture)
+        image.check_piece(path, picture.width * picture.height * len(picture.getbands()))
         if deep:
             import imagecodecs
 

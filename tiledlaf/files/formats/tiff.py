@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DamagedFile, InputError
+from ...errors import DamagedFile, InputError, in_a_line
 from .. import headers, image, nodes
 from ..channels import RGB, Channel
 from ..image import SPATIAL, FileWarning, Levels, Part, Reader
 
 WHITE, COLOR, PALETTE, INKS, YCBCR = 0, 2, 3, 5, 6  # photometric interpretations
 JPEG = (6, 7)  # compressions whose decoder turns YCbCr into RGB
+SHOWN = 3  # most lines on what is missing or damaged in a file
 # colors whose samples are named, since they are read as stored
 NAMED = {
     INKS: ("CMYK", ("cyan", "magenta", "yellow", "black")),
@@ -47,6 +49,8 @@ class Tiff(Reader):
             series = file.series[number]
             shapes = [tuple(s.shape) for s in series.levels]
             image.check_level(path, level, len(shapes))
+            page = series.keyframe
+            image.check_piece(path, math.prod(page.chunks) * page.dtype.itemsize)
             letters, table = series.axes, self._table(series)
             self._say_values(path, series.keyframe)
             if table is not None:
@@ -182,16 +186,20 @@ def _opened(path: str) -> Iterator[Any]:
     with _heard() as told:
         try:
             with tifffile.TiffFile(path) as file:
+                headers.check_planes(path, file.ome_metadata or "")
                 if not file.series:
                     raise InputError(f"{path}: expected an image in this TIFF, found none")
                 yield file
         except (InputError, DamagedFile, FileWarning):
             raise
         except Exception as error:  # a damaged file may raise anything
-            raise DamagedFile(f"{path}: expected a TIFF image, got {error}") from None
-    for line in dict.fromkeys(told):
-        text = line.split("> ", 1)[-1]
-        image.say(f"{path}: {text}")
+            reason = in_a_line(error)
+            raise DamagedFile(f"{path}: expected a TIFF image, got {reason}") from None
+    lines = [line.split("> ", 1)[-1] for line in dict.fromkeys(told)]
+    for line in lines[:SHOWN]:
+        image.say(f"{path}: {line}")
+    if len(lines) > SHOWN:
+        image.say(f"{path}: and {len(lines) - SHOWN} other things of this kind")
 
 
 def _largest(path: str, file: Any) -> int:

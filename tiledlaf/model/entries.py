@@ -1,0 +1,102 @@
+"""What the JSON of model files must be: types and bounds, by which msgspec checks it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+LARGE = 1e20  # of what is not squared
+FAR = 1e15  # of features, in standard deviations
+Name = Annotated[str, Meta(max_length=1000)]
+Count = Annotated[int, Meta(ge=0, le=2**31)]
+Positive = Annotated[float, Meta(ge=1 / LARGE, le=LARGE)]
+Number = Annotated[float, Meta(ge=-LARGE, le=LARGE)]
+Byte = Annotated[int, Meta(ge=0, le=255)]
+Value = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # of a label
+Step = Annotated[int, Meta(ge=-(2**15), le=2**15)]  # of an offset
+Offset = Annotated[list[Step], Meta(min_length=2, max_length=3)]
+Offsets = Annotated[list[Offset], Meta(min_length=1, max_length=2**12)]
+
+
+class ClassEntry(Struct):
+    """A class."""
+
+    name: Name
+    values: list[Value]
+    color: Annotated[list[Byte], Meta(max_length=4)]
+
+
+Classes = Annotated[list[ClassEntry], Meta(min_length=2, max_length=2**15)]
+
+
+class ImagesEntry(Struct):
+    """What the images of a training were like."""
+
+    dtype: Annotated[str, Meta(max_length=20)]
+    pixel_size: tuple[Positive, Positive] | None
+    range: tuple[Number, Number] | None
+    level: Annotated[int, Meta(ge=0, le=64)] = 0
+    names: list[Name] = []
+
+
+class PredictorEntry(Struct):
+    """A predictor of weights, beside its arrays."""
+
+    features: Annotated[list[Any], Meta(min_length=1, max_length=2**10)]
+    count: Count
+    sigma: Positive
+
+
+class ValidationEntry(Struct):
+    """What is read of a validation: shares of wrong pixels, and the loss."""
+
+    step: Count = 0
+    validation: float | None = None
+    training: float | None = None
+    uniform: float | None = None
+    loss: float | None = None
+
+
+class TrainedEntry(Struct):
+    """What is read of the notes on a training."""
+
+    steps: Count = 0
+    error: float | None = None
+    history: list[dict[str, Any]] = []
+    print: dict[str, Any] = {}
+    confusion: list[list[Count]] | None = None
+
+    def __post_init__(self) -> None:
+        steps, first = self.print.get("steps", 0), [one.get("uniform", 0.0) for one in self.history]
+        if not isinstance(steps, int) or not all(isinstance(n, int | float) for n in first):
+            raise ValueError("expected numbers of steps and errors in the notes on a training")
+
+
+class WeightsEntry(Struct):
+    """What `estimate` writes beside its weights."""
+
+    offsets: Offsets
+    rho: Positive
+    time: float
+    tol: float
+    term: Annotated[list[Any], Meta(min_length=2, max_length=3)]
+    classes: Classes
+    input: str | None
+    sequence: Annotated[int, Meta(ge=1, le=2**10)] = 1
+
+
+class ModelEntry(Struct):
+    """All of a model but its arrays."""
+
+    classes: Classes
+    offsets: Offsets
+    rho: Positive
+    time: float
+    tol: float
+    channels: Annotated[int, Meta(ge=1, le=2**16)]
+    bias: list[Number]
+    term: dict[str, Any]
+    trained: dict[str, Any]
+    predictor: PredictorEntry | None
+    images: ImagesEntry | None = None
