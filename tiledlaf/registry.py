@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+from .errors import TiledlafWarning
+
 T = TypeVar("T")
 
 
@@ -46,13 +48,14 @@ class Registry(Mapping[str, T]):
         for point in importlib.metadata.entry_points(group=self._group):
             where = f"entry point {point.name} of {self._group} ({point.value})"
             if point.name in found:
-                warnings.warn(f"{where} is left out: the name is taken", stacklevel=3)
+                text = f"{where} is left out: the name is taken"
+                warnings.warn(text, TiledlafWarning, stacklevel=3)
                 continue
             try:
                 found[point.name] = point.load()
             except Exception as error:  # third-party code may raise anything
                 text = f"{where} is left out: {type(error).__name__}: {error}"
-                warnings.warn(text, stacklevel=3)
+                warnings.warn(text, TiledlafWarning, stacklevel=3)
         return found
 
     def __getitem__(self, name: str) -> T:

@@ -9,6 +9,7 @@ from problems import BOX, CASES, problem
 
 from tiledlaf import Euler, Krylov, Taylor, assignment, solve
 from tiledlaf.flow import stencil
+from tiledlaf.flow.krylov import norm_of
 from tiledlaf.kernels import select
 
 
@@ -113,7 +114,7 @@ def test_krylov_without_a_source_or_after_breakdown():
     assert found.matvecs < 20
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), general=st.booleans(), name=st.sampled_from(sorted(CASES)))
 def test_flow_ignores_constants_and_relabels(seed, general, name):
     weights, distances, offsets, w0, _ = problem(name, np.float64, general, seed)
@@ -137,7 +138,7 @@ def test_steps_follow_from_the_tolerance():
     ("make", "message"),
     [
         (lambda: Taylor(0), "tol must be a positive number, got 0"),
-        (lambda: Euler(0), "steps must be 1 or more, got 0"),
+        (lambda: Euler(0), "`steps` must be 1 or more, got 0"),
         (lambda: Krylov(0), "dim must be 1 or more, got 0"),
         (lambda: Taylor().terms(-1), "time must be a positive number, got -1"),
         (lambda: select(np.zeros(1), "fast"), "kernel must be one of numpy, numba, cupy"),
@@ -151,7 +152,42 @@ def test_refusals(make, message):
 
 def test_planes_that_do_not_fit_are_refused():
     weights, distances, offsets, _, _ = problem("box", np.float64)
+    with pytest.raises(ValueError, match="expected weights as an array, got NoneType"):
+        solve(None, distances, offsets)
+    with pytest.raises(ValueError, match="expected distances as an array, got ndarray"):
+        solve(weights, np.array(1.0), offsets)
     with pytest.raises(ValueError, match=r"weights must have shape \(9, 6, 5\), got \(8, 6, 5\)"):
         solve(weights[1:], distances, offsets)
     with pytest.raises(ValueError, match="two classes or more"):
         solve(weights, distances[:1], offsets)
+
+
+@pytest.mark.parametrize("dim", [6, 10, 30])
+def test_krylov_spaces_reach_any_time_in_strides(dim):
+    weights, distances, offsets, _, _ = problem("box", np.float64)
+    for time in (2 * dim, 5 * dim + 1, 400.0):
+        exact = solve(weights, distances, offsets, time=float(time)).z
+        found = solve(weights, distances, offsets, time=float(time), integrator=Krylov(dim))
+        assert abs(found.z - exact).max() < 0.02 * abs(exact).max() + 1e-4 * time
+    with pytest.raises(ValueError, match=r"expected a Krylov dimension .* 40, got 1: the error"):
+        solve(weights, distances, offsets, time=40.0, integrator=Krylov(1))
+
+
+@pytest.mark.parametrize(
+    ("integrator", "longest"), [(Taylor(), 159), (Krylov(), 159), (Euler(50), 200)]
+)
+def test_times_that_overflow_float32_are_refused(integrator, longest):
+    weights, distances, offsets, _, _ = problem("box", np.float32)
+    found = solve(weights, distances, offsets, time=float(longest), integrator=integrator)
+    assert np.isfinite(found.z).all()
+    with pytest.raises(ValueError, match=r"time 900 is too long for float32: .* e\^85 is the most"):
+        solve(weights, distances, offsets, time=900.0, integrator=integrator)
+
+
+def test_norms_of_numbers_whose_squares_overflow():
+    x = np.array([3.0, 4.0])
+    assert norm_of(x) == 5
+    assert norm_of(0 * x) == 0
+    assert norm_of(x * 1e250) == pytest.approx(5e250)
+    assert norm_of(x * 1e-250) == pytest.approx(5e-250)
+    assert norm_of(x * np.inf) == np.inf

@@ -247,7 +247,7 @@ def test_taylor_remainder_of_the_loss(loss, name, general):
     np.testing.assert_allclose(np.log2(remainder[:-1] / remainder[1:]), 2, atol=0.1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     general=st.booleans(),
@@ -275,7 +275,7 @@ def test_gradient_is_linear_and_relabels(seed, general, name, way):
     np.testing.assert_allclose(flipped.gradient(g[::-1]).tangent, tangent, atol=1e-9 * scale)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     name=st.sampled_from(["box, 2 labels", "masked", "rings masked", "3-D masked", "15 labels"]),

@@ -62,7 +62,7 @@ def test_values_and_gradients_match_the_oracle(name, share, general, dtype):
     np.testing.assert_allclose(found.sum(axis=0), 0, atol=atol)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     name=st.sampled_from(sorted(ORACLES)),

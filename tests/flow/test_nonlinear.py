@@ -77,7 +77,7 @@ def test_methods_match_the_simplex(name, kernel, general):
     assert solution.matvecs == 1 + 6 * (solution.steps + solution.rejected)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1), time=st.floats(0.5, 6), general=st.booleans())
 def test_orders(seed, time, general):
     """Twice as many steps halve the error of Euler, and leave a 16th of that of order 4."""
@@ -94,7 +94,7 @@ def test_orders(seed, time, general):
         assert abs(np.log2(errors[0] / errors[1]) - order) < slack
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 2**32 - 1),
     time=st.floats(0.1, 4),
@@ -128,7 +128,7 @@ def test_errors_follow_the_tolerance(order):
             assert (2 * found.matvecs < more) == (order == 5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     general=st.booleans(),
@@ -273,7 +273,7 @@ def test_tiles(scheme, neighborhood, tile, masked):
     same(label(image, tile=tile, workers=2, confidence=True, **options), whole(image, **options))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     labels=st.sampled_from([2, 3, 8]),  # each is compiled
@@ -402,8 +402,8 @@ def test_command_line(tmp_path, given, scheme):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GeometricEuler(0), "steps must be 1 or more, got 0"),
-        (lambda: LinearizedSequence(0), "steps must be 1 or more, got 0"),
+        (lambda: GeometricEuler(0), "`steps` must be 1 or more, got 0"),
+        (lambda: LinearizedSequence(0), "`steps` must be 1 or more, got 0"),
         (lambda: RKMK4(entropy=-1), "entropy must be 0 or a positive number, got -1"),
         (lambda: AdaptiveRKMK(0), "tol must be a positive number, got 0"),
         (lambda: AdaptiveRKMK(order=4), "order must be one of 3, 5, got 4"),

@@ -130,7 +130,7 @@ def patches(seed, masked=False, spread=1.0, dtype=np.float64):
     return weights.astype(dtype), rng.normal(size=uniform.shape).astype(dtype)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     masked=st.booleans(),
@@ -192,7 +192,7 @@ def quadratic(seed):
     return weights, loss, lambda w: oracle.replicator(w, 2 * (w - goal)), goal
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 2**32 - 1),
     step=st.sampled_from(["exponential", "tangent"]),

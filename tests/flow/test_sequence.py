@@ -201,7 +201,7 @@ def test_taylor_remainder_of_the_loss(name, loss):
     np.testing.assert_allclose(np.log2(remainder[:-1] / remainder[1:]), 2, atol=0.1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**32 - 1),
     general=st.booleans(),
@@ -356,7 +356,7 @@ def test_nothing_to_learn():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": []}, "steps must be 1 or more, got 0"),
+        ({"weights": []}, "`steps` must be 1 or more, got 0"),
         ({"time": (1.0,)}, "expected the time of each of 3 steps, got 1"),
         ({"time": (1.0, 0.0, 1.0)}, "time must be a positive number, got 0"),
         ({"rho": 0}, "rho must be a positive number, got 0"),

@@ -33,6 +33,8 @@ def test_a_file_of_offsets(tmp_path):
     ("text", "ndim", "message"),
     [
         ("4x3", 2, "odd edges, got 4x3"),
+        ("99999x99999", 2, "at most 10000 offsets, got 99999x99999"),
+        ("9" * 5000 + "x3", 2, "neighborhood must be like 3x3"),
         ("big", 2, "must be like 3x3"),
         ("3x3x3", 2, "3-D neighborhood does not fit an image with 2"),
         ("rings:1", 2, "distances of 2 or more"),
@@ -61,7 +63,7 @@ def test_files_refused(tmp_path, rows, message):
         stencil.parse(str(file), 2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     grid=st.one_of(st.tuples(*[st.integers(1, 6)] * 2), st.tuples(*[st.integers(1, 4)] * 3)),
     masked=st.booleans(),

@@ -326,7 +326,7 @@ def test_the_steps_of_a_sequence_are_those_of_the_whole_array(files):
 
 def test_a_sequence_through_the_command_line(files):
     command = ("estimate", "image.tif", "labels.tif", "w.zarr", "--sequence")
-    refused("expected 1 or more as sequence, got 0", *command, "0")
+    refused("--sequence must be 1 or more, got 0", *command, "0")
     assert run(*command, "2", "--steps", "3", "--time", "2", "--tol", "1e-2").code == 0
     planned = run("label", "image.tif", "out.zarr", "--weights", "w.zarr", "--dry-run")
     assert "LinearizedSequence, steps 2, tol 0.01, T 2" in planned.out
@@ -438,8 +438,8 @@ def test_what_a_kill_left_is_in_nobodys_way(files):
     image, labels = files
     _, expected = estimated(image, labels, "whole.zarr", steps=2)
     for number in range(2):
-        shutil.copytree("whole.zarr", f"weights.zarr.partial{number}")
-    zarr.open_array("weights.zarr.partial0/0", mode="r+")[:] = np.nan
+        shutil.copytree("whole.zarr", f"weights.zarr.{number:032x}.partial")
+    zarr.open_array(f"weights.zarr.{0:032x}.partial/0", mode="r+")[:] = np.nan
     _, found = estimated(image, labels, steps=2)
     np.testing.assert_array_equal(found, expected)
     assert not list(Path().rglob("*.partial*"))

@@ -215,7 +215,7 @@ def test_of_matrix():
         )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     n=st.integers(2, 30),
     d=st.integers(1, 3),
@@ -236,7 +236,7 @@ def test_of_points(n, d, k, same, seed):
         np.testing.assert_allclose(far[i, row[1:]], expected, atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     shape=st.sampled_from([(1, 1), (6, 7), (1, 9), (3, 4, 5)]),
     n=st.integers(1, 6),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, settle_numbers
 from ..kernels import Neighborhood
 from ..kernels.arrays import Array, namespace
 from .gradient import Linearization, Polynomials, Way, linearize_at
@@ -21,6 +21,8 @@ from .linear import (
     CONTRACTION,
     STIFFEST,
     Taylor,
+    check_finite,
+    check_growth,
     check_planes,
     check_positive,
     check_time,
@@ -49,6 +51,7 @@ class Layer:
     rho: float = 1.0
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         check_time(self.time)
         check_positive(rho=self.rho)
 
@@ -147,9 +150,14 @@ def compose(
         len(layer.distances) / len(before.distances) * _projected(coupling)
         for before, layer, coupling in zip(layers, layers[1:], couplings, strict=False)
     ]
+    for layer in layers:
+        check_growth(way or Polynomials(), layer.time, layer.distances.dtype)
     if parallel:
-        return _parallel(layers, matrices, way or Polynomials(), kernel)
-    return _sequential(layers, matrices, way, kernel)
+        found = _parallel(layers, matrices, way or Polynomials(), kernel)
+    else:
+        found = _sequential(layers, matrices, way, kernel)
+    check_finite(found.z[-1], layers[-1].time)
+    return found
 
 
 def _sequential(

@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.linalg
 
-from ..errors import InputError
+from ..errors import InputError, settle_numbers
 from ..kernels import Neighborhood
 from ..kernels.arrays import Array, namespace
 from ..kernels.numpy import opposite, transpose, whole
 from . import problem
 from .krylov import Basis, arnoldi, combine, phi_core
-from .linear import Taylor, check_planes, potential
+from .linear import Taylor, check_growth, check_planes, check_time, potential
 from .problem import Factors, Gradient, Problem, System, local_products, pulled
 from .simplex import project, replicator
 
@@ -52,6 +52,10 @@ class Linearization:
 
 class Way(Protocol):
     """A way to the gradient: linearizes the flow once, then answers for any gradient in Z."""
+
+    def growth(self, time: float) -> float:
+        """Bound on the log of its numbers, as `Integrator.growth`."""
+        return Taylor().growth(time)
 
     def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array, bool], Gradient]]:
         """Z(T), and what gives the gradient in the weights."""
@@ -89,9 +93,17 @@ class Polynomials(Way):
     rank: int | None = None
     rank_tol: float = 5e-4
 
+    def __post_init__(self) -> None:
+        settle_numbers(self)
+
     def degree(self, time: float) -> int:
         """Powers of A, and neighborhood radii that Z(T) depends on."""
         return Taylor(self.tol).terms(time)
+
+    def growth(self, time: float) -> float:
+        """The largest coefficient: T^k / k! <= e^T."""
+        check_time(time)
+        return time
 
     def linearize(self, problem: Problem) -> tuple[Array, Callable[[Array, bool], Gradient]]:
         """Z(T), and what gives the gradient."""
@@ -177,6 +189,9 @@ class Spaces(_Factored):
     rank: int | None = None
     rank_tol: float = 0.0
 
+    def __post_init__(self) -> None:
+        settle_numbers(self)
+
     def factor(self, system: System) -> tuple[Array, Callable[[Array], Factors]]:
         """Z(T), and what gives the factors of G."""
         forward = arnoldi(system.operator, system.source, self.dim)
@@ -205,6 +220,9 @@ class Kronecker(_Factored):
     """
 
     dim: int = 20
+
+    def __post_init__(self) -> None:
+        settle_numbers(self)
 
     def factor(self, system: System) -> tuple[Array, Callable[[Array], Factors]]:
         """Z(T), and what gives the factors of G."""
@@ -303,6 +321,7 @@ def linearize_at(
 ) -> Linearization:
     """`linearize` from q = log W0 - D / rho, with a `drive` added to the source."""
     way = way or Polynomials()
+    check_growth(way, time, q.dtype)
     return Linearization(
         *way.linearize(problem.problem_at(weights, q, offsets, time, kernel, drive))
     )

@@ -5,6 +5,8 @@ Vectors are NumPy or CuPy arrays of any shape; the small exponentials run on the
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import scipy.linalg
 
 Array = Any
+SMALL = 1e-290  # a sum of squares from which on none of its digits are lost
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,19 @@ class Basis:
 
 def arnoldi(matvec: Callable[[Array], Array], b: Array, dim: int) -> Basis:
     """Orthonormal basis of span(b, A b, ..., A^(dim-1) b), reorthogonalized once (2.28)."""
-    norm = _norm(b)
+    norm = norm_of(b)
     if norm == 0:
         return Basis([], np.zeros((1, 0)), 0.0, 0)
     vectors, h = [b / norm], np.zeros((dim + 1, dim))
     for column in range(dim):
         w = matvec(vectors[column])
-        before = _norm(w)
+        before = norm_of(w)
         for _ in range(2):
             for row, q in enumerate(vectors):
                 projection = _dot(q, w)
                 h[row, column] += projection
                 w = w - b.dtype.type(projection) * q
-        length = _norm(w)
+        length = norm_of(w)
         # only rounding is left: the space is invariant (happy breakdown)
         if length <= 10 * np.finfo(b.dtype).eps * max(before, np.finfo(b.dtype).tiny):
             return Basis(vectors, h[: column + 2, : column + 1], norm, column + 1)
@@ -101,5 +104,15 @@ def _dot(x: Array, y: Array) -> float:
     return float((x.astype(np.float64) * y).sum())
 
 
-def _norm(x: Array) -> float:
-    return float(np.sqrt(_dot(x, x)))
+def norm_of(x: Array) -> float:
+    """The 2-norm, also of numbers whose squares overflow or underflow in float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = _dot(x, x)
+    if math.isfinite(square) and (square > SMALL or not square):
+        return math.sqrt(square)
+    largest = float(abs(x).max())
+    if not (0 < largest < math.inf):
+        return largest
+    if largest < sys.float_info.min:  # too few digits to divide by
+        return largest
+    return largest * norm_of(x / x.dtype.type(largest))

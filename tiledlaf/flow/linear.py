@@ -15,16 +15,22 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, as_number, at_least, settle_numbers
 from ..kernels import Graph, Neighborhood, select
 from ..kernels.arrays import Array
-from .krylov import phi_action
+from .krylov import norm_of, phi_action
 from .simplex import project, replicator, softmax
 
 # a_osc(S_i) <= 1/2 for every S (R_p at least halves osc), so it does not depend on the image
 CONTRACTION = 0.5
+SHORTEST = 1e-100  # T
 LONGEST = 1000.0  # T; bounds overflow soon beyond it, and labels settle long before
 STIFFEST = 600.0  # T a, so that e^(T a) does not overflow
+# largest log of Z, and of what it is computed from, with some room below the type's largest number
+HIGHEST = {"float32": 85.0, "float64": 700.0}
+STRIDE = 2.0  # time that a Krylov space covers, for each of its dimensions
+LOOSEST = 0.02  # relative error of a Krylov space that is no longer taken for a result
+RHO = (1e-100, 1e9)  # beyond, D / rho overflows in float64, or vanishes beside the 1/J of S
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,10 @@ class Integrator(Protocol):
         """Bound on osc(Z - Z(T)) at every pixel; None if there is none."""
         return None
 
+    def growth(self, time: float) -> float:
+        """Bound on log |Z|, also of its iterates; by default |Z| <= T e^(T a)."""
+        return math.log(time) + time * CONTRACTION
+
     def run(
         self,
         kernels: ModuleType,
@@ -121,7 +131,7 @@ class Polynomial:
 def check_positive(**values: float) -> None:
     """Refuse values that are not positive numbers."""
     for name, value in values.items():
-        if not (value > 0 and math.isfinite(value)):
+        if not 0 < as_number(name, value) < math.inf:
             raise InputError(f"{name} must be a positive number, got {value}")
 
 
@@ -130,6 +140,42 @@ def check_time(time: float) -> None:
     check_positive(time=time)
     if time > LONGEST:
         raise InputError(f"time must be at most {LONGEST:g}, got {time:g}")
+    if time < SHORTEST:
+        raise InputError(f"time must be at least {SHORTEST:g}, got {time:g}")
+
+
+def check_rho(rho: float) -> None:
+    """Refuse a scale of the distances that is out of range."""
+    check_positive(rho=rho)
+    low, high = RHO
+    if not low <= rho <= high:
+        raise InputError(f"rho must be {low:g} to {high:g}, got {rho:g}")
+
+
+class Growing(Protocol):
+    """What computes Z: an integrator, or a way to the gradient."""
+
+    def growth(self, time: float) -> float:
+        """Bound on the log of its numbers."""
+        ...
+
+
+def check_growth(way: Growing, time: float, dtype: Any) -> None:
+    """Refuse a T for which numbers may overflow in arrays of this type.
+
+    Raises
+    ------
+    ValueError
+        With how large they may get.
+    """
+    check_time(time)
+    name, found = np.dtype(dtype).name, way.growth(time)
+    most = HIGHEST.get(name, math.inf)  # the kernels refuse other types
+    if found > most:
+        raise InputError(
+            f"time {time:g} is too long for {name}: numbers may grow to e^{found:.0f}, and "
+            f"e^{most:g} is the most"
+        )
 
 
 class Fixed(Integrator, Protocol):
@@ -186,8 +232,7 @@ class Fixed(Integrator, Protocol):
 
 def check_steps(steps: int) -> None:
     """Refuse fewer than one step."""
-    if steps < 1:
-        raise InputError(f"steps must be 1 or more, got {steps}")
+    at_least(1, steps=steps)
 
 
 @dataclass(frozen=True)
@@ -220,6 +265,7 @@ class Taylor(Fixed):
     tol: float = 1e-4
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         check_positive(tol=self.tol)
 
     def terms(self, time: float, contraction: float = CONTRACTION) -> int:
@@ -268,6 +314,7 @@ class Euler(Fixed):
     steps: int = 50
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         check_steps(self.steps)
 
     def polynomial(self, time: float) -> Polynomial:
@@ -275,6 +322,11 @@ class Euler(Fixed):
         check_time(time)
         h = time / self.steps
         return Polynomial((h,) * (self.steps - 1), True, h)
+
+    def growth(self, time: float) -> float:
+        """Bound on log |Z|, also of its iterates: (1 + h a)^N and h."""
+        h = time / self.steps
+        return self.steps * math.log1p(h * CONTRACTION) + max(math.log(h), 0.0) + math.log(2)
 
     def reach(self, time: float) -> int:
         """Neighborhood radii that a label can depend on."""
@@ -296,6 +348,7 @@ class Krylov(Integrator):
     tol: float = 1e-4
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         check_positive(tol=self.tol)
         if self.dim < 1:
             raise InputError(f"dim must be 1 or more, got {self.dim}")
@@ -325,12 +378,26 @@ class Krylov(Integrator):
     ) -> Solution:
         """Z(T)."""
         s = kernels.similarity(weights, q, offsets)
-        z, error, matvecs = phi_action(
-            lambda x: replicator(s, kernels.average(weights, x, offsets)),
-            project(s),
-            time,
-            self.dim,
-        )
+        source = project(s)
+
+        def operator(x: Array) -> Array:
+            return replicator(s, kernels.average(weights, x, offsets))
+
+        # Z(t + h) = Z(t) + h phi(h A) (A Z(t) + B): a space reaches only so far
+        count = math.ceil(time / (STRIDE * self.dim))
+        z, error, matvecs = phi_action(operator, source, time / count, self.dim)
+        for _ in range(count - 1):
+            more, further, products = phi_action(
+                operator, operator(z) + source, time / count, self.dim
+            )
+            z += more
+            error, matvecs = error + further, matvecs + products + 1
+        size = norm_of(z)
+        if error > LOOSEST * size:
+            raise InputError(
+                f"expected a Krylov dimension that suffices for the time {time:g}, got {self.dim}: "
+                f"the error is about {100 * error / size:.2g} % (`dim`, or another `integrator`)"
+            )
         return Solution(z, matvecs, error)
 
 
@@ -351,6 +418,7 @@ class LinearizedSequence(Integrator):
     tol: float = 1e-4
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         check_positive(tol=self.tol)
         check_steps(self.steps)
 
@@ -368,6 +436,10 @@ class LinearizedSequence(Integrator):
         """Neighborhood radii that a label can depend on, summed over the steps."""
         check_time(time)
         return self.steps * Taylor(self.tol).terms(time / self.steps)
+
+    def growth(self, time: float) -> float:
+        """Bound on log |Z|: that of one flow, for each step."""
+        return math.log(time) + time / self.steps * CONTRACTION
 
     def run(
         self,
@@ -452,12 +524,25 @@ def solve(
            [0, 0, 0, 1, 1, 1],
            [0, 0, 0, 1, 1, 1]])
     """
-    check_positive(time=time, rho=rho)
+    check_positive(rho=rho)
     integrator = integrator or Taylor()
     check_planes(weights, distances, offsets, integrator.layers)
+    check_growth(integrator, time, distances.dtype)
     q = potential(distances, rho, w0)
     log_w0 = None if w0 is None else np.log(w0)
-    return integrator.run(select(distances, kernel, offsets), weights, q, offsets, time, log_w0)
+    found = integrator.run(select(distances, kernel, offsets), weights, q, offsets, time, log_w0)
+    check_finite(found.z, time)
+    return found
+
+
+def check_finite(z: Array, time: float) -> None:
+    """Refuse a Z with numbers that are not finite, as of weights and distances that are not."""
+    if -math.inf < float(z.min()) and float(z.max()) < math.inf:  # not if one is NaN
+        return
+    raise InputError(
+        f"expected finite weights and distances, and numbers of {z.dtype} for the time {time:g}, "
+        "got a flow with NaN or inf"
+    )
 
 
 def potential(distances: Array, rho: float, w0: Array | None = None) -> Array:
@@ -529,8 +614,16 @@ def rounding(z: Array, w0: Array = None) -> Array:
     return labels
 
 
+def check_arrays(**arrays: Any) -> None:
+    """Refuse what is no array."""
+    for name, array in arrays.items():
+        if not (getattr(array, "shape", ()) and hasattr(array, "dtype")):
+            raise InputError(f"expected {name} as an array, got {type(array).__name__}")
+
+
 def check_planes(weights: Array, distances: Array, offsets: Neighborhood, layers: int = 0) -> None:
     """Refuse shapes that do not fit; weights may be (layers, K, *grid) as well."""
+    check_arrays(weights=weights, distances=distances)
     if len(distances) < 2:
         raise InputError(f"distances need two classes or more, got shape {distances.shape}")
     if not isinstance(offsets, Graph):

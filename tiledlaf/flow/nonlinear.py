@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, settle_numbers
 from ..kernels import Neighborhood
 from ..kernels.arrays import Array
 from .linear import Integrator, Solution, check_positive, check_steps, check_time
@@ -109,6 +109,7 @@ class _Steps(Integrator):
     tableau: ClassVar[Tableau] = EULER
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         check_steps(self.steps)
         _check_entropy(self.entropy)
 
@@ -116,6 +117,10 @@ class _Steps(Integrator):
     def planes(self) -> int:
         """Arrays like Z that are held at once: the stages, and what one takes."""
         return self.tableau.stages + 5
+
+    def growth(self, time: float) -> float:
+        """Bound on log |Z|: |Z'| <= 1."""
+        return math.log(time)
 
     def reach(self, time: float) -> int:
         """Neighborhood radii that a label can depend on: one for each S."""
@@ -208,6 +213,7 @@ class AdaptiveRKMK(Integrator):
     entropy: float = 0.0
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         check_positive(tol=self.tol)
         _check_entropy(self.entropy)
         if self.order not in PAIRS:
@@ -217,6 +223,10 @@ class AdaptiveRKMK(Integrator):
     def planes(self) -> int:
         """Arrays like Z that are held at once: the stages, and what one takes."""
         return embedded(self.order).stages + 6
+
+    def growth(self, time: float) -> float:
+        """Bound on log |Z|: |Z'| <= 1."""
+        return math.log(time)
 
     def reach(self, time: float) -> int:
         """Raise ValueError: its steps depend on all pixels."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, understood
 from ..kernels.arrays import Array, Offsets
 from ..kernels.numpy import shifted
+
+MOST = 10_000  # offsets
 
 
 def box(*edges: int) -> Offsets:
@@ -38,6 +42,10 @@ def box(*edges: int) -> Offsets:
     """
     if any(edge < 1 or edge % 2 == 0 for edge in edges):
         raise InputError(f"a neighborhood box needs odd edges, got {'x'.join(map(str, edges))}")
+    if math.prod(edges) > MOST:
+        raise InputError(
+            f"a neighborhood has at most {MOST} offsets, got {'x'.join(map(str, edges))}"
+        )
     return tuple(itertools.product(*(range(-(e // 2), e // 2 + 1) for e in edges)))
 
 
@@ -98,11 +106,11 @@ def parse(text: str, ndim: int) -> Offsets:
     >>> stencil.parse("1x3", ndim=3)
     ((0, 0, -1), (0, 0, 0), (0, 0, 1))
     """
-    if re.fullmatch(r"\d+(x\d+){1,2}", text):
+    if re.fullmatch(r"\d{1,9}(x\d{1,9}){1,2}", text):
         offsets = box(*map(int, text.split("x")))
-    elif re.fullmatch(r"rings:\d+(,\d+)*", text):
+    elif re.fullmatch(r"rings:\d{1,9}(,\d{1,9})*", text):
         offsets = rings(*map(int, text[6:].split(",")))
-    elif Path(text).is_file():
+    elif os.path.isfile(text):
         offsets = _read(text)
     else:
         raise InputError(
@@ -130,7 +138,8 @@ def _read(path: str) -> Offsets:
 
 def fit(offsets: Sequence[Sequence[int]], ndim: int) -> Offsets:
     """Check offsets and extend 2-D ones to a 3-D grid."""
-    rows = tuple(tuple(int(o) for o in offset) for offset in offsets)
+    with understood("neighborhood", offsets, "a name such as 3x3 or offsets of pixels"):
+        rows = tuple(tuple(int(o) for o in offset) for offset in offsets)
     sizes = {len(row) for row in rows}
     if len(sizes) != 1 or not sizes <= {2, 3}:
         raise InputError(f"offsets must all have 2 or all have 3 integers, got {rows[:3]}")

@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
-import ctypes
 import dataclasses
-import functools
 import importlib.util
-import itertools
+import ipaddress
+import json
 import logging
+import multiprocessing.spawn
 import os
-import queue
 import signal
+import socket
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ..errors import InputError
-from ..redaction import redacted
-from . import tasks
-from .tasks import AHEAD, RETRIES, UNWATCHED, Function, Outcome, Pool, Watch
+from .. import private, redaction
+from ..errors import InputError, Unavailable
+from . import certificates, tasks, work
+from .crew import ANSWER, Crew, Files
+from .tasks import RETRIES, UNWATCHED, Pool, PoolWarning, Watch, WorkersDied, served_at
 
 COMING = 300  # seconds that a cluster may be without workers
 LOOK = 5.0  # seconds between checks for workers that joined or left
 # Dask gives a task up after four workers died with it, though each may have been killed for another
 # reason: so many times Dask is asked to retry
 DEATHS = 4 * RETRIES
-
-
-@functools.cache
-def _keep_memory() -> None:
-    """Let this worker process reuse the memory of one tile for the next one.
-
-    Dask makes glibc return all freed memory, large blocks at once; a tile then spends up to a third
-    of its time on page faults. See mallopt(3).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its largest value
-        mallopt(-1, 2**29)  # M_TRIM_THRESHOLD
-
-
-def _task(function: Function, job: Any, item: Any) -> Any:
-    """What a Dask worker runs."""
-    _keep_memory()
-    return function(job, item)
+PRELOAD = [__name__]  # what each process that is started here imports first
+SAFE = ("tls", "wss", "inproc")  # ways to a scheduler that let nobody else in
 
 
 @contextmanager
@@ -56,16 +41,21 @@ def dask(
     scheduler: str | None = None,
     scheduler_file: str | None = None,
     watch: Watch = UNWATCHED,
+    files: Files = Files(),
 ) -> Iterator[Pool]:
     """A Dask cluster: processes on this machine, or the workers of a given scheduler.
+
+    Parameters
+    ----------
+    files : what workers of a given scheduler must see
 
     Raises
     ------
     ValueError
-        If the scheduler does not answer, or bokeh is missing.
+        If the scheduler does not answer, no worker may work, or bokeh is missing.
     """
     if scheduler or scheduler_file:
-        with _behind(scheduler, scheduler_file, watch) as pool:
+        with _behind(scheduler, scheduler_file, watch, files) as pool:
             yield pool
     else:
         with _local(workers, watch) as pool:
@@ -73,78 +63,244 @@ def dask(
 
 
 @contextmanager
-def _behind(scheduler: str | None, scheduler_file: str | None, watch: Watch) -> Iterator[Pool]:
+def _behind(
+    scheduler: str | None, scheduler_file: str | None, watch: Watch, files: Files
+) -> Iterator[Pool]:
     """The workers behind a scheduler."""
     import dask
     from distributed import Client
+    from distributed.comm.core import FatalCommClosedError
 
     where = f"scheduler {scheduler or scheduler_file}"
     if watch.dashboard:
         raise InputError(f"`dashboard`: the {where} has a dashboard of its own")
-    if scheduler_file and not os.path.isfile(scheduler_file):  # Dask would wait for it forever
-        raise InputError(f"`scheduler_file` {scheduler_file}: no such file")
+    address = _address(scheduler_file) if scheduler_file else scheduler
     try:
+        _check_answer(address)
         # a client that finds no scheduler would remain dask's default scheduler
-        with dask.config.set(scheduler=None):
-            client = Client(scheduler, scheduler_file=scheduler_file, timeout="10s")
-    except (OSError, TypeError, ValueError, TimeoutError) as error:
-        raise InputError(redacted(f"{where}: no answer, {error}")) from None
+        with (
+            dask.config.set(scheduler=None),
+            _quiet(),
+            warnings.catch_warnings(record=True) as said,
+        ):
+            client = Client(address, timeout="10s")
+    except Exception as error:  # what answers there may be anything
+        fatal = isinstance(error, FatalCommClosedError)  # a certificate; the cause says so
+        cause = (fatal and error.__cause__) or error
+        text = f"{where}: no answer, {str(cause) or type(cause).__name__}"
+        away = isinstance(error, OSError) and not fatal
+        raise (Unavailable if away else InputError)(text) from None
     with _quiet(), client:
+        _warn_of_strangers(client.scheduler.address)
+        crew = Crew(client, where, files, COMING, LOOK)
+        crew.await_first()
+        for one in said:  # of versions that differ, unless workers are refused for that
+            warnings.warn(one.message, stacklevel=2)
+        limits = [limit for limit in crew.memory.values() if limit]
+        with crew.watched(), _reported(client, watch.report):
+            count = sum(crew.good.copy().values())
+            yield work.pool(client, crew, count, min(limits, default=None), DEATHS)
+
+
+def _address(path: str) -> str:
+    """The address in a scheduler's file, which Dask would wait for if it is not there."""
+    what = f"`scheduler_file` {path}"
+    if os.path.isdir(path):
+        raise InputError(f"{what}: is a folder, expected the file that a scheduler writes")
+    if not os.path.isfile(path):
+        raise InputError(f"{what}: no such file")
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read(2**20))
+    except OSError as error:
+        raise InputError(f"{what}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        found = None
+    address = found.get("address") if isinstance(found, Mapping) else None
+    if not isinstance(address, str) or "://" not in address:
+        raise InputError(
+            f"{what}: expected the JSON that a Dask scheduler writes, with its address; the file "
+            "is empty, cut or of another kind"
+        )
+    return address
+
+
+def _check_answer(address: Any) -> None:
+    """Ask a scheduler for its name: Dask's client would wait for ever for other servers."""
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    async def kind() -> str:
+        security = Security().get_connection_args("client")
+        async with rpc(address, timeout=ANSWER, connection_args=security) as asked:
+            return str((await asked.identity())["type"])
+
+    async def soon() -> str:
         try:
-            client.wait_for_workers(1, timeout=COMING)
+            return await asyncio.wait_for(kind(), ANSWER)
         except TimeoutError:
-            raise InputError(f"{where}: no worker came within {COMING} s") from None
-        known = client.scheduler_info(n_workers=-1)["workers"].values()
-        limits = [w["memory_limit"] // w["nthreads"] for w in known if w["memory_limit"]]
-        with _guarded(client, where), _reported(client, watch.report):
-            yield _pool(client, sum(w["nthreads"] for w in known), min(limits, default=None))
+            raise TimeoutError(f"nothing within {ANSWER:.0f} s") from None
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:  # this one may have a loop at work
+        found = thread.submit(asyncio.run, soon()).result()
+    if found in ("Worker", "Nanny"):  # schedulers have any name, where another library has its own
+        raise InputError(f"expected a Dask scheduler, this is a {found.lower()}")
+
+
+def _warn_of_strangers(address: str) -> None:
+    """Say that others may reach a scheduler: without certificates it admits everybody."""
+    kind, _, place = address.partition("://")
+    if kind in SAFE:
+        return
+    if _is_here(place.rpartition(":")[0].strip("[]")) and not _others():
+        return
+    warnings.warn(
+        f"scheduler {address} works without TLS: who reaches it, or a worker, can run code as you "
+        "and read what is sent (deploy/README.md, TLS)",
+        PoolWarning,
+        stacklevel=2,
+    )
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host, perhaps by name, is reached from this machine alone."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return all(ipaddress.ip_address(one.partition("%")[0]).is_loopback for one in found)
+
+
+def _others() -> bool:
+    """Whether people other than this user run programs on this machine."""
+    if not os.path.isdir("/proc/self"):
+        return False
+    owners = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended
+                owners.add(os.stat(f"/proc/{name}").st_uid)
+    # below are those of the system, and between them those of services and nobody; directories
+    # of people give any others
+    return any(o >= 1000 and not 61184 <= o <= 65535 for o in owners - {os.getuid()})
 
 
 @contextmanager
 def _local(workers: int | None, watch: Watch) -> Iterator[Pool]:
-    """Processes on this machine."""
+    """Processes on this machine, which admit none but each other."""
     import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
+    count = workers or CPU_COUNT
+    if reason := _no_lock():
+        if watch:
+            raise InputError(f"`dashboard` and `performance_report` need processes: {reason}")
+        text = f"processes cannot be started here ({reason}): threads of this one do the work"
+        warnings.warn(text, PoolWarning, stacklevel=2)
+        with tasks.threads(count) as pool:
+            yield pool
+        return
     served = watch.dashboard
     if served and importlib.util.find_spec("bokeh") is None:
         raise InputError("`dashboard` needs bokeh: pip install 'tiledlaf[watch]'")
-    count = workers or CPU_COUNT
-    # these show only on a dashboard, and they wake each worker 150 times a second
-    unseen = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
-    with _quiet(), ExitStack() as stack:
-        stack.enter_context(dask.config.set({} if watch else unseen))
+    settings: dict[str, Any] = {"distributed.worker.http.routes": []}
+    if not served:
+        settings["distributed.scheduler.http.routes"] = []
+    if not watch:
+        # these show only on a dashboard, and they wake each worker 150 times a second
+        settings["distributed.worker.profile.enabled"] = False
+        settings["distributed.admin.tick.interval"] = "1s"
+    with _quiet(), _without_main(), ExitStack() as stack:
+        stack.enter_context(dask.config.set(settings))
         with warnings.catch_warnings():
             # if the dashboard's port is taken: its URL below has the port that is used instead
             warnings.filterwarnings("ignore", "Port .* is already in use")
+            # nor is it for Dask to say that the temporary folder is slow, or a clock was set
+            warnings.filterwarnings("ignore", "Creating scratch directories")
             try:
                 cluster = LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,
                     host="127.0.0.1",
+                    security=certificates.security(),
+                    local_directory=_scratch(),
                     # even without a dashboard Dask warns if its port is taken: use any free one
-                    dashboard_address=served or "127.0.0.1:0",
+                    dashboard_address=[served_at(served or "0")],
                     scheduler_kwargs={"dashboard": bool(served)},
                     silence_logs=logging.ERROR,
-                    preload=[__name__],
+                    preload=PRELOAD,
                 )
             except RuntimeError as error:
-                raise ChildProcessError(f"processes: workers did not start, {error}") from None
+                raise WorkersDied(f"processes: workers did not start, {error}") from None
         stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster))
-        known = client.scheduler_info(n_workers=-1)["workers"].values()
-        pool = _pool(client, count, min((w["memory_limit"] for w in known), default=None))
+        # Dask does not replace a worker that is killed while it starts, unless asked again
+        crew = Crew(client, "processes", None, COMING, LOOK, lambda: cluster.scale(count))
+        crew.await_first()
+        memory = min((limit for limit in crew.memory.values() if limit), default=None)
+        pool = work.pool(client, crew, count, memory, DEATHS)
         if served:
             port = cluster.scheduler.http_server.port
             link = f"http://{served.rpartition(':')[0]}:{port}/status"
             pool = dataclasses.replace(pool, dashboard=link)
-        # Dask does not replace a worker that is killed while it starts, unless asked again
-        with (
-            _guarded(client, "processes", lambda: cluster.scale(count)),
-            _reported(client, watch.report),
-        ):
+        with crew.watched(), _reported(client, watch.report):
             yield pool
+
+
+def _no_lock() -> str:
+    """Why processes cannot share locks, which Dask's need; "" if they can."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except (OSError, ImportError) as error:
+        return f"no locks between processes, {getattr(error, 'strerror', None) or error}; /dev/shm?"
+    return ""
+
+
+def _scratch() -> str:
+    """Where workers put what does not fit into memory: only this user can read and write there."""
+    import dask
+
+    configured = dask.config.get("temporary-directory", None)
+    try:
+        return private.folder(configured)
+    except OSError as error:
+        where = configured or "the temporary folder"
+        raise InputError(f"{where}: cannot hold files of workers, {error.strerror}") from None
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start workers that do not run the user's script again to import it.
+
+    A script without ``if __name__ == "__main__"`` would start further workers. What is defined in
+    it travels by value.
+    """
+    spawn: Any = multiprocessing.spawn
+    with _changing:
+        if not _open:
+            _original[:] = [spawn.get_preparation_data]
+            spawn.get_preparation_data = _prepared
+        _open.append(None)
+    try:
+        yield
+    finally:
+        with _changing:  # the last of several pools, whichever that is
+            _open.pop()
+            if not _open:
+                spawn.get_preparation_data = _original[0]
+
+
+_changing, _open = threading.Lock(), list[None]()
+_original: list[Callable[[str], dict[str, Any]]] = []
+
+
+def _prepared(name: str) -> dict[str, Any]:
+    given = _original[0](name)
+    if name.startswith("Dask Worker"):
+        given.pop("init_main_from_name", None)
+        given.pop("init_main_from_path", None)
+    return given
 
 
 @contextmanager
@@ -158,88 +314,6 @@ def _quiet() -> Iterator[None]:
     finally:
         client.setLevel(level)
         logging.disable(disabled)
-
-
-@contextmanager
-def _guarded(client: Any, where: str, ask: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Do not wait in vain for a scheduler that has ended or workers that are gone.
-
-    Dask would wait for workers forever. They may come back: `ask` requests new ones. After a clock
-    was set back Dask holds its messages until the clock has caught up; here they are sent.
-
-    Raises
-    ------
-    ConnectionError
-        If the connection to the scheduler broke, or there was no worker for COMING seconds.
-    ChildProcessError
-        If a task that all others wait for has killed its workers.
-    """
-    from distributed import KilledWorker
-    from distributed.client import CancelledError, ClosedClientError
-    from distributed.comm import CommClosedError
-
-    end, alone = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        seen, known = time.monotonic(), {}
-        while not end.wait(LOOK) and client.status == "running":
-            with contextlib.suppress(OSError):  # the scheduler is gone: its waiters get the error
-                if client.nthreads():
-                    seen = time.monotonic()
-                ask()
-            known, before = {k: f.status for k, f in client.futures.copy().items()}, known
-            if known and known == before:
-                _hurry(client)
-            if time.monotonic() - seen > COMING:
-                alone.set()
-                client.close()  # which cancels all tasks
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    except BaseException as error:
-        logging.disable()
-        if alone.is_set():
-            raise ConnectionError(f"{where}: no worker for {COMING} s") from None
-        if isinstance(error, CancelledError | ClosedClientError | CommClosedError):
-            raise ConnectionError(f"{where}: the connection broke") from None
-        if isinstance(error, KilledWorker):
-            deaths = (DEATHS + 1) * (error.allowed_failures + 1)
-            raise ChildProcessError(
-                f"{where}: {deaths} workers died on one task (too little memory?)"
-            ) from None
-        raise
-    finally:
-        end.set()
-        watcher.join()
-
-
-def _hurry(client: Any) -> None:
-    """Have the client, scheduler and workers send what waits for a clock that was set back."""
-    client.loop.add_callback(_send, client.scheduler_comm)
-    for run, send in ((client.run_on_scheduler, _of_scheduler), (client.run, _of_worker)):
-        try:
-            run(send, callback_timeout=1)
-        except Exception as error:  # a process is gone or frozen, or has another version of this
-            logging.getLogger(__name__).debug("%s: %s", send.__name__, error)
-
-
-def _of_worker(dask_worker: Any) -> None:
-    _send(dask_worker.batched_stream)
-
-
-def _of_scheduler(dask_scheduler: Any) -> None:
-    for stream in (*dask_scheduler.stream_comms.values(), *dask_scheduler.client_comms.values()):
-        _send(stream)
-
-
-def _send(stream: Any) -> None:
-    # Dask sends a message some milliseconds after the one before, by the wall clock
-    waits = getattr(stream, "next_deadline", None)  # there is no stream while a client connects
-    if waits is not None and waits > time.time() + 1:
-        stream.next_deadline = None
-        stream.waker.set()
 
 
 @contextmanager
@@ -284,97 +358,5 @@ def dask_setup(worker: Any) -> None:
     So are the errors of tasks; that the scheduler is gone at the end is not an error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    redaction.guard_logs()
     logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
-
-
-def _pool(client: Any, workers: int, memory: int | None) -> Pool:
-    from distributed import KilledWorker
-
-    def submit(function: Function, job: Any, item: Any) -> Any:
-        # the job goes with every task: it is small, and scattered data dies with its worker
-        return client.submit(_task, function, job, item, retries=RETRIES, pure=False)
-
-    def run(
-        function: Function, job: Any, items: Iterable[Any], batch: int = 1
-    ) -> Iterator[Outcome]:
-        waiting, known, looked = tasks.batches(items, batch), workers, time.monotonic()
-        pending: dict[str, tuple[Any, tuple[Any, ...], int]] = {}
-        ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-        def start(parts: Iterable[tuple[Any, ...]], killed: int = 0) -> None:
-            for part in parts:
-                future = submit(functools.partial(tasks.outcomes, function), job, part)
-                pending[future.key] = future, part, killed
-                future.add_done_callback(ended.put)
-
-        start(itertools.islice(waiting, AHEAD * known))
-        while pending:
-            futures = [ended.get()]
-            while not ended.empty():
-                futures.append(ended.get())
-            given = _results(client, futures)
-            for future in futures:
-                _, part, killed = pending.pop(future.key)
-                found = given.get(future.key)
-                error = None if found else future.exception()
-                if isinstance(error, KilledWorker) and killed < RETRIES:
-                    # whichever item kills workers, the others must not fail with it
-                    start(((item,) for item in part), killed + 1)
-                    continue
-                if time.monotonic() - looked > LOOK:
-                    known, looked = max(known, sum(client.nthreads().values())), time.monotonic()
-                start(itertools.islice(waiting, max(AHEAD * known - len(pending), 0)))
-                if isinstance(error, KilledWorker):
-                    deaths = (killed + 1) * (error.allowed_failures + 1)
-                    error = ChildProcessError(f"{deaths} workers died on it (too little memory?)")
-                if error is not None:
-                    found = [(i, None, error, killed) for i in part]
-                yield from found or future.result()
-                future.release()
-
-    def outlive(action: Callable[[Sequence[Any]], Any], futures: Sequence[Any]) -> Any:
-        """Wait for all, or raise the first error; tasks of workers that died are retried."""
-        for _ in range(DEATHS):
-            with contextlib.suppress(KilledWorker):
-                return action(futures)
-            client.retry([f for f in futures if f.status == "error"])
-        return action(futures)
-
-    def persist(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
-        # results lost with a worker that dies are recomputed from these tasks
-        found = [submit(function, job, item) for item in items]
-        outlive(_check, found)
-        return found
-
-    def in_turn(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
-        return list(outlive(client.gather, [submit(function, argument, item) for item in items]))
-
-    return Pool(workers, memory, run, persist, in_turn)
-
-
-def _results(client: Any, futures: Sequence[Any]) -> dict[str, Any]:
-    """The results of all tasks that have ended, fetched in one round trip."""
-    from distributed import KilledWorker
-    from distributed.comm import CommClosedError
-
-    good = [future for future in futures if future.status == "finished"]
-    with contextlib.suppress(KilledWorker):
-        try:
-            given = client.gather(good)
-        except OSError as error:  # from the connection, or from reconnecting
-            raise CommClosedError(str(error)) from error
-        for future in good:  # before its worker may die and Dask repeat the task
-            future.release()
-        return {future.key: one for future, one in zip(good, given, strict=True)}
-    return {}  # a result was lost and recomputing it killed workers: ask for each by itself
-
-
-def _check(futures: Sequence[Any]) -> None:
-    """Wait for all, and raise the error of the first that failed."""
-    from distributed import wait
-
-    wait(futures)
-    for future in futures:
-        error = future.exception()
-        if error is not None:
-            raise error

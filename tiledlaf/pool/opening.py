@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ..errors import InputError, as_whole, settle_numbers
 from ..kernels.arrays import check_device, on_device, on_host
 from . import dask as dask_pool
 from . import tasks
+from .crew import Files
 from .tasks import UNWATCHED, Pool, Watch
 
 THREADS, PROCESSES = "threads", "processes"
@@ -36,6 +37,7 @@ class Running:
     watch: Watch = UNWATCHED
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         _check_workers(self.workers)
         check_device(self.device)
 
@@ -55,8 +57,13 @@ def open_pool(
     scheduler: str | None = None,
     scheduler_file: str | None = None,
     watch: Watch = UNWATCHED,
+    files: Files = Files(),
 ) -> AbstractContextManager[Pool]:
     """Open threads of this process, or the named processes or cluster.
+
+    Parameters
+    ----------
+    files : what workers of a given scheduler must see
 
     Raises
     ------
@@ -65,7 +72,7 @@ def open_pool(
         show what was requested.
     """
     _check_workers(workers)
-    count = cores() if workers is None else workers
+    count = cores() if workers is None else as_whole("workers", workers)
     if in_threads(scheduler) and watch:
         raise InputError(
             "`dashboard` and `performance_report` show processes or a cluster: threads have none"
@@ -73,12 +80,12 @@ def open_pool(
     if scheduler in (None, THREADS) and scheduler_file is None and not watch:
         return tasks.threads(count)
     return dask_pool.dask(
-        count, None if scheduler == PROCESSES else scheduler, scheduler_file, watch
+        count, None if scheduler == PROCESSES else scheduler, scheduler_file, watch, files
     )
 
 
 def _check_workers(workers: int | None) -> None:
-    if workers is not None and workers < 1:
+    if workers is not None and as_whole("workers", workers) < 1:
         raise InputError(f"expected 1 or more workers, got {workers}")
 
 

@@ -10,11 +10,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import InputError, Shown, TiledlafWarning
+
 Function = Callable[[Any, Any], Any]
 # (item, result, None, retries) or (item, None, error, retries), in the order in which items finish
 Outcome = tuple[Any, Any, BaseException | None, int]
 AHEAD = 3  # tasks in flight per worker: enough that none waits, few enough for constant memory
 RETRIES = 2
+
+
+class PoolWarning(TiledlafWarning):
+    """Something about workers that the user should know: who is awaited, left out or unsafe."""
+
+
+class WorkersGone(Shown, ConnectionError):
+    """The scheduler is lost, or there was no worker for too long."""
+
+
+class WorkersDied(Shown, ChildProcessError):
+    """Workers did not start, or died on one task again and again."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +37,38 @@ class Watch:
 
     Attributes
     ----------
-    dashboard : HOST:PORT to serve its dashboard at, if this program starts the cluster; it has no
-        password
+    dashboard : PORT, or HOST:PORT, to serve its dashboard at, if this program starts the cluster;
+        it has no password, and without a host only this machine can reach it
     report : HTML file for its performance report, written when the run ends, even by an error
     """
 
     dashboard: str | None = None
     report: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.dashboard:
+            host, port = served_at(self.dashboard)
+            place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            object.__setattr__(self, "dashboard", place)
+
     def __bool__(self) -> bool:
         return bool(self.dashboard or self.report)
+
+
+def served_at(place: str | int) -> tuple[str, int]:
+    """Host and port of PORT, HOST:PORT or [IPV6]:PORT; without a host, this machine alone.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    """
+    host, _, port = str(place).rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    number = port.isascii() and port.isdigit() and int(port) < 2**16
+    if not number or (":" in bare and bare == host):
+        raise InputError(f"`dashboard` expects PORT or HOST:PORT, got {str(place)!r}")
+    return bare or "127.0.0.1", int(port)
 
 
 UNWATCHED = Watch()
@@ -88,6 +124,18 @@ def threads(workers: int) -> Iterator[Pool]:
         yield Pool(workers, None, run, in_turn, in_turn)
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def check_progress(progress: Any) -> None:
+    """Refuse, before any work, what cannot be told of progress.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None nor callable.
+    """
+    if progress is not None and not callable(progress):
+        raise InputError(f"`progress` expects a function of one record, got {progress!r:.100}")
 
 
 def batches(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:

@@ -47,6 +47,8 @@ def described(given: Sequence[Example], tiles: Sequence[LabeledTile], pool: Pool
     if highest and max(highest.values()) > MIXED * min(highest.values()):
         listed = ", ".join(f"{name} up to {high:.4g}" for name, high in highest.items())
         raise InputError(f"expected training images of one range of intensities, got {listed}")
+    for name, found in by_type.items():
+        intensity.check_fine(name, found)
     size = _pixel_size(given)
     names = {e.image.used_names for e in given}
     return Images(

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import json
 import os
-import time as clock
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from .. import redaction
-from ..errors import DamagedFile, InputError
-from ..files import fingerprints
+from ..errors import DamagedFile, InputError, NewerFormat
+from ..files import claims, fingerprints, versions
+from ..files.claims import Claim
 from ..flow.optimizers import Moments
+from ..model import arrays, terms
 from ..model import model as model_file
-from ..model import terms
+from ..model.entries import LARGE, Count, Positive
 from ..model.features import Features
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..model.terms import DataTerm
+from .worker import FlowSettings
 
+VERSION = 1  # of checkpoints; see docs/formats.md
+NUMBERS = ("mean", "scale", "bias", "now", "best", "first", "second")  # arrays, or groups of them
 SAVED = {"anchors": "prototypes"}  # parameters that have another name in checkpoints
 
 
 @dataclass(frozen=True)
 class State:
-    """A training between two steps: all that a checkpoint must hold."""
+    """A training between two steps: all that a checkpoint must hold.
+
+    `confusion` is that of the best state; checkpoints of earlier releases have none.
+    """
 
     step: int
     predictor: Predictor
@@ -44,6 +51,7 @@ class State:
     stale: int
     seconds: float
     history: list[dict[str, Any]]
+    confusion: list[list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,13 +84,60 @@ def progress(path: str | os.PathLike[str]) -> Progress | None:
         return Progress(None, trained.get("steps", 0), steps, trained.get("error"), 0.0)
     if not file.is_file():
         return None
-    held = model_file.read_arrays(file, "checkpoint")
-    steps = json.loads(str(held["print"])).get("steps")
-    if "state" not in held:  # the classifier is learned, no step made
-        return Progress(file, 0, steps, None, 0.0)
-    state = json.loads(str(held["state"]))
-    kept = max(len(state["history"]) - 1, 1)
-    return Progress(file, state["step"], steps, state["error"], state["seconds"] / kept)
+    with _complete(file):
+        held = _read(file)
+        steps = arrays.entry_of(held, "print", _Print).steps
+        if "state" not in held:  # the classifier is learned, no step made
+            return Progress(file, 0, steps, None, 0.0)
+        state = arrays.entry_of(held, "state", _State)
+    kept = max(len(state.history) - 1, 1)
+    return Progress(file, state.step, steps, state.error, state.seconds / kept)
+
+
+class _Print(msgspec.Struct):
+    """What is read of the settings that a checkpoint belongs to."""
+
+    steps: Count | None = None
+
+
+class _State(msgspec.Struct):
+    """A `State` but its arrays; `now` and `best` are the predictors' sigmas."""
+
+    step: Count
+    error: float
+    stale: Count
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+    history: list[dict[str, Any]]
+    now: Positive
+    best: Positive
+    confusion: list[list[Count]] | None = None
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or of a later release.
+    """
+    held = arrays.read_arrays(file, "checkpoint")
+    versions.check(f"{file}: this checkpoint", held.get("version", np.array(1)).tolist(), VERSION)
+    return held
+
+
+@contextmanager
+def _complete(file: Path) -> Iterator[None]:
+    """Say what to do about a damaged checkpoint."""
+    try:
+        yield
+    except NewerFormat:
+        raise
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise DamagedFile(
+            f"{file}: expected a complete checkpoint, {what} (remove it to start anew)"
+        ) from None
 
 
 def _beside(path: Path) -> Path:
@@ -95,25 +150,45 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str] | None, print_: Mapping[str, Any]) -> None:
         self.path = None if path is None else Path(path)
         self.print = dict(print_)
-        self._began = clock.time()
         self.run = fingerprints.fingerprint(self.print)
         self.finished: Model | None = None
         self._held: dict[str, np.ndarray] = {}
         self._terms: list[DataTerm] = []
+        self._claims = contextlib.ExitStack()
         if self.path is None:
             return
         redaction.check(self.path)
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
             raise InputError(f"{self.path}: expected a file in a folder that exists")
-        if self.path.exists():
-            found = model_file.load(self.path)
-            self._same(found.trained.get("print", {}), self.path)
-            self.finished = found
-            self.file.unlink(missing_ok=True)  # left by a kill right after the model was written
-        elif self.file.exists():
-            with self._complete():
-                self._held = model_file.read_arrays(self.file, "checkpoint")
-                held = json.loads(str(self._held["print"]))
+        with self._claims:
+            if not self.path.exists():
+                advice = "choose another MODEL, or end the other run"
+                self._claims.enter_context(Claim(self.path, self.print, advice))
+            # looked at again: another start may have ended before this one has claimed the path
+            self._finished() if self.path.exists() else self._resume()
+            self._claims = self._claims.pop_all()  # until the end of the training
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._claims.close()
+
+    def _finished(self) -> None:
+        """Take the model that another start has written."""
+        assert self.path is not None
+        found = model_file.load(self.path)
+        self._same(found.trained.get("print", {}), self.path)
+        self.finished = found
+        # left by a kill right after the model was written
+        self.file.unlink(missing_ok=True)
+        claims.clear(self.path)
+
+    def _resume(self) -> None:
+        if self.file.exists():
+            with _complete(self.file):
+                self._held = _read(self.file)
+                held = arrays.entry_of(self._held, "print", dict[str, Any])
             self._same(held, self.file)
 
     @property
@@ -130,26 +205,15 @@ class Checkpoint:
             "choose another MODEL or remove it",
         )
 
-    @contextmanager
-    def _complete(self) -> Iterator[None]:
-        """Say what to do about a damaged checkpoint."""
-        try:
-            yield
-        except KeyError as error:
-            raise DamagedFile(
-                f"{self.file}: expected a complete checkpoint, got no {error} "
-                "(remove it to start anew)"
-            ) from None
-        except ValueError as error:
-            raise DamagedFile(f"{error} (remove it to start anew)") from None
-
     def terms(self) -> list[DataTerm]:
         """The data terms that an earlier start found; an empty list if there are none."""
         held = self._held
-        with self._complete():
+        if not held:
+            return []
+        with _complete(self.file):
             return [
                 terms.term_from(
-                    json.loads(str(held[f"term{i}"])),
+                    arrays.entry_of(held, f"term{i}", dict[str, Any]),
                     {k.split("/", 1)[1]: v for k, v in held.items() if k.startswith(f"term{i}/")},
                 )
                 for i in range(int(held.get("terms", 0)))
@@ -159,50 +223,66 @@ class Checkpoint:
         """Write classifiers at once, since fitting them takes long."""
         self._terms = terms
         if self.path is not None and not self._held and terms[0].slow_to_fit:
-            model_file.write_arrays(self.file, self._entries())
+            arrays.write_arrays(self.file, self._entries())
 
     def _entries(self) -> dict[str, np.ndarray]:
         found = {"print": np.array(json.dumps(self.print)), "terms": np.array(len(self._terms))}
+        found["version"] = np.array(VERSION)
         for i, term in enumerate(self._terms):
-            entry, arrays = terms.term_parts(term)
+            entry, parts = terms.term_parts(term)
             found[f"term{i}"] = np.array(json.dumps(entry))
-            found |= {f"term{i}/{k}": v for k, v in arrays.items()}
+            found |= {f"term{i}/{k}": v for k, v in parts.items()}
         return found
 
-    def state(self, features: Features) -> State | None:
+    def state(self, features: Features, flow: FlowSettings, channels: int) -> State | None:
         """The state that an earlier start reached, None if it kept none."""
         held = self._held
         if "state" not in held:
             return None
-        about = json.loads(str(held["state"]))
+        with _complete(self.file):
+            return self._state(arrays.entry_of(held, "state", _State), features, flow, channels)
+
+    def _state(self, about: _State, features: Features, flow: FlowSettings, channels: int) -> State:
+        held, classes = self._held, len(flow.classes)
+        count = features.count(channels, 1 if classes == 2 else classes)
 
         def group(name: str) -> dict[str, np.ndarray]:
             names = {saved: key for key, saved in SAVED.items()}
             parts = [(k.split("/")[1], v) for k, v in held.items() if k.startswith(f"{name}/")]
             return {names.get(key, key): value for key, value in parts}
 
-        def known(name: str) -> Predictor:
-            base = Predictor(
-                features,
-                held["mean"],
-                held["scale"],
-                group(name)["anchors"],
-                group(name)["patches"],
+        def known(name: str, sigma: float) -> Predictor:
+            parts = group(name)
+            return Predictor(
+                features, held["mean"], held["scale"], parts["anchors"], parts["patches"], sigma
             )
-            return dataclasses.replace(base, sigma=about[name])
 
-        with self._complete():
-            return State(
-                about["step"],
-                known("now"),
-                Moments(about["step"], group("first"), group("second")),
-                known("best"),
-                held["bias"],
-                about["error"],
-                about["stale"],
-                about["seconds"],
-                about["history"],
-            )
+        now, best = known("now", about.now), known("best", about.best)
+        moments = Moments(about.step, group("first"), group("second"))
+        like = {key: value.shape for key, value in now.parameters.items()}
+        for parts in (best.parameters, moments.first, moments.second):
+            if {key: value.shape for key, value in parts.items()} != like:
+                raise InputError("expected parameters and moments of the same shapes")
+        shapes = now.mean.shape, now.patches.shape[1:], held["bias"].shape
+        if shapes != ((count,), (len(flow.offsets),), (classes,)):
+            raise InputError(f"expected parts of this training, got shapes {shapes}")
+        numbers = [v for k, v in held.items() if k.partition("/")[0] in NUMBERS]
+        if not all(v.dtype == np.float64 and (abs(v) <= LARGE).all() for v in numbers):
+            raise InputError(f"expected float64 numbers up to {LARGE:g}")
+        if not (now.scale >= 1 / LARGE).all():
+            raise InputError("expected a positive scale of features")
+        return State(
+            about.step,
+            now,
+            moments,
+            best,
+            held["bias"],
+            about.error,
+            about.stale,
+            about.seconds,
+            about.history,
+            about.confusion,
+        )
 
     def keep(self, state: State) -> None:
         """Write a checkpoint."""
@@ -216,6 +296,7 @@ class Checkpoint:
             "history": state.history,
             "now": state.predictor.sigma,
             "best": state.best.sigma,
+            "confusion": state.confusion,
         }
         found = self._entries() | {
             "state": np.array(json.dumps(about)),
@@ -223,24 +304,32 @@ class Checkpoint:
             "mean": state.predictor.mean,
             "scale": state.predictor.scale,
         }
-        for name, arrays in (
+        for name, parts in (
             ("now", state.predictor.parameters),
             ("best", state.best.parameters),
             ("first", state.moments.first),
             ("second", state.moments.second),
         ):
-            found |= {f"{name}/{SAVED.get(k, k)}": v for k, v in arrays.items()}
-        model_file.write_arrays(self.file, found)
+            found |= {f"{name}/{SAVED.get(k, k)}": v for k, v in parts.items()}
+        arrays.write_arrays(self.file, found)
+
+    def discard(self) -> None:
+        """Remove the checkpoint: what was learned is not to be trusted."""
+        if self.path is not None:
+            self.file.unlink(missing_ok=True)
 
     def finish(self, found: Model) -> None:
-        """Write the model, and remove the checkpoint."""
+        """Write the model, and remove the checkpoint; another start may have written the same.
+
+        Raises
+        ------
+        ValueError
+            If there is the model of another training, whatever became of the claim.
+        """
         if self.path is None:
             return
         trained = dict(found.trained) | {"print": self.print}
-        dataclasses.replace(found, trained=trained).save(self.path)
+        whole = dataclasses.replace(found, trained=trained).arrays()
+        if not arrays.write_arrays(self.path, whole, new=True):
+            self._same(model_file.load(self.path).trained.get("print", {}), self.path)
         self.file.unlink(missing_ok=True)
-        # partial files that killed runs left; not those of another start, which are newer
-        for part in self.path.parent.glob(f"{glob.escape(self.path.name)}.*partial"):
-            with contextlib.suppress(FileNotFoundError):  # another start has moved it into place
-                if part.stat().st_mtime < self._began:
-                    part.unlink()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import itertools
 import math
 import os
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,27 +17,38 @@ import numpy as np
 
 from .. import redaction
 from ..annotations import numbering
-from ..errors import InputError
-from ..files import images, nodes, stores, units
+from ..errors import (
+    InputChanged,
+    InputError,
+    OutputBelongsElsewhere,
+    as_number,
+    as_seed,
+    at_least,
+    settle_numbers,
+)
+from ..files import fingerprints, images, nodes, stores, units
+from ..files.claims import Claim
 from ..files.image import Image
 from ..files.levels import Pyramid
+from ..files.stores import PART
 from ..flow import losses, sequence, stencil
 from ..flow.gradient import Polynomials
-from ..flow.linear import check_positive, check_time
+from ..flow.linear import check_growth, check_time
 from ..flow.optimizers import Descent
 from ..flow.sequence import LinearizedSteps
 from ..kernels import namespace
 from ..kernels.arrays import on_device, to_host
 from ..model.classes import Class, entries
+from ..model.settings import check_learnable
 from ..model.terms import DataTerm
 from ..pool.opening import find_device
-from ..pool.tasks import Pool, tree_sum
+from ..pool.tasks import Pool, check_progress, tree_sum
 from ..tiles import Box, Grid
 from . import survey
 from . import terms as fitting
 from . import worker as training_worker
 from .examples import Example
-from .plan import Progress
+from .plan import Progress, image_state
 from .worker import FlowSettings, LabeledTile, Sums, TileData, TileReader
 
 GROW, SHRINK = 1.5, 0.5
@@ -72,12 +85,11 @@ class Estimation:
     sequence: int = 1
 
     def __post_init__(self) -> None:
-        check_positive(rho=self.rho)
-        if not (self.tau >= 0 and math.isfinite(self.tau)):
+        settle_numbers(self)
+        check_learnable(self.rho)
+        if not 0 <= as_number("tau", self.tau) < math.inf:
             raise InputError(f"tau must be 0 or a positive number, got {self.tau}")
-        for name in ("steps", "tile", "sequence"):
-            if getattr(self, name) < 1:
-                raise InputError(f"expected 1 or more as {name}, got {getattr(self, name)}")
+        at_least(1, steps=self.steps, tile=self.tile, sequence=self.sequence)
 
 
 @dataclass(frozen=True)
@@ -147,16 +159,90 @@ def estimate(
     >>> found.losses[-1] < found.losses[0]
     True
     """
+    check_progress(progress)
     say = progress or (lambda record: None)
     redaction.check(path)
     if stores.is_url(path):
         raise InputError(f"{path}: expected a folder for the weights, got a URL")
-    store = os.path.abspath(path)
+    store, seed = os.path.abspath(path), as_seed(seed)
     if os.path.exists(store):
         raise InputError(f"{path}: expected a new path for the weights, got one that exists")
     check_time(how.time)
+    check_growth(Polynomials(how.tol), how.time / how.sequence, np.float32)
     find_device(how.device, pool)
     example = example.with_absolute_paths()
+    inputs = _inputs(example)
+    claimed = {
+        **{k: v for k, v in dataclasses.asdict(how).items() if k != "device"},
+        **{"term": fitting.described(term), "seed": seed, "many": many},
+        **{"names": dict(names or {}), "ignore": ignore, **inputs},
+    }
+    claimed = fingerprints.plain(claimed)
+    os.makedirs(os.path.dirname(store), exist_ok=True)
+    with Claim(store, claimed, "choose other WEIGHTS, or end the other run"):
+        if os.path.exists(store):  # written by a run that has ended before this one claimed it
+            raise InputError(f"{path}: expected a new path for the weights, got one that exists")
+        partial = [f"{store}.{uuid.uuid4().hex}{PART}" for _ in range(2)]
+        try:
+            result = _estimated(example, term, how, pool, names, ignore, many, seed, say, partial)
+            changed = [part for part, state in _inputs(example).items() if state != inputs[part]]
+            if changed:
+                raise InputChanged(
+                    f"{getattr(example, changed[0]).path} changed during the estimation, so no "
+                    "weights were written; give the same command again once it no longer changes"
+                )
+            _finish(partial[0], store)
+        finally:
+            for left in partial:
+                shutil.rmtree(left, ignore_errors=True)
+    return result
+
+
+def _inputs(example: Example) -> dict[str, str]:
+    """State of the files of an example."""
+    parts = [field.name for field in dataclasses.fields(example)]
+    return {part: image_state(getattr(example, part)) for part in parts}
+
+
+def _finish(made: str, store: str) -> None:
+    """Put the weights into place, or find that another run has just written the same.
+
+    Raises
+    ------
+    ValueError
+        If there is something else.
+    """
+    try:
+        os.rename(made, store)  # refused where there is a folder that is not empty
+    except OSError:
+        if not os.path.exists(store):
+            raise
+        if not _same_files(filecmp.dircmp(made, store)):
+            raise OutputBelongsElsewhere(
+                f"{store}: expected a new path for the weights, got one that another run has made"
+            ) from None
+
+
+def _same_files(found: filecmp.dircmp[str]) -> bool:
+    """Whether two folders hold the same."""
+    names, differ = found.common_files, found.left_only or found.right_only or found.common_funny
+    alike = filecmp.cmpfiles(found.left, found.right, names, shallow=False)[0] == names
+    return alike and not differ and all(map(_same_files, found.subdirs.values()))
+
+
+def _estimated(
+    example: Example,
+    term: Any,
+    how: Estimation,
+    pool: Pool,
+    names: Mapping[str, str] | None,
+    ignore: int | Sequence[int] | None,
+    many: bool,
+    seed: int,
+    say: Progress,
+    partial: list[str],
+) -> Estimated:
+    """Estimate weights into the first of two stores, by means of the other."""
     grid = example.image.grid
     offsets = stencil.choose(how.neighborhood, len(grid))
     tiles = _tiles(grid, (0,) * len(grid), how.tile)
@@ -183,16 +269,10 @@ def estimate(
     say({"stage": "reading tiles", "labels": about})
     handles = pool.persist(training_worker.read, reader, labeled_tiles)
     items = list(zip(handles, labeled_tiles, strict=True))
-    partial = [f"{store}.partial{i}" for i in range(2)]
-    try:
-        result = _descend(pool, how, flow, items, partial, example.image, tiles, say)
-        notes = _notes(how, flow, found, example.image)
-        units.remove_parts(partial[0], "", math.inf)
-        nodes.write_group(partial[0], "", "0.5", 3, {}, {"weights": notes})
-        os.rename(partial[0], store)
-    finally:
-        for left in partial:
-            shutil.rmtree(left, ignore_errors=True)
+    result = _descend(pool, how, flow, items, partial, example.image, tiles, say)
+    units.remove_parts(partial[0], "", math.inf)
+    notes = _notes(how, flow, found, example.image)
+    nodes.write_group(partial[0], "", "0.5", 3, {}, {"weights": notes})
     return dataclasses.replace(result, classes=classes)
 
 

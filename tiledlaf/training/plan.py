@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..annotations import numbering
-from ..errors import InputError
+from ..errors import InputError, as_seed, at_least, settle_numbers
 from ..files import fingerprints
 from ..files.image import Image
 from ..flow import losses, stencil
 from ..flow.gradient import Polynomials
-from ..flow.linear import check_positive, check_time
+from ..flow.linear import check_growth
 from ..flow.optimizers import Adam, AdaMax
 from ..model.classes import Class, ignored
 from ..model.features import CONTEXT, PATCH, Features
+from ..model.settings import check_learnable
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
 from ..tiles import Box, Grid, Tile
@@ -70,15 +70,14 @@ class Recipe:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("predictor_size", "steps", "patience"):
-            if getattr(self, name) < 1:
-                raise InputError(f"`{name}` must be 1 or more, got {getattr(self, name)}")
+        settle_numbers(self)
+        size = self.predictor_size
+        at_least(1, predictor_size=size, steps=self.steps, patience=self.patience)
         if self.optimizer not in OPTIMIZERS:
             known = " or ".join(OPTIMIZERS)
             raise InputError(f"optimizer must be {known}, got {self.optimizer!r}")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"expected a seed of 0 to {2**32 - 1}, got {self.seed}")
-        check_positive(rho=self.rho)
+        as_seed(self.seed)
+        check_learnable(self.rho)
 
 
 @dataclass(frozen=True)
@@ -139,13 +138,14 @@ def make_plan(
     find_device(recipe.device, pool)
     ndim = _alike((*data.training, *data.validation))
     learner = learner_of(data.term)
-    offsets = stencil.choose(
-        recipe.neighborhood or ("rings:3,7" if learner.probable else "3x3"), ndim
-    )
+    chosen = recipe.neighborhood
+    if chosen is None:
+        chosen = "rings:3,7" if learner.probable else "3x3"
+    offsets = stencil.choose(chosen, ndim)
     time = recipe.time if recipe.time is not None else 1.0 if learner.probable else 3.0
-    check_time(time)
     features = recipe.features or (CONTEXT if learner.probable else PATCH)
     way = Polynomials(recipe.tol)
+    check_growth(way, time, np.float32)
     loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
     tiles, classes, counts, about = _labeled(data, halo, pool, say)
@@ -422,21 +422,36 @@ def _print(data: Data, recipe: Recipe, flow: FlowSettings, features: Features) -
         k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("features", "device")
     }
     settings["prototypes"] = settings.pop("predictor_size")  # its name in checkpoints and models
-    found = {
-        f"{what} {part}": [_state(getattr(e, part)) for e in group]
-        for what, group in (("training", data.training), ("validation", data.validation))
-        for part in ("image", "labels", "probabilities", "mask")
-    }
     return {
-        **json.loads(json.dumps(settings, default=list)),
+        **fingerprints.plain(settings),
         "term": described(data.term),
         "classes": [[c.name, list(c.values)] for c in flow.classes],
         "features": features.to_list(),
-        **found,
+        **{
+            f"{what} {part}": [image_state(getattr(e, part)) for e in group]
+            for what, part, group in _inputs(data)
+        },
     }
 
 
-def _state(image: Any) -> str:
+def _inputs(data: Data) -> Iterator[tuple[str, str, Sequence[Example]]]:
+    for what, group in (("training", data.training), ("validation", data.validation)):
+        for part in ("image", "labels", "probabilities", "mask"):
+            yield what, part, group
+
+
+def changed_inputs(data: Data, print_: Mapping[str, Any]) -> list[str]:
+    """Files of the examples that are no longer as the print of a training says."""
+    return [
+        getattr(e, part).path
+        for what, part, group in _inputs(data)
+        for e, state in zip(group, print_[f"{what} {part}"], strict=True)
+        if image_state(getattr(e, part)) != state
+    ]
+
+
+def image_state(image: Any) -> str:
+    """Fingerprint of an image's files and of what is read of them; "" for no image."""
     if image is None:
         return ""
     if not image.reader.stored:

@@ -14,19 +14,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputChanged, InputError
 from ..flow.optimizers import RATES, Adam
 from ..model import predictor as predictors
 from ..model.model import Images, Model
 from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from ..pool import tasks
-from ..pool.tasks import Pool, tree_sum
+from ..pool.tasks import Pool, check_progress, tree_sum
 from . import worker as training_worker
 from .appearance import described
 from .checkpoint import Checkpoint, State
 from .examples import with_same_values
-from .plan import OPTIMIZERS, Data, Progress, Recipe, TrainingPlan, TrainingWarning, make_plan
+from .plan import (
+    OPTIMIZERS,
+    Data,
+    Progress,
+    Recipe,
+    TrainingPlan,
+    TrainingWarning,
+    changed_inputs,
+    make_plan,
+)
 from .terms import Fit, Source
 from .worker import FlowSettings, Sums, TileReader
 
@@ -34,6 +43,7 @@ __all__ = ["Data", "Recipe", "TrainingWarning", "fit_bias", "train"]
 SAMPLES = 60_000  # pixels for the first anchors
 VALIDATED = 400_000  # validation pixels that the biases are fitted to
 EVERY = 10  # steps between validations
+CONFUSED = 64  # classes up to which a model keeps which ones validation confused
 
 
 def train(
@@ -69,6 +79,7 @@ def train(
     >>> model.names
     ['dark', 'bright']
     """
+    check_progress(progress)
     say = progress or (lambda record: None)
     if limit is not None and not limit >= 0:
         raise InputError(f"expected a limit of 0 minutes or more, got {limit}")
@@ -78,11 +89,35 @@ def train(
     count = len(data.training)
     data = dataclasses.replace(data, training=examples[:count], validation=examples[count:])
     plan = make_plan(data, recipe, pool, say)
-    held = Checkpoint(path, plan.print)
-    if held.finished is not None:
-        say({"stage": "finished before"})
-        return held.finished
-    say({"labels": plan.about})
+    with Checkpoint(path, plan.print) as held:
+        if held.finished is not None:
+            say({"stage": "finished before"})
+            return held.finished
+        say({"labels": plan.about})
+        result = _trained(data, recipe, plan, pool, held, say, started, limit)
+        changed = changed_inputs(data, plan.print)
+        if changed:
+            held.discard()
+            raise InputChanged(
+                f"{changed[0]} changed during the training, so no model was written; give the "
+                "same command again once it no longer changes"
+            )
+        tasks.retried(Checkpoint.finish, held, result)
+    return result
+
+
+def _trained(
+    data: Data,
+    recipe: Recipe,
+    plan: TrainingPlan,
+    pool: Pool,
+    held: Checkpoint,
+    say: Progress,
+    started: float,
+    limit: float | None,
+) -> Model:
+    """Learn terms and predictor, from where an earlier start has stopped."""
+    examples = (*data.training, *data.validation)
     learned = described(data.training, plan.training, pool)
     terms = held.terms()
     if not terms:
@@ -106,11 +141,10 @@ def train(
         pool.persist(training_worker.read, reader, plan.validation),
         max(1, sum(map(sum, labeled)) // VALIDATED),
     )
-    state = held.state(plan.features) or _first(tiles, plan, recipe, say)
+    channels = data.training[0].image.used_channels
+    state = held.state(plan.features, plan.flow, channels) or _first(tiles, plan, recipe, say)
     state = _learn(tiles, plan, recipe, held, state, say, started, limit)
-    result = _model(state, data, recipe, plan, terms[-1], learned)
-    tasks.retried(Checkpoint.finish, held, result)
-    return result
+    return _model(state, data, recipe, plan, terms[-1], learned)
 
 
 @dataclass(frozen=True)
@@ -148,19 +182,29 @@ class Tiles:
         parts = self.pool.map(training_worker.validation_scores, argument, self.validation)
         loss = _value(self.flow, tree_sum([sums for sums, _, _ in parts]))
         if not np.isfinite(loss):
-            return Validation(loss, 1.0, np.zeros(len(self.flow.classes)))
+            return Validation(loss, 1.0, np.zeros(len(self.flow.classes)), None)
         rows = np.concatenate([rows for _, rows, _ in parts])
         labels = np.concatenate([labels for _, _, labels in parts])
         bias, error = fit_bias(rows, labels)
-        return Validation(loss, error, bias)
+        return Validation(loss, error, bias, _confusion(rows + bias, labels))
 
 
 class Validation(NamedTuple):
-    """Loss, share of wrong pixels with the best biases, and those biases (J,)."""
+    """Loss, share of wrong pixels with the best biases, those biases (J,), and the confusion."""
 
     loss: float
     error: float
     bias: np.ndarray
+    confusion: list[list[int]] | None
+
+
+def _confusion(scores: np.ndarray, labels: np.ndarray) -> list[list[int]] | None:
+    """Pixels of each class (rows) by the class that they get; None for many classes."""
+    classes = scores.shape[1]
+    if classes > CONFUSED:
+        return None
+    pairs = classes * labels + scores.argmax(axis=1)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes).tolist()
 
 
 def _first(tiles: Tiles, plan: TrainingPlan, recipe: Recipe, say: Progress) -> State:
@@ -178,7 +222,9 @@ def _first(tiles: Tiles, plan: TrainingPlan, recipe: Recipe, say: Progress) -> S
     found = tiles.validate(first)
     history = {"step": 0, "uniform": uniform.error, "loss": found.loss, "validation": found.error}
     moments = Adam(RATES).init(first.parameters)
-    return State(0, first, moments, first, found.bias, found.error, 0, 0.0, [history])
+    return State(
+        0, first, moments, first, found.bias, found.error, 0, 0.0, [history], found.confusion
+    )
 
 
 def _learn(
@@ -308,14 +354,20 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
 
 def _validated(state: State, found: Validation, record: Mapping[str, Any]) -> State:
     """The state after a validation: a new best one, or one more validation without improvement."""
-    loss, error, bias = found
+    loss, error, bias, confusion = found
     history = [
         *state.history,
         {"step": state.step, "loss": loss, "validation": error, "training": record["training"]},
     ]
     if error < state.error:
         return dataclasses.replace(
-            state, best=state.predictor, bias=bias, error=error, stale=0, history=history
+            state,
+            best=state.predictor,
+            bias=bias,
+            error=error,
+            stale=0,
+            history=history,
+            confusion=confusion,
         )
     return dataclasses.replace(state, stale=state.stale + 1, history=history)
 
@@ -333,6 +385,8 @@ def _model(
         "loss": str(recipe.loss),
         "history": state.history,
     }
+    if state.confusion is not None:
+        trained["confusion"] = state.confusion
     return Model(
         flow.classes,
         term,

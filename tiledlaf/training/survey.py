@@ -15,7 +15,7 @@ import numpy as np
 
 from ..annotations import values
 from ..annotations.numbering import Legend
-from ..errors import InputError
+from ..errors import InputError, TiledlafWarning
 from ..files import image as image_files
 from ..files.image import Image
 from ..model.classes import UNLABELED, Class, ignored
@@ -44,7 +44,7 @@ Item = tuple[int, Box]  # number of an example, and a part of it
 Table = Mapping[int, int]  # number of pixels of each label value
 
 
-class TrainingWarning(UserWarning):
+class TrainingWarning(TiledlafWarning):
     """Something about the examples that the user should know."""
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import image as image_files
-from ..model import sampling, terms, trees
+from ..model import intensity, sampling, terms, trees
 from ..model.classes import Class
 from ..model.features import MULTISCALE, Features
-from ..model.terms import Classified, DataTerm
+from ..model.terms import Classified, DataTerm, Prototypes
 from ..pool import tasks
 from ..pool.tasks import Pool
 from ..tiles import Box, within
@@ -117,7 +117,32 @@ def class_means(fit: Fit) -> list[DataTerm]:
     parts = tasks.in_order(fit.pool, _sums, fit.source, fit.tiles)
     total = sum(sums for sums, _ in parts)
     count = sum(number for _, number in parts)
-    return [terms.prototypes(fit.sample(), total / count[:, None])]
+    return [_single(terms.prototypes(fit.sample(), total / count[:, None]))]
+
+
+def _single(term: DataTerm) -> DataTerm:
+    """A data term that is computed in float32, as all that is learned.
+
+    Raises
+    ------
+    ValueError
+        If float32 does not suffice.
+    """
+    if not isinstance(term, Prototypes) or not term.unit:
+        return term
+    least, most = sampling.SCALES
+    rows = np.array(term.values)
+    gap = min(np.linalg.norm(a - b) for i, a in enumerate(rows) for b in rows[:i])
+    if term.unit != 1 or not least <= term.scale <= most or abs(rows).max() > intensity.FINE * gap:
+        raise InputError(
+            f"expected pixel values that float32 can tell apart, to learn, got classes at "
+            f"{_listed(rows)}: subtract a number from the image, or multiply it"
+        )
+    return dataclasses.replace(term, unit=0.0)
+
+
+def _listed(rows: np.ndarray) -> str:
+    return "; ".join(", ".join(f"{v:.9g}" for v in row) for row in rows)
 
 
 def given_probabilities(fit: Fit) -> list[DataTerm]:
@@ -167,6 +192,11 @@ def out_of_fold(fit: Fit) -> list[DataTerm]:
     """Classifiers: for each fold, one fitted to the other folds; and last, one fitted to all."""
     source = dataclasses.replace(fit.source, features=fit.source.features or MULTISCALE)
     assert source.features is not None
+    if max(fit.folds) == 0:
+        raise InputError(
+            "expected labels in two tiles or more for a classifier, which is fitted to all blocks "
+            "but one, got 1 tile"
+        )
     share = -(-SAMPLES // len(fit.tiles))
     fit.say(f"features of {len(fit.tiles)} tiles")
     work, numbered = (source, share, fit.seed), list(enumerate(fit.tiles))
@@ -240,7 +270,7 @@ def _fixed(term: DataTerm) -> Learner:
             raise InputError(f"expected a data term of {count} classes, got {term.classes}")
         if term.takes_probabilities:
             given_probabilities(fit)
-        return [term.settle(fit.sample)]
+        return [_single(term.settle(fit.sample))]
 
     return Learner(fit)
 

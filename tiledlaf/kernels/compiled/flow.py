@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 
 from ..arrays import Array
+from .caching import jit
 from .vector import (
     exp,
     fma,
@@ -34,11 +35,11 @@ from .vector import (
 )
 
 LINE = 64  # bytes per vector and per cache line
+WIDE = 16  # lanes of float32
 BLOCK = 13  # labels whose sums for two rows fit in the 32 registers
-FAINT = math.log(1e-20)
+FAINT, FAINT_DOUBLE = math.log(1e-20), math.log(1e-300)
 UPPER, LOWER, BOTH = range(3)
 AVERAGE, SIMILARITY, FLOW, CLASSIFY = range(4)
-_jit = njit(nogil=True, cache=True, error_model="numpy")
 _row = njit(error_model="numpy")
 _inline = njit(forceinline=True, error_model="numpy")
 
@@ -215,10 +216,11 @@ def _softmax(u, t, labels, inside):
     """S = softmax(t) (2.16)-(2.17), zero in the lanes outside the grid.
 
     Entries below 1e-20 of the largest become 0: products with them would be denormal numbers,
-    which slow a processor down tenfold.
+    which slow a processor down tenfold. In float64 1e-300: after a long time they would be seen.
     """
     lanes, count = lanes_of(u), len(labels)
-    faint, nothing = splat(u.dtype.type(FAINT)), splat(u.dtype.type(0))
+    faint = splat(u.dtype.type(FAINT if lanes == WIDE else FAINT_DOUBLE))
+    nothing = splat(u.dtype.type(0))
     best = load(t, 0)
     for j in range(1, count):
         v = load(t, j * lanes)
@@ -445,7 +447,7 @@ def _decide_row(scores, count, p, i, pixels, results):
         store_whole(results.label, i + x, where)
 
 
-@_jit
+@jit
 def wave(mode, at, grid, strip, given, neighbors, labels, flow, rings, results):
     """Take one strip through all levels.
 
@@ -533,7 +535,7 @@ def wave(mode, at, grid, strip, given, neighbors, labels, flow, rings, results):
                     _copy_row(u, p, at.plane, every, size, planes, pixel, grid.pixels)
 
 
-@_jit
+@jit
 def decide(z, count, pixels, label, confidence, gap):
     """Best label, probability and gap on flat planes of Z."""
     scores = Scores(z, pixels, count, z.dtype.type(1), z[:0], 0)

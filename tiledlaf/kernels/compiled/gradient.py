@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 
 from ..arrays import Array
+from .caching import jit
 from .vector import (
     fma,
     inner,
@@ -33,7 +34,6 @@ from .vector import (
 
 CHAIN, PULL, PRODUCTS = range(3)
 _row = njit(error_model="numpy")
-_jit = njit(nogil=True, cache=True, error_model="numpy")
 
 
 class Rings(NamedTuple):
@@ -336,7 +336,7 @@ def _gradient(memory, row, similar, steps, to, counts, first, last):
             store(own, at, load(own, at) * (load(e, k * lanes) - mean))
 
 
-@_jit
+@jit
 def sweep(mode, to, given, table, results, neighbors, at, memory, counts):
     """Polynomials in R_S Omega, one level per power, each `radius` rows behind the previous one.
 
@@ -434,7 +434,7 @@ def _written(out, n, row, m, to, y, first, last):
         out[at + x] = row[start + x]
 
 
-@_jit
+@jit
 def alignment(z, target, labels):
     """Sums of Pi_0 z at the target and of ||Pi_0 z||^2, and the number of labeled pixels."""
     lanes, pixels = lanes_of(z), len(target)
@@ -461,7 +461,7 @@ def alignment(z, target, labels):
     return along, norm, count
 
 
-@_jit
+@jit
 def align(z, target, inward, onward, out, labels):
     """`inward` Pi_0 z + `onward` Pi_0 e_target at the labeled pixels."""
     lanes, pixels = lanes_of(z), len(target)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from .caching import jit
 from .vector import exp, lanes_of, load, log, splat, store, where_greater
 
-_jit = njit(nogil=True, cache=True, error_model="numpy")
 
-
-@_jit
+@jit
 def distances(image, prototypes, factor, out):
     """Squared distances, summed over the channels in order, times a factor; flat planes."""
     for j in range(len(prototypes)):
@@ -29,7 +27,7 @@ def distances(image, prototypes, factor, out):
             d[i] *= factor
 
 
-@_jit
+@jit
 def logarithm(p, least, factor, out):
     """`factor` log max(p, least)."""
     lanes, pixels = lanes_of(p), len(p)
@@ -40,7 +38,7 @@ def logarithm(p, least, factor, out):
         store(out, i, splat(factor) * log(where_greater(v, lowest, v, lowest)))
 
 
-@_jit
+@jit
 def softmax(scores, count, pixels, out):
     """Softmax of flat planes of scores; a single plane is preceded by a plane of zeros."""
     lanes = lanes_of(scores)

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from ..arrays import Array
+from .caching import jit
 from .vector import (
     exp,
     fma,
@@ -26,7 +27,6 @@ from .vector import (
 STAGE = 256  # pixels per block, whose features and weights stay in the cache
 PIXELS = 128  # the same in the adjoint, with features and attention
 GROUP = 8  # prototypes processed at once
-_jit = njit(nogil=True, cache=True, error_model="numpy")
 _inline = njit(forceinline=True, error_model="numpy")
 
 
@@ -75,7 +75,7 @@ def _shares(x, at, apart, parameters, sizes, distance, share, to, stride, group)
     return total
 
 
-@_jit
+@jit
 def predict(features, parameters, uniform, out, sizes, group, part, wide):
     """Weights (K, pixels) from flat planes."""
     lanes, block = lanes_of(features), len(part)
@@ -128,7 +128,7 @@ def predict(features, parameters, uniform, out, sizes, group, part, wide):
                 store(out, k * size + start + i, load(valid, k * STAGE + i))
 
 
-@_jit
+@jit
 def _turn(planes, count, columns, out, width):
     """Transpose a block of planes to (pixels, width): each pixel's values become contiguous."""
     for j in range(count):
@@ -136,7 +136,7 @@ def _turn(planes, count, columns, out, width):
             out[i * width + j] = planes[j * PIXELS + i]
 
 
-@_jit
+@jit
 def _correlate(c, x, count, width, columns, group, out):
     """out[n] += sum_i c[n, i] x[i], in rows of `width` numbers."""
     lanes, part = lanes_of(c), len(group)
@@ -153,7 +153,7 @@ def _correlate(c, x, count, width, columns, group, out):
                     out[n + m, v + j] += sums[m * lanes + j]
 
 
-@_jit
+@jit
 def predict_adjoint(features, parameters, gradient, sizes, group, by_feature, by_neighbor):
     """Sum c f (N, padded F), a g (N, padded K), c (N) and r d over the pixels."""
     lanes = lanes_of(features)

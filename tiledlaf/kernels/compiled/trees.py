@@ -7,8 +7,8 @@ values are added in the same order, whatever its block.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from .caching import jit
 from .vector import load_each, splat, store_each, where_greater
 
 LANES = 16
@@ -26,7 +26,7 @@ def leaf_order() -> np.ndarray:
     return order
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@jit
 def scores(features, feature, threshold, mask, first, value, baseline, block, total, out):
     """Sum the values of all trees.
 
