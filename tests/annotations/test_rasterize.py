@@ -52,7 +52,7 @@ def everything(found):
 
 
 @given(areas(), ratios, ratios)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_pixels_whose_middle_lies_inside(polygons, down, across):
     found = everything(raster(polygons, (down, across)))
     x, y = np.meshgrid((np.arange(GRID[1]) + 0.5) * across, (np.arange(GRID[0]) + 0.5) * down)
@@ -64,7 +64,7 @@ def test_pixels_whose_middle_lies_inside(polygons, down, across):
 
 
 @given(areas(), ratios, st.lists(windows(), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_windows_are_crops(polygons, ratio, parts):
     found = raster(polygons, (ratio, 1.0))
     full = everything(found)
@@ -82,7 +82,7 @@ def test_windows_are_crops(polygons, ratio, parts):
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=4, max_size=4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_neighbors_share_no_pixel_and_leave_none(corners):
     """Two triangles with an edge in common are their quadrilateral, to the last pixel."""
     a, b, c, d = corners

@@ -20,7 +20,7 @@ from tiledlaf.labeling.request import label
 from tiledlaf.labeling.worker import label_tile
 from tiledlaf.model.settings import Settings, make_settings
 from tiledlaf.pool import dask as dask_pool
-from tiledlaf.pool import opening, tasks
+from tiledlaf.pool import opening, tasks, work
 
 SCHEMES = {"taylor": Taylor(), "taylor, long": Taylor(1e-6), "euler": Euler(9)}
 
@@ -34,7 +34,7 @@ def test_tiles(shape, tile, neighborhood, scheme):
     same(label(image, tile=tile, confidence=True, **options), whole(image, **options))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     tile=st.integers(16, 40),
@@ -358,7 +358,8 @@ def test_a_bounded_number_of_tasks_is_in_flight():
 def test_workers_that_come_late_get_tasks(monkeypatch):
     from distributed import LocalCluster
 
-    monkeypatch.setattr(dask_pool, "LOOK", 0)
+    monkeypatch.setattr(dask_pool, "LOOK", 0.1)
+    monkeypatch.setattr(work, "LOOK", 0)
     taken, finished, ahead = [], 0, []
 
     def items():

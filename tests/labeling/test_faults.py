@@ -36,7 +36,7 @@ from faults import FAULTY, PROCESSES, begun, completed, done, kill_in_turn, line
 from runs import RECORDS, arrays, check_arrays
 from trainings import TRAIN, same
 
-from tiledlaf.model.model import read_arrays
+from tiledlaf.model.arrays import read_arrays
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 

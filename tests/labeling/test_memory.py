@@ -92,4 +92,5 @@ def test_a_worker_does_not_grow(tmp_path):
     kept = tmp_path / "out.zarr" / "labels" / "tiledlaf" / "0" / records.NAME
     peaks = [r["peak_mib"] for r in records.read(kept).values()]
     assert len(peaks) == 10_000
-    assert peaks[-1] <= peaks[500] + 8
+    # Dask's logs of a worker are full by then: less than a kilobyte for each further tile
+    assert peaks[-1] <= peaks[3000] + 5

@@ -167,14 +167,10 @@ def test_the_refusal_names_the_options(tmp_path, value, text):
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-10, 1e10, 1e16])
 def test_small_and_large_images(factor):
-    """What can be computed in single precision is right; what cannot is refused."""
+    """Whether single precision suffices or not."""
     pixels = RNG.random(SHAPE).astype(np.float32)
     expected, scaled = label(pixels, classes=2), pixels * np.float32(factor)
-    if factor > 1e-20:
-        assert (label(scaled, classes=2) == expected).mean() > 0.999
-        return
-    with pytest.raises(ValueError, match="expected pixel values whose squares fit into float32"):
-        label(scaled, classes=2)
+    assert (label(scaled, classes=2) == expected).mean() > 0.999
 
 
 def test_a_value_far_from_all_others_gets_a_word():

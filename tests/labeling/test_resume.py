@@ -23,6 +23,7 @@ from runs import RECORDS, arrays, check_arrays, undisturbed
 
 from tiledlaf import label
 from tiledlaf.files import levels, ngff, nodes, stores
+from tiledlaf.labeling import claiming
 from tiledlaf.labeling.output import Output
 from tiledlaf.labeling.records import Appender
 from tiledlaf.model import sampling
@@ -84,7 +85,8 @@ def cut_after(monkeypatch, count, *places, options=FEW):
             patch.setattr(owner, name, wrapped(getattr(owner, name)))
         found = run(*COMMAND, *options)
     assert found.code == 130, found
-    assert found.err.strip() == "tiledlaf: interrupted; the same command completes the output"
+    line = "tiledlaf: interrupted; the same command completes the output"
+    assert found.err.strip().splitlines()[-1] == line  # on a slow machine progress comes before
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_a_finished_run_has_nothing_to_do(whole):
     assert written == {p: p.stat().st_mtime_ns for p in written}
 
 
-@pytest.mark.parametrize("count", range(1, 15))
+@pytest.mark.parametrize("count", range(1, 14))
 def test_cut_while_arrays_are_made(whole, monkeypatch, count):
     cut_after(monkeypatch, count, (nodes, "write_group"), (nodes, "bring"))
     assert records() == []
@@ -216,8 +218,8 @@ def test_dry_run_counts_what_is_left(part):
 
 def test_names_are_kept_and_may_be_changed(part):
     Path("names.txt").write_text("low\nmiddle\nhigh\n")
-    assert "2 middle: " in completed(part, "--names", "names.txt")
-    assert "2 middle: " in run(*COMMAND).out
+    assert "2 middle " in completed(part, "--names", "names.txt")
+    assert "2 middle " in run(*COMMAND).out
     attributes = zarr.open_group("out.zarr/labels/tiledlaf", mode="r").attrs["ome"]
     names = [entry["name"] for entry in attributes["image-label"]["properties"]]
     assert names == ["low", "middle", "high"]
@@ -268,14 +270,17 @@ def test_runs_that_start_at_one_time(tmp_path):
 
 
 def test_nothing_is_replaced_that_a_run_writes(part):
+    """But the same command joins it."""
     with RECORDS.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # as whoever adds records
         before = contents("out.zarr")
-        found = run(*COMMAND, "--overwrite")
+        found = run(*COMMAND, "--overwrite", "--time", "9")
         assert found.code == 2
         assert "labels/tiledlaf is being written by a run: end it before --overwrite" in found.err
         assert contents("out.zarr") == before
-    assert run(*COMMAND, "--overwrite").code == 0
+        assert run(*COMMAND, "--overwrite").code == 0
+        check_arrays(part)
+    assert run(*COMMAND, "--overwrite", "--time", "9").code == 0
 
 
 def between(monkeypatch, owner, name, action):
@@ -308,7 +313,7 @@ def test_another_run_comes_while_old_labels_are_deleted(whole, monkeypatch, opti
     if same:
         check_arrays(whole)
     else:
-        assert "another run has just begun labels/tiledlaf" in found[1].err
+        assert "labels/tiledlaf was removed or begun anew during this run" in found[1].err
         done = run(*command[:-1])
         assert done.code == 0
         assert done.out.splitlines()[0] == found[0].out.splitlines()[0]
@@ -323,11 +328,12 @@ def test_the_same_run_with_overwrite_works_already(whole, monkeypatch):
         def lock():
             fcntl.flock(file, fcntl.LOCK_SH)
 
-        between(monkeypatch, Output, "start", lock)
-        found = run(*COMMAND, *FEW, "--overwrite")
-        assert found.code == 2
-        assert "another run has just begun labels/tiledlaf" in found.err
-    assert contents("out.zarr") == before
+        between(monkeypatch, claiming, "start", lock)
+        assert run(*COMMAND, *FEW, "--overwrite").code == 0
+    after = contents("out.zarr")
+    for found in (before, after):
+        found.pop("labels/tiledlaf/0/tiledlaf.jsonl")
+    assert after == before
 
 
 def test_another_run_of_other_settings_comes_while_arrays_are_made(whole, monkeypatch):
@@ -341,7 +347,7 @@ def test_another_run_of_other_settings_comes_while_arrays_are_made(whole, monkey
 
 def test_runs_of_two_names_start_with_other_tiles(whole, monkeypatch):
     between(
-        monkeypatch, Output, "start", lambda: label("image.zarr", "out.zarr", classes=2, tile=64)
+        monkeypatch, claiming, "start", lambda: label("image.zarr", "out.zarr", classes=2, tile=64)
     )
     command = ["label", "image.zarr", "out.zarr", "--classes", "3", "--name", "b", *FEW]
     found = run(*command)
@@ -395,8 +401,12 @@ def test_labels_are_replaced_while_a_run_writes_them(whole, monkeypatch, by):
 
     monkeypatch.setattr(levels, "coarse", replaced)
     found = run(*COMMAND, *FEW)
-    assert found.code == 2
+    assert found.code == (2 if by == "another run" else 1)
     assert "out.zarr: labels/tiledlaf was removed or begun anew during this run" in found.err
+    assert found.err.count("tiledlaf: error") == 1
+    if by == "hand":
+        assert run(*COMMAND, *FEW).code == 0
+        check_arrays(whole)
 
 
 def test_other_labels_of_a_store_take_its_tiles(whole):

@@ -95,6 +95,14 @@ def numbered_as(labels: Image, values: Mapping[str, int]) -> Image:
     return _with_names(labels, known)
 
 
+def with_outside(labels: Image, value: int) -> Image:
+    """Annotations outside of which pixels have a value as well."""
+    reader = labels.reader
+    assert isinstance(reader, Annotations)
+    reader = dataclasses.replace(reader, outside=value)
+    return dataclasses.replace(labels, reader=reader, dtype=reader.dtype)
+
+
 def check_ignore(labels: Image, ignore: int | Sequence[int] | None) -> None:
     """Refuse values to ignore among annotations, which have none, but for 0.
 

@@ -60,7 +60,7 @@ class Painting:
                 f"expected `brush` in micrometers such as 10, or in pixels as in 5px, "
                 f"got {self.brush}"
             )
-        if not areas.wins(self.overlaps):
+        if not (isinstance(self.overlaps, str) and areas.wins(self.overlaps)):
             raise InputError(
                 f"expected smaller, later or names of classes for `overlaps`, got {self.overlaps!r}"
             )
@@ -75,7 +75,11 @@ class LabelName(NamedTuple):
 
 
 class _Opened(NamedTuple):
-    """A file's raster, whose values are places of classes; their names, colors, and words."""
+    """A file's raster; names and colors of classes, and words.
+
+    Values of the raster are places of classes from 1 on, and one more for what is not labeled; or
+    numbers of annotations.
+    """
 
     raster: Raster
     classes: list[tuple[str, str]]
@@ -91,18 +95,24 @@ class Annotations(Reader):
     stem : of the image's file name
     rules : what is wanted of the annotations
     names : the label values of classes; annotations of any other class are not labeled
+    outside : the value of pixels outside of all annotations
+    each : whether values are numbers of annotations from 1 on, instead of those of classes
     """
 
     stem: str
     rules: Rules
     names: tuple[LabelName, ...] = ()
+    outside: int = 0
+    each: bool = False
 
     name = "annotations"
 
     @property
     def dtype(self) -> str:
         """The type that holds all label values."""
-        return np.min_scalar_type(max((one.value for one in self.names), default=0)).name
+        if self.each:
+            return "int64"
+        return np.min_scalar_type(max(self.outside, *(one.value for one in self.names), 0)).name
 
     def look(self, path: str, level: int, axes: str | None) -> Levels:
         """The grid of the image."""
@@ -111,24 +121,30 @@ class Annotations(Reader):
     def open(self, path: str, name: str) -> _Opened:
         """The raster, which does not depend on the label values of classes."""
         stat = os.stat(path)
-        bare = dataclasses.replace(self, names=())
+        bare = dataclasses.replace(self, names=(), outside=0)
         return _opened(path, (stat.st_mtime_ns, stat.st_size), bare)
 
     def read(self, array: _Opened, box: tuple[slice | int, ...]) -> np.ndarray:
         """Label values of a window."""
-        values = {one.name: one.value for one in self.names}
-        table = np.array([0, *(values.get(name, 0) for name, _ in array.classes)])
         window = tuple(slice(b, b + 1) if isinstance(b, int) else b for b in box)
-        found = table.astype(self.dtype)[array.raster[window]]
+        values = {one.name: one.value for one in self.names}
+        table = [self.outside, *(values.get(name, 0) for name, _ in array.classes), 0]
+        found = array.raster[window]
+        if not self.each:
+            found = np.array(table, self.dtype)[found]
         return found[tuple(0 if isinstance(b, int) else slice(None) for b in box)]
 
     def state(self, path: str, name: str) -> State:
         """Size and time of the file, and what else pixels depend on."""
         entries = dataclasses.asdict(self)
+        # as of labels and masks from before these two, which they do not concern
+        entries = {k: v for k, v in entries.items() if k not in ("outside", "each") or v}
         return [*nodes.chunk_state(path), (json.dumps(entries, sort_keys=True), 0, 0)]
 
     def occupied(self, path: str, name: str, window: Box) -> Box | None:
         """The bounds of the annotations within a window."""
+        if self.outside:
+            return window
         found: _Opened = image_files.opened(self, path, name)
         return found.raster.occupied(window)
 
@@ -140,13 +156,17 @@ def _opened(path: str, identity: tuple[int, int], reader: Annotations) -> _Opene
     sizes = rules.whole[-2:], rules.grid[-2:]
     # pixels of a level are whole numbers of pixels, of which the last ones may be missing
     ratio: Sequence[float] = levels.whole_ratio(*sizes) or np.divide(*sizes).tolist()
+    most = len(found.classes) + 1
+    values: Sequence[int] = [number or most for number in found.numbers]
+    if reader.each:
+        values = range(1, len(found.numbers) + 1)
     raster = Raster(
         found.polygons,
-        found.numbers,
+        values,
         found.places,
         rules.grid,
         (ratio[0], ratio[1]),
-        np.min_scalar_type(len(found.classes)).name,
+        np.min_scalar_type(max(values)).name,
     )
     return _Opened(raster, found.classes, found.words)
 

@@ -9,7 +9,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePath
 
@@ -31,7 +31,9 @@ SHOWN = 5  # files that a message names
 WORDS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": False}
 
 
-def find(pattern: str | os.PathLike[str], drawn: bool = False) -> list[str]:
+def find(
+    pattern: str | os.PathLike[str], drawn: bool = False, but: Collection[str] = ()
+) -> list[str]:
     """Paths of a glob, a folder, or a single file or store, with numbers sorted by value.
 
     Of a folder or a glob, files of operating systems are left out, and with a word those of no
@@ -40,6 +42,7 @@ def find(pattern: str | os.PathLike[str], drawn: bool = False) -> list[str]:
     Parameters
     ----------
     drawn : whether annotations are looked for where there are no images
+    but : real paths of files and folders that are passed over
 
     Raises
     ------
@@ -48,16 +51,21 @@ def find(pattern: str | os.PathLike[str], drawn: bool = False) -> list[str]:
     """
     text = os.fspath(pattern)
     if os.path.isdir(text) and not nodes.is_store(text):
-        found = _known(text, [os.path.join(text, name) for name in os.listdir(text)], drawn)
+        every = [os.path.join(text, name) for name in os.listdir(text)]
+        found = _known(text, _others(every, but), drawn)
     elif _exists(text):
         found = [text]
     else:
-        every = glob.glob(text, recursive=True)
+        every = _others(glob.glob(text, recursive=True), but)
         # where all are unknown, opening the first one says what is expected
         found = _known(text, every, drawn) or every
     if not found:
         raise InputError(f"{text}: expected images, found none")
-    return sorted(found, key=_natural)
+    return sorted(found, key=natural)
+
+
+def _others(paths: Sequence[str], but: Collection[str]) -> list[str]:
+    return [path for path in paths if not but or os.path.realpath(path) not in but]
 
 
 def _exists(path: str) -> bool:
@@ -85,7 +93,8 @@ def _passed_over(name: str) -> bool:
     return name.startswith(".") or stores.is_stray(name)
 
 
-def _natural(path: str) -> list[int | str]:
+def natural(path: str) -> list[int | str]:
+    """A key that sorts numbers in names by their value."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path)]
 
 
@@ -196,7 +205,7 @@ def _refusal(images_: Sequence[str], others: Sequence[str], what: str, match: _M
 def _tell_numbers(images_: Sequence[str], others: Sequence[str], found: Mapping[str, str]) -> None:
     """Say how files were paired where what both lists' names have in common has other numbers."""
     ours, theirs = (
-        set(re.findall(r"[0-9]+", "".join(map(str, _ends([_tokens(_stem(p)) for p in paths])))))
+        set(re.findall(r"[0-9]+", "".join(map(str, _ends([_tokens(stem(p)) for p in paths])))))
         for paths in (images_, others)
     )
     if ours and theirs and {*map(int, ours)} != {*map(int, theirs)}:
@@ -210,7 +219,7 @@ def _tell_numbers(images_: Sequence[str], others: Sequence[str], found: Mapping[
 # Keys of files, from those that say most to those that say least
 
 
-def _stem(path: str) -> str:
+def stem(path: str) -> str:
     """The name of a file without its extensions."""
     name = PurePath(stores.split(path.rstrip("/"))[0]).name
     while True:
@@ -240,12 +249,12 @@ def _bare(text: str) -> str:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    return [_folded(_stem(path)) for path in paths]
+    return [_folded(stem(path)) for path in paths]
 
 
 def _below(paths: Sequence[str]) -> list[str]:
     """Names with their folders, but without folders and names that all have."""
-    parts = [(*PurePath(path.rstrip("/")).parts[:-1], _stem(path)) for path in paths]
+    parts = [(*PurePath(path.rstrip("/")).parts[:-1], stem(path)) for path in paths]
     if len({len(row) for row in parts}) > 1 or len(parts) < 2:
         return [_folded("/".join(row)) for row in parts]
     kept = [i for i, column in enumerate(zip(*parts, strict=True)) if len(set(column)) > 1]
@@ -284,7 +293,7 @@ def _differing(texts: Sequence[str]) -> list[str]:
 
 
 KEYS: tuple[Keys, ...] = (
-    lambda paths: [_stem(path) for path in paths],
+    lambda paths: [stem(path) for path in paths],
     _names,
     lambda paths: list(map(_bare, _names(paths))),
     _below,
@@ -324,21 +333,9 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Row]:
         If columns, cells or files are missing or unknown.
     """
     path = os.fspath(path)
-    # spreadsheets of some countries separate by semicolons
-    rows = [[cell.strip() for cell in row] for row in texts.read_rows(path, ",;\t")]
-    names = [name.lower() for name in rows[0]] if rows else []
-    if not {"images", "labels"} <= set(names) <= set(COLUMNS) or len(set(names)) < len(names):
-        raise InputError(
-            f"{path}: expected the columns {', '.join(COLUMNS)} (the last three may be missing), "
-            f"got {', '.join(names)[:80] or 'none'}"
-        )
-    found = [
-        _row(f"{path}, row {number}", Path(path).parent, names, cells)
-        for number, cells in enumerate(rows[1:], 2)
-        if any(cells)
-    ]
-    if not found:
-        raise InputError(f"{path}: expected rows of images and labels, got none")
+    needed, missing = {"images", "labels"}, "the last three may be missing"
+    names, rows = texts.read_columns(path, COLUMNS, needed, missing, "images and labels")
+    found = [_row(where, Path(path).parent, names, cells) for where, cells in rows]
     again = [row for row, count in Counter(found).items() if count > 1]
     if again:
         raise InputError(f"{path}: expected each pair once, got {again[0].images} again")
@@ -361,11 +358,15 @@ def _row(where: str, folder: Path, names: Sequence[str], cells: Sequence[str]) -
     return Row(**paths, validation=WORDS[word])  # type: ignore[arg-type]
 
 
+def beside(folder: Path, cell: str) -> str:
+    """A path in a table: in the table's folder, or else in the current one; there need be none."""
+    paths = [cell] if stores.is_url(cell) else [str(folder / cell), cell]
+    return next((path for path in paths if _exists(path)), paths[0])
+
+
 def _path(where: str, folder: Path, name: str, cell: str) -> str:
-    if stores.is_url(cell):
-        return cell
-    for path in (str(folder / cell), cell):
-        if _exists(path):
-            return path
-    beside = "" if Path(cell).is_absolute() else f" in {folder} or in the current folder"
-    raise InputError(f"{where}: expected a file for {name}, found no {cell}{beside}")
+    found = beside(folder, cell)
+    if _exists(found):
+        return found
+    place = "" if Path(cell).is_absolute() else f" in {folder} or in the current folder"
+    raise InputError(f"{where}: expected a file for {name}, found no {cell}{place}")

@@ -8,18 +8,20 @@ from __future__ import annotations
 import functools
 import gzip
 import io
-import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Protocol
+from typing import IO, Any, ClassVar, Protocol
 
 import numpy as np
 
 from ..errors import DamagedFile, InputError
+from ..files import texts
 
+# what a packed file may unpack to: so many times its size, and these bytes besides
+UNPACKED, FREE = 100, 2**26
 MOST = 2.0**31  # a coordinate beyond it is no pixel
 
 
@@ -94,8 +96,8 @@ class Document:
         """
         text = self.text()
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+            return texts.parsed(text)
+        except ValueError as error:
             reason = cut(str(error))
             raise DamagedFile(f"{self.title}: expected GeoJSON or COCO JSON, {reason}") from None
 
@@ -155,12 +157,13 @@ def documents(path: str, suffixes: frozenset[str]) -> list[Document]:
         data = Path(path).read_bytes()
         name = Path(path).name.removesuffix(".gz")  # browsers unpack what they download
         if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as packed:
+                data = _bounded(packed, len(data))
         if data[:2] != b"PK":
             return [Document(path, name, data)]
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = [
-                Document(path, member, archive.read(member))
+                Document(path, member, _bounded(archive.open(member), len(data)))
                 for member in archive.namelist()
                 if PurePosixPath(member).suffix.lower() in suffixes
                 and not PurePosixPath(member).name.startswith(".")
@@ -180,6 +183,15 @@ def documents(path: str, suffixes: frozenset[str]) -> list[Document]:
             f"{path}: expected annotations in it ({', '.join(sorted(suffixes))}), found none"
         )
     return found
+
+
+def _bounded(file: gzip.GzipFile | IO[bytes], stored: int) -> bytes:
+    """The content of what is packed into `stored` bytes, unless it is a bomb."""
+    most = UNPACKED * stored + FREE
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"unpacks to more than {most} bytes")
+    return data
 
 
 def _damaged(path: str, error: Exception) -> DamagedFile:

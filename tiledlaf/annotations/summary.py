@@ -51,7 +51,7 @@ def _images(document: Document) -> list[Wanted]:
             Wanted(shapes.stem(one["file_name"]), (int(one["height"]), int(one["width"])))
             for one in document.json["images"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise DamagedFile(
             f"{document.title}: expected images with file_name, height and width, got "
             f"{type(error).__name__} {shapes.cut(str(error))}"

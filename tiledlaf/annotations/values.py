@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, understood
 from ..files import image as image_files
 from ..files import images, texts
+from ..files.cropped import Cropped
 from ..files.derived import Derived
 from ..files.image import FileWarning, Image, Reader, State
 from ..files.resampled import Resampled
@@ -107,11 +108,13 @@ def meaning(
     ValueError
         If they do not say what they should.
     """
-    pairs = list(colors.items()) if isinstance(colors, Mapping) else list(colors or ())
-    found = [(str(name), text) for name, given in pairs for text in _colors_of(given)]
+    with understood("colors", colors, 'a mapping such as {"tumor": "#ff0000"}'):
+        pairs = list(colors.items()) if isinstance(colors, Mapping) else list(colors or ())
+        found = [(str(name), text) for name, given in pairs for text in _colors_of(given)]
     several = isinstance(ignore, Sequence) and not isinstance(ignore, str)
     every: Any = () if ignore is None else ignore if several else (ignore,)
-    left = tuple(_color(v) if isinstance(v, str) else int(v) for v in every)
+    with understood("ignore", ignore, "label values or colors"):
+        left = tuple(_color(v) if isinstance(v, str) else int(v) for v in every)
     return Meaning(instances, tuple(found), left)
 
 
@@ -170,7 +173,7 @@ def _hex(channels: Sequence[int]) -> str:
 
 def _width(instances: str) -> int:
     """How wide borders are, 0 without them."""
-    name, colon, width = instances.partition(":")
+    name, colon, width = str(instances).partition(":")
     fits = name in INSTANCES[:2] and (not colon or (name == INSTANCES[0] and width.isdecimal()))
     if not fits or (colon and not 1 <= int(width) <= 64):
         raise InputError(
@@ -244,6 +247,25 @@ def open_mask(given: Any, like: Image, painting: Painting = Painting()) -> Image
         return _one_channel(mask, Meaning())
     except InputError:
         return mask
+
+
+def numbers_of(labels: Image) -> Image | None:
+    """The same pixels, with the number of each one's object; None if only classes are known.
+
+    Objects are those of an instance mask, or annotations, one by one.
+    """
+    reader = _numbering(labels.reader)
+    return None if reader is None else _wrapped(labels, reader)
+
+
+def _numbering(reader: Reader) -> Reader | None:
+    """The reader of numbers of objects behind that of classes."""
+    if isinstance(reader, Instances):
+        return reader.source
+    if isinstance(reader, opening.Annotations):
+        return dataclasses.replace(reader, each=True)
+    source = _numbering(reader.source) if isinstance(reader, Cropped | Resampled) else None
+    return None if source is None else dataclasses.replace(reader, source=source)  # type: ignore[type-var]
 
 
 def value_names(labels: Image) -> dict[str, str]:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import redaction
-from ..errors import InputError
+from ..errors import DamagedFile, InputError, understood
 from ..files import images, ngff, nodes
 from ..files.image import Image, choose_channels, say
 from ..flow import stencil
 from ..flow.linear import Integrator, LinearizedSequence, Taylor
 from ..kernels.arrays import check_device
+from ..model import arrays, sampling, terms
 from ..model import classes as model_classes
 from ..model import model as model_file
-from ..model import sampling, terms
 from ..model.classes import Class
+from ..model.entries import WeightsEntry
 from ..model.model import Model
 from ..model.settings import Settings, make_settings
 
@@ -44,7 +45,8 @@ def data_term(
         If not exactly one is given, or if it has fewer than two classes.
     """
     found = terms.named(term) if isinstance(term, str) else term
-    takes = found is not None and found.takes_probabilities
+    with understood("term", term, "a data term, or the name of one"):
+        takes = found is not None and found.takes_probabilities
     others = (classes, prototypes, None if takes else probabilities)
     if sum(x is not None for x in (found, *others)) != 1:
         raise InputError(
@@ -116,6 +118,8 @@ def choose_labeling(
         If an option contradicts a model or weights, or the data term is not exactly one.
     """
     ndim = len(image.spatial_axes)
+    if integrator is not None and not hasattr(integrator, "reach"):
+        raise InputError(f"expected an `integrator` such as Taylor(), got {integrator!r}")
     flow = {"neighborhood": neighborhood, "rho": rho, "time": time, "integrator": integrator}
     data = {"classes": classes, "prototypes": prototypes, "term": term}
     if model is not None:
@@ -133,16 +137,18 @@ def choose_labeling(
         return Choice(data_term(classes, prototypes, probabilities, seed, term), settings)
     _refuse("`weights`", {"classes": classes, "term": term, **flow})
     source, notes = open_weights(weights)
-    held, here = notes["input"], image.fingerprint()
+    held, here = notes.input, image.fingerprint()
     if held and here and held != here:
         raise InputError(f"{weights}: expected weights of {image.path}, got those of another image")
-    scheme: Integrator = Taylor(notes["tol"])
-    if notes.get("sequence", 1) > 1:
-        scheme = LinearizedSequence(notes["sequence"], notes["tol"])
-    settings = make_settings(notes["offsets"], ndim, notes["rho"], notes["time"], scheme, device)
-    found = model_classes.classes_from(notes["classes"])
+    scheme: Integrator = Taylor(notes.tol)
+    if notes.sequence > 1:
+        scheme = LinearizedSequence(notes.sequence, notes.tol)
+    settings = make_settings(notes.offsets, ndim, notes.rho, notes.time, scheme, device)
+    found = model_classes.classes_from(notes.classes)
     count = None if probabilities is None else _classes_of(probabilities)
-    recalled = terms.TERMS[notes["term"][0]].recall(notes["term"], prototypes, count)
+    recalled = terms.recalled(notes.term, prototypes, count)
+    if recalled.classes != len(found):
+        raise DamagedFile(f"{weights}: expected {len(found)} classes, got {recalled.classes}")
     return Choice(recalled, settings, weights=source, classes=found)
 
 
@@ -189,7 +195,7 @@ def _by_model(model: Any, ndim: int, device: str) -> Choice:
     return Choice(found.term, settings, found, classes=found.classes)
 
 
-def open_weights(path: str | os.PathLike[str]) -> tuple[Image, dict[str, Any]]:
+def open_weights(path: str | os.PathLike[str]) -> tuple[Image, WeightsEntry]:
     """Open weights that `estimate` wrote, and return its notes as well.
 
     Raises
@@ -203,4 +209,8 @@ def open_weights(path: str | os.PathLike[str]) -> tuple[Image, dict[str, Any]]:
     if not notes or "weights" not in notes:
         what = "something else" if Path(text).exists() else "no such path"
         raise InputError(f"{text}: expected weights from 'tiledlaf estimate', got {what}")
-    return images.open_image(text), notes["weights"]
+    try:
+        entry = arrays.convert(notes["weights"], WeightsEntry)
+    except InputError as error:
+        raise DamagedFile(f"{text}: expected weights from 'tiledlaf estimate', {error}") from None
+    return images.open_image(text), entry

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import image as image_files
-from ..files import images
+from ..files import images, numbers
 from ..files.image import Image
 from ..files.selection import Selection
 from ..kernels.arrays import on_device, to_host
@@ -16,10 +17,38 @@ from ..model import sampling, terms
 from ..model.model import Model
 from ..model.settings import margin
 from ..pool import lazy
+from ..pool.lazy import is_dask
 from .choice import Choice
 from .plan import check_model
 from .sample import pixels_of
 from .worker import Window, label_window
+
+
+def plain(given: Any, name: str) -> Any:
+    """A dask array of numbers of a type that any worker knows; others as `numbers.plain` does.
+
+    Raises
+    ------
+    ValueError
+        If its size or its pixels are not known to be numbers without a mask.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str | os.PathLike):
+        raise InputError(f"{name}: expected an array beside dask arrays, got the path {given}")
+    if not is_dask(given):
+        return numbers.plain(given, name)
+    array = type(given).__module__.startswith("dask.array")
+    if not array or any(n != n for n in given.shape):
+        got = f"the shape {given.shape}" if array else type(given).__name__
+        raise InputError(f"{name}: expected a dask array of a known size, got {got}")
+    if type(given._meta) is not np.ndarray:
+        kind = type(given._meta).__name__
+        hint = ": give their data, and `mask` for what is valid" * (kind == "MaskedArray")
+        raise InputError(f"{name}: expected a dask array of NumPy arrays, got one of {kind}{hint}")
+    found = numbers.native(given.dtype, name)
+    named = given.dtype.isbuiltin != 2 and given.dtype.itemsize <= 8
+    return given if named else given.astype(found)
 
 
 def opened(image: Any, probabilities: Any, chosen: Selection) -> tuple[Image, Any]:
@@ -55,13 +84,13 @@ def label(
     bare, given : image and probabilities, described without their pixels
     """
     planes = image_files.channels_first(image, bare)
-    if planes.dtype == np.float16:
-        planes = planes.astype(np.float32)  # as files are read
     if chosen.weights is not None:
         raise InputError("`weights` cannot label dask arrays: label the image file itself")
     if chosen.model is not None:
         check_model(chosen.model, bare, given)
         _check_type(chosen.model, bare)
+    if mask is not None and mask.shape != bare.grid:
+        raise InputError(f"expected a mask of the image's size {bare.grid}, got {mask.shape}")
     settings, features = chosen.settings, None
     term: Any = chosen.term
     if given is None and chosen.model is None:
@@ -80,8 +109,6 @@ def label(
     if given is not None:
         arrays["probabilities"] = probabilities
     if mask is not None:
-        if mask.shape != bare.grid:
-            raise InputError(f"expected a mask of the image's size {bare.grid}, got {mask.shape}")
         arrays["mask"] = mask[None]
     beyond = margin(chosen.term, features, len(bare.grid))
     halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
@@ -103,21 +130,19 @@ def _check_type(model: Model, bare: Image) -> None:
 
 
 def _settle_blocks(term: terms.Pending, image: Image, blocks: Any, masks: Any) -> terms.DataTerm:
-    seen = [
-        image_files.scaled(image, block.astype(_native(block.dtype), copy=False))
-        for block in blocks
-    ]
+    seen = [image_files.scaled(image, _native(block, image.path)) for block in blocks]
     return term.settle(lambda: pixels_of(image, seen, masks))
 
 
-def _native(dtype: np.dtype) -> np.dtype:
-    """A type that the kernels compute with: in the machine's byte order, and no float16."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
+def _native(block: Any, name: str) -> np.ndarray:
+    """A block as files are read; dask may hold others than it says."""
+    numbers.refuse_masked(block, name)
+    return np.asarray(block, numbers.native(block.dtype, name))
 
 
 def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
     term, settings, names, image = extra
-    native = (block.astype(_native(block.dtype), copy=False) for block in blocks)
+    native = (_native(block, name) for name, block in zip(names, blocks, strict=True))
     given = dict(zip(names, native, strict=True))
     valid = given["mask"][0] != 0 if "mask" in given else None
     if image.no_data is not None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import re
 import time as clock
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 from .. import redaction
+from ..annotations import opening
 from ..errors import InputError, OutputBelongsElsewhere
-from ..files import fingerprints, ngff, nodes, stores, units
+from ..files import claims, fingerprints, images, ngff, nodes, stores, units
 from ..files.levels import Pyramid
-from ..files.stores import Bucket
 from ..model.classes import color
 from . import records
+
+STAMP = "start of"  # in `Output.current`
+CLAIMS = "0/tiledlaf.claims"  # on an object store: objects 000001, 000002, ...; the last one counts
+# suffixes of what is no output, beside those of images and annotations that are read
+OTHERS = {".zip", ".ozx", ".gz", ".parquet", ".html", ".pdf", ".svg", ".txt", ".xml", ".model"}
+GROUPS = re.compile(r"\d+|labels/.+|confidence")  # of an output
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class Output:
     into_input : whether the store is the input, which is only added to
     element : the image in a store of SpatialData; "": the image is the store itself
     begun : on an object store, the start that its records belong to; None: the one in the notes
+    stamp : of the start that has made the arrays, once that is known; see `current`
     """
 
     store: str
@@ -40,6 +48,7 @@ class Output:
     into_input: bool = False
     element: str = ""
     begun: str | None = None
+    stamp: str = ""
 
     def __post_init__(self) -> None:
         redaction.check(self.store)
@@ -64,10 +73,69 @@ class Output:
 
     def notes(self) -> dict[str, Any] | None:
         """What an earlier run of the same name wrote about itself."""
-        return self._noted(self.group)
+        return self.noted(self.group)
 
-    def _noted(self, group: str) -> dict[str, Any] | None:
+    def current(self) -> dict[str, Any] | None:
+        """The notes, and which start they are of: two starts of the same run differ in this."""
+        found = self.found_stamp()
+        while True:
+            notes, known = self.notes(), found
+            found = self.found_stamp()
+            if found == known:  # not of two starts
+                return {**(notes or {}), STAMP: found or ""} if notes or found else None
+
+    def found_stamp(self, group: str = "") -> str | None:
+        """Which start has made a group, by default that of the labels.
+
+        "" where it is not said; None where no start has made it, except in older versions.
+        """
+        if stores.is_url(self.store):
+            made = stores.at(self.store).names(f"{self.group}/{CLAIMS}")
+            return made[-1] if made else ""
+        return claims.stamp(os.path.join(self.store, group or self.group))
+
+    def noted(self, group: str) -> dict[str, Any] | None:
+        """What this program wrote about a group."""
         return ngff.read_notes(self.store, group) if nodes.is_store(self.store) else None
+
+    def _made(self, group: str) -> bool:
+        """Whether this program has made a group; one that cannot be read is another's."""
+        try:
+            return ngff.read_notes(self.store, group) is not None
+        except InputError:
+            return False
+
+    def _listable(self, group: str) -> bool:
+        """Whether labels are of this program, and no objects that are still being made."""
+        if not self._made(group):
+            return False
+        notes = ngff.read_notes(self.store, group) or {}
+        return "objects" not in notes or bool(notes.get("ready"))
+
+    def remove_objects(self) -> None:
+        """Remove the objects of earlier labels of this name."""
+        place, start = stores.at(self.store), self.stamp or self.found_stamp() or ""
+        for name in nodes.contents(self.store, "labels"):
+            group = f"labels/{name}"
+            if not name.startswith(f"{self.name}-") or not self._made(group):
+                continue
+            entry = (ngff.read_notes(self.store, group) or {}).get("objects", {})
+            if entry.get("labels") == self.name and entry.get("of", {}).get("start") != start:
+                ngff.unlist_label(self.store, group)
+                place.remove(group)
+                nodes.index(self.store, group)
+
+    def _is_rest(self, held: Sequence[str]) -> bool:
+        """Whether a store without metadata is what is left of an output that was removed."""
+        labels = [f"labels/{name}" for name in nodes.contents(self.store, "labels")]
+        groups = [*labels, *(name for name in held if name != "labels")]
+        made = [group for group in groups if not group.isdigit() and self._made(group)]
+        return all(
+            group in made
+            or (group.isdigit() and made)
+            or (GROUPS.fullmatch(group) and nodes.is_left_over(self.store, group))
+            for group in groups
+        )
 
     def check(self, image_print: Mapping[str, Any]) -> None:
         """Refuse a store that belongs to something else.
@@ -85,9 +153,13 @@ class Output:
             self._check_folder()
         # partial files do not count: another run may be writing the first file right now
         held = [name for name in stores.at(path).names() if not name.endswith(stores.PART)]
+        if nodes.is_store(self.store):
+            ngff.label_names(self.store)  # to which these will be added
         if self.into_input or not held:
             return
         if not nodes.is_store(self.store):
+            if self._is_rest(held):
+                return
             raise OutputBelongsElsewhere(
                 f"{path}: expected a new path or an output of tiledlaf, got a folder of other data"
             )
@@ -97,8 +169,12 @@ class Output:
                 f"{path}: expected a new path or an output of tiledlaf, got a Zarr store of "
                 "another origin (`into_input` adds labels to an INPUT)"
             )
+        self.check_image(notes, image_print)
+
+    def check_image(self, notes: Mapping[str, Any], image_print: Mapping[str, Any]) -> None:
+        """Refuse a store of another image, by the notes at its root."""
         fingerprints.refuse_difference(
-            f"{path} belongs to another image, region or state of the input's files",
+            f"{self.store} belongs to another image, region or state of the input's files",
             notes.get("image", {}),
             image_print,
             "choose another OUTPUT",
@@ -115,124 +191,55 @@ class Output:
         for group in (self.group, self.tissue, "confidence"):
             ngff.check_links(self.store, group)
 
-    def start(
-        self,
-        notes: Mapping[str, Any],
-        image_print: Mapping[str, Any],
-        labels: Pyramid,
-        picture: Pyramid | None,
-        confidence: Pyramid | None,
-        names: Mapping[int, str],
-        before: Mapping[str, Any] | None = None,
-    ) -> Output:
-        """Make the arrays. The notes say "ready" last, so that an interrupted start is repeated.
-
-        `before` are the notes to replace; if the same command has replaced them already, its arrays
-        are used. Returns the output with the place of its records.
+    def check_mine(self) -> None:
+        """End a run whose labels another one has begun anew, or somebody has removed.
 
         Raises
         ------
         ValueError
-            If a run of another command begins at the same time.
+            If they are those of another start.
+        OSError
+            If they are gone.
         """
-        now, before = self.notes() or {}, before or {}
-        if now.get("ready") and now != before:
-            self._check_same(now, notes)
-            return replace(self, begun=now.get("start", ""))
-        if confidence is not None:
-            self.check_confidence()
-        out, left = self._cleared(notes, before)
-        if out.begun:
-            notes = {**notes, "start": out.begun}
-        if not self.into_input:
-            held = self._noted("") or {}
-            # the tile of the picture is that of all labels that are added later
-            tile = {} if picture is None else {"tile": notes["tile"]}
-            if held.get("tile", notes["tile"]) != notes["tile"]:
-                raise OutputBelongsElsewhere(
-                    f"{self.store}: another run has just begun it with tiles of {held['tile']}; "
-                    "the same command continues with those"
-                )
-            root = held | {"image": dict(image_print)} | tile
-            nodes.write_group(self.store, "", self.version, self.zarr_format, {}, root)
+        for wait in units.WAITS:  # another start may have them in hand, and put them back
+            clock.sleep(wait)
+            found = self.found_stamp()
+            ours = not self.stamp or found in (self.stamp, "")
+            if ours and self.notes() and nodes.is_store(f"{self.store}/{self.group}/0"):
+                break
+        else:
+            if self.notes():
+                raise OutputBelongsElsewhere(f"{self.store}: {self._lost}")
+            raise FileNotFoundError(errno.ENOENT, self._lost, self.store)
+
+    def check_run(self, notes: Mapping[str, Any]) -> None:
+        """Like `check_mine`, also where older versions have left no stamp: by the notes."""
         now = self.notes() or {}
-        if now != left:
-            self._check_same(now, notes)
-        if not (_same(now, notes) and now.get("ready")):
-            self.describe({**notes, "ready": False}, names, labels)
-        if picture is not None and not ngff.has_image(self.store):
-            picture.create(self.store, self.version, self.zarr_format)
-        if confidence is not None:
-            # notes first, so that there are never arrays of an unknown owner
-            made = (self.store, "confidence", self.version, self.zarr_format)
-            nodes.write_group(*made, confidence.entries(self.version), {"labels": self.name})
-            confidence.create(self.store, self.version, self.zarr_format)
-        labels.create(self.store, self.version, self.zarr_format)
-        self._check_same(self.notes() or {}, notes)
-        self.describe({**notes, "ready": True}, names, labels)
-        return out
+        self.check_mine()
+        if not same(now, notes) or now.get("start", "") != (self.begun or ""):
+            raise OutputBelongsElsewhere(f"{self.store}: {self._lost}")
 
-    def _cleared(
-        self, notes: Mapping[str, Any], before: Mapping[str, Any]
-    ) -> tuple[Output, Mapping[str, Any]]:
-        """Remove what the store holds of other labels of this name; also return the notes left.
+    @property
+    def _lost(self) -> str:
+        return f"labels/{self.name} was removed or begun anew during this run"
 
-        If the same run has begun already, nothing is removed: it may be at work. On an object
-        store, the removed run may still add a batch of records; so the next run's records go below
-        a name of their own, and no record of a removed tile counts.
-        """
-        place = stores.at(self.store)
-        # listed before the notes are read: of a start in between, the notes are seen but no file
-        held = [f"{self.group}/{name}" for name in nodes.contents(self.store, self.group)]
-        held += ["confidence"] * (self._confidence_of() == self.name)
-        now = self.notes() or {}
-        if _same(now, notes) and (not now.get("ready") or now != before):
-            return replace(self, begun=now.get("start", "")), now
-        if now:
-            if records.is_locked(
-                self.records
-            ):  # by a run of the same command, begun after this one was planned
-                raise OutputBelongsElsewhere(
-                    f"{self.store}: another run has just begun labels/{self.name}"
-                )
-            now = {**now, "ready": False}
-            nodes.write_group(self.store, self.group, self.version, self.zarr_format, {}, now)
-        removed = 0
-        if held:  # records first: none may count for tiles that are only partly removed
-            removed = place.remove(f"{self.group}/0/{records.NAME}") + place.remove(*held)
-        own = isinstance(place, Bucket) and removed
-        return replace(self, begun=uuid.uuid4().hex[:8] if own else ""), now
-
-    def _check_same(self, now: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-        if not _same(now, notes):
-            raise OutputBelongsElsewhere(
-                f"{self.store}: another run has just begun labels/{self.name}"
-            )
-
-    def finish(
-        self, fingerprint: str, tile: Sequence[int], picture: Pyramid | None, confidence: bool
-    ) -> None:
+    def finish(self, notes: Mapping[str, Any], picture: Pyramid | None, confidence: bool) -> None:
         """Refuse labels that another run has begun anew meanwhile, or that somebody removed.
 
         Runs of other names that began at the same time may have dropped this one from the lists, so
-        it is listed again.
+        all of this program are listed again.
 
         Raises
         ------
-        ValueError
+        ValueError, OSError
             If the notes are not those of this run.
         """
-        now = self.notes() or {}
-        same = _same(now, {"fingerprint": fingerprint, "tile": list(tile)})
-        if not same or now.get("start", "") != (self.begun or ""):
-            raise OutputBelongsElsewhere(
-                f"{self.store}: labels/{self.name} was removed or begun anew during this run"
-            )
+        self.check_run(notes)
         if confidence:
             self.check_confidence()
-        for group in (self.group, self.tissue):
-            if nodes.has_group(self.store, group):
-                ngff.list_label(self.store, group, self.version, self.zarr_format)
+        for name in nodes.contents(self.store, "labels"):
+            if name in (self.name, f"{self.name}-tissue") or self._listable(f"labels/{name}"):
+                ngff.list_label(self.store, f"labels/{name}", self.version, self.zarr_format)
         if picture is not None and not ngff.has_image(self.store):
             entries = picture.entries(self.version)
             nodes.write_group(self.store, "", self.version, self.zarr_format, entries)
@@ -246,17 +253,29 @@ class Output:
         """
         old = clock.time() - 3600
         before = math.inf if alone else old
-        for group in (self.group, self.tissue, "confidence", *([] if self.into_input else [""])):
+        # a start of other labels may be about to put its confidence into place
+        own = alone and self.owns_confidence()
+        for group in (self.group, self.tissue):
             units.remove_parts(self.store, group, before)
+        units.remove_parts(self.store, "confidence", math.inf if own else old)
+        if not self.into_input:
+            units.remove_parts(self.store, "", before, but="confidence")
         units.remove_parts(self.store, "labels", old)  # a run of other labels may be writing there
         place = stores.at(self.store)
-        moved = [
-            n for n in place.names() if n.startswith("confidence.") and n.endswith(stores.PART)
-        ]
-        place.remove(*moved)  # the only files of ours at the root of an input
+        # what was to become these labels, or was replaced by them
+        labels = [n for n in place.names("labels") if alone and stores.is_part(n, self.name)]
+        # the only files of ours at the root of an input
+        moved = [n for n in place.names() if own and stores.is_part(n, "confidence")]
+        place.remove(*(f"labels/{name}" for name in labels), *moved)
 
-    def describe(self, notes: Mapping[str, Any], names: Mapping[int, str], labels: Pyramid) -> None:
-        """List the labels in the store, with notes, colors and names."""
+    def describe(
+        self,
+        notes: Mapping[str, Any],
+        names: Mapping[int, str],
+        labels: Pyramid,
+        made: str | None = None,
+    ) -> None:
+        """List the labels in the store, with notes, colors and names; see `ngff.add_label`."""
         ngff.add_label(
             self.store,
             labels,
@@ -267,11 +286,12 @@ class Output:
             dict(enumerate(notes.get("values", ()), 1)),
             {**notes, "names": list(names.values())},
             self.element,
+            made,
         )
 
     def check_tissue(self) -> None:
         """Refuse to write a mask of tissue over other labels."""
-        held = self._noted(self.tissue)
+        held = self.noted(self.tissue)
         there = nodes.is_store(self.store) and nodes.has_group(self.store, self.tissue)
         if there and "tissue" not in (held or {}):
             raise OutputBelongsElsewhere(
@@ -282,7 +302,7 @@ class Output:
     def check_confidence(self) -> None:
         """Refuse to write over the confidence of other labels."""
         # looked at before its notes, which another start writes before its arrays
-        there = nodes.contents(self.store, "confidence") or (
+        there = not nodes.is_left_over(self.store, "confidence") or (
             nodes.is_store(self.store) and nodes.has_group(self.store, "confidence")
         )
         held = self._confidence_of()
@@ -293,11 +313,57 @@ class Output:
                 f"got {origin}; use another OUTPUT"
             )
 
+    def owns_confidence(self) -> bool:
+        """Whether the store's confidence is of these labels."""
+        return self._confidence_of() == self.name
+
     def _confidence_of(self) -> str | None:
         """Name of the labels that the store's confidence belongs to."""
-        return (self._noted("confidence") or {}).get("labels")
+        return (ngff.read_notes(self.store, "confidence") or {}).get("labels")
 
 
-def _same(now: Mapping[str, Any], notes: Mapping[str, Any]) -> bool:
+def is_beside(notes: Mapping[str, Any]) -> bool:
+    """Whether notes on a label image are not those of a run, but of what is beside its labels."""
+    return "tissue" in notes or "objects" in notes
+
+
+def check_suffix(store: str) -> None:
+    """Refuse to make a store under a name that says it is something else.
+
+    Raises
+    ------
+    ValueError
+        Unless something is there: a store of an earlier version goes on, others are refused later.
+    """
+    suffix = PurePath(store.rstrip("/")).suffix.lower()
+    known = {one for reader in images.FORMATS.values() for one in reader.suffixes}
+    drawn = {one for reader in opening.FORMATS.values() for one in reader.suffixes}
+    if suffix not in known | drawn | OTHERS:
+        return
+    if not (nodes.is_store(store) if stores.is_url(store) else os.path.lexists(store)):
+        raise InputError(
+            f"{store}: expected an OME-Zarr as OUTPUT, such as "
+            f"{PurePath(store.rstrip('/')).stem}.zarr, got a name ending {suffix} (`export` "
+            "writes the labels as .png or .tif as well)"
+        )
+
+
+def same(now: Mapping[str, Any], notes: Mapping[str, Any]) -> bool:
     """Whether two runs, by their notes, give the same labels, tile by tile."""
     return all(now.get(key) == notes[key] for key in ("fingerprint", "tile"))
+
+
+def check_same(out: Output, now: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+    """Refuse to join a run of other settings.
+
+    Raises
+    ------
+    ValueError
+        Shows where they differ.
+    """
+    if not same(now, notes):
+        where = f"{out.store}: another run has just begun labels/{out.name}"
+        advice = "choose another `name`, or add `overwrite` once that run has ended"
+        held, asked = ({**n.get("settings", {}), "tile": n.get("tile")} for n in (now, notes))
+        fingerprints.refuse_difference(where, held, asked, advice)
+        raise OutputBelongsElsewhere(where)

@@ -6,12 +6,12 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, OutputBelongsElsewhere
+from ..errors import InputError, OutputBelongsElsewhere, as_seed, as_whole, understood
 from ..files import fingerprints, images, levels, ngff, nodes, spatialdata, stores, units
 from ..files.channels import RGB
 from ..files.image import Image
@@ -22,7 +22,7 @@ from ..model.model import Images, Model
 from ..model.settings import Settings, margin
 from ..tiles import Grid
 from . import records, tissue
-from .output import Output
+from .output import STAMP, Output, check_suffix
 from .worker import Job
 
 SMALL = 64 * 2**20  # pixels up to which an image counts as small
@@ -44,7 +44,9 @@ class Plan:
     seed : seed for the sample
     classes : the truth values that labels stand for, if they were learned
     images : what the images were like that a model learned from; None without a model
+    sources : the inputs whose files must not change, by their names in `settings`
     tissue : what was found as tissue, if that is the mask
+    overview : whether a picture of image and labels is drawn at the end
     """
 
     job: Job
@@ -57,7 +59,17 @@ class Plan:
     seed: int
     classes: Sequence[Class] = ()
     images: Images | None = None
+    sources: Mapping[str, Image] = field(default_factory=dict)
     tissue: Mapping[str, Any] | None = None
+    overview: bool = True
+
+    def changed(self) -> list[str]:
+        """Paths of the inputs whose files are no longer as they were when the run was planned."""
+        return [
+            image.path
+            for name, image in self.sources.items()
+            if _state(name, image) != self.settings[name]
+        ]
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ class Writing:
     copy_image : whether the image is copied into the output
     into_input : whether labels are added to the store of the image itself
     overwrite : whether labels/NAME of another run are replaced
+    overview : whether a picture of image and labels is drawn at the end, beside the output
     """
 
     name: str = "tiledlaf"
@@ -80,6 +93,7 @@ class Writing:
     copy_image: bool = True
     into_input: bool = False
     overwrite: bool = False
+    overview: bool = True
 
     @property
     def image(self) -> bool:
@@ -110,8 +124,7 @@ def make_plan(
     ValueError
         If inputs do not fit each other, or the output belongs to another run.
     """
-    if not 0 <= seed < 2**32:
-        raise InputError(f"expected a seed of 0 to {2**32 - 1}, got {seed}")
+    seed = as_seed(seed)
     if model is not None:
         check_model(model, image, probabilities)
     _check_inputs(image, term, settings, probabilities, mask, weights)
@@ -130,8 +143,7 @@ def make_plan(
         if tissue.is_pending(mask):
             out.check_tissue()
         asked |= {"image": writing.image, "confidence": writing.confidence}
-        before = out.notes()
-        held = _held(out, before, asked, writing.overwrite)
+        before, held = _held(out, asked, writing.overwrite)
         if held is not None:
             out = dataclasses.replace(out, begun=held.get("start", ""))
     if names is None:
@@ -150,9 +162,11 @@ def make_plan(
     )
     if out is not None:
         job = _with_arrays(job, out, writing.image, writing.confidence)
-    numbered = dict(enumerate(names, 1))
     learned = None if model is None else model.images
-    return Plan(job, out, asked, image_print, numbered, held, before, seed, classes, learned)
+    sources = _sources(input=image, probabilities=probabilities, mask=mask, weights=weights)
+    numbered = dict(enumerate(names, 1))
+    shared = (job, out, asked, image_print, numbered, held, before, seed, classes, learned)
+    return Plan(*shared, sources, overview=writing.overview)
 
 
 def _halo(image: Image, term: terms.Pending, settings: Settings) -> tuple[int, ...]:
@@ -240,6 +254,8 @@ def _region(
         region = [(0, grid[0]), *region]
     if region is None:
         return (0,) * len(grid), tuple(grid)
+    with understood("region", region, "start and stop for each axis"):
+        region = [(as_whole("region", a), as_whole("region", b)) for a, b in region]
     inside = len(region) == len(grid) and all(
         0 <= a < b <= n for (a, b), n in zip(region, grid, strict=False)
     )
@@ -261,7 +277,7 @@ def _described(
 ) -> dict[str, Any]:
     """The settings that labels depend on, for the fingerprint and for readers."""
     state: dict[str, Any] = {
-        key: fingerprints.fingerprint({"state": other.state(), "axes": other.axes})
+        key: _state(key, other)
         for key, other in others.items()
         if other is not None and other.reader.stored
     }
@@ -269,7 +285,8 @@ def _described(
         data: dict[str, Any] = {"term": type(term).__name__, "model": model.fingerprint()}
     else:
         data = {"term": type(term).__name__, **dataclasses.asdict(term)}
-        data.pop("scale", None)
+        for found in ("scale", "unit"):  # in a sample
+            data.pop(found, None)
     mask = others.get("mask")
     if mask is not None and isinstance(mask.reader, tissue.Pending):
         state["mask"] = mask.reader.describe()
@@ -278,7 +295,7 @@ def _described(
     if image.gain is not None:  # as the user states it: what a model needs follows from the others
         state["intensity_scale"] = f"{image.gain:.17g}"
     return (
-        _plain(data)
+        fingerprints.plain(data)
         | state
         | {
             "channels": list(image.channels) if image.channels is not None else None,
@@ -290,24 +307,27 @@ def _described(
                 dataclasses.asdict(settings.integrator),
             ],
         }
+        | ({"arithmetic": "float64"} if settings.double or settings.wide else {})
     )
 
 
-def _plain(entries: dict[str, Any]) -> dict[str, Any]:
-    """The entries as JSON returns them: lists for tuples."""
-    return {
-        key: [list(row) for row in value] if isinstance(value, tuple) else value
-        for key, value in entries.items()
-    }
+def _state(name: str, image: Image) -> str:
+    """Fingerprint of the files of an input, as in the settings."""
+    if name == "input":
+        return image.fingerprint()
+    return fingerprints.fingerprint({"state": image.state(), "axes": image.axes})
 
 
 def _output(store: str, image: Image, writing: Writing) -> Output:
     name = writing.name
     if not name or name.startswith(".") or set(name) & set("/\\") or name == "zarr.json":
         raise InputError(f"expected a name without slashes for the labels, got {name!r}")
-    if stores.is_url(store) and set(name) & set("%?#"):
+    if not stores.is_url(store):
+        stores.check_length(name)
+    elif set(name) & set("%?#"):
         raise InputError(f"expected a name without %, ? and # in a URL, got {name!r}")
     if not writing.into_input:
+        check_suffix(store)
         return Output(store, name)
     place = image.reader.place(image.path)
     if not (stores.is_url(place) or os.path.isdir(place)):
@@ -328,28 +348,50 @@ def _output(store: str, image: Image, writing: Writing) -> Output:
     return Output(root, name, version, found.zarr_format, True, element)
 
 
+def _sources(**given: Image | None) -> dict[str, Image]:
+    """The inputs that are stored, by their names in the settings."""
+    stored = {name: one for name, one in given.items() if one is not None and one.reader.stored}
+    return {name: one.with_absolute_path() for name, one in stored.items()}
+
+
 def _held(
+    out: Output, asked: Mapping[str, Any], overwrite: bool
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """What is current, and notes of the run to continue, None to start anew."""
+    before = out.current()
+    notes = {key: value for key, value in (before or {}).items() if key != STAMP}
+    return before, _continued(out, notes or None, asked, overwrite)
+
+
+def _continued(
     out: Output, notes: Mapping[str, Any] | None, asked: Mapping[str, Any], overwrite: bool
 ) -> Mapping[str, Any] | None:
     """Notes of the run to continue, None to start anew."""
     where = f"{out.store}: labels/{out.name}"
     if overwrite:
         if records.is_locked(out.records):  # the output would mix tiles of both runs
+            if (notes or {}).get("fingerprint") == fingerprints.fingerprint(asked):
+                return notes  # the same run, which is joined
             raise OutputBelongsElsewhere(
                 f"{where} is being written by a run: end it before `overwrite`"
             )
         return None
     if notes is None:
-        there = bool(nodes.contents(out.store, out.group)) or (
-            nodes.is_store(out.store) and out.name in ngff.label_names(out.store)
-        )
-        if there and out.notes() is None:  # nor has a run just begun it
+        # a listed name without a group is what an interrupted replacement leaves
+        there = _has_metadata(out) or not nodes.is_left_over(out.store, out.group)
+        # notes that are gone with all metadata are what a removal that was cut leaves
+        begun = out.current() if there else None
+        if there and (begun is None or (begun.keys() == {STAMP} and _has_metadata(out))):
             raise OutputBelongsElsewhere(
                 f"{where} exists already and is not of tiledlaf (choose another `name` or add "
                 "`overwrite`)"
             )
         return None
-    if not notes.get("ready"):  # interrupted before its first tile
+    if "tissue" in notes:
+        raise OutputBelongsElsewhere(f"{where} is a mask of tissue (choose another `name`)")
+    if "objects" in notes:
+        raise OutputBelongsElsewhere(f"{where} are objects (choose another `name`)")
+    if not (notes.get("ready") and notes.get("tile")):  # interrupted before its first tile
         return None
     if notes.get("fingerprint") != fingerprints.fingerprint(asked):
         fingerprints.refuse_difference(
@@ -359,6 +401,10 @@ def _held(
             "choose another `name` or add `overwrite`",
         )
     return notes
+
+
+def _has_metadata(out: Output) -> bool:
+    return nodes.is_store(out.store) and nodes.has_group(out.store, out.group)
 
 
 def _tile(

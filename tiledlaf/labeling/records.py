@@ -10,7 +10,8 @@ each batch of lines that a run adds is an object of its own.
 
 Lines with a `stage` in place of a tile say how far a run is: that it has BEGUN; now and then, that
 it is making lower LEVELS; and that it is COMPLETE, with all tiles and levels, or has ENDED with
-some of them missing.
+some of them missing; or that an input has CHANGED meanwhile, so that no tile before counts. The
+first line of a file says that a start has CLAIMED the labels, and names it.
 """
 
 from __future__ import annotations
@@ -18,42 +19,80 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import operator
 import os
 import platform
+import sys
 import time as clock
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..files import stores
+from ..files.claims import RECORDS
+from ..files.folders import lock
 from ..files.stores import Bucket
 
-NAME, ENDING = "tiledlaf.jsonl", ".jsonl"
+NAME, ENDING = RECORDS, ".jsonl"
 FINISHED = ("done", "skipped")
-BEGUN, LEVELS, COMPLETE, ENDED = "begun", "levels", "complete", "ended"
+CLAIMED, BEGUN, LEVELS, COMPLETE, ENDED = "claimed", "begun", "levels", "complete", "ended"
+KEPT = ("state", "pixels", "counts", "proven", "error")
+CHANGED = "changed"  # with the input in place of an error
 # seconds between two batches, or this share of the run's duration if that is longer, so that a kill
 # costs little work and a long run does not make thousands of objects
 SECONDS, SHARE = 5.0, 0.01
 
 
-def read(path: Path | str) -> dict[tuple[int, ...], dict[str, Any]]:
+def read(
+    path: Path | str, shape: Sequence[int] | None = None
+) -> dict[tuple[int, ...], dict[str, Any]]:
     """The record that counts for each tile; a line cut short by a kill does not count."""
-    return latest(journal(path))
+    return latest(journal(path), shape)
 
 
-def latest(journal: Iterable[dict[str, Any]]) -> dict[tuple[int, ...], dict[str, Any]]:
-    """The record that counts for each tile: the last, but none undoes a finished tile."""
+def latest(
+    journal: Iterable[dict[str, Any]], shape: Sequence[int] | None = None
+) -> dict[tuple[int, ...], dict[str, Any]]:
+    """The record that counts for each tile: the last, but none undoes a finished tile.
+
+    None count from before an input was found changed; nor those of no tile of a grid of this shape.
+    """
     found: dict[tuple[int, ...], dict[str, Any]] = {}
     for record in journal:
+        if record.get("stage") == CHANGED:
+            found.clear()
         if "tile" not in record:
             continue
-        held = found.get(tuple(record["tile"]), {})
+        index = tuple(record["tile"])
         # of two runs at the same time, what one has written stays even if the other failed
-        if record.get("state") in FINISHED or held.get("state") not in FINISHED:
-            found[tuple(record["tile"])] = record
+        finished = found.get(index, {}).get("state") in FINISHED
+        if (shape is None or inside(index, shape)) and (
+            record["state"] in FINISHED or not finished
+        ):
+            found[index] = record
     return found
+
+
+def kept(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary asks of a record, in a third of its memory."""
+    return {key: record[key] for key in KEPT if key in record}
+
+
+def inside(index: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether a tile is one of a grid of this shape."""
+    return len(index) == len(shape) and all(map(operator.lt, index, shape))
+
+
+def changed(journal: Sequence[Mapping[str, Any]]) -> str | None:
+    """The input that changed during a run, if no tile was labeled anew since."""
+    for line in reversed(journal):
+        if "tile" in line:
+            return None
+        if line.get("stage") == CHANGED:
+            return str(line.get("error", "an input"))
+    return None
 
 
 def complete(journal: Sequence[Mapping[str, Any]]) -> bool:
@@ -71,39 +110,77 @@ def between(age: float) -> float:
 
 def journal(path: Path | str) -> list[dict[str, Any]]:
     """All records and stages in order, from a file or from the objects below a URL."""
+    return list(entries(path))
+
+
+def entries(path: Path | str) -> Iterator[dict[str, Any]]:
+    """The same one by one: a file of many tiles is never in memory as a whole."""
     if isinstance(path, str):
         place = stores.at(path)
         assert isinstance(place, Bucket)
         parts = place.read_all(key for key, _, _ in place.entries() if key.endswith(ENDING))
         whole = b"".join(part for part in parts if part is not None)
-    else:
-        whole = path.read_bytes() if path.is_file() else b""
+        yield from _parsed(whole.splitlines())
+    elif path.is_file():
+        with path.open("rb") as file:
+            yield from _parsed(file)
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     # a line that a crash left incomplete may hold any bytes
-    found = map(_parse, whole.decode("utf-8", "replace").splitlines())
-    return [record for record in found if record is not None]
+    found = (_parse(line.decode("utf-8", "replace")) for line in lines)
+    return (record for record in found if record is not None)
 
 
 def _parse(line: str) -> dict[str, Any] | None:
+    """A line of records, None where it is none: one damaged byte costs no more than its line."""
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
+        record = json.loads(line, parse_constant=_refuse, object_pairs_hook=_shared)
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and ("tile" in record or "stage" in record) else None
+    if not isinstance(record, dict):
+        return None
+    fits = all(check(record[key]) for key, check in KINDS.items() if key in record)
+    known = ("tile" in record and record.get("state") in STATES) or "stage" in record
+    return record if fits and known else None
 
 
-def _lock(file: Any, alone: bool) -> None:
-    """Lock a file, together with others or alone and at once.
+def _shared(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A record whose words are those of all others: half the memory of one with its own."""
+    intern = sys.intern
+    return {intern(k): intern(v) if type(v) is str else v for k, v in pairs}
 
-    Raises
-    ------
-    OSError
-        If the system or the file system has no locks, or another process holds one.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"expected finite numbers, got {constant}")
+
+
+def _number(value: Any) -> bool:
+    """Whether it is a number that NumPy knows."""
+    whole = isinstance(value, int | float) and not isinstance(value, bool)
+    return whole and -(2**63) < value < 2**63
+
+
+def _numbers(value: Any, whole: bool = False) -> bool:
+    return isinstance(value, list) and all(
+        _number(v) and ((isinstance(v, int) and v >= 0) or not whole) for v in value
+    )
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+STATES = (*FINISHED, "failed")
+# what a line may say, and what that must be like
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "tile": lambda value: bool(value) and _numbers(value, whole=True),
+    "counts": lambda value: _numbers(value, whole=True),
+    "seconds": lambda value: _numbers(value) and len(value) == 3,
+    **dict.fromkeys(("pixels", "proven", "bytes", "retries"), lambda v: _numbers([v], whole=True)),
+    **dict.fromkeys(("time", "after", "peak_mib"), _number),
+    **dict.fromkeys(("stage", "state", "run", "worker", "error"), _text),
+}
 
 
 @contextmanager
@@ -120,7 +197,7 @@ def appending(path: Path | str) -> Iterator[Appender]:
     # tear no line. Over NFS they can; torn lines count as not written.
     with path.open("a+b", buffering=0) as file:
         with contextlib.suppress(OSError):  # not every file system has locks
-            _lock(file, alone=False)
+            lock(file, alone=False)
         with _ending(Appender(file.fileno(), cut)) as log:
             yield log
 
@@ -147,12 +224,23 @@ def is_locked(path: Path | str) -> bool | None:
         return None
     try:
         with path.open("r+b") as file:
-            _lock(file, alone=True)
+            lock(file, alone=True)
     except BlockingIOError:
         return True
     except OSError:
         return None
     return False
+
+
+def _run() -> str:
+    return f"{platform.node()}:{uuid.uuid4().hex[:8]}"
+
+
+def claim(run: str = "") -> tuple[str, bytes]:
+    """The first line of a file of records, and what it says of no other start than this one."""
+    run = run or _run()
+    record = {"stage": CLAIMED, "run": run, "time": round(clock.time(), 3)}
+    return run, (json.dumps(record) + "\n").encode()
 
 
 class Appender:
@@ -168,7 +256,7 @@ class Appender:
     """
 
     def __init__(self, file: int = -1, cut: bool = False) -> None:
-        self.run = f"{platform.node()}:{uuid.uuid4().hex[:8]}"
+        self.run = _run()
         self.begun = False
         self._file, self._cut = file, cut
         self._began = self._last = clock.monotonic()
@@ -177,9 +265,9 @@ class Appender:
         """Write one record through to the file system, or to the batch of an object store."""
         self._stamp(record)
 
-    def mark(self, stage: str) -> None:
+    def mark(self, stage: str, **more: str) -> None:
         """Record that the run has reached a stage, and write all that was added before."""
-        self._stamp({"stage": stage})
+        self._stamp({"stage": stage, **more})
         self.flush()
 
     def due(self) -> bool:

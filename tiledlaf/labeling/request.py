@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..annotations import opening, values
 from ..annotations.opening import Painting
-from ..errors import InputError
+from ..errors import InputError, as_seed, understood
 from ..files import images
 from ..files.image import Image, say
 from ..files.repeated import at_every_time
@@ -19,7 +19,7 @@ from ..flow.linear import Integrator
 from ..model.model import Model
 from ..pool.lazy import is_dask
 from ..pool.opening import Running
-from ..pool.tasks import Pool
+from ..pool.tasks import Pool, check_progress
 from . import lazy, resources, sample, tissue
 from . import mask as run_mask
 from . import run as labeling_run
@@ -79,13 +79,15 @@ def prepare(
     if isinstance(mask, str) and mask == opening.TISSUE:
         mask = tissue.pending(source)
     masked = None if mask is None else values.open_mask(mask, source, painting)
-    opening.check_painting(painting, masked)
+    with understood("painting", painting, "a Painting"):
+        opening.check_painting(painting, masked)
     if masked is not None:
         masked = images.on_grid(at_every_time(masked, source), source, coarse=True)
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )
-    store = None if output is None else os.fspath(output)
+    with understood("output", output, "a path"):
+        store = None if output is None else os.fspath(output)
     if writing.into_input:
         if store not in (None, source.path):
             raise InputError(f"expected an output or `into_input`, got both ({store})")
@@ -131,11 +133,17 @@ def execute(plan: Plan, pool: Pool, progress: Progress | None = None) -> Any:
     -------
     Summary if there is an output, otherwise labels, or (labels, confidence)
     """
-    resources.check_resources(plan, pool)
-    plan = sample.settle(run_mask.settle(plan, pool))
+    check_progress(progress)
+    plan = settle(plan, pool)
     if plan.out is not None:
         return labeling_run.run(plan, pool, progress)
     return labeling_run.run_in_memory(plan, pool, plan.job.certain, progress)
+
+
+def settle(plan: Plan, pool: Pool) -> Plan:
+    """A plan with all that is found before its tiles: mask, prototypes, scale."""
+    resources.check_resources(plan, pool)
+    return sample.settle(run_mask.settle(plan, pool))
 
 
 def label(
@@ -211,7 +219,7 @@ def label(
         z, pixel_size, input_pixel_size, no_data, intensity_scale (see `Selection`). How the work is
         done, without effect on labels: workers, scheduler, scheduler_file, device, tile (see
         `Running`). What is written: confidence, and for an output name, names, copy_image,
-        into_input, overwrite (see `Writing`).
+        into_input, overwrite, overview (see `Writing`).
 
     Returns
     -------
@@ -232,9 +240,14 @@ def label(
     """
     given = {name: value for name, value in locals().items() if name in OWN}
     part = {name: given.pop(name) for name in ("level", "channels", "axes")}
-    selection, writing, running = _grouped(options | part)
+    selection, writing, running = grouped(options | part)
     if any(map(is_dask, (image, probabilities, mask))):
         _check_lazy(given | {"output": output}, selection, writing, running)
+        image, probabilities, mask = (
+            lazy.plain(one, name)
+            for one, name in ((image, "array"), (probabilities, "probabilities"), (mask, "mask"))
+        )
+        seed = as_seed(seed)
         bare, proxy = lazy.opened(image, probabilities, selection)
         choice = {name: given[name] for name in CHOICE}
         chosen = choose_labeling(
@@ -247,8 +260,14 @@ def label(
         return execute(plan, pool, progress)
 
 
-def _grouped(options: Mapping[str, Any]) -> tuple[Selection, Writing, Running]:
+def grouped(
+    options: Mapping[str, Any], call: str = "label", own: Collection[str] = ()
+) -> tuple[Selection, Writing, Running]:
     """Sort options into their groups.
+
+    Parameters
+    ----------
+    call, own : the function that takes them, and its own keywords
 
     Raises
     ------
@@ -259,9 +278,9 @@ def _grouped(options: Mapping[str, Any]) -> tuple[Selection, Writing, Running]:
     names = [{field.name for field in dataclasses.fields(group)} for group in groups]
     for name in options:
         if not any(name in known for known in names):
-            near = difflib.get_close_matches(name, set().union(*names, OWN), 1)
+            near = difflib.get_close_matches(name, {*own, *OWN}.union(*names), 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise TypeError(f"label() has no keyword {name!r}{hint}")
+            raise TypeError(f"{call}() has no keyword {name!r}{hint}")
     selection, writing, running = (
         {k: v for k, v in options.items() if k in known} for known in names
     )

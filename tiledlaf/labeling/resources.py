@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..errors import InputError, NotEnoughMemory
 from ..files import stores
+from ..files.image import Image
 from ..pool import opening
+from ..pool.crew import Files
 from ..pool.opening import Running, find_device
 from ..pool.tasks import Pool
 from . import worker as labeling_worker
@@ -74,18 +77,45 @@ def check_resources(plan: Plan, pool: Pool) -> None:
 
 def open_pool(plan: Plan, running: Running = Running()) -> contextlib.AbstractContextManager[Pool]:
     """Open threads for small images, else processes; or the cluster that was named."""
-    small = len(plan.job.grid) == 1 or math.prod(plan.job.grid.size) <= SMALL
-    in_memory, scheduler = not plan.job.image.reader.stored, running.scheduler
+    return open_pool_of([plan], running, _files(plan))
+
+
+def is_small(plan: Plan) -> bool:
+    """Whether threads of this process will do."""
+    return len(plan.job.grid) == 1 or math.prod(plan.job.grid.size) <= SMALL
+
+
+def open_pool_of(
+    plans: Sequence[Plan], running: Running, files: Files
+) -> contextlib.AbstractContextManager[Pool]:
+    """The pool for several images: as for one, with processes if any is large."""
+    small, scheduler = all(map(is_small, plans)), running.scheduler
+    in_memory = any(not plan.job.image.reader.stored for plan in plans)
     if in_memory and running.named and not opening.in_threads(scheduler):
         raise InputError("arrays in memory are labeled by threads; save them as Zarr for a cluster")
     if in_memory or (small and not running.named and not running.watch):
         scheduler = opening.THREADS
     count = opening.cores() if running.workers is None else running.workers
     if opening.in_threads(scheduler):
-        return opening.open_pool(min(count, len(plan.job.grid)), scheduler, None, running.watch)
+        most = max(len(plan.job.grid) for plan in plans)
+        return opening.open_pool(min(count, most), scheduler, None, running.watch)
     return opening.open_pool(
-        count, scheduler or opening.PROCESSES, running.scheduler_file, running.watch
+        count,
+        scheduler or opening.PROCESSES,
+        running.scheduler_file,
+        running.watch,
+        files,
     )
+
+
+def _files(plan: Plan) -> Files:
+    """What workers must see of this machine's files."""
+    job = plan.job
+    images = [job.image, job.probabilities, job.weights, job.mask]
+    paths = [i.path for i in images if isinstance(i, Image) and i.reader.stored]
+    outputs = [] if plan.out is None else stores.on_disk([plan.out.store])
+    folders = {str(stores.nearest_existing(path)) for path in outputs}
+    return Files(stores.on_disk(paths), sorted(folders))
 
 
 def needed_bytes(plan: Plan) -> int:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 import os
 import time as clock
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..files import fingerprints, levels, stores
+from ..errors import InputChanged
+from ..files import fingerprints, levels, stores, units, versions
 from ..files.image import Image
 from ..model import terms
 from ..model.classes import color
 from ..pool import tasks
 from ..pool.tasks import Pool
-from ..redaction import redacted
+from ..redaction import shown
 from ..tiles import Tile
+from . import beside, claiming, overview, records
 from . import mask as run_mask
-from . import records
-from .output import Output
+from .areas import Area, areas, pixel_size
+from .output import STAMP, Output
 from .plan import Plan
 from .records import Appender
 from .worker import Job, checker, label_tile, place, run_tile
 
 Progress = Callable[[dict[str, Any]], None]
+LOOK = 5.0  # seconds between two looks at whether labels on an object store are still this run's
 TASK = 2**20  # pixels of small tiles that share a task, so that its overhead stays small
 
 
@@ -43,6 +49,9 @@ class Summary:
     output : path of the store
     fresh : number of pixels that this start has labeled
     tissue : what was found as tissue, if that is the mask
+    areas : pixels, share and area of each class, those without a label first
+    axes : 2 of areas, 3 of volumes
+    overview : path of a picture of image and labels, None where there is none
     """
 
     tiles: dict[str, int]
@@ -53,6 +62,9 @@ class Summary:
     errors: list[str] = field(default_factory=list)
     fresh: int = 0
     tissue: Mapping[str, Any] | None = None
+    areas: Sequence[Area] = ()
+    axes: int = 2
+    overview: str | None = None
 
     @property
     def rate(self) -> float:
@@ -74,61 +86,176 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
     progress : called with the record of each tile as it finishes
     """
     started = clock.perf_counter()
-    out = plan.out
-    assert out is not None, "a plan without an output: run it in memory"
+    assert plan.out is not None, "a plan without an output: run it in memory"
     fingerprint = fingerprints.fingerprint(plan.settings)
-    out = _started(plan, out, fingerprint)
-    job = run_mask.write(plan, out)
+    out = _started(plan, plan.out, fingerprint)
     old = records.journal(out.records)
-    known = records.latest(old)
-    if known:
-        whole = checker(job)
-        known = {
-            index: record
-            for index, record in known.items()
-            if record.get("state") not in records.FINISHED or whole(record)
-        }
+    known = _known(plan, old)
+    before = sum(r.get("pixels", 0) for r in known.values())
+    length, ended = len(old), records.complete(old)
+    del old  # a kilobyte a tile
 
     def finished(tile: Tile) -> bool:
         return known.get(tile.index, {}).get("state") in records.FINISHED
 
     # a run on a complete output changes no file
-    idle = records.complete(old) and all(map(finished, job.grid))
-    left = (tile.index for tile in job.grid if not finished(tile))
-    fair = (len(job.grid) - len(known)) // (8 * pool.workers)
-    before = sum(r.get("pixels", 0) for r in known.values())
-    batch = max(min(TASK // math.prod(job.grid.tile), fair), 1)
-    with records.appending(out.records) as log:
+    idle = ended and all(map(finished, plan.job.grid))
+    with _appending(out) as log:
 
-        def tell(stage: str) -> None:
+        def tell(stage: str, **more: str) -> None:
             if not idle:
-                tasks.retried(Appender.mark, log, stage)
+                tasks.retried(lambda log, stage: log.mark(stage, **more), log, stage)
 
-        tell(records.BEGUN)
-        for index, record, error, retries in pool.run(run_tile, job, left, batch):
-            if error is not None:
-                where = place(job, job.grid.tile_at(index))
-                text = redacted(f"{where}: {type(error).__name__}: {error}")
-                record = {"tile": list(index), "state": "failed", "error": text}
-            if retries:
-                record["retries"] = retries
-            tasks.retried(Appender.add, log, record)
-            known[tuple(index)] = record
-            if progress is not None:
-                progress(record)
+        tell(records.BEGUN, versions=versions.installed())
+        if not idle:  # labels of another content than the picture's
+            beside.remove(out, [image.path for image in plan.sources.values()])
+        notes = {"fingerprint": fingerprint, "tile": list(plan.job.grid.tile)}
+        out, job = _stamped(out, run_mask.write(plan, out), notes)
+        left = (tile.index for tile in job.grid if not finished(tile))
+        with _mine(out):
+            _label(job, out, pool, left, len(known), log, known, progress)
 
-        def still() -> None:
-            if log.due():
-                tell(records.LEVELS)
+            def still() -> None:
+                if log.due():
+                    tell(records.LEVELS)
 
-        _write_levels(job, out.store, pool, still)
-        out.finish(fingerprint, job.grid.tile, job.picture, job.confidence is not None)
+            _write_levels(job, out.store, pool, still)
+        out.finish(notes, job.picture, job.confidence is not None)
+        if not idle:
+            _check_inputs(plan, log)
+        found = summarize(plan, known, before)
+        # before the run counts as complete: one that is cut here draws it when it is continued
+        found.overview = overview.finish(plan, out, found.areas, found.tiles["failed"])
         complete = all(map(finished, job.grid))
         tell(records.COMPLETE if complete else records.ENDED)
     if complete and not stores.is_url(out.store):
-        since = records.journal(out.records)[len(old) :]
+        since = itertools.islice(records.entries(out.records), length, None)
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))
-    return summarize(plan, known, clock.perf_counter() - started, before)
+    found.seconds = clock.perf_counter() - started
+    return found
+
+
+def _known(plan: Plan, journal: Sequence[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Records of tiles that count: of finished ones those whose files are still whole."""
+    shape, classes = plan.job.grid.shape, plan.job.term.classes
+    known = records.latest(journal, shape)
+    whole = checker(plan.job)
+    return (
+        {
+            index: records.kept(record)
+            for index, record in known.items()
+            if record["state"] not in records.FINISHED
+            or (_adds_up(record, classes) and whole(record))
+        }
+        if known
+        else known
+    )
+
+
+def _adds_up(record: Mapping[str, Any], classes: int) -> bool:
+    """Whether what a finished tile's record says of its pixels can be summed up."""
+    if record["state"] != "done" or "bytes" not in record:  # of an older version, and trusted
+        return len(record.get("counts", range(classes + 1))) == classes + 1
+    counts = record.get("counts", ())
+    return (
+        len(counts) == classes + 1
+        and sum(counts) == record.get("pixels")
+        and 0 <= record.get("proven", -1) <= sum(counts)
+    )
+
+
+@contextmanager
+def _appending(out: Output) -> Iterator[Appender]:
+    """Open the records, which another start may just have in hand."""
+    for wait in units.WAITS:
+        clock.sleep(wait)
+        if stores.is_url(out.store) or os.path.isdir(os.path.dirname(out.records)):
+            break
+    try:
+        with records.appending(out.records) as log:
+            out.check_mine()
+            yield log
+    except FileNotFoundError:
+        out.check_mine()
+        raise
+
+
+def _stamped(out: Output, job: Job, notes: Mapping[str, Any]) -> tuple[Output, Job]:
+    """The output of this start, and what its workers must know to write into no other."""
+    if not out.stamp:  # of an older version
+        out = dataclasses.replace(out, stamp=out.found_stamp() or "")
+    out.check_run(notes)
+    if stores.is_url(out.store):
+        return out, job
+    stamps = {"labels": out.stamp, "confidence": out.found_stamp("confidence") or ""}
+    return out, dataclasses.replace(
+        job,
+        **{
+            name: dataclasses.replace(pyramid, stamp=stamps[name])
+            for name in stamps
+            if (pyramid := getattr(job, name)) is not None
+        },
+    )
+
+
+@contextmanager
+def _mine(out: Output) -> Iterator[None]:
+    """Where files cannot be written, say so if the labels are gone or another start's."""
+    try:
+        yield
+    except (OSError, ValueError):
+        out.check_mine()
+        raise
+
+
+def _label(
+    job: Job,
+    out: Output,
+    pool: Pool,
+    left: Iterator[tuple[int, ...]],
+    held: int,
+    log: Appender,
+    known: dict[Any, dict[str, Any]],
+    progress: Progress | None,
+) -> None:
+    """Label tiles, and record each."""
+    fair = (len(job.grid) - held) // (8 * pool.workers)
+    batch = max(min(TASK // math.prod(job.grid.tile), fair), 1)
+    looked = clock.monotonic()
+    for index, record, error, retries in pool.run(run_tile, job, left, batch):
+        if error is not None:
+            if isinstance(error, OSError):
+                out.check_mine()
+            where = place(job, job.grid.tile_at(index))
+            text = shown(f"{where}: {type(error).__name__}: {error}")
+            record = {"tile": list(index), "state": "failed", "error": text}
+        if retries:
+            record["retries"] = retries
+        tasks.retried(Appender.add, log, record)
+        known[tuple(index)] = records.kept(record)
+        if stores.is_url(out.store) and clock.monotonic() - looked > LOOK:
+            out.check_mine()
+            looked = clock.monotonic()
+        if progress is not None:
+            progress(record)
+
+
+def _check_inputs(plan: Plan, log: Appender) -> None:
+    """Refuse labels of inputs that changed during the run, and record that they do not count."""
+    changed = plan.changed()
+    if changed:
+        tasks.retried(_mark_changed, log, shown(changed[0]))
+        raise _input_changed(changed[0], "once it no longer changes, choose another OUTPUT")
+
+
+def _input_changed(path: str, advice: str) -> InputChanged:
+    return InputChanged(
+        f"{path} changed during the run, so its labels are not to be trusted; {advice}"
+    )
+
+
+def _mark_changed(log: Appender, path: str) -> None:
+    log.mark(records.CHANGED, error=path)
 
 
 def _write_levels(job: Job, store: str, pool: Pool, still: Callable[[], None]) -> None:
@@ -161,7 +288,8 @@ def _started(plan: Plan, out: Output, fingerprint: str) -> Output:
             notes["values"] = [list(one.values) for one in plan.classes]
             notes["colors"] = [list(one.color or color(v)) for v, one in enumerate(plan.classes, 1)]
         notes |= terms.settled(job.term).notes()
-        return out.start(
+        out = claiming.start(
+            out,
             notes,
             plan.image_print,
             job.labels,
@@ -170,6 +298,11 @@ def _started(plan: Plan, out: Output, fingerprint: str) -> Output:
             plan.names,
             plan.before,
         )
+        out.remove_objects()
+        return out
+    out = dataclasses.replace(out, stamp=(plan.before or {}).get(STAMP, ""))
+    notes = {"tile": list(job.grid.tile)}
+    claiming.restore(out, notes, plan.image_print, job.labels, job.picture, job.confidence)
     if plan.held.get("names") != list(plan.names.values()):
         out.describe(plan.held, plan.names, job.labels)
     return out
@@ -186,7 +319,7 @@ def _source(image: Image) -> dict[str, Any]:
 
 
 def summarize(
-    plan: Plan, known: Mapping[Any, Mapping[str, Any]], seconds: float, before: int = 0
+    plan: Plan, known: Mapping[Any, Mapping[str, Any]], before: int = 0, seconds: float = 0.0
 ) -> Summary:
     """Add up the records of all tiles; `before` pixels were labeled by earlier starts."""
     states = [r["state"] for r in known.values()]
@@ -204,13 +337,23 @@ def summarize(
         [r["error"] for r in known.values() if r["state"] == "failed"],
         sum(r.get("pixels", 0) for r in known.values()) - before,
         plan.tissue,
+        areas(counts.tolist(), plan.names, pixel_size(plan.job.image)),
+        len(plan.job.image.spatial_axes),
     )
 
 
 def run_in_memory(
     plan: Plan, pool: Pool, confidence: bool, progress: Progress | None = None
 ) -> Any:
-    """Label all tiles into arrays of this process; raises ValueError if a tile fails."""
+    """Label all tiles into arrays of this process.
+
+    Raises
+    ------
+    ValueError
+        If a tile fails.
+    InputChanged
+        If a file that they are of has changed meanwhile.
+    """
     labels = np.zeros(plan.job.grid.size, np.min_scalar_type(plan.job.term.classes))
     certain = np.zeros(labels.shape if confidence else (0,) * labels.ndim, np.float32)
     for tile, found, error, _ in pool.run(label_tile, plan.job, plan.job.grid):
@@ -222,4 +365,7 @@ def run_in_memory(
                 certain[tile.core] = found.confidence
         if progress is not None:
             progress({"tile": list(tile.index), "state": "done", "pixels": labels[tile.core].size})
+    changed = plan.changed()
+    if changed:
+        raise _input_changed(changed[0], "label it once it no longer changes")
     return (labels, certain) if confidence else labels

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..annotations.opening import TISSUE
-from ..errors import InputError
+from ..errors import InputError, readable
 from ..files import image as image_files
 from ..files.image import Image, TimePoint, read_pixels, say
 from ..files.resampled import Resampled
@@ -124,7 +124,8 @@ def _grids(image: Image) -> tuple[int, list[tuple[int, ...]]]:
         return 0, [image.grid]
     if isinstance(reader, Resampled):
         shape, reader = reader.sizes, reader.source
-    shapes = [tuple(one) for one in reader.look(image.path, 0, image.axes).shapes]
+    with readable(image.path):
+        shapes = [tuple(one) for one in reader.look(image.path, 0, image.axes).shapes]
     kept, level = [image.axes.index(a) for a in image.grid_axes], shapes.index(shape)
     return level, [tuple(one[i] for i in kept) for one in shapes[level:]]
 
@@ -134,7 +135,8 @@ def _level(image: Image, level: int) -> Image:
     reader, axes = image.reader, image.axes
     if isinstance(reader, Resampled):
         reader = reader.source
-    found = reader.look(image.path, level, axes)
+    with readable(image.path):
+        found = reader.look(image.path, level, axes)
     sizes, stored = (
         dict(zip(axes, shape, strict=True)) for shape in (image.shape, found.shapes[0])
     )

@@ -26,8 +26,8 @@ from ..flow import stencil
 from ..kernels import namespace, select
 from ..kernels.arrays import Array, on_device, on_host, to_host
 from ..model.settings import Settings
-from ..model.terms import DataTerm, Pending, settled, usable
-from ..redaction import redacted
+from ..model.terms import DataTerm, Pending, potential, settled, usable
+from ..redaction import shown
 from ..tiles import Grid, Tile, within
 
 BAND_BYTES = 40 * 2**20  # of weights and distances at once, to limit memory and newly mapped pages
@@ -136,7 +136,11 @@ def label_window(
     source = window.image if window.probabilities is None else window.probabilities
     valid, predictor = window.valid, settings.predictor
     kernels, xp = select(source, settings.kernel), namespace(source)
-    q = term.potential(source, valid, settings.rho)
+    exact = settings.double or term.double
+    if exact:
+        q = potential(term, source, valid, settings.rho)
+    else:
+        q = term.potential(source, valid, settings.rho)
     features = None
     if predictor is not None:
         image = window.image
@@ -159,6 +163,8 @@ def label_window(
         weights = stencil.uniform(settings.offsets, grid, valid, xp)
     if predictor is not None:
         weights = predictor.weights(features, weights, settings.kernel)
+    if exact or settings.wide:
+        q, weights = q.astype(np.float64), weights.astype(np.float64)
     base = None
     if any(settings.bias):
         base = xp.empty_like(q)
@@ -167,10 +173,30 @@ def label_window(
     labels, confidence, gap = settings.integrator.classify(
         kernels, weights, q, settings.offsets, settings.time, base
     )
+    confidence = confidence.astype(np.float32, copy=False)
+    check_computed(confidence, settings.time)
     if valid is not None:
         labels[~valid] = 0
         confidence[~valid] = 0
     return labels, confidence, gap
+
+
+def check_computed(confidence: Array, time: float) -> None:
+    """Refuse a flow that overflowed: at every pixel all of Z enters its confidence.
+
+    Raises
+    ------
+    ValueError
+        With how many pixels have no confidence.
+    """
+    flat = confidence.ravel()
+    if math.isfinite(float(flat.dot(flat))):  # the quickest sum: at most 1 at a pixel, or NaN
+        return
+    lost = int((~(confidence > 0)).sum())
+    raise InputError(
+        f"expected a finite flow at each pixel, got NaN or inf at {lost}: its numbers are too "
+        f"large (a shorter `time` than {time:g}, or another `rho`)"
+    )
 
 
 def read_valid(job: Job, tile: Tile) -> np.ndarray | None:
@@ -228,7 +254,8 @@ def bands(
     if job.settings.predictor is not None:
         count += len(job.settings.predictor.mean)
     if on_host(job.settings.device) and not job.settings.integrator.whole_tile:
-        row = 4 * count * math.prod(window[1:])
+        double = job.settings.double or job.settings.wide or getattr(job.term, "double", False)
+        row = (8 if double else 4) * count * math.prod(window[1:])
         # at least eight halos long, so that at most a quarter of the work is done twice
         rows = max(8 * job.grid.halo[job.front], BAND_BYTES // row, 1)
         rows = math.ceil(core[0] / math.ceil(core[0] / rows))
@@ -287,7 +314,7 @@ def run_tile(job: Job, index: tuple[int, ...]) -> dict[str, Any]:
 def _failure(job: Job, tile: Tile, error: ValueError) -> str:
     if isinstance(error, BadPixels):
         error = error.moved(tile.window)
-    return redacted(f"{place(job, tile)}: {error}")
+    return shown(f"{place(job, tile)}: {error}")
 
 
 def place(job: Job, tile: Tile) -> str:

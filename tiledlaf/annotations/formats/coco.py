@@ -98,7 +98,7 @@ def _runs(given: Mapping[str, Any], where: str) -> Any:
     if isinstance(counts, str):
         counts = decoded(counts, where)
     ends = np.cumsum(np.asarray(counts, np.int64))
-    if len(ends) == 0 or min(counts) < 0 or ends[-1] != height * width:
+    if len(ends) == 0 or min(*counts, height, width) < 0 or ends[-1] != height * width:
         size = shapes.cut(f"{height} x {width}")
         raise InputError(f"{where}: expected run lengths of {size} pixels")
     boxes = []
@@ -122,7 +122,7 @@ def decoded(text: str, where: str = "") -> list[int]:
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
-        if not 0 <= bits < 64:
+        if not 0 <= bits < 64 or shift > 60:  # a length of more bits is none
             raise InputError(f"{where}: expected run lengths as COCO writes them")
         value |= (bits & 31) << shift
         shift += 5
