@@ -1,0 +1,127 @@
+"""OME-TIFF: valid by its schema, and the same labels, names and sizes for its readers."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+import tiledlaf
+from tiledlaf.files import images
+from tiledlaf.pool import tasks
+from tiledlaf.results.exporting import Choice
+from tiledlaf.results.formats import ometiff
+from tiledlaf.results.result import Result, open_result
+
+NAMES = ["a & b", 'say "é" {x}', "<c>"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ometiff")
+
+
+def labeled(folder, axes, shape, **options):
+    pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    image, out = folder / f"{axes}.zarr", folder / f"{axes}-out.zarr"
+    zarr.save_array(image, pixels)
+    every = {"time_point": "all"} if "t" in axes else {}
+    tiledlaf.label(
+        str(image), out, prototypes=[[50], [120], [200]], names=NAMES, axes=axes, tile=64,
+        input_pixel_size=0.5, copy_image=False, **every, **options
+    )  # fmt: skip
+    return out
+
+
+def pixels_of(out):
+    return np.asarray(zarr.open_array(out / "labels/tiledlaf/0", mode="r")[:])
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [("yx", (300, 257)), ("zyx", (3, 130, 100)), ("tyx", (2, 90, 130)), ("tzyx", (2, 3, 40, 70))],
+)
+def test_readers_see_the_same(folder, monkeypatch, axes, shape):
+    monkeypatch.setattr(ometiff, "TILE", 64)
+    out = labeled(folder, axes, shape)
+    target = folder / f"{axes}.ome.tif"
+    tiledlaf.export(out, target)
+    check_schema(target)
+    expected = pixels_of(out)
+    with tifffile.TiffFile(target) as file:
+        assert file.is_bigtiff
+        assert file.is_ome
+        (series,) = file.series
+        assert series.axes == axes.upper()
+        assert len(series.levels) == 1 + int(np.ceil(np.log2(max(shape[-2:]) / 64)))
+        for number, level in enumerate(series.levels):
+            step = 2**number
+            np.testing.assert_array_equal(level.asarray(), expected[..., ::step, ::step])
+            assert level.keyframe.is_tiled
+        colors = series.keyframe.colormap[:, 1:4].T // 257
+        assert colors.tolist() == [list(c) for c in open_result(out).colors.values()]
+    check_metadata(target, axes, shape)
+
+
+def check_schema(path):
+    """By the schema of OME, which ome-types brings."""
+    etree, ome_types = pytest.importorskip("lxml.etree"), pytest.importorskip("ome_types")
+    schema = etree.XMLSchema(file=Path(ome_types.__file__).with_name("ome-2016-06.xsd"))
+    schema.assertValid(etree.fromstring(tifffile.tiffcomment(path).encode()))
+
+
+def check_metadata(path, axes, shape):
+    ome = pytest.importorskip("ome_types").from_tiff(path)
+    (image,) = ome.images
+    pixels = image.pixels
+    sizes = dict(zip(axes, shape, strict=True))
+    for axis in "tzyx":
+        assert getattr(pixels, f"size_{axis}") == sizes.get(axis, 1)
+    assert (pixels.physical_size_x, pixels.physical_size_y) == (0.5, 0.5)
+    assert pixels.physical_size_x_unit.value == "µm"
+    names, colors = (one.value for one in ome.structured_annotations.map_annotations)
+    assert dict(names) == {str(v): name for v, name in enumerate(NAMES, 1)}
+    assert dict(colors)["1"] == "#0072b2"
+
+
+@pytest.mark.filterwarnings("ignore:As of version 0.4.0, the parser argument:UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_bioio_reads_it(folder):
+    bioio = pytest.importorskip("bioio")
+    reader = pytest.importorskip("bioio_ome_tiff").Reader
+    out = folder / "zyx-out.zarr"
+    if not out.exists():
+        out = labeled(folder, "zyx", (3, 130, 100))
+    tiledlaf.export(out, folder / "b.ome.tif")
+    found = bioio.BioImage(folder / "b.ome.tif", reader=reader)
+    np.testing.assert_array_equal(found.get_image_data("ZYX"), pixels_of(out))
+    assert (found.physical_pixel_sizes.Y, found.physical_pixel_sizes.X) == (0.5, 0.5)
+
+
+def test_our_own_reader_sees_names_and_sizes(tmp_path):
+    out = labeled(tmp_path, "yx", (80, 90))
+    tiledlaf.export(out, tmp_path / "c.tif", classes="<c>")
+    found = images.open_labels(tmp_path / "c.tif")
+    expected = pixels_of(out)
+    np.testing.assert_array_equal(
+        found.read((slice(0, 80), slice(0, 90)))[0], np.where(expected == 3, 3, 0)
+    )
+    assert found.scale == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_many_values(folder, dtype):
+    pixels = np.random.default_rng(0).integers(0, 60000, (100, 700)).astype(dtype)
+    image = dataclasses.replace(
+        images.from_array(pixels, "yx"), scale=(1.0, 1.0), units=(None,) * 2
+    )
+    result = Result("out.zarr", "cells", image, {}, {}, {})
+    path = folder / f"{np.dtype(dtype)}.ome.tif"
+    with tasks.threads(1) as pool:
+        ometiff.OmeTiff().write(result, str(path), Choice(), pool, lambda record: None)
+    check_schema(path)
+    np.testing.assert_array_equal(tifffile.imread(path), pixels)
+    np.testing.assert_array_equal(tifffile.imread(path, level=1), pixels[::2, ::2])

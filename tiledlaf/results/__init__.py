@@ -1,0 +1,1 @@
+"""What comes out of labels: tables, objects, pictures, files of other programs."""

@@ -1,0 +1,393 @@
+"""Makes the objects of a class, and puts them into place once all is there.
+
+On a file system they are made in a folder of another name and renamed; on an object store they are
+listed, and said to be ready, at last. So none are seen in part, and those of a run that was cut are
+made from the start.
+"""
+
+from __future__ import annotations
+
+import collections
+import colorsys
+import contextlib
+import functools
+import math
+import os
+import shutil
+import time as clock
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import NotEnoughMemory, OutputBelongsElsewhere
+from ..files import columns, levels, ngff, nodes, stores, units
+from ..files.image import Image, say
+from ..files.levels import Pyramid
+from ..labeling import claiming, records
+from ..labeling.resources import PROCESS_BYTES
+from ..pool.tasks import Pool
+from ..tiles import Grid
+from . import components, measures
+from .components import Index, Search
+from .measures import Gauge, Sums
+from .result import Result, open_result
+
+TABLE = "table"  # the group of it, within that of the objects
+TASK = 2**20  # pixels of small tiles that share a task
+DEEP, WIDE = 32, 512  # edges of tiles of volumes
+COLORED = 1000  # objects that have colors of their own: of more, viewers choose them
+TOUCH = 60.0  # seconds after which a folder in the making is marked as in use
+
+_NONE = np.empty(0, np.int32)
+Progress = Callable[[dict[str, Any]], None]
+
+
+def origin(result: Result) -> dict[str, Any]:
+    """Which labels these are: settings, start, and the run that has written the last of them."""
+    last = collections.deque(records.entries(result.out.records), maxlen=1)
+    return {
+        "fingerprint": result.notes.get("fingerprint"),
+        "tile": result.notes.get("tile"),
+        "start": result.out.found_stamp() or "",
+        "run": last[0].get("run", "") if last else "",
+    }
+
+
+@dataclass(frozen=True)
+class Work:
+    """Objects to make."""
+
+    result: Result
+    group: str
+    name: str
+    value: int
+    settings: Mapping[str, Any]
+    given: Image | None = None
+
+    @property
+    def search(self) -> Search:
+        """What is looked for."""
+        labels = self.result.labels.with_absolute_path()
+        zero, size = (0,) * len(labels.grid), labels.grid
+        tile = tile_of(self.result.notes["tile"], len(labels.spatial_axes))
+        return Search(
+            labels,
+            self.value,
+            Grid(size, zero, size, tile, zero),
+            self.settings["connectivity"] == "full",
+            self.settings["fill_holes"],
+            self.settings["largest_hole"],
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Peak memory of a worker."""
+        search = self.search
+        edges = list(map(min, search.grid.tile, search.grid.size))[search.front :]
+        return predicted_bytes(edges, search.labels.dtype, search.fill, self.picture)
+
+    @functools.cached_property
+    def picture(self) -> Image | None:
+        """The image whose channels are measured: of the grid of the labels."""
+        found = self.result.picture if self.given is None else self.given
+        if found is None:
+            return None
+        if found.grid != self.result.labels.grid:
+            say(
+                f"{self.result.store}: the image has the size {found.grid} and the labels "
+                f"{self.result.labels.grid}, so no means of its channels are taken"
+            )
+            return None
+        return found.with_absolute_path()
+
+    def make(self, pool: Pool, progress: Progress) -> None:
+        """Find, number, write and measure the objects, and put them into place."""
+        result, of = self.result, origin(self.result)
+        remote, made = stores.is_url(result.store), stores.absolute(result.store)
+        notes = self._notes(of)
+        if remote:
+            self._begin(notes)
+        else:
+            ngff.check_links(result.store, self.group)
+            made = os.path.join(made, f"{self.group}.{uuid.uuid4().hex}{stores.PART}")
+        tell, image = Telling(progress, None if remote else made), self.image
+        try:
+            count = self._write(made, pool, tell, *self._find(pool, tell))
+            channels = self._measure(made, pool, tell, count)
+            notes["objects"] |= {"count": count, "channels": list(channels)}
+            notes["ready"] = True
+            where = (result.store, self.group, result.group)
+            self._check_mine(notes, remote)
+            ngff.add_label_like(*where, _shown(count), notes, None if remote else made)
+            if not remote:
+                _put(result.store, made, self.group, notes["objects"])
+        finally:
+            if not remote:
+                shutil.rmtree(made, ignore_errors=True)
+        version = "0.5" if image.zarr_format == 3 else "0.4"
+        ngff.list_label(result.store, self.group, version, image.zarr_format)
+        nodes.index(result.store, f"{self.group}/{TABLE}")
+        if not remote:  # those of killed runs
+            units.remove_parts(result.store, "labels", clock.time() - 3600)
+
+    @property
+    def image(self) -> ngff.Multiscale:
+        """Levels of the labels, which the objects have as well."""
+        return ngff.read_multiscale(f"{self.result.store}/{self.result.group}", further=False)
+
+    def _measure(self, made: str, pool: Pool, tell: Telling, count: int) -> tuple[str, ...]:
+        """Write the table; returns the names of the channels."""
+        result, picture, confidence = self.result, self.picture, self.result.confidence
+        gauge = Gauge(
+            made,
+            f"{self.group}/0",
+            self.search.front,
+            self.search.grid,
+            picture,
+            None if confidence is None else confidence.with_absolute_path(),
+            result.pixel_size,
+        )
+        table = _measured(gauge, count, pool, tell)
+        size = None if result.pixel_size is None else list(result.pixel_size)
+        about = {"axes": gauge.axes, "pixel_size": size}
+        columns.write(made, f"{self.group}/{TABLE}", table, self.image.zarr_format, about)
+        return () if picture is None else picture.used_names
+
+    def _notes(self, of: Mapping[str, Any]) -> dict[str, Any]:
+        entry = {
+            "labels": self.result.name,
+            "class": self.name,
+            "value": self.value,
+            "settings": dict(self.settings),
+            "of": dict(of),
+        }
+        return {"objects": entry, "ready": False}
+
+    def _begin(self, notes: Mapping[str, Any]) -> None:
+        """Say on an object store that objects are being made: what is here is none meanwhile."""
+        store = self.result.store
+        ngff.unlist_label(store, self.group)
+        ngff.add_label_like(store, self.group, self.result.group, _shown(0), notes)
+
+    def _check_mine(self, notes: Mapping[str, Any], remote: bool) -> None:
+        """Refuse objects of labels that were made anew meanwhile, or that another run makes."""
+        store, own = self.result.store, notes["objects"]
+        if origin(open_result(store, self.result.name)) != own["of"]:
+            raise OutputBelongsElsewhere(
+                f"{store}: {self.result.group} was removed or begun anew while objects of it were "
+                "made"
+            )
+        if remote:  # where two may write at once
+            held = (ngff.read_notes(store, self.group) or {}).get("objects", {})
+            if any(held.get(key) != own[key] for key in ("settings", "of")):
+                raise OutputBelongsElsewhere(f"{store}: another run has begun {self.group} anew")
+
+    def _find(
+        self, pool: Pool, tell: Telling
+    ) -> tuple[int, dict[Index, np.ndarray], dict[Index, np.ndarray]]:
+        """Number of objects; by tile, what of the background is filled, and objects."""
+        search = self.search
+        every = [tile.index for tile in search.grid]
+        filled: dict[Index, np.ndarray] = {}
+        if search.fill:
+            joining, parts = components.Joining(search.front), {}
+            for index, part in tell.each(
+                "finding holes", pool, components.find_background, search, every
+            ):
+                border = joining.add(index, part)
+                parts[index] = part.area[border - 1], part.open[border - 1]
+            filled = components.holes(parts, joining, search.largest)
+        joining, parts = components.Joining(search.front), {}
+        items = [(index, filled.get(index, _NONE)) for index in every]
+        for (index, _), part in tell.each("finding objects", pool, components.find, search, items):
+            joining.add(index, part)
+            parts[index] = part.first, part.area
+        count, numbers = components.number(parts, joining, self.settings["min_size"])
+        return count, filled, numbers
+
+    def _write(
+        self,
+        made: str,
+        pool: Pool,
+        tell: Telling,
+        count: int,
+        filled: Mapping[Index, np.ndarray],
+        numbers: Mapping[Index, np.ndarray],
+    ) -> int:
+        """Write the label image and its lower levels; returns the number of objects."""
+        search, found = self.search, self.image
+        pyramid = Pyramid(
+            self.group,
+            found.axes,
+            0,
+            found.shapes,
+            search.grid.tile,
+            found.scales[0],
+            found.translations[0],
+            found.units,
+            "uint32" if count < 2**32 else "uint64",
+        )
+        pyramid.create(made, "0.5" if found.zarr_format == 3 else "0.4", found.zarr_format)
+        items = ((i, filled.get(i, _NONE), own) for i, own in numbers.items())
+        job = _Writing(search, made, pyramid)
+        for _ in tell.each("writing objects", pool, _write, job, items, len(numbers)):
+            pass
+        for work in levels.coarse(made, pyramid, levels.nearest):
+            for _ in tell.each("writing levels", pool, levels.finish, work, list(work.units)):
+                pass
+        return count
+
+
+@dataclass(frozen=True)
+class _Writing:
+    search: Search
+    store: str
+    pyramid: Pyramid
+
+
+def _write(job: _Writing, item: tuple[Index, np.ndarray, np.ndarray]) -> None:
+    """Write the objects of a tile."""
+    index, filled, numbers = item
+    tile = job.search.grid.tile_at(index)
+    found, _ = components.components(job.search, tile, filled)
+    block = numbers[components.core_of(job.search, tile, found)]
+    levels.write(job.store, job.pyramid, tile.core, block, levels.nearest)
+
+
+def _measured(gauge: Gauge, count: int, pool: Pool, tell: Telling) -> measures.Columns:
+    """The table of all objects."""
+    none = measures.columns(gauge, _nothing(gauge))
+    table, parts = measures.blank(none, count), list[tuple[int, Sums]]()
+    every = [tile.index for tile in gauge.grid]
+    place = {index: k for k, index in enumerate(every)}
+    for index, (numbers, found, rest) in tell.each(
+        "measuring objects", pool, measures.measure, gauge, every
+    ):
+        for name, values in found.items():
+            table[name][numbers - 1] = values
+        if len(rest.number):
+            parts.append((place[index], rest))
+    joined = measures.join(parts)
+    if joined is not None:
+        for name, values in measures.columns(gauge, joined).items():
+            table[name][joined.number - 1] = values
+    return table
+
+
+def _nothing(gauge: Gauge) -> Sums:
+    """Sums of no object."""
+    ndim = len(gauge.axes)
+    channels = 0 if gauge.picture is None else gauge.picture.used_channels
+    one, many = np.empty(0, np.int64), np.empty((0, ndim), np.int64)
+    pairs = np.empty((0, ndim * (ndim + 1) // 2), np.int64)
+    return Sums(
+        *(one, one, one, many, many, many, pairs, np.empty((0, 3), np.int64)),
+        np.empty((0, channels)),
+        np.empty((0, int(gauge.confidence is not None))),
+    )
+
+
+class Telling:
+    """Runs tasks, tells how many are done, and keeps a folder in the making from being removed."""
+
+    def __init__(self, progress: Progress, folder: str | None) -> None:
+        self._progress, self._folder = progress, folder
+        self._touched = clock.monotonic()
+
+    def each(
+        self,
+        stage: str,
+        pool: Pool,
+        function: Callable[[Any, Any], Any],
+        job: Any,
+        items: Iterable[Any],
+        count: int | None = None,
+    ) -> Iterator[tuple[Any, Any]]:
+        """Items and their results, as they come."""
+        if count is None:
+            assert isinstance(items, list)
+            count = len(items)
+        grid = getattr(job, "grid", None) or getattr(job, "search", job)
+        tile = getattr(getattr(grid, "grid", grid), "tile", (TASK,))
+        batch = max(min(TASK // math.prod(tile), count // (8 * pool.workers)), 1)
+        ended = pool.run(function, job, items, batch)
+        for done, (item, result, error, _) in enumerate(ended, 1):
+            if error is not None:
+                raise error
+            self._progress({"stage": stage, "done": done, "of": count})
+            if self._folder and clock.monotonic() - self._touched > TOUCH:
+                self._touched = clock.monotonic()
+                if os.path.isdir(self._folder):
+                    os.utime(self._folder)
+            yield item, result
+
+
+def _shown(count: int) -> dict[str, Any]:
+    """What NGFF says of the label values: colors of a few, which differ from their neighbors'."""
+    colors = []
+    for number in range(1, count + 1 if count <= COLORED else 1):
+        hue, light = number * 0.61803398875 % 1, 0.75 + 0.25 * (number % 2)
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.65, light)
+        rgba = [*(round(255 * c) for c in (red, green, blue)), 255]
+        colors.append({"label-value": number, "rgba": rgba})
+    return {"colors": colors} if colors else {}
+
+
+def _put(store: str, made: str, group: str, entry: Mapping[str, Any]) -> None:
+    """Put objects into place, unless the same are there by now; others are moved away."""
+    store = stores.absolute(store)
+    new, final, gone = os.path.join(made, group), os.path.join(store, group), list[str]()
+    try:
+        while not claiming.renamed(new, final):
+            held = (ngff.read_notes(store, group) or {}).get("objects")
+            if held == entry:
+                return
+            if held is None and os.path.lexists(final):
+                raise OutputBelongsElsewhere(f"{store}: other labels have just become {group}")
+            away = f"{group}.{uuid.uuid4().hex}{stores.PART}"
+            with contextlib.suppress(FileNotFoundError):  # another run was quicker
+                os.rename(final, os.path.join(store, away))
+                gone.append(away)
+    finally:
+        stores.at(store).remove(*gone)
+
+
+def tile_of(tile: Sequence[int], spatial: int) -> tuple[int, ...]:
+    """Edges of the tiles that objects are found in: the labels', but thick in volumes."""
+    if spatial == 3 and tile[-3] == 1:
+        return (*tile[:-3], DEEP, *(min(edge, WIDE) for edge in tile[-2:]))
+    return tuple(tile)
+
+
+def predicted_bytes(edges: Sequence[int], labels: str, fill: bool, picture: Image | None) -> int:
+    """Peak memory of a worker: its process, and a tile's pixels, components and runs.
+
+    Parameters
+    ----------
+    edges : of a tile, along spatial axes
+    labels : type of the label image
+    """
+    pixels = math.prod(edge + 4 for edge in edges)
+    finding = 2 * np.dtype(labels).itemsize + 30 + 12 * fill
+    channels = 0
+    if picture is not None:
+        channels = picture.stored_channels * np.dtype(picture.dtype).itemsize
+    return PROCESS_BYTES + pixels * max(finding, 60 + 2 * channels)
+
+
+def check_memory(need: int, pool: Pool) -> None:
+    """Refuse objects whose tiles do not fit into a worker's memory.
+
+    Raises
+    ------
+    ValueError
+        Gives what is needed and what is there.
+    """
+    if pool.memory is not None and need > pool.memory:
+        raise NotEnoughMemory(
+            f"a worker would need {need / 2**20:.0f} MiB for objects and may use "
+            f"{pool.memory / 2**20:.0f} MiB; take fewer workers, or label with a smaller `tile`"
+        )
