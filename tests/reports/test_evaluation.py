@@ -18,9 +18,11 @@ from skimage.metrics import adapted_rand_error
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
 from tiledlaf import evaluate, label
+from tiledlaf.errors import InputError
 from tiledlaf.files import ngff
 from tiledlaf.model import classes
-from tiledlaf.reports import evaluation, pictures
+from tiledlaf.reports import evaluation
+from tiledlaf.results import pictures
 
 RNG = np.random.default_rng(3)
 # what a trained model keeps with its labels
@@ -231,7 +233,7 @@ def rand_of_pairs(labels, truth):
 SMALL = st.tuples(st.integers(1, 7), st.integers(1, 8))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_rand_error_is_that_of_all_pairs(data):
     shape = data.draw(SMALL)
@@ -266,7 +268,7 @@ def test_real_membranes(data_folder, tmp_path, rows, columns):
     assert evaluate(file, file, boundary="0").rand == pytest.approx(0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data())
 def test_tiles_do_not_matter(data):
     shape = data.draw(st.one_of(SMALL, st.tuples(*[st.integers(1, 5)] * 3)))
@@ -572,3 +574,10 @@ def test_broken_files(tmp_path, monkeypatch):
         Path(name).write_text("hello")
         refused(run("evaluate", name, "truth.npy"), re.escape(name))
         refused(run("evaluate", "truth.npy", name), re.escape(name))
+
+
+@pytest.mark.parametrize("options", [{"values": 5}, {"values": [["a"]]}, {"names": 5}])
+def test_values_and_names_of_other_kinds(options):
+    labels = np.ones((4, 4), int)
+    with pytest.raises(InputError, match=f"for `{next(iter(options))}`, got"):
+        evaluate(labels, labels, **options)

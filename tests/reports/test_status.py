@@ -25,9 +25,10 @@ from processes import listening, tree
 
 from tiledlaf.files import levels
 from tiledlaf.labeling import records
-from tiledlaf.model import model as model_file
+from tiledlaf.model import arrays as model_arrays
 from tiledlaf.pool import dask as dask_pool
-from tiledlaf.reports import pictures, status
+from tiledlaf.reports import status
+from tiledlaf.results import pictures
 
 RECORDS = Path("out.zarr/labels/tiledlaf/0/tiledlaf.jsonl")
 LABEL = ["label", "image.zarr", "out.zarr", "--prototypes", "levels.csv"]
@@ -265,8 +266,9 @@ def test_levels_that_take_long(coarse, monkeypatch):
     monkeypatch.setattr(records, "SHARE", 0.0)
     assert run(*coarse).code == 0
     stages = [line["stage"] for line in whole() if "stage" in line]
-    assert (stages[0], stages[-1]) == ("begun", "complete")
-    assert set(stages[1:-1]) == {"levels"}
+    assert (stages[0], stages[-1]) == ("claimed", "complete")
+    assert stages[1] == "begun"
+    assert set(stages[2:-1]) == {"levels"}
     assert whole()[-2]["stage"] == "levels"
 
 
@@ -529,8 +531,9 @@ def test_map_of_a_volume():
 def test_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = {"step": 20, "steps": 30, "error": 0.125, "seconds": 40.0, "history": [{}] * 3}
+    state |= {"stale": 0, "now": 1.0, "best": 1.0}
     about = {"print": np.array('{"steps": 30}'), "terms": np.array(0)}
-    model_file.write_arrays("a.checkpoint", about | {"state": np.array(json.dumps(state))})
+    model_arrays.write_arrays("a.checkpoint", about | {"state": np.array(json.dumps(state))})
     found = run("status", "a", "--json")
     quiet = json.loads(found.out)["training"].pop("quiet")
     assert (found.code, found.err) == (0, "")
@@ -550,7 +553,7 @@ def test_training(tmp_path, monkeypatch):
         "a: cut as it seems, checkpoint of 0:01:30 ago\nsteps: 20 of at most 30\n"
         "wrong in validation: 12.500 %\n"
     )
-    model_file.write_arrays("a.checkpoint", about)  # the data term is learned, no step made
+    model_arrays.write_arrays("a.checkpoint", about)  # the data term is learned, no step made
     assert "steps: 0 of at most 30\n" in run("status", "a").out
 
 

@@ -12,7 +12,7 @@ import PIL.ImageDraw
 
 from ..kernels.arrays import Offsets
 from ..model.classes import palette
-from .pictures import SMALL
+from ..results.pictures import SMALL, caption
 
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 BLUE_RED = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
@@ -110,6 +110,7 @@ def wheel(text: str, axes: bool = False) -> PIL.Image.Image:
 
 def names(found: Sequence[str], text: str = "") -> PIL.Image.Image:
     """A legend of the colors of classes, with a text after it."""
+    found = [caption(name) for name in found]
     pen = PIL.ImageDraw.Draw(PIL.Image.new("RGB", (1, 1)))
     widths = [24 + int(pen.textlength(name, font_size=13)) for name in found]
     wide = sum(widths) + int(pen.textlength(text, font_size=13)) + GAP

@@ -1,4 +1,4 @@
-"""Compares labels with a truth: confusion matrix, pixel error, F1, IoU, adapted Rand error."""
+"""Compares labels with a truth: pixels class by class, components, and objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +16,22 @@ import numpy as np
 
 from ..annotations import numbering, opening
 from ..annotations.opening import Painting
-from ..annotations.values import Meaning, meaning, open_labels
-from ..errors import InputError
-from ..files import image as image_files
-from ..files import images, ngff, nodes
+from ..annotations.values import OBJECT, Meaning, meaning, numbers_of, open_labels
+from ..errors import InputError, understood
+from ..files import images, ngff, nodes, numbers, stores
 from ..files.cropped import cropped
-from ..files.image import Image
+from ..files.image import Image, say
+from ..labeling import records
+from ..labeling.output import Output
 from ..model.classes import ignored
 from ..pool import tasks
 from ..pool.opening import cores
+from ..results import pictures
 from ..tiles import Box, Grid, Tile
-from . import pictures, scores
-from .scores import Classes, Evaluation, Pairs
+from . import matching, scores
+from .reading import each_tile, read_classes
+from .reading import read as _read
+from .scores import Classes, Evaluation, ObjectScores, Pairs
 
 EDGE = 2048  # of a 2-D window that is compared at once
 SHOWN = 2000  # pixels along an edge of a picture, at most
@@ -46,6 +50,8 @@ def evaluate(
     painting: Painting = Painting(),
     names: Mapping[int, str] | Sequence[str] | None = None,
     values: Mapping[int, Sequence[int]] | Sequence[Sequence[int]] | None = None,
+    objects: str | Sequence[str] | None = None,
+    outside: str | None = None,
 ) -> Evaluation:
     """Compare labels with a truth, tile by tile.
 
@@ -78,6 +84,14 @@ def evaluate(
         A mapping, or a list for the label values from 1 on: which values of the truth each class
         stands for. By default those stored with the label image (`values` in its properties), else
         truth and labels are compared as they are and every value is a class.
+    objects : str, or several, optional
+        Names of classes whose objects are compared, one by one. Objects of the truth are the
+        annotations, or the instances of a mask (`instances`), else connected pixels of the class;
+        those of the labels are those that were made of them (`tiledlaf.objects`), else connected
+        pixels of the class, which share edges (in volumes, faces). For a truth of instances, the
+        class of its objects is compared without being named.
+    outside : str, optional
+        Name of the class of what lies outside of all annotations; without it, that is left out.
 
     Returns
     -------
@@ -99,6 +113,16 @@ def evaluate(
     >>> found.confusion
     array([[4, 0],
            [1, 3]])
+
+    Two cells of a mask, of which the labels have one, and half of the other:
+
+    >>> cells = np.array([[1, 1, 0, 2, 2], [1, 1, 0, 2, 2]])
+    >>> labels = np.array([[1, 1, 0, 0, 1], [1, 1, 0, 0, 1]])
+    >>> (found,) = tiledlaf.evaluate(labels, cells, instances="object", objects="1").objects
+    >>> found.matched, found.missed, found.extra
+    ((2, 1, 1, 1, 1), (0, 1, 1, 1, 1), (0, 1, 1, 1, 1))
+    >>> found.panoptic
+    0.75
     """
     meant = meaning(instances, colors, ignore)
     given, wanted, kept, origin = _open(labels, truth, name, meant, painting)
@@ -108,31 +132,96 @@ def evaluate(
         raise InputError("`boundary`: expected labels of one time point, whose components it means")
     named, stands, own = _properties(kept, given.path)
     if names is not None:
-        named = {v: str(text) for v, text in _by_value(names).items()}
+        named = {v: str(text) for v, text in _by_value("names", names).items()}
     if values is not None:
-        stands = {v: tuple(map(int, truths)) for v, truths in _by_value(values).items()}
-    if numbering.names_of(wanted):
+        stands = _stands(values)
+    drawn = bool(numbering.names_of(wanted))
+    if drawn:
         numbering.check_ignore(wanted, meant.values or None)
         if values is not None:
             raise InputError("`values` are those of label images, got annotations as truth")
         stands = _drawn_values(wanted.path, named)
-        wanted = numbering.numbered_as(wanted, {named[v]: own[0] for v, own in stands.items()})
+    wanted = _numbered(wanted, {named[v]: stands[v][0] for v in stands} if drawn else {}, outside)
     wanted = _part(wanted, origin, given)
     classes = None
     if stands:
         classes = scores.mapped(stands, named, left_out, given.path)
-        scores.check_boundary(boundary, classes.names)
+        _check_classes(boundary, objects, outside, classes.names)
     with tasks.threads(cores()) as pool:
         pairs: Pairs = Counter()
-        for _, counts in _each_tile(pool, _count, (given, wanted), _grid(given)):
+        for _, counts in each_tile(pool, _count, (given, wanted), _grid(given)):
             pairs.update(counts)
         if classes is None:
             classes = scores.compared(pairs, named, left_out, own, given.path)
-            scores.check_boundary(boundary, classes.names)
+            _check_classes(boundary, objects, outside, classes.names)
         found = scores.sum_up(pairs, classes, given.path, wanted.path, strict=bool(stands))
-        if boundary is None:
-            return found
-        return replace(found, boundary=boundary, rand=_rand(given, wanted, classes, boundary, pool))
+        if boundary is not None:
+            rand = _rand(given, wanted, classes, boundary, pool)
+            found = replace(found, boundary=boundary, rand=rand)
+        chosen = _chosen(objects, classes, meant)
+        made = matching.made(kept, classes, chosen)
+        return replace(found, objects=_objects(given, wanted, classes, chosen, pool, made))
+
+
+def _numbered(truth: Image, values: Mapping[str, int], outside: str | None) -> Image:
+    """Annotations with these values of classes, also outside of them; label images as they are."""
+    drawn = bool(numbering.names_of(truth))
+    if outside is not None:
+        if not drawn:
+            raise InputError("`outside`: expected annotations as truth, got a label image")
+        scores.check_class("outside", outside, list(values))
+    truth = numbering.numbered_as(truth, values)
+    return truth if outside is None else numbering.with_outside(truth, values[outside])
+
+
+def _check_classes(
+    boundary: str | None,
+    objects: str | Sequence[str] | None,
+    outside: str | None,
+    names: Sequence[str],
+) -> None:
+    """Refuse a boundary, or objects, that are of no class."""
+    if boundary is not None:
+        scores.check_class("boundary", boundary, names)
+    for one in _listed(objects):
+        scores.check_class("objects", one, names)
+        if one == outside:
+            raise InputError(f"expected objects of another class than `outside`, got {one}")
+
+
+def _listed(objects: str | Sequence[str] | None) -> list[str]:
+    if isinstance(objects, str):
+        return [objects]
+    with understood("objects", objects, "names of classes"):
+        return list(dict.fromkeys(objects or ()))
+
+
+def _chosen(
+    objects: str | Sequence[str] | None, classes: Classes, meant: Meaning
+) -> dict[int, str]:
+    """The classes whose objects are compared, by their number from 1 on."""
+    given = _listed(objects)
+    if not given and meant.instances is not None:
+        given = [n for n, v in zip(classes.names, classes.values, strict=True) if OBJECT in v]
+    return {classes.names.index(name) + 1: name for name in given}
+
+
+def _objects(
+    labels: Image,
+    truth: Image,
+    classes: Classes,
+    chosen: Mapping[int, str],
+    pool: tasks.Pool,
+    made: Mapping[int, Image],
+) -> tuple[ObjectScores, ...]:
+    """Scores of the objects of the chosen classes."""
+    if not chosen:
+        return ()
+    sides = (
+        matching.Side(truth, classes.of_truth(), numbers_of(truth)),
+        matching.Side(labels, classes.of_labels()),
+    )
+    return matching.scored(*sides, chosen, _grid(labels), pool, made)
 
 
 def _drawn_values(path: str, names: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
@@ -170,7 +259,9 @@ def _open(
             )
         wanted = images.on_grid(open_labels(path, whole, meant, painting), whole)
     else:
-        array = np.asarray(truth) if meant.colors else _from_array(truth, "the truth")
+        array = (
+            numbers.plain(truth, "the truth") if meant.colors else _from_array(truth, "the truth")
+        )
         wanted = open_labels(array, given, meant)
     if wanted.grid not in (given.grid, whole.grid):
         raise InputError(
@@ -184,6 +275,8 @@ def _open(
 def _labeled(given: Image, group: str | None) -> tuple[Image, tuple[int, ...]]:
     """The grid of the image that was labeled, and the first pixel of the labels on it."""
     notes = (ngff.read_notes(group, "") or {}) if group else {}
+    if group and notes and not stores.is_web(group):
+        _say_changed(group)
     source = notes.get("source")
     if source is None:
         return given, (0,) * len(given.grid)
@@ -196,6 +289,14 @@ def _labeled(given: Image, group: str | None) -> tuple[Image, tuple[int, ...]]:
         fixed=tuple((axis, index) for axis, index in source["fixed"]),
     )
     return whole, tuple(notes["settings"]["region"][0])
+
+
+def _say_changed(group: str) -> None:
+    """Say so if an input changed while these labels were made."""
+    store, _, name = group.rpartition("/labels/")
+    changed = records.changed(records.journal(Output(store, name).records)) if store else None
+    if changed:
+        say(f"{group}: {changed} changed during the run, so these labels are not to be trusted")
 
 
 def _part(truth: Image, origin: Sequence[int], labels: Image) -> Image:
@@ -220,14 +321,21 @@ def _label_image(path: str, name: str) -> str:
 
 
 def _from_array(data: Any, what: str) -> Image:
-    array = np.asarray(data)
+    array = numbers.plain(data, what)
     if array.ndim not in (2, 3):
         raise InputError(f"{what}: expected a label image (y, x) or (z, y, x), got {array.shape}")
     return replace(images.from_array(array, "zyx"[-array.ndim :]), path=what)
 
 
-def _by_value(given: Any) -> dict[int, Any]:
-    return dict(given) if isinstance(given, Mapping) else dict(enumerate(given, 1))
+def _by_value(what: str, given: Any) -> dict[int, Any]:
+    with understood(what, given, "a mapping by label value, or a list of those from 1 on"):
+        return dict(given) if isinstance(given, Mapping) else dict(enumerate(given, 1))
+
+
+def _stands(values: Any) -> dict[int, tuple[int, ...]]:
+    found = _by_value("values", values)
+    with understood("values", values, "lists of whole numbers"):
+        return {value: tuple(map(int, truths)) for value, truths in found.items()}
 
 
 def _properties(
@@ -258,32 +366,11 @@ def _properties(
 
 
 def _grid(image: Image) -> Grid:
-    zero = (0,) * len(image.grid)
+    """Tiles of one time point that are compared at once."""
+    zero, axes = (0,) * len(image.grid), len(image.spatial_axes)
     deep = (math.ceil(EDGE / 64), EDGE // 4 or 1, EDGE // 4 or 1)
-    edges = (EDGE, EDGE) if len(zero) == 2 else (*(1,) * (len(zero) - 3), *deep)
+    edges = (*(1,) * (len(zero) - axes), *((EDGE, EDGE) if axes == 2 else deep))
     return Grid(image.grid, zero, image.grid, edges, zero)
-
-
-def _each_tile(
-    pool: tasks.Pool, function: Callable[[Any, Any], Any], job: Any, tiles: Any
-) -> Iterator[tuple[Tile, Any]]:
-    for tile, result, error, _ in pool.run(function, job, tiles):
-        if error is not None:
-            raise error
-        yield tile, result
-
-
-def _read(image: Image, window: Box) -> np.ndarray:
-    """Label values of a window, int64, or uint64 as stored."""
-    block = image_files.read(image, window)[0]
-    if block.dtype == np.uint64:
-        return block
-    with np.errstate(invalid="ignore"):
-        whole = block.astype(np.int64)
-    if not np.array_equal(whole, block):
-        bad = block[whole != block].flat[0]
-        raise InputError(f"{image.path}: expected whole numbers as labels, got {bad}")
-    return whole
 
 
 def _count(job: tuple[Image, Image], tile: Tile) -> Pairs:
@@ -303,7 +390,7 @@ def _coded(block: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
     """Values, ascending, and the position of each pixel's value among them."""
     low, high = int(block.min()), int(block.max())
     if high - low < DENSE:
-        return np.arange(low, high + 1), block - low
+        return np.arange(low, high + 1), (block - low).astype(np.int64, copy=False)
     values, codes = np.unique(block, return_inverse=True)
     scores.check_few(len(values), path)
     return values, codes.reshape(block.shape)
@@ -325,16 +412,11 @@ def _rand(
     for image, table in ((truth, classes.of_truth()), (labels, classes.of_labels())):
         whole = np.zeros(image.grid, np.uint16)
         table = {v: c for v, c in table.items() if c != between}
-        for tile, block in _each_tile(pool, _read_classes, (image, table), _grid(image)):
+        for tile, block in each_tile(pool, read_classes, (image, table), _grid(image)):
             whole[tile.core] = block
         parts.append(label(whole, background=0, connectivity=1))
     with np.errstate(invalid="ignore", divide="ignore"):  # if there is no pair of pixels
         return scores.number(adapted_rand_error(*parts)[0])
-
-
-def _read_classes(job: tuple[Image, Mapping[int, int]], tile: Tile) -> np.ndarray:
-    image, table = job
-    return scores.look_up(_read(image, tile.window), table)
 
 
 def lines(found: Evaluation) -> list[str]:
@@ -345,19 +427,45 @@ def lines(found: Evaluation) -> list[str]:
     for i, name in enumerate(found.names):
         counts = [*found.confusion[i], *([found.unlabeled[i]] if missed else [])]
         rows.append([name, *map(str, counts), _score(found.f1[i]), _score(found.iou[i])])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    table = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
     left = f", {found.left_out} left out (their truth is no class)" if found.left_out else ""
     return [
         f"pixels: {found.pixels} compared{left}",
         "confusion matrix: rows truth, columns labels",
-        *(f"  {line}" for line in table),
+        *_table(rows),
         f"pixel error: {100 * found.error:.3f} %",
         f"mean F1: {found.mean_f1:.4f}",
         f"mean IoU: {found.mean_iou:.4f}",
         _rand_line(found),
+        *_object_lines(found),
+    ]
+
+
+def _object_lines(found: Evaluation) -> list[str]:
+    """The table of objects, if any are compared."""
+    if not found.objects:
+        return []
+    head = ["", "truth", "labels", *(f"F1 {o:g}" for o in ObjectScores.overlaps), "SQ", "RQ", "PQ"]
+    rows = [head]
+    for one in found.objects:
+        quality = (one.segmentation, one.recognition, one.panoptic)
+        rows.append([one.name, str(one.truth), str(one.labels), *map(_score, (*one.f1, *quality))])
+    text = ["objects: F1 by the overlap from which on two match, and panoptic quality PQ = SQ x RQ"]
+    text += _table(rows)
+    left = sum(one.left_out for one in found.objects)
+    if left:
+        text.append(f"  {left} of the labels' lie mostly where the truth is no class")
+    if len(found.objects) > 1:
+        each = zip(ObjectScores.overlaps, found.mean_object_f1, strict=True)
+        text.append("mean F1 of objects: " + ", ".join(f"{_score(f)} at {o:g}" for o, f in each))
+    return [*text, f"mean PQ: {_score(found.mean_panoptic)}"]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows with the first column on the left and the others on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in rows
     ]
 
 
@@ -407,18 +515,19 @@ def write_picture(
     instances: str | None = None,
     colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
     painting: Painting = Painting(),
+    outside: str | None = None,
 ) -> None:
     """Write a PNG that shows where the errors are; for a volume, its middle plane.
 
     Parameters
     ----------
-    labels, truth, name, ignore, instances, colors, painting : as in `evaluate`
+    labels, truth, name, ignore, instances, colors, painting, outside : as in `evaluate`
     """
     meant = meaning(instances, colors, ignore)
     given, wanted, _, origin = _open(labels, truth, name, meant, painting)
     classes = Classes(found.names, found.labels, found.values)
     values = {n: own[0] for n, own in zip(found.names, found.values, strict=True) if own}
-    wanted = _part(numbering.numbered_as(wanted, values), origin, given)
+    wanted = _part(_numbered(wanted, values, outside), origin, given)
     *depth, height, width = given.grid
     step = math.ceil(max(height, width) / SHOWN)
     plane = tuple(slice(n // 2, n // 2 + 1) for n in depth)
@@ -429,7 +538,7 @@ def write_picture(
         for image, table in ((wanted, classes.of_truth()), (given, classes.of_labels())):
             whole = np.zeros((-(-height // step), -(-width // step)), np.uint16)
             job = (image, table, plane, step)
-            for tile, block in _each_tile(pool, _read_coarse, job, grid):
+            for tile, block in each_tile(pool, _read_coarse, job, grid):
                 y, x = (c.start // step for c in tile.core)
                 whole[y : y + block.shape[0], x : x + block.shape[1]] = block
             shown.append(whole)

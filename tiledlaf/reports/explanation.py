@@ -13,6 +13,7 @@ from ..files.selection import Selection
 from ..model import model as model_file
 from ..model.model import Model
 from . import pages as page_of
+from .frontpage import first_view
 from .view import look, open_example
 
 
@@ -32,7 +33,10 @@ def explain(
     ignore: int | str | Sequence[int | str] | None = None,
     **selection: Any,
 ) -> Path:
-    """Draw what a model has learned, and what it does on an image, into a new folder.
+    """Say and draw what a model has learned, and what it does on an image, in a new folder.
+
+    The page begins with which features, distances and directions mattered, in everyday words; what
+    authors want to know of patterns and gradients is folded below.
 
     Weights depend on pixels at full size, so a large image is not shrunk: its central part of at
     most 512 x 512 pixels is shown unless `region` chooses another; for a volume, the middle
@@ -61,6 +65,25 @@ def explain(
     ------
     ValueError
         If the image does not fit the model, or the folder is not empty.
+
+    Examples
+    --------
+    A model that listens to the right neighbor alone:
+
+    >>> import tempfile
+    >>> import numpy as np, tiledlaf
+    >>> from tiledlaf.model.classes import Class
+    >>> from tiledlaf.model.features import PATCH
+    >>> from tiledlaf.model.predictor import Predictor
+    >>> from tiledlaf.model.terms import Prototypes
+    >>> box = tiledlaf.stencil.box(3, 3)
+    >>> patch = np.array([[9.0 * (offset == (0, 1)) for offset in box]])
+    >>> weights = Predictor(PATCH, np.zeros(9), np.ones(9), np.zeros((1, 9)), patch)
+    >>> classes, term = (Class("dark", (0,)), Class("light", (1,))), Prototypes(((0.0,), (1.0,)), 1)
+    >>> model = tiledlaf.Model(classes, term, box, 1.0, 1.0, 1e-3, 1, weights, (0.0, 0.0))
+    >>> index = tiledlaf.explain(model, tempfile.mkdtemp())
+    >>> "Pixels listen mostly to what lies to the right of them." in index.read_text()
+    True
     """
     found = model if isinstance(model, Model) else model_file.load(model)
     if found.predictor is None:
@@ -97,5 +120,6 @@ def explain(
     for page in pages:
         page.picture.save(target / page.file)
     index = target / "index.html"
-    index.write_text(page_of.html_of(found, found.predictor, pages, view), "utf-8")
+    first = first_view(found, found.predictor, view)
+    index.write_text(page_of.html_of(found, found.predictor, pages, view, first), "utf-8")
     return index

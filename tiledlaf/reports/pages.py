@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import math
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,9 @@ from ..model.classes import palette
 from ..model.features import is_patch, of_image
 from ..model.model import Model
 from ..model.predictor import Predictor
-from . import drawing
-from .pictures import to_rgb
+from ..results.pictures import to_rgb
+from . import drawing, markup
+from .markup import Html
 from .view import SEEN, View
 
 CARDS = 120  # anchors that are drawn
@@ -29,17 +30,26 @@ DIM = 16  # dimension of the Krylov spaces of the gradient
 TERMS = 3  # pairs of singular vectors that are drawn
 ROUNDING = 1e-5  # relative to the largest singular value: vectors of smaller ones are noise
 SQUARE = 72
-HEAD = """<!DOCTYPE html>
+HEAD = Html(
+    """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
 <title>What a model does</title>
 <style>
 body { font-family: sans-serif; max-width: 100em; margin: 1em auto; padding: 0 1em }
 img { max-width: 100% }
-p { max-width: 60em }
+p, figcaption { max-width: 60em }
+figure { margin: 1em 0 }
+figcaption, .note { color: #555; font-size: .9em }
+td { padding: .15em .8em .15em 0 }
+.bar div { position: relative; width: 20em; height: 1em; background: #eee }
+.bar b { display: block; height: 100%; background: #0072b2 }
+.bar u { position: absolute; top: -.15em; height: 1.3em; border-left: 2px solid #d55e00 }
+summary { cursor: pointer; font-size: 1.2em; margin: 2em 0 1em }
 </style>
 <h1>What a model does</h1>
 """
+)
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,7 @@ def direction(view: View) -> Page:
     """Maps of the mean offsets of predicted patches."""
     image, weights = view.image, view.weights
     length = np.hypot(*weights.mean)
-    largest = _usual(length, view)
+    largest = usual(length, view)
     angle = np.arctan2(*weights.mean)
     parts = [
         ("hue: direction, bright: far", drawing.enlarged(drawing.hues(angle, length / largest))),
@@ -222,7 +232,7 @@ def axis(view: View) -> Page:
     """Maps of the lines along which predicted patches lie."""
     image, weights = view.image, view.weights
     length = np.hypot(*weights.axis)
-    largest = _usual(length, view)
+    largest = usual(length, view)
     angle = np.arctan2(*weights.axis)
     parts = [
         ("hue: line, bright: strict", drawing.enlarged(drawing.hues(angle, length / largest))),
@@ -239,7 +249,7 @@ def axis(view: View) -> Page:
     return Page("axis.png", "Axis of predicted patches", text, _two(parts, foot))
 
 
-def _usual(length: np.ndarray, view: View) -> float:
+def usual(length: np.ndarray, view: View) -> float:
     """A length that few pixels exceed, ignoring those at borders, whose patches are one-sided."""
     chosen = length[view.full] if view.full.any() else length
     return float(np.quantile(chosen, 0.95)) or 1.0
@@ -321,8 +331,10 @@ def _cosine(x: Array, y: Array) -> float:
     return abs(float((x * y).sum()) / math.sqrt(float((x * x).sum()) * float((y * y).sum())))
 
 
-def html_of(found: Model, predictor: Predictor, pages: Sequence[Page], view: View | None) -> str:
-    """The index of the pictures."""
+def html_of(
+    found: Model, predictor: Predictor, pages: Sequence[Page], view: View | None, first: Html
+) -> Html:
+    """The index of the pictures, folded below what all readers see first."""
     radius = " x ".join(map(str, stencil.radius(found.offsets)))
     facts = (
         f"{len(predictor.anchors)} anchors of {len(predictor.mean)} features, sigma "
@@ -331,9 +343,18 @@ def html_of(found: Model, predictor: Predictor, pages: Sequence[Page], view: Vie
     )
     if view is not None:
         facts += f" The pictures of an image show {view.about}, at full size."
-    rows = "\n".join(
-        f'<h2 id="{page.file}">{html.escape(page.title)}</h2>\n<p>{html.escape(page.text)}</p>\n'
-        f'<p><a href="{page.file}"><img src="{page.file}" alt="{html.escape(page.title)}"></a></p>'
-        for page in pages
-    )
-    return HEAD + f"<p>{html.escape(facts)}</p>\n{rows}\n</html>\n"
+    rows = [part for page in pages for part in _section(page)]
+    summary = markup.element("summary", "For authors: how the model does it")
+    fold = markup.joined([summary, markup.element("p", facts), *rows], "\n")
+    return markup.joined([HEAD, first, markup.element("details", fold), Html("</html>\n")], "\n")
+
+
+def _section(page: Page) -> list[Html]:
+    """A picture with its title and text."""
+    place, element = urllib.parse.quote(page.file), markup.element
+    picture = element("img", src=place, alt=page.title)
+    return [
+        element("h2", page.title, id=page.file),
+        element("p", page.text),
+        element("p", element("a", picture, href=place)),
+    ]

@@ -1,4 +1,4 @@
-"""Scores of labels against a truth: confusion matrix, pixel error, F1, IoU."""
+"""Scores of labels against a truth: of pixels, and of objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +15,79 @@ from ..errors import InputError
 MOST = 256  # classes; more values suggest instances or an image
 # number of pixels of each pair (truth value, label value)
 Pairs = Counter[tuple[int, int]]
+TENTHS = (5, 6, 7, 8, 9)  # overlaps from which on objects match
+
+
+@dataclass(frozen=True)
+class ObjectScores:
+    """How the objects of a class compare with those of the truth.
+
+    Two objects match if their intersection over union is at least the overlap; an object has one
+    match at most.
+
+    Attributes
+    ----------
+    name : of the class
+    truth : objects of the truth
+    labels : objects of the labels
+    left_out : objects of the labels more than half of whose pixels have no class in the truth;
+        those without a match are not counted as wrong
+    matched : pairs of objects that match at each of `overlaps`
+    extra : objects of the labels without a match, but for those that are not counted
+    shared : sum of the intersections over unions of the pairs that match at an overlap of 0.5
+    """
+
+    name: str
+    truth: int
+    labels: int
+    left_out: int
+    matched: tuple[int, ...]
+    extra: tuple[int, ...]
+    shared: float
+
+    overlaps: ClassVar[tuple[float, ...]] = tuple(tenths / 10 for tenths in TENTHS)
+
+    @property
+    def missed(self) -> tuple[int, ...]:
+        """Objects of the truth without a match at each of `overlaps`."""
+        return tuple(self.truth - n for n in self.matched)
+
+    @property
+    def f1(self) -> np.ndarray:
+        """F1 at each of `overlaps`; NaN if there are no objects."""
+        right, extra = np.array(self.matched), np.array(self.extra)
+        return _ratio(2 * right, right + extra + self.truth)
+
+    @property
+    def recognition(self) -> float:
+        """Recognition quality RQ, F1 at an overlap of 0.5; NaN if there are no objects."""
+        return float(self.f1[0])
+
+    @property
+    def segmentation(self) -> float:
+        """Segmentation quality SQ, mean IoU of the matches at 0.5; NaN if there are none."""
+        return self.shared / self.matched[0] if self.matched[0] else math.nan
+
+    @property
+    def panoptic(self) -> float:
+        """Panoptic quality PQ, that is SQ times RQ; 0 without a match, NaN without objects."""
+        return self.recognition * self.segmentation if self.matched[0] else self.recognition
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers, for JSON; None for missing ones."""
+        return {
+            "name": self.name,
+            "truth": self.truth,
+            "labels": self.labels,
+            "left_out": self.left_out,
+            "matched": list(self.matched),
+            "missed": list(self.missed),
+            "extra": list(self.extra),
+            "f1": [number(one) for one in self.f1],
+            "segmentation_quality": number(self.segmentation),
+            "recognition_quality": number(self.recognition),
+            "panoptic_quality": number(self.panoptic),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +104,7 @@ class Evaluation:
     left_out : pixels whose truth is no class
     boundary : name of the class between components, if given
     rand : adapted Rand error, None without a boundary or if there are no two pixels to compare
+    objects : scores of the objects of each class whose objects are compared
     """
 
     names: tuple[str, ...]
@@ -41,6 +115,7 @@ class Evaluation:
     left_out: int
     boundary: str | None = None
     rand: float | None = None
+    objects: tuple[ObjectScores, ...] = ()
 
     @property
     def pixels(self) -> int:
@@ -74,6 +149,18 @@ class Evaluation:
         """Mean over the classes that truth or labels have."""
         return float(np.nanmean(self.iou))
 
+    @property
+    def mean_object_f1(self) -> np.ndarray:
+        """Mean F1 of objects at each of `ObjectScores.overlaps`, over the classes that have any."""
+        return np.array(
+            [_mean(column) for column in zip(*(o.f1 for o in self.objects), strict=True)]
+        )
+
+    @property
+    def mean_panoptic(self) -> float:
+        """Mean panoptic quality over the classes that have objects; NaN if none has."""
+        return _mean([one.panoptic for one in self.objects])
+
     def _overlap(self) -> tuple[np.ndarray, np.ndarray]:
         """Pixels of each class in truth and labels, and in one of the two or both."""
         right = np.diag(self.confusion)
@@ -102,11 +189,26 @@ class Evaluation:
             "mean_iou": self.mean_iou,
             "boundary": self.boundary,
             "adapted_rand_error": self.rand,
+            "objects": self._objects() if self.objects else None,
+        }
+
+    def _objects(self) -> dict[str, Any]:
+        return {
+            "overlaps": list(ObjectScores.overlaps),
+            "classes": [one.as_dict() for one in self.objects],
+            "mean_f1": [number(one) for one in self.mean_object_f1],
+            "mean_panoptic_quality": number(self.mean_panoptic),
         }
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of those that are not NaN; NaN if all are."""
+    found = [float(value) for value in values if not math.isnan(value)]
+    return math.fsum(found) / len(found) if found else math.nan
 
 
 def number(value: float) -> float | None:
@@ -172,12 +274,10 @@ def check_few(count: int, path: str) -> None:
         )
 
 
-def check_boundary(boundary: str | None, names: Sequence[str]) -> None:
-    """Refuse a boundary that names no class."""
-    if boundary is not None and list(names).count(boundary) != 1:
-        raise InputError(
-            f"expected one of the classes {', '.join(names)} as boundary, got {boundary!r}"
-        )
+def check_class(what: str, given: str, names: Sequence[str]) -> None:
+    """Refuse what names no class, or several."""
+    if list(names).count(given) != 1:
+        raise InputError(f"expected one of the classes {', '.join(names)} as {what}, got {given!r}")
 
 
 def sum_up(pairs: Pairs, classes: Classes, labels: str, truth: str, strict: bool) -> Evaluation:

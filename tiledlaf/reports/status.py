@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import DamagedFile, InputError, in_a_line
 from ..files import image as image_files
 from ..files import ngff, nodes, stores
 from ..labeling import records
-from ..labeling.output import Output
+from ..labeling.output import Output, is_beside
 from ..tiles import Grid, Tile
 from ..training import checkpoint
 
@@ -81,6 +81,7 @@ class Labels:
     workers : in the order of their names
     slowest : slowest tiles, the slowest first
     errors : of failed tiles
+    changed : the input that changed during a run, if no tile was labeled anew since
     """
 
     name: str
@@ -94,6 +95,7 @@ class Labels:
     workers: list[Worker]
     slowest: list[Slow]
     errors: list[str]
+    changed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, 
         raise InputError(f"{path}: no such file or folder")
     known = ngff.label_names(path) if nodes.is_store(path) else []
     found = [Output(path, one) for one in known if name in (None, one)]
-    noted = [(out, notes) for out in found if (notes := out.notes()) and "tissue" not in notes]
+    noted = [(out, notes) for out in found if (notes := out.notes()) and not is_beside(notes)]
     if not noted:
         which = "labels" if name is None else f"labels/{name}"
         model = "" if url else ", or a model"
@@ -173,22 +175,34 @@ def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, 
 
 def times(out: Output, notes: Mapping[str, Any]) -> np.ndarray:
     """Seconds of each tile, shaped like the grid: -inf if skipped, inf if failed, NaN if left."""
-    found = np.full(_grid(notes)[0].shape, np.nan)
-    for index, record in records.read(out.records).items():
+    shape = _grid(out, notes)[0].shape
+    found = np.full(shape, np.nan)
+    for index, record in records.read(out.records, shape).items():
         rest = -math.inf if record["state"] == "skipped" else math.inf
         found[index] = sum(record["seconds"]) if "seconds" in record else rest
     return found
 
 
-def _grid(notes: Mapping[str, Any]) -> tuple[Grid, str]:
-    """Tiles of an output, and their axes."""
-    origin, size = notes["settings"]["region"]
-    zero = (0,) * len(size)
-    stored, fixed = notes["settings"]["array"][1], notes["settings"].get("fixed", ())
-    # the last ones: t stands first, and only where all time points are labeled
-    axes = image_files.grid_axes(stored, fixed)[-len(size) :]
-    # cores do not depend on the halo
-    return Grid(tuple(size), tuple(origin), tuple(size), tuple(notes["tile"]), zero), axes
+def _grid(out: Output, notes: Mapping[str, Any]) -> tuple[Grid, str]:
+    """Tiles of an output, and their axes.
+
+    Raises
+    ------
+    ValueError
+        If its notes do not say them.
+    """
+    try:
+        origin, size = notes["settings"]["region"]
+        zero = (0,) * len(size)
+        stored, fixed = notes["settings"]["array"][1], notes["settings"].get("fixed", ())
+        # the last ones: t stands first, and only where all time points are labeled
+        axes = image_files.grid_axes(stored, fixed)[-len(size) :]
+        # cores do not depend on the halo
+        return Grid(tuple(size), tuple(origin), tuple(size), tuple(notes["tile"]), zero), axes
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise DamagedFile(
+            f"{out.store}: expected notes on the tiles of labels/{out.name}, got {in_a_line(error)}"
+        ) from None
 
 
 def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
@@ -196,8 +210,8 @@ def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
     # the lock first: otherwise a run that ends in between would seem cut
     held, journal, now = records.is_locked(place), records.journal(place), clock.time()
     lines = [line for line in journal if "tile" in line]
-    known = records.latest(lines)
-    grid, axes = _grid(notes)
+    grid, axes = _grid(out, notes)
+    known = records.latest(journal, grid.shape)
 
     def megapixels(some: Sequence[Record]) -> float:
         return sum(_pixels(grid.tile_at(r["tile"])) for r in some) / 1e6
@@ -206,6 +220,7 @@ def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
     left = len(grid) - sum(count.values())
     finished = [r for r in known.values() if r["state"] in records.FINISHED]
     total = math.prod(grid.size) / 1e6
+    lines = [line for line in lines if records.inside(line["tile"], grid.shape)]
     run = [r for r in lines if r.get("run") == lines[-1].get("run")]
     rate, to_do = None, total - megapixels(finished)
     if len(run) > 1 and "after" in run[-1]:
@@ -217,8 +232,8 @@ def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
     if _going(held, last, quiet, stores.is_url(out.store)):
         state = GOING
         # tiles that failed in this run are not retried within it
-        run = [line for line in last if "tile" in line]
-        to_do -= megapixels([r for r in run if known[tuple(r["tile"])] is r and "error" in r])
+        run = [line for line in lines if line.get("run") == journal[-1].get("run")]
+        to_do -= megapixels([r for r in run if known.get(tuple(r["tile"])) is r and "error" in r])
     else:
         ended = FAILED if count["failed"] else COMPLETE if records.complete(journal) else CUT
         state = CUT if left else ended
@@ -250,6 +265,7 @@ def _labels(out: Output, notes: Mapping[str, Any]) -> Labels:
             for r in slowest
         ],
         [r.get("error", "") for r in known.values() if r["state"] == "failed"],
+        records.changed(journal),
     )
 
 

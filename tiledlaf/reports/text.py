@@ -19,7 +19,8 @@ from ..files import images, ngff, nodes, stores
 from ..files.fingerprints import HASHED
 from ..files.selection import in_words
 from ..flow.stencil import radius
-from ..labeling import records
+from ..labeling import areas, records
+from ..labeling.areas import Area, percent
 from ..labeling.output import Output
 from ..labeling.plan import Plan
 from ..labeling.resources import needed_bytes, predicted_bytes
@@ -27,6 +28,7 @@ from ..labeling.run import Summary
 from ..model.model import Model, load
 from .status import PARTS, Labels, Status, Training, Worker
 
+CHANGED = "{} changed during a run: the labels are not to be trusted"
 ROWS = 16  # at most, of the tables of workers and failed tiles
 
 
@@ -34,7 +36,8 @@ def _times(shape: Sequence[float]) -> str:
     return " x ".join(f"{n:.4g}" if isinstance(n, float) else str(n) for n in shape)
 
 
-def _size(count: float) -> str:
+def size_in_words(count: float) -> str:
+    """A number of bytes, in MiB or GiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
@@ -53,7 +56,7 @@ def dry_run(plan: Plan) -> list[str]:
         f"T {settings.time:g})",
         f"steps: {reach} averages over {len(settings.offsets)} neighbors"
         + settings.integrator.note,
-        f"memory of a worker: about {_size(predicted_bytes(job))}",
+        f"memory of a worker: about {size_in_words(predicted_bytes(job))}",
         *_tissue(plan.tissue),
     ]
     left = len(job.grid)
@@ -62,8 +65,8 @@ def dry_run(plan: Plan) -> list[str]:
         left -= sum(r["state"] in ("done", "skipped") for r in known.values())
         free = stores.free_bytes(plan.out.store)
         lines.append(
-            f"disk: about {_size(needed_bytes(plan))} needed at most"
-            + (f", {_size(free)} free" if free is not None else "")
+            f"disk: about {size_in_words(needed_bytes(plan))} needed at most"
+            + (f", {size_in_words(free)} free" if free is not None else "")
         )
     lines.append(
         f"tasks: {left}, one a tile"
@@ -72,14 +75,12 @@ def dry_run(plan: Plan) -> list[str]:
     return lines
 
 
-def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
-    """Lines on tiles, pixels of each label, proven labels, seconds, and the output."""
-    total = sum(found.pixels) or 1
+def summary(found: Summary) -> list[str]:
+    """Lines on tiles, the area of each class, overview, proven labels, seconds and output."""
     lines = ["tiles: " + ", ".join(f"{n} {state}" for state, n in found.tiles.items())]
-    for value, count in enumerate(found.pixels):
-        if count or value:
-            name = names.get(value, "not labeled")
-            lines.append(f"  {value:3d} {name}: {count} pixels ({100 * count / total:.1f} %)")
+    lines += _areas(found.areas, found.axes)
+    if found.overview is not None:
+        lines.append(f"overview: {found.overview}")
     lines += _tissue(found.tissue)
     labeled = sum(found.pixels[1:])
     if found.proven is None:
@@ -93,6 +94,32 @@ def summary(found: Summary, names: Mapping[int, str]) -> list[str]:
     return lines
 
 
+def _areas(found: Sequence[Area], axes: int) -> list[str]:
+    """A table of classes; one line a class, each number as it is in the summary."""
+    rows = [
+        (
+            f"{area.value} {area.name}",
+            str(area.pixels),
+            percent(area),
+            "" if area.size is None else areas.in_words(area.size, axes),
+        )
+        for area in found
+        if area.value or area.pixels
+    ]
+    titles = ("class", "pixels", "share", "area" if axes == 2 else "volume")
+    keep = 4 if any(row[3] for row in rows) else 3
+    table = [row[:keep] for row in (titles, *rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
 def _tissue(found: Mapping[str, Any] | None) -> list[str]:
     """A line on the mask of tissue, if there is one."""
     if found is None:
@@ -104,14 +131,14 @@ def _tissue(found: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def training(record: Mapping[str, Any], left: float | None) -> str:
-    """A line on a stage or a validation of a training; empty for most steps in between."""
+def training(record: Mapping[str, Any], left: float | None) -> list[str]:
+    """Lines on a stage or a validation of a training; none for most steps in between."""
     if "stage" in record or "labels" in record:
         share = f": {100 * record['validation']:.2f} % wrong" if "validation" in record else ""
         stage = [f"{record['stage']}{share}"] if "stage" in record else []
-        return "\n".join([*record.get("labels", ()), *stage])
+        return [*record.get("labels", ()), *stage]
     if "validation" not in record and ("best" in record or record["step"] % 10):
-        return ""
+        return []
     line = (
         f"step {record['step']}/{record['steps']}: loss {record['loss']:.4f}, wrong "
         f"{100 * record['training']:.2f} % in training"
@@ -119,7 +146,7 @@ def training(record: Mapping[str, Any], left: float | None) -> str:
     if "validation" in record:
         line += f", {100 * record['validation']:.2f} % in validation"
         line += f" (best {100 * record['best']:.2f} %)"
-    return line if left is None else f"{line}, {left:.0f} s left at most"
+    return [line if left is None else f"{line}, {left:.0f} s left at most"]
 
 
 def model(found: Model, path: str) -> list[str]:
@@ -140,11 +167,12 @@ def model(found: Model, path: str) -> list[str]:
         span = f" of {seen.range[0]:.4g} to {seen.range[1]:.4g}" if seen.range else ""
         count = f"{found.channels} channel" + "s" * (found.channels > 1)
         lines.append(f"learned from: {count}, {seen.dtype}{span}{size}")
-    if "error" in trained:
+    error = trained.get("error")
+    if error is not None:
         first = trained["history"][0] if trained.get("history") else {}
         lines.append(
-            f"wrong in validation: {100 * trained['error']:.3f} % (uniform weights "
-            f"{100 * first.get('uniform', math.nan):.3f} %), {trained['steps']} steps"
+            f"wrong in validation: {100 * error:.3f} % (uniform weights "
+            f"{100 * first.get('uniform', math.nan):.3f} %), {trained.get('steps', 0)} steps"
         )
     return lines
 
@@ -159,7 +187,7 @@ def status(found: Status) -> list[str]:
 def _training(path: str, found: Training) -> list[str]:
     line = f"{path}: {found.state}"
     if found.quiet is not None:
-        line += f" as it seems, checkpoint of {_span(found.quiet)} ago"
+        line += f" as it seems, checkpoint of {span(found.quiet)} ago"
     lines = [line, f"steps: {found.step}" + (f" of at most {found.steps}" if found.steps else "")]
     if found.error is not None:
         lines.append(f"wrong in validation: {100 * found.error:.3f} %")
@@ -176,15 +204,17 @@ def _labels(found: Labels) -> list[str]:
         "going": "" if tiles["left"] or tiles["failed"] else "; lower levels are made",
         "complete": "",
     }
+    words = [CHANGED.format(found.changed)] if found.changed else []
     lines = [
         f"labels/{found.name}: {found.state}{more[found.state]}",
+        *words,
         f"tiles: {finished} of {tiles['all']} ({100 * finished / tiles['all']:.1f} %): "
         + ", ".join(f"{tiles[state]} {state}" for state in ("done", "skipped", "failed", "left"))
         + f"; tried again: {found.retries}",
         "megapixels: {:.1f} of {:.1f}".format(*found.megapixels)
         + (f", {found.rate:.3g} a second" if found.rate else "")
-        + (f", {_span(found.seconds_left)} left" if found.seconds_left else ""),
-        "last record: " + ("none" if quiet is None else f"{_span(quiet)} ago"),
+        + (f", {span(found.seconds_left)} left" if found.seconds_left else ""),
+        "last record: " + ("none" if quiet is None else f"{span(quiet)} ago"),
     ]
     workers, name = found.workers, "worker"
     if len(workers) > ROWS:
@@ -196,12 +226,12 @@ def _labels(found: Labels) -> list[str]:
                 f"{w.tiles}",
                 *(f"{w.seconds[p]:.1f}" for p in PARTS),
                 f"{w.peak_mib}",
-                "" if w.quiet is None else _span(w.quiet),
+                "" if w.quiet is None else span(w.quiet),
             )
             for w in workers[:ROWS]
         ]
         titles = (name, "tiles", *(f"{part} s" for part in PARTS), "peak MiB", "silent for")
-        lines += ["", *_columns(titles, rows)]
+        lines += ["", *columns(titles, rows)]
         if len(workers) > ROWS:
             lines.append(f"and {len(workers) - ROWS} more (--json has them all)")
     if found.slowest:
@@ -210,7 +240,7 @@ def _labels(found: Labels) -> list[str]:
             for s in found.slowest
         ]
         titles = ("slowest tiles", *(f"{part} s" for part in PARTS), "worker")
-        lines += ["", *_columns(titles, slow)]
+        lines += ["", *columns(titles, slow)]
     if found.errors:
         lines += ["", f"failed: {len(found.errors)}", *(f"  {e}" for e in found.errors[:ROWS])]
         if len(found.errors) > ROWS:
@@ -232,7 +262,7 @@ def _hosts(workers: Sequence[Worker]) -> list[Worker]:
     return list(found.values())
 
 
-def _columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table with words aligned left and numbers right."""
     table = [titles, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -246,7 +276,7 @@ def _columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Seconds, or hours, minutes and seconds from a minute on."""
     if seconds < 60:
         return f"{seconds:.0f} s"
@@ -336,12 +366,16 @@ def _run(out: Output) -> list[str]:
         held = notes["tissue"]
         share = 100 * held["share"]
         return [f"  tissue: {share:.1f} %, {held['side']} than {held['threshold']:.4g}"]
+    if "objects" in notes:
+        return _objects(notes)
     listed = not stores.is_web(out.store)  # a web server lists no records
     journal = records.journal(out.records) if listed else []
     states = [r["state"] for r in records.latest(journal).values()]
     done = states.count("done") + states.count("skipped")
     total = notes.get("tiles", 0)
-    lines = []
+    lines, changed = [], records.changed(journal)
+    if changed:
+        lines.append(f"  {CHANGED.format(changed)}")
     if listed:
         lines.append(f"  complete: {done} of {total} tiles ({100 * done / max(total, 1):.1f} %)")
     if done == total and not records.complete(journal):
@@ -351,18 +385,26 @@ def _run(out: Output) -> list[str]:
     if "names" in notes:
         lines.append("  names: " + ", ".join(f"{v} {n}" for v, n in enumerate(notes["names"], 1)))
     for key, value in notes.get("settings", {}).items():
-        lines.append(f"  {key}: {_value(key, value)}")
+        lines.append(f"  {key}: {value_in_words(key, value)}")
     if "prototypes" in notes:
         lines.append("  prototypes: " + "; ".join(_row(row) for row in notes["prototypes"]))
         lines.append(f"  scale: {notes['scale']:.6g}")
     return lines
 
 
+def _objects(notes: Mapping[str, Any]) -> list[str]:
+    held, made = notes["objects"], notes.get("ready")
+    asked = ", ".join(f"{key} {value}" for key, value in held["settings"].items())
+    count = f"{held['count']} of the class" if made else "not complete: being made, of the class"
+    return [f"  objects: {count} {held['class']} of labels/{held['labels']}", f"  {asked}"]
+
+
 def _row(row: Sequence[float]) -> str:
     return ", ".join(f"{v:.4g}" for v in row)
 
 
-def _value(key: str, value: Any) -> str:
+def value_in_words(key: str, value: Any) -> str:
+    """A setting of a run as it is shown."""
     if key == "neighborhood":
         return f"{len(value)} pixels, radius {_times(radius(value))}"
     if key == "region":

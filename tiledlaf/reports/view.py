@@ -31,6 +31,7 @@ EDGE = 512  # of the part of an image that is shown unless a region is given
 MOST = 2048  # largest edge of a region
 SEEN = 15  # radius of the mean image around the pixels of an anchor
 DRAWN = 256  # pixels of an anchor that this mean is taken over
+SOME = 1000  # pixels in which features are exchanged
 BAND = 2**25  # anchor shares held in memory at once
 
 
@@ -156,7 +157,9 @@ class View:
     valid, full : (y, x) bool
         Whether a pixel is not masked out; whether all its neighbors are valid too.
     weights : Weights
+    pattern : (K,) mean weight of each neighbor, over pixels all of whose neighbors are valid
     used : Usage
+    rows : (n, F) features of some pixels
     flow, data, omega : what a gradient needs, with a halo
     core : cuts the part without the halo out of those
     """
@@ -167,7 +170,9 @@ class View:
     valid: np.ndarray
     full: np.ndarray
     weights: Weights
+    pattern: np.ndarray
     used: Usage
+    rows: np.ndarray
     flow: FlowSettings
     data: TileData
     omega: Array
@@ -217,14 +222,21 @@ def look(
     about = f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}"
     if not valid.any():
         raise InputError(f"expected pixels in {about}, got only masked ones: `region` chooses")
+    full: np.ndarray = np.all(there, axis=0)
+    weights, features = core(omega), core(data.features)
+    inside = full if full.any() else valid
+    pattern = np.array([plane[inside].mean(dtype=np.float64) for plane in weights])
+    chosen = training_worker.drawn(np.flatnonzero(valid), SOME, (0,))
     return View(
         about,
         image,
         core(training_worker.linearize(flow, data, omega).z) + bias,
         valid,
-        np.all(there, axis=0),
-        describe(core(omega), offsets),
-        usage(predictor, core(data.features), image, valid),
+        full,
+        describe(weights, offsets),
+        pattern,
+        usage(predictor, features, image, valid),
+        features.reshape(len(features), -1)[:, chosen].T.astype(np.float64),
         flow,
         data,
         omega,

@@ -1,0 +1,469 @@
+"""Pages of runs and of trainings: what they say is true, and they are whole by themselves."""
+
+import base64
+import dataclasses
+import html.parser
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import obstore
+import PIL.Image
+import pytest
+import zarr
+from command import contents, run
+from voronoi import lines
+
+import tiledlaf
+from tiledlaf import redaction
+from tiledlaf.files import stores
+from tiledlaf.model import arrays
+from tiledlaf.model.classes import Class
+from tiledlaf.model.terms import Prototypes
+from tiledlaf.reports import charts, frame, panels, words
+from tiledlaf.results import confidence
+from tiledlaf.results.result import open_result
+from tiledlaf.training import run as training_run
+
+OLD = Path(__file__).parents[1] / "old"
+EVIL = "<script>alert(1)</script>\"'&\x1b[2J"
+SIDE = 0.5  # micrometers of a pixel
+
+
+class Page(html.parser.HTMLParser):
+    """Elements, texts and whatever a browser would fetch; refuses elements that do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.names, self.fetched, self.texts, self.rows = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, given):
+        self.names.append(tag)
+        self.fetched += [v for k, v in given if k in ("src", "href", "data", "action", "srcset")]
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self):
+        return " ".join("".join(self.texts).split())
+
+
+def page(path):
+    """A page that needs nothing but itself, parsed."""
+    text = Path(path).read_text("utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    found = Page(text)
+    assert all(one.startswith("data:") for one in found.fetched), found.fetched
+    assert not {"script", "iframe", "object", "base", "form"} & set(found.names)
+    assert not re.search(r"(?i)url\(|@import|https?:|\son\w+=", text)
+    assert "default-src 'none'" in text
+    return found
+
+
+@pytest.fixture(scope="module")
+def _made(tmp_path_factory):
+    """A run on an image of known pixel size, with a confidence, of several levels."""
+    folder = tmp_path_factory.mktemp("made")
+    image = np.random.default_rng(0).normal(0, 30, (600, 500))
+    image[:, 200:] += 60
+    group = zarr.open_group(folder / "image.zarr", mode="w")
+    group.create_array("0", data=image.astype(np.float32), chunks=(256, 256))
+    axes = [{"name": a, "type": "space", "unit": "micrometer"} for a in "yx"]
+    moves = [{"type": "scale", "scale": [SIDE, SIDE]}]
+    dataset = {"path": "0", "coordinateTransformations": moves}
+    multiscale = {"name": "image", "axes": axes, "datasets": [dataset]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+    (folder / "names.json").write_text(json.dumps([EVIL, "bright"]))
+    options = ["--classes", "2", "--confidence", "--names", folder / "names.json", "--tile", "256"]
+    found = run("label", folder / "image.zarr", folder / "out.zarr", *options, "--workers", "1")
+    assert found.code == 0, found
+    return folder
+
+
+@pytest.fixture
+def made(_made, monkeypatch):
+    monkeypatch.chdir(_made)
+    yield _made
+    for file in _made.glob("*.html*"):
+        file.unlink()
+
+
+def test_a_page_of_a_run(made):
+    before = contents("out.zarr")
+    found = run("report", "out.zarr")
+    assert (found.code, found.out, found.err) == (0, "page: out.zarr.report.html\n", "")
+    assert contents("out.zarr") == before
+    shown = page("out.zarr.report.html")
+    labels = zarr.open_array("out.zarr/labels/tiledlaf/0", mode="r")[:]
+    for value, name in ((1, redaction.plain(EVIL)), (2, "bright")):
+        pixels = int((labels == value).sum())
+        size = pixels * SIDE**2
+        assert [name, f"{pixels:,}", f"{100 * pixels / labels.size:.2f} %"] in [
+            row[:3] for row in shown.rows
+        ]
+        area = next(row[3] for row in shown.rows if row[:2] == [name, f"{pixels:,}"])
+        assert area == f"{size / 1e6:.4g} mm²"
+    journal = Path("out.zarr/labels/tiledlaf/0/tiledlaf.jsonl").read_text()
+    records = list(map(json.loads, journal.splitlines()))
+    proven = sum(r.get("proven", 0) for r in records)
+    assert 0 < proven <= labels.size
+    assert f"{int(1e5 * proven / labels.size) / 1e3:g} % of the labels are proven" in shown.text
+    assert "300 µm x 250 µm, pixels of 500 nm x 500 nm" in shown.text
+    versions = f"tiledlaf {tiledlaf.__version__}, Python 3"
+    assert next(row[1] for row in shown.rows if row[0] == "versions").startswith(versions)
+    assert next(row[1] for row in shown.rows if row[0] == "tiles") == "6 done"
+    assert ["time", "5.0"] in [row[:2] for row in shown.rows]
+    assert "Counted at full resolution." in shown.text
+    for name in ("confidence", "proven"):
+        assert words.WORDS[name][0] in shown.text
+
+
+def pictures(path):
+    """The pictures in a page, with what is written below them."""
+    form = r'<img src="data:image/(\w+);base64,([^"]*)" alt="([^"]*)">'
+    found = re.findall(form, Path(path).read_text("utf-8"))
+    opened = {said: PIL.Image.open(io.BytesIO(base64.b64decode(data))) for _, data, said in found}
+    return {said: np.asarray(picture) for said, picture in opened.items()}
+
+
+@pytest.mark.parametrize(("edge", "level", "step"), [(640, 0, 1), (400, 0, 2), (150, 1, 2)])
+def test_pictures_of_a_run(made, monkeypatch, edge, level, step):
+    monkeypatch.setattr(panels, "EDGE", edge)
+    tiledlaf.report("out.zarr")
+    found = pictures("out.zarr.report.html")
+    below = ["image, 250 µm across", "labels, 250 µm across"]
+    assert list(found) == [*below, "confidence: black 0.5, undecided; white 1"]
+    image, labels, confidence = (
+        zarr.open_array(f"out.zarr/{name}/{level}", mode="r")[::step, ::step]
+        for name in ("", "labels/tiledlaf", "confidence")
+    )
+    colors = np.array([(0, 0, 0), (0, 114, 178), (230, 159, 0)])
+    np.testing.assert_array_equal(found[below[1]], colors[labels])
+    gray = np.rint(np.clip((confidence - 0.5) * 2, 0, 1) * 255)
+    assert abs(found["confidence: black 0.5, undecided; white 1"] - gray).max() <= 1
+    shown = found[below[0]][..., 0].astype(float)
+    assert shown.shape == image.shape
+    assert np.corrcoef(shown.ravel(), image.ravel())[0, 1] > 0.98
+
+
+def test_a_plane_of_a_volume_is_shown(tmp_path, monkeypatch):
+    volume = np.random.default_rng(0).integers(0, 255, (5, 40, 50), dtype=np.uint8)
+    tiledlaf.label(
+        volume, tmp_path / "v.zarr", axes="zyx", neighborhood="3x3", classes=2, workers=1
+    )
+    tiledlaf.report(tmp_path / "v.zarr")
+    found = pictures(tmp_path / "v.zarr.report.html")
+    assert list(found) == ["image, the middle plane", "labels, the middle plane"]
+    labels = zarr.open_array(tmp_path / "v.zarr/labels/tiledlaf/0", mode="r")[2]
+    colors = np.array([(0, 0, 0), (0, 114, 178), (230, 159, 0)])
+    np.testing.assert_array_equal(found["labels, the middle plane"], colors[labels])
+    assert "volume" not in page(tmp_path / "v.zarr.report.html").rows[0]
+    monkeypatch.setattr(panels, "MOST", 100)
+    tiledlaf.report(tmp_path / "v.zarr")
+    assert pictures(tmp_path / "v.zarr.report.html") == {}
+
+
+def test_confidence_is_counted(made):
+    result = open_result("out.zarr")
+    labels = zarr.open_array("out.zarr/labels/tiledlaf/0", mode="r")[:]
+    values = zarr.open_array("out.zarr/confidence/0", mode="r")[:]
+    found = confidence.histogram(result)
+    for number in range(2):
+        own = values[labels == number + 1]
+        expected = np.histogram(own, found.edges)[0]
+        assert abs(found.counts[number] - expected).max() <= 2  # rounding at edges of bars
+        assert found.counts[number].sum() == len(own)
+        assert found.means[number] == pytest.approx(own.mean(dtype=np.float64))
+    assert found.step == (1, 1)
+
+
+@pytest.mark.parametrize(("most", "level"), [(10**5, 1), (30_000, 1), (600, 1)])
+def test_large_confidence_is_counted_on_a_coarser_level(made, monkeypatch, most, level):
+    result = open_result("out.zarr")
+    assert len(result.confidence.levels) == 2
+    found = confidence.histogram(result, most)
+    values = zarr.open_array(f"out.zarr/confidence/{level}", mode="r")[:]
+    every = -(-len(values) // (most // values.shape[1]))
+    assert found.counts.sum() == values[::every].size
+    assert found.counts.sum() <= most
+    assert found.sums.sum() == pytest.approx(values[::every].sum(dtype=np.float64))
+    assert found.step == (2**level * every, 2**level)
+    monkeypatch.setattr(confidence.histogram, "__defaults__", (most,))
+    tiledlaf.report("out.zarr")
+    said = f"one of {2**level * every} x {2**level} at full resolution"
+    assert said in page("out.zarr.report.html").text
+
+
+def test_the_words_are_those_of_the_docs():
+    docs = Path(__file__).parents[2] / "docs" / "words.md"
+    text = " ".join(docs.read_text("utf-8").split())
+    for name, paragraphs in words.WORDS.items():
+        assert f"## {name} {' '.join(paragraphs)}" in text
+
+
+def test_a_page_is_replaced_and_others_are_not(made):
+    assert tiledlaf.report("out.zarr", "p.html") == "p.html"
+    first = Path("p.html").read_bytes()
+    Path("p.html").write_bytes(first + b"old")
+    tiledlaf.report("out.zarr", Path("p.html"))
+    assert Path("p.html").read_bytes() == first
+    for other in (b"", b"<html>mine</html>", b"<!-- " + b" " * 5000 + first):
+        Path("p.html").write_bytes(other)
+        found = run("report", "out.zarr", "-o", "p.html")
+        assert found.code == 2
+        assert "p.html: expected a new file or a page of tiledlaf" in found.err
+        assert Path("p.html").read_bytes() == other
+    assert not list(Path().glob("*.partial"))
+
+
+def test_a_page_is_there_whole_or_not(made, monkeypatch):
+    tiledlaf.report("out.zarr", "p.html")
+    first = Path("p.html").read_bytes()
+
+    def fails(self, data):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    assert run("report", "out.zarr", "-o", "p.html").code == 2
+    assert Path("p.html").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.zarr"], "none.zarr: no such file or folder"),
+        (["image.zarr"], "expected an output with labels of tiledlaf, got none"),
+        (["names.json"], "names.json: expected an output of tiledlaf or a model, got neither"),
+        (["out.zarr", "--name", "b"], "expected an output with labels/b of tiledlaf, got none"),
+        (["out.zarr", "-o", "page.pdf"], "page.pdf: expected a file ending .html"),
+        (["out.zarr", "-o", "no/page.html"], "in a folder that exists, got no such folder"),
+        (["out.zarr", "-o", "https://host/page.html"], "expected a place to write"),
+        (["out.zarr", "-o", "s3://page.html"], "expected a place to write"),
+        ([OLD / "means.model", "--name", "x"], "`name` belongs to an output"),
+    ],
+)
+def test_what_cannot_be_reported(made, arguments, said):
+    found = run("report", *arguments)
+    assert (found.code, found.out) == (2, "")
+    assert said.replace("`name`", "--name") in found.err
+    assert found.err.count("\n") == 1
+    assert not list(Path().glob("*.html"))
+
+
+def test_unfinished_labels_have_no_page(made, tmp_path):
+    shutil.copytree("out.zarr", tmp_path / "cut.zarr")
+    file = tmp_path / "cut.zarr/labels/tiledlaf/0/tiledlaf.jsonl"
+    file.write_text("".join(file.read_text().splitlines(True)[:4]))
+    found = run("report", tmp_path / "cut.zarr")
+    assert found.code == 2
+    assert "expected finished labels, got 2 of 6 tiles" in found.err
+
+
+def test_pages_on_an_object_store(made, tmp_path, monkeypatch):
+    from_url = obstore.store.from_url
+
+    def folder(url, **options):
+        if url.startswith("http"):
+            return from_url(url, **options)
+        path = tmp_path / url.split("://")[1]
+        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
+
+    monkeypatch.setattr(obstore.store, "from_url", folder)
+    stores._bucket.cache_clear()
+    options = ["--classes", "2", "--workers", "1", "--tile", "256"]
+    assert run("label", "image.zarr", "s3://a/out.zarr", *options).code == 0
+    found = run("report", "s3://a/out.zarr")
+    assert found.out == "page: s3://a/out.zarr.report.html\n", found
+    assert "The run did not keep its confidence" in page(tmp_path / "a/out.zarr.report.html").text
+    (tmp_path / "a/mine.html").write_text("mine")
+    found = run("report", "s3://a/out.zarr", "-o", "s3://a/mine.html")
+    assert found.code == 2
+    assert "expected a new file or a page of tiledlaf" in found.err
+    assert run("report", "out.zarr", "-o", "s3://b/page.html").code == 0
+    page(tmp_path / "b/page.html")
+    stores._bucket.cache_clear()
+
+
+# Trainings
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small model; of its validation two thirds are of the first class."""
+    image, labels = lines((96, 96), cells=8, noise=0.6, seed=2)
+    data = tiledlaf.Data(tiledlaf.pair(image, labels), names={"0": EVIL, "1": "line"})
+    path = tmp_path_factory.mktemp("trained") / "a.model"
+    recipe = tiledlaf.Recipe(steps=20, predictor_size=5)
+    with tiledlaf.open_pool(workers=1) as pool:
+        tiledlaf.train(data, recipe, pool, path)
+    return path
+
+
+def test_a_page_of_a_training(trained, monkeypatch):
+    monkeypatch.chdir(trained.parent)
+    model = tiledlaf.load("a.model")
+    assert tiledlaf.report("a.model") == "a.model.report.html"
+    shown = page("a.model.report.html")
+    table = np.array(model.trained["confusion"])
+    wrong = 1 - np.trace(table) / table.sum()
+    assert wrong == pytest.approx(model.trained["error"])
+    assert 0 < wrong < 0.5
+    assert f"{100 * wrong:.3g} % of the pixels" in shown.text
+    rows = [row for row in shown.rows if len(row) == 3 and row[1].endswith(" %")]
+    expected = 100 * table / table.sum(axis=1, keepdims=True)
+    assert [row[1:] for row in rows] == [[f"{v:.2f} %" for v in line] for line in expected]
+    assert shown.names.count("svg") == 2
+    points = re.findall(r'<polyline points="([^"]*)"', Path("a.model.report.html").read_text())
+    assert [len(p.split()) for p in points] == [3, 2, 2, 3]  # validation, training, equal, loss
+    for one, bias in zip(model.classes, model.bias, strict=True):
+        assert f"{bias:+.4f}" in [row[3] for row in shown.rows if len(row) == 4], one
+    assert words.WORDS["bias"][0] in shown.text
+    assert "What mattered most is the" in shown.text or "No feature mattered" in shown.text
+    assert "tiledlaf explain a.model" in shown.text
+
+
+def test_confusion_outlives_a_checkpoint(trained, tmp_path, monkeypatch):
+    """A training that was cut after its last validation has the confusion of its best state."""
+    image, labels = lines((96, 96), cells=8, noise=0.6, seed=2)
+    data = tiledlaf.Data(tiledlaf.pair(image, labels), names={"0": EVIL, "1": "line"})
+    recipe = tiledlaf.Recipe(steps=20, predictor_size=5)
+
+    def stop(record):
+        if record.get("step") == 11:
+            raise KeyboardInterrupt
+
+    with tiledlaf.open_pool(workers=1) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            tiledlaf.train(data, recipe, pool, tmp_path / "a.model", progress=stop)
+        found = tiledlaf.train(data, recipe, pool, tmp_path / "a.model")
+    assert found.trained["confusion"]
+    assert tiledlaf.load(tmp_path / "a.model").trained == tiledlaf.load(trained).trained
+
+
+def test_an_older_model_says_what_it_lacks(tmp_path):
+    for name, said in (("uncut", "an earlier release trained it"), ("given", "")):
+        target = tmp_path / f"{name}.html"
+        tiledlaf.report(OLD / f"{name}.model", target)
+        assert said in page(target).text
+
+
+def test_confusion_is_counted():
+    scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    truth = np.array([0, 0, 1, 1])
+    assert training_run._confusion(scores, truth) == [[1, 1], [1, 1]]
+    assert training_run._confusion(scores, 0 * truth) == [[2, 2], [0, 0]]
+
+
+def test_many_classes_have_no_confusion(tmp_path):
+    count = training_run.CONFUSED + 1
+    assert training_run._confusion(np.zeros((3, count)), np.arange(3)) is None
+    classes = tuple(Class(str(n), (n,)) for n in range(count))
+    notes = {"error": 0.5, "steps": 1, "history": [{"step": 0, "validation": 0.5}]}
+    term = Prototypes(tuple((float(n),) for n in range(count)), 1.0)
+    biases = (0.0,) * count
+    box = tiledlaf.stencil.box(3, 3)
+    model = tiledlaf.Model(classes, term, box, 1.0, 1.0, 1e-3, 1, None, biases, notes)
+    model.save(tmp_path / "m.model")
+    tiledlaf.report(tmp_path / "m.model")
+    assert "confused: there are too many" in page(tmp_path / "m.model.report.html").text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("history", [{"step": "x"}]),
+        ("history", [{"step": 1, "validation": []}]),
+        ("history", [{"step": -1}]),
+        ("confusion", [[1, 2]]),
+        ("confusion", [[1], [2]]),
+        ("confusion", [[1, -2], [3, 4]]),
+        ("confusion", "x"),
+        ("error", "x"),
+    ],
+)
+def test_damaged_notes_are_one_line(trained, tmp_path, monkeypatch, key, value):
+    monkeypatch.chdir(tmp_path)
+    held = arrays.read_arrays(trained, "model")
+    about = json.loads(str(held["model"]))
+    about["trained"][key] = value
+    arrays.write_arrays("bad.model", held | {"model": np.array(json.dumps(about))})
+    found = run("report", "bad.model")
+    assert (found.code, found.out) == (2, ""), found
+    assert found.err.count("\n") == 1
+    assert not Path("bad.model.report.html").exists()
+
+
+def test_a_model_without_a_training(tmp_path):
+    from models import make
+
+    for kind in ("prototypes", "uniform", "probabilities", "trees"):
+        make(kind).save(tmp_path / "m.model")
+        tiledlaf.report(tmp_path / "m.model")
+        shown = page(tmp_path / "m.model.report.html")
+        assert "holds no notes on a training" in shown.text
+        assert ("all of them count alike" in shown.text) == (kind == "uniform")
+
+
+# What was learned
+
+
+def patterned(weights, features=None):
+    """A model whose patterns have given weights (N, 9)."""
+    from models import make
+
+    model = make("prototypes")
+    patches = np.log(np.array(weights, float))
+    found = dataclasses.replace(
+        model.predictor,
+        anchors=model.predictor.anchors[: len(patches)],
+        patches=patches - patches.mean(axis=1, keepdims=True),
+    )
+    return dataclasses.replace(model, predictor=found), found
+
+
+def test_what_was_learned_is_said(tmp_path, monkeypatch):
+    """By the sentences that `explain` begins with."""
+    monkeypatch.chdir(tmp_path)
+    same, across = [1] * 9, [1e-3, 1e-3, 1e-3, 1, 1e-3, 1, 1e-3, 1e-3, 1e-3]
+    for weights, said in (
+        (same, "No direction mattered"),
+        (across, "to the left and right"),
+    ):
+        model, _ = patterned([weights] * 2)
+        model.save("a.model")
+        tiledlaf.report("a.model", "a.html")
+        assert said in page("a.html").text
+        Path("a.html").unlink()
+
+
+@pytest.mark.parametrize("high", [1e-12, 0.03, 1, 7, 99.9, 1e9])
+def test_ticks_are_round_and_reach_far_enough(high):
+    found = charts._ticks(high)
+    assert 3 <= len(found) <= 7
+    assert found[0] == 0
+    assert found[-1] >= high * (1 - 1e-9)
+    assert found[-2] < high
+
+
+def test_pages_are_marked_as_ours():
+    made = frame.page("<b>", [])
+    assert frame.MARK in made[: frame.SEEN]
+    assert "<title>&lt;b&gt;</title>" in made
