@@ -56,11 +56,13 @@ def test_summary(image):
     found = done(*LABEL)
     lines = found.splitlines()
     assert lines[0] == "tiles: 16 done, 0 skipped, 0 failed"
-    counts = [int(c) for c in re.findall(r"^ +\d class \d: (\d+) pixels", found, re.MULTILINE)]
+    assert lines[1].split() == ["class", "pixels", "share"]
+    rows = re.findall(r"^  \d class \d +(\d+) +([\d.]+) %$", found, re.MULTILINE)
+    counts = [int(count) for count, _ in rows]
     np.testing.assert_array_equal(counts, np.bincount(labels().ravel())[1:])
     assert sum(counts) == image.size
-    shares = [float(s) for s in re.findall(r"\(([\d.]+) %\)", found)]
-    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert sum(float(share) for _, share in rows) == pytest.approx(100, abs=0.2)
+    assert "overview: out.zarr.overview.png" in lines
     proven = float(re.search(r"^proven labels: ([\d.]+) %$", found, re.MULTILINE)[1])
     assert 90 < proven <= 100
     assert re.fullmatch(r"seconds: \d+\.\d", lines[-3])
@@ -80,7 +82,7 @@ def test_mask(image, options):
     np.save("mask.npy", mask)
     found = done(*LABEL, "--mask", "mask.npy", *options)
     assert "tiles: 14 done, 2 skipped, 0 failed" in found
-    assert f"0 not labeled: {32 * 64 + 1} pixels" in found
+    assert re.search(rf"^  0 not labeled +{32 * 64 + 1} .* % of all$", found, re.MULTILINE)
     np.testing.assert_array_equal(labels() == 0, mask == 0)
     assert "complete: 16 of 16 tiles" in done("info", "out.zarr")
 
@@ -191,7 +193,7 @@ def test_info_of_a_plain_array(image):
 def test_names(image, file, text):
     Path(file).write_text(text)
     found = done(*LABEL, "--names", file)
-    assert re.search(r"1 dark: .*\n +2 gray: .*\n +3 bright: ", found)
+    assert re.search(r"1 dark .*\n +2 gray .*\n +3 bright ", found)
     assert "  names: 1 dark, 2 gray, 3 bright\n" in done("info", "out.zarr")
     found = zarr.open_group("out.zarr/labels/tiledlaf", mode="r").attrs["ome"]["image-label"]
     assert found["properties"] == [{"label-value": v, "name": n} for v, n in enumerate(NAMES, 1)]
@@ -284,7 +286,7 @@ def test_workers_of_another_folder(image, tmp_path, monkeypatch):
 
 def test_demo(tmp_path):
     found = done("demo", "--output", tmp_path)
-    assert re.search(r"^ +1 dark stain: \d+ pixels", found, re.MULTILINE)
+    assert re.search(r"^ +1 dark stain +\d+ +[\d.]+ %$", found, re.MULTILINE)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiledlaf-demo.png", "tiledlaf-demo.zarr"]
     with PIL.Image.open(tmp_path / "tiledlaf-demo.png") as picture:
         assert picture.width > 3 * 512
@@ -295,7 +297,7 @@ def test_demo(tmp_path):
 OPTIONS = """--classes --prototypes --probabilities --name --neighborhood --rho --time --tol
     --integrator --dim --steps --tile --workers --scheduler --scheduler-file --dashboard
     --performance-report --device --level --channels --axes --mask --region --confidence --names
-    --seed --export --no-image --into-input --dry-run --overwrite"""
+    --seed --export --no-image --no-overview --into-input --dry-run --overwrite"""
 
 
 def test_help():

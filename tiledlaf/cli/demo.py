@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
+from . import guide, shared
 
 if TYPE_CHECKING:
     from ..labeling.run import Summary
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
 NAMES = ("dark stain", "light stain and nuclei", "tissue and background")
 
 
-@click.command()
+EXAMPLES = (
+    ("into the current folder", "tiledlaf demo"),
+    ("into another one", "tiledlaf demo --output /tmp"),
+    ("then ask what it made", "tiledlaf info tiledlaf-demo.zarr"),
+)
+
+
+@click.command(
+    cls=guide.Command,
+    examples=EXAMPLES,
+    short_help="Label a photograph that ships with scikit-image.",
+)
 @click.option(
     "--output", default=".", show_default=True, metavar="DIR", help="Folder to write into."
 )
@@ -26,7 +38,7 @@ def demo(output: str) -> int:
     if not Path(output).is_dir():
         raise InputError(f"`output` {output}: no such folder")
     found, path = label_demo(output)
-    click.echo("\n".join([*text.summary(found, dict(enumerate(NAMES, 1))), f"picture: {path}"]))
+    shared.echo(*text.summary(found), f"picture: {path}")
     return 1 if found.errors else 0
 
 
@@ -42,12 +54,19 @@ def label_demo(folder: str) -> tuple[Summary, Path]:
 
     from ..files import images, nodes
     from ..labeling.request import label
-    from ..reports import pictures
+    from ..results import pictures
 
     source = Path(skimage.__file__).parent / "data" / "ihc.png"
     store = str(Path(folder) / "tiledlaf-demo.zarr")
     summary = label(
-        str(source), store, classes=3, neighborhood="5x5", confidence=True, tile=256, names=NAMES
+        str(source),
+        store,
+        classes=3,
+        neighborhood="5x5",
+        confidence=True,
+        tile=256,
+        names=NAMES,
+        overview=False,  # the picture below shows more
     )
     image = images.open_image(source)
     whole = tuple(slice(0, n) for n in image.grid)

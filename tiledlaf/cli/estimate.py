@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from . import progress, shared
+from . import guide, progress, shared
 
 # options passed to `Estimation` unchanged
 PASSED = (
@@ -23,18 +23,35 @@ PASSED = (
 )
 
 
-@click.command()
+EXAMPLES = (
+    ("weights of one image", "tiledlaf estimate cells.tif labels.png weights"),
+    (
+        "on probabilities of another program",
+        "tiledlaf estimate cells.tif labels.png weights --probabilities forest.npy",
+    ),
+    (
+        "larger patches; label values 0 are not labeled",
+        "tiledlaf estimate cells.tif labels.png weights --neighborhood 5x5 --ignore 0",
+    ),
+)
+
+
+@click.command(
+    cls=guide.Command,
+    examples=EXAMPLES,
+    short_help="Estimate weight patches of one image from its labels.",
+)
 @click.argument("image")
 @click.argument("labels")
 @click.argument("weights")
 @click.option(
     "--probabilities",
-    help="Data term: class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5.",
+    help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5.",
 )
 @click.option(
     "--prototypes",
     metavar="FILE",
-    help="Data term: prototypes as CSV, one row per class (default: the class means).",
+    help="Prototypes as CSV, one row per class (default: the class means).",
 )
 @click.option(
     "--mask", help="Mask image or annotations; pixels where it is 0, or outside, are left out."
@@ -116,7 +133,7 @@ def estimate(**given: Any) -> int:
     )
     with (
         shared.under_way(),
-        shared.learning_pool(given) as pool,
+        shared.learning_pool(given, pairs) as pool,
         progress.training_progress(given["steps"]) as show,
     ):
         shared.say_where(pool)
@@ -130,10 +147,10 @@ def estimate(**given: Any) -> int:
             seed=given["seed"],
             progress=show,
         )
-    click.echo(
+    shared.echo(
         f"loss: {found.losses[0]:.4g} with uniform weights, {found.losses[-1]:.4g} after "
-        f"{len(found.losses) - 1} steps\n"
-        f"wrong: {100 * found.wrong[0]:.3f} % with uniform weights, {100 * found.wrong[1]:.3f} %\n"
-        f"weights: {given['weights']}"
+        f"{len(found.losses) - 1} steps",
+        f"wrong: {100 * found.wrong[0]:.3f} % with uniform weights, {100 * found.wrong[1]:.3f} %",
+        f"weights: {given['weights']}",
     )
     return 0

@@ -7,16 +7,51 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from . import shared
+from . import guide, shared
+
+EXAMPLES = (
+    (
+        "an output beside annotations, pixel by pixel and cell by cell",
+        "tiledlaf evaluate out.zarr slide.geojson --objects cell",
+    ),
+    (
+        "where the errors are, and all numbers",
+        "tiledlaf evaluate out.zarr truth.png --picture errors.png --json scores.json",
+    ),
+    (
+        "two label images, with the adapted Rand error of what membranes separate",
+        "tiledlaf evaluate labels.tif truth.tif --boundary membrane",
+    ),
+)
 
 
-@click.command()
+@click.command(
+    cls=guide.Command,
+    examples=EXAMPLES,
+    short_help="Compare labels with the truth: errors, F1, IoU, objects.",
+    groups={
+        "name": "Labels and annotations",
+        "outside": "Labels and annotations",
+        "objects": "Scores",
+    },
+)
 @click.argument("labels")
 @click.argument("truth")
 @click.option(
     "--boundary",
     metavar="NAME",
     help="Class that separates components, for the adapted Rand error.",
+)
+@click.option(
+    "--objects",
+    multiple=True,
+    metavar="CLASS",
+    help="Also compare the objects of a class one by one: F1 and panoptic quality; repeatable.",
+)
+@click.option(
+    "--outside",
+    metavar="CLASS",
+    help="Class of what lies outside of all annotations (default: left out).",
 )
 @click.option(
     "--name",
@@ -34,12 +69,14 @@ def evaluate(
     labels: str,
     truth: str,
     boundary: str | None,
+    objects: tuple[str, ...],
+    outside: str | None,
     name: str,
     json_file: str | None,
     picture_file: str | None,
     **given: Any,
 ) -> None:
-    """Compare LABELS with TRUTH: confusion matrix, pixel error, F1, IoU, adapted Rand error.
+    """Compare LABELS with TRUTH: pixels by class, components, and objects one by one.
 
     LABELS is an output of tiledlaf or a label image of one channel; TRUTH is a label image of the
     same size, or of that of the labeled image, or a file of annotations, whose classes are named
@@ -47,6 +84,10 @@ def evaluate(
     values each class stands for, other truth values are left out; otherwise the values are compared
     as they are. --boundary needs memory for the whole image, about 50 bytes per pixel; the rest is
     computed tile by tile.
+
+    Objects of the truth are annotations, the instances of a mask, or connected pixels of a class;
+    those of the labels are connected pixels. F1 counts matches whose intersection over union is at
+    least 0.5 to 0.9. Instances of a mask are compared unasked.
     """
     from ..reports import evaluation
 
@@ -60,9 +101,11 @@ def evaluate(
     if json_file is not None and json_file == picture_file:
         raise InputError(f"--json {json_file}: expected a file other than --picture")
     meant = {**shared.meaning_of(given), "ignore": given["ignore"]}
-    meant["painting"] = shared.painting(given)
-    found = evaluation.evaluate(labels, truth, boundary=boundary, name=name, **meant)
-    click.echo("\n".join(evaluation.lines(found)))
+    meant |= {"painting": shared.painting(given), "outside": outside}
+    found = evaluation.evaluate(
+        labels, truth, boundary=boundary, name=name, objects=objects, **meant
+    )
+    shared.echo(*evaluation.lines(found))
     if json_file is not None:
         evaluation.write_json(found, json_file, {"labels": labels, "truth": truth})
     if picture_file is not None:

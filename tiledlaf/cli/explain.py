@@ -8,10 +8,26 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from . import shared
+from . import guide, shared
+
+EXAMPLES = (
+    ("what was learned", "tiledlaf explain tumor.model"),
+    (
+        "how it sees a part of an image",
+        "tiledlaf explain tumor.model slide.svs --region 0:512,0:512",
+    ),
+    (
+        "what changes the loss most, into a folder of this name",
+        "tiledlaf explain tumor.model slide.svs --truth slide.geojson -o pages",
+    ),
+)
 
 
-@click.command()
+@click.command(
+    cls=guide.Command,
+    examples=EXAMPLES,
+    short_help="Say and draw what a model has learned.",
+)
 @click.argument("model")
 @click.argument("image", required=False)
 @click.option(
@@ -41,10 +57,12 @@ from . import shared
 @shared.selection_options
 @shared.device_option
 def explain(**given: Any) -> None:
-    """Draw what MODEL has learned and how it sees a part of IMAGE; writes index.html and pictures.
+    """Say which features, distances and directions mattered to MODEL, in a page for everyone.
 
-    Shows the anchors with their weight patches; with IMAGE, also its labels and maps of the
-    predicted patches; with --truth, also the leading singular vectors of the gradient of the loss.
+    Writes index.html and pictures; with IMAGE, they are about that image, or a part of it. What
+    authors want to know is folded below: the anchors with their weight patches; with IMAGE, its
+    labels and maps of the predicted patches; with --truth, the leading singular vectors of the
+    gradient of the loss.
     """
     from ..reports import explanation
 
@@ -58,4 +76,4 @@ def explain(**given: Any) -> None:
     for name in ("brush", "overlaps"):
         del given[name]
     folder = output or f"{Path(model).with_suffix('')}-explained"
-    click.echo(f"pictures: {explanation.explain(model, folder, image, **given)}")
+    shared.echo(f"pictures: {explanation.explain(model, folder, image, **given)}")

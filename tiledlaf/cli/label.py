@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
-from . import progress, shared
+from . import guide, progress, shared
+from . import objects as object_options
 
 if TYPE_CHECKING:
     from ..labeling.plan import Plan
     from ..labeling.run import Summary
+    from ..pool.opening import Running
 
 SHOWN = 20  # most failed tiles to name on stderr
 # options passed to `prepare` unchanged
@@ -31,19 +33,41 @@ PASSED = (
 )
 
 
-@click.command()
-@click.argument("input")
-@click.argument("output", required=False)
-@click.option("--classes", type=int, metavar="N", help="Data term: N prototypes by k-means.")
+EXAMPLES = (
+    ("three classes, found by k-means", "tiledlaf label slide.ome.zarr out.zarr --classes 3"),
+    (
+        "what was learned, where there is tissue",
+        "tiledlaf label slide.svs out.zarr --model tumor.model --mask tissue",
+    ),
+    (
+        "the same for each slide, once it is known how long that takes",
+        "tiledlaf label slides/*.svs --into results --model tumor.model --dry-run",
+    ),
+)
+
+
+@click.command(
+    cls=guide.Command,
+    examples=EXAMPLES,
+    groups={"names": "Output", "steps": "Flow", "seed": "Data term"},
+)
+@click.argument("paths", nargs=-1, required=True, metavar="INPUT [OUTPUT]")
+@click.option(
+    "--into",
+    metavar="FOLDER",
+    help="Label each INPUT into an OME-Zarr of its name in FOLDER: all arguments are then inputs, "
+    "also globs, folders, and tables (.csv) of inputs with options of their own.",
+)
+@click.option("--classes", type=int, metavar="N", help="N prototypes by k-means.")
 @click.option(
     "--prototypes",
     metavar="FILE",
-    help="Data term: prototypes as CSV, one row per class and one column per channel.",
+    help="Prototypes as CSV, one row per class and one column per channel.",
 )
 @click.option(
     "--probabilities",
     metavar="PROBS",
-    help="Data term: class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5.",
+    help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5.",
 )
 @shared.term_option
 @click.option(
@@ -123,9 +147,19 @@ PASSED = (
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed for k-means and its sample."
 )
-@click.option("--export", metavar="FILE", help="Also write the labels as .png or .tif.")
+@click.option(
+    "--export",
+    metavar="FILE",
+    help="Also write the labels as .png, .tif, .geojson, .csv or .parquet, as export does.",
+)
+@object_options.options
 @click.option("--no-image", is_flag=True, help="Do not copy the image into the output.")
 @click.option("--into-input", is_flag=True, help="Add the labels to INPUT; takes no OUTPUT.")
+@click.option(
+    "--no-overview",
+    is_flag=True,
+    help="Do not draw image and labels into OUTPUT.overview.png at the end.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 @click.option("--overwrite", is_flag=True, help="Replace labels/NAME and nothing else.")
 def label(**given: Any) -> int:
@@ -134,61 +168,85 @@ def label(**given: Any) -> int:
     Give exactly one of --classes, --prototypes, --probabilities, --term and --model. An interrupted
     run continues where it stopped when the same command is given again.
     """
-    from ..labeling import mask, resources, tissue
-    from ..labeling.plan import Writing
-    from ..labeling.request import execute, prepare
-    from ..pool.opening import Running
-    from ..reports import pictures, text
+    if given["into"] is not None:
+        from . import batches
 
+        return batches.label_into(given)
+    from ..labeling import mask, resources, tissue
+    from ..labeling.request import execute, prepare
+    from ..reports import text
+    from ..results import afterwards
+
+    given["input"], given["output"] = _input_and_output(given["paths"])
     if given["into_input"] == (given["output"] is not None):
         got = "both" if given["into_input"] else "neither"
         raise InputError(f"expected an OUTPUT or `into_input`, got {got}")
-    running = Running(
-        given["workers"],
-        given["scheduler"],
-        given["scheduler_file"],
-        given["device"],
-        given["tile"],
-        shared.watch_of(given),
-    )
-    plan = prepare(
-        given["input"],
-        given["output"],
-        integrator=_integrator(given),
-        prototypes=None if given["prototypes"] is None else shared.read_csv(given["prototypes"]),
-        writing=Writing(
+    choice = choice_of(given)
+    running = choice["running"]
+    plan = prepare(given["input"], given["output"], **choice)
+    if given["names"] is not None and plan.classes:
+        raise InputError("`names`: the classes have names from their training")
+    finding = object_options.checked(given, plan)
+    if given["export"] is not None:
+        afterwards.check(plan, given["export"])
+        _check_other_file(given)
+    if given["dry_run"]:
+        if tissue.is_pending(plan.job.mask):
+            with resources.open_pool(plan, running) as pool:
+                plan = mask.settle(plan, pool)
+        shared.echo(*text.dry_run(plan), *object_options.dry_run(given, plan))
+        return 0
+    with shared.under_way(), resources.open_pool(plan, running) as pool:
+        shared.say_where(pool)
+        object_options.check_memory(given, plan, pool)
+        with progress.labeling_progress(plan) as advance:
+            found = execute(plan, pool, advance)
+        made = object_options.of_run(given, plan, found, finding, pool)
+    _say_failed(plan, found)
+    if given["export"] is not None:
+        _export(plan, found, given["export"], running)
+    shared.echo(*text.summary(found), *made)
+    return 1 if found.errors else 0
+
+
+def _input_and_output(paths: Sequence[str]) -> tuple[str, str | None]:
+    if len(paths) > 2:
+        raise click.UsageError(
+            f"Got unexpected extra argument ({paths[2]}); several inputs need --into FOLDER",
+            click.get_current_context(),
+        )
+    return paths[0], paths[1] if len(paths) == 2 else None
+
+
+def choice_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options ask for, as keywords of `prepare`."""
+    from ..labeling.plan import Writing
+    from ..pool.opening import Running
+
+    return {
+        "integrator": _integrator(given),
+        "prototypes": None if given["prototypes"] is None else shared.read_csv(given["prototypes"]),
+        "writing": Writing(
             given["name"],
             None if given["names"] is None else shared.read_names(given["names"]),
             given["confidence"],
             not given["no_image"],
             given["into_input"],
             given["overwrite"],
+            not given["no_overview"],
         ),
-        running=running,
-        selection=shared.selection_of(given),
-        painting=shared.painting(given),
+        "running": Running(
+            given["workers"],
+            given["scheduler"],
+            given["scheduler_file"],
+            given["device"],
+            given["tile"],
+            shared.watch_of(given),
+        ),
+        "selection": shared.selection_of(given),
+        "painting": shared.painting(given),
         **{key: given[key] for key in PASSED},
-    )
-    if given["names"] is not None and plan.classes:
-        raise InputError("`names`: the classes have names from their training")
-    if given["export"] is not None:
-        pictures.check_export(given["export"], plan.job.grid.size, plan.job.term.classes)
-        _check_other_file(given)
-    if given["dry_run"]:
-        if tissue.is_pending(plan.job.mask):
-            with resources.open_pool(plan, running) as pool:
-                plan = mask.settle(plan, pool)
-        click.echo("\n".join(text.dry_run(plan)))
-        return 0
-    with shared.under_way(), resources.open_pool(plan, running) as pool:
-        shared.say_where(pool)
-        with progress.labeling_progress(plan) as advance:
-            found = execute(plan, pool, advance)
-    _say_failed(plan, found)
-    if given["export"] is not None:
-        _export(plan, found, given["export"])
-    click.echo("\n".join(text.summary(found, plan.names)))
-    return 1 if found.errors else 0
+    }
 
 
 def _integrator(given: Mapping[str, Any]) -> Any:
@@ -215,17 +273,17 @@ def _check_other_file(given: Mapping[str, Any]) -> None:
 def _say_failed(plan: Plan, found: Summary) -> None:
     assert plan.out is not None
     for line in found.errors[:SHOWN]:
-        click.echo(f"tiledlaf: {shared.with_options(line, label)}", err=True)
+        shared.echo(f"tiledlaf: {shared.with_options(line, label)}", err=True)
     if len(found.errors) > SHOWN:
         more = len(found.errors) - SHOWN
-        click.echo(f"tiledlaf: {more} more tiles failed, see {plan.out.records}", err=True)
+        shared.echo(f"tiledlaf: {more} more tiles failed, see {plan.out.records}", err=True)
 
 
-def _export(plan: Plan, found: Summary, path: str) -> None:
-    from ..reports import pictures
+def _export(plan: Plan, found: Summary, path: str, running: Running) -> None:
+    from ..results import afterwards
 
     assert plan.out is not None
     if found.errors:
-        click.echo(f"tiledlaf: {path} was not written, since tiles failed", err=True)
+        shared.echo(f"tiledlaf: {path} was not written, since tiles failed", err=True)
     else:
-        pictures.export(plan.out.store, plan.out.group, path, plan.job.term.classes)
+        afterwards.write(plan, path, running)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import traceback
 from types import FrameType
 
 import click
 
-from .. import __version__
+from .. import __version__, redaction
+from ..errors import InputChanged, Outage
 from ..registry import Registry
-from . import progress, shared
+from . import guide, progress, shared
 from .shared import INTERRUPTED, TERMINATED, Failed, Terminated
 
 # name of a command: module of this folder that defines it
@@ -21,16 +23,29 @@ COMMANDS = {
     "estimate": "estimate",
     "evaluate": "evaluate",
     "explain": "explain",
+    "export": "export",
     "info": "info",
     "status": "info",
+    "view": "view",
+    "report": "report",
     "demo": "demo",
 }
 ALL: Registry[str | click.Command] = Registry("tiledlaf.commands", COMMANDS)
 
+EXAMPLES = (
+    ("something to look at", "tiledlaf demo"),
+    ("learn from annotations", "tiledlaf train my.model --images a.svs --labels a.geojson"),
+    ("label another slide", "tiledlaf label b.svs out.zarr --model my.model"),
+)
+
 
 def main() -> None:
-    """Run the command line. Bad input is one line on stderr and exit code 2."""
+    """Run the command line.
+
+    Bad input is one line on stderr and exit code 2; so is what is out of reach for now, by code 1.
+    """
     signal.signal(signal.SIGTERM, _terminate)
+    redaction.guard_logs()
     try:
         with progress.warnings_as_lines(_with_options):
             code = cli.main(prog_name="tiledlaf", standalone_mode=False)
@@ -40,15 +55,18 @@ def main() -> None:
     except click.ClickException as error:
         code = shared.fail(error.format_message())
     except ValueError as error:
-        code = shared.fail(_with_options(str(error)))
+        code = _refused(error, _with_options(str(error)))
     except OSError as error:
-        code = shared.fail(shared.reason(error))
+        code = _refused(error, shared.reason(error))
     except Failed as error:
         code = _stopped(f"error: {_with_options(str(error))}", 1)
     except (click.Abort, KeyboardInterrupt):
         code = _stopped("interrupted", INTERRUPTED)
     except Terminated:
         code = _stopped("terminated", TERMINATED)
+    except Exception:  # a fault of this program: what is told of it repeats texts of files
+        shared.echo(*traceback.format_exc().splitlines(), err=True)
+        code = 1
     sys.exit(code or 0)
 
 
@@ -62,11 +80,21 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def _refused(error: Exception, text: str) -> int:
+    """Say it, and return the code, by which a mistake is not repeated."""
+    code = shared.fail(text)
+    return 1 if isinstance(error, InputChanged | Outage) else code
+
+
 def _stopped(how: str, code: int) -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    rest = {"train": "goes on from the last checkpoint", "estimate": "starts anew"}
+    rest = {
+        "train": "goes on from the last checkpoint",
+        "estimate": "starts anew",
+        "export": "starts anew",
+    }
     does = rest.get(name, "completes the output")
-    click.echo(f"tiledlaf: {how}; the same command {does}", err=True)
+    shared.echo(f"tiledlaf: {how}; the same command {does}", err=True)
     return code
 
 
@@ -87,6 +115,10 @@ class Commands(click.Group):
         module = importlib.import_module(f"{__package__}.{kept}")
         found: click.Command = getattr(module, name)
         return found
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        guide.write_examples(formatter, EXAMPLES)
 
 
 @click.group(

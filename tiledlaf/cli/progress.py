@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..redaction import redacted
+from ..redaction import plain
 from . import shared
 
 
@@ -26,7 +26,7 @@ def warnings_as_lines(worded: Callable[[str], str]) -> Iterator[None]:
         text = " ".join(worded(str(message)).split())
         if text not in shown:
             shown.add(text)
-            click.echo(f"tiledlaf: warning: {redacted(text)}", err=True)
+            shared.echo(f"tiledlaf: warning: {text}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
@@ -51,7 +51,7 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
             if "of" in record:
                 if record["done"] == 1:
                     bar.reset(record["of"])
-                    bar.set_description_str(record["stage"], refresh=False)
+                    bar.set_description_str(plain(record["stage"]), refresh=False)
                 bar.update(record["done"] - bar.n)
                 return
             step, left = record.get("step"), None
@@ -63,30 +63,56 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
                 elif step > first:
                     left = (clock.monotonic() - began) / (step - first) * (steps - step)
                 bar.update(step - bar.n)
-            text = report_text.training(record, left)
-            if text:
-                tqdm.write(shared.with_options(text, command), file=sys.stderr)
+            for line in report_text.training(record, left):
+                tqdm.write(plain(shared.with_options(line, command)), file=sys.stderr)
 
         yield show
 
 
 @contextmanager
-def labeling_progress(plan: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar with megapixels per second and time left; or, without a terminal, a line every 10 s."""
+def stages() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar on a terminal for each stage of some work; or, without one, a line every 10 s."""
     from tqdm import tqdm
 
-    from ..labeling import records
+    terminal, last = sys.stderr.isatty(), clock.monotonic()
+    with tqdm(disable=not terminal, file=sys.stderr, leave=False) as bar:
+
+        def show(record: dict[str, Any]) -> None:
+            nonlocal last
+            stage, done, of = plain(record["stage"]), record["done"], record["of"]
+            if not terminal:
+                if clock.monotonic() - last >= 10:
+                    last = clock.monotonic()
+                    shared.echo(f"{stage}: {done}/{of}", err=True)
+                return
+            if bar.desc != stage or bar.total != of:
+                bar.reset(of)
+                bar.set_description_str(stage, refresh=False)
+            bar.update(done - bar.n)
+
+        yield show
+
+
+@contextmanager
+def labeling_progress(plan: Any, title: str = "") -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar with megapixels per second and time left; or, without a terminal, a line every 10 s.
+
+    Parameters
+    ----------
+    title : what stands before it
+    """
+    from tqdm import tqdm
+
     from ..reports import text as report_text
 
     grid = plan.job.grid
-    known = records.read(plan.out.records) if plan.held else {}
-    finished = [r for r in known.values() if r["state"] in ("done", "skipped")]
     total = math.prod(grid.size) / 1e6
-    start = min(total, sum(report_text.megapixels(r, grid.tile) for r in finished))
+    start = min(total, _finished(plan) if plan.held else 0.0)
     if sys.stderr.isatty():
         form = (
             "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} Mpx, {rate_noinv_fmt}, {remaining} left"
         )
+        form = plain(title).replace("{", "{{").replace("}", "}}") + form
         with tqdm(total=total, initial=start, unit="Mpx", bar_format=form, file=sys.stderr) as bar:
             yield lambda record: _advance(bar, report_text.megapixels(record, grid.tile))
         return
@@ -101,11 +127,22 @@ def labeling_progress(plan: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
             last, rate = now, done / (now - began)
             left = max(0.0, total - start - done) / rate
             now_done = min(total, start + done)
-            click.echo(
-                f"{now_done:.1f}/{total:.1f} Mpx, {rate:.2f} Mpx/s, {left:.0f} s left", err=True
+            shared.echo(
+                f"{title}{now_done:.1f}/{total:.1f} Mpx, {rate:.2f} Mpx/s, {left:.0f} s left",
+                err=True,
             )
 
     yield line
+
+
+def _finished(plan: Any) -> float:
+    """Megapixels of tiles that earlier starts have finished; the run keeps no record of them."""
+    from ..labeling import records
+    from ..reports import text as report_text
+
+    known = records.read(plan.out.records).values()
+    finished = (r for r in known if r["state"] in records.FINISHED)
+    return sum(report_text.megapixels(r, plan.job.grid.tile) for r in finished)
 
 
 def _advance(bar: Any, amount: float) -> None:

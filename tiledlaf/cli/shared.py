@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..errors import InputError
-from ..redaction import redacted
+from ..errors import InputError, cut
+from ..redaction import each_plain, plain, shown
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -25,9 +26,24 @@ class Failed(Exception):
     """A disk or a cluster failed while a run was under way."""
 
 
+def echo(*lines: str, err: bool = False) -> None:
+    """Print lines; the command prints nothing in another way, but progress on a terminal.
+
+    What a run tells on stderr may repeat libraries; results on stdout are our own words.
+    """
+    if lines:
+        click.echo("\n".join(map(shown if err else plain, lines)), err=err)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as JSON."""
+    # DEL is the only control character that JSON may hold
+    click.echo(json.dumps(each_plain(value), indent=2).replace("\x7f", "\\u007f"))
+
+
 def fail(message: str) -> int:
     """Report bad input on stderr, and return its exit code."""
-    click.echo(f"tiledlaf: error: {redacted(' '.join(message.split()))}", err=True)
+    echo(f"tiledlaf: error: {cut(' '.join(message.split()))}", err=True)
     return 2
 
 
@@ -86,16 +102,16 @@ def spans(
 
 
 def address(context: Any, option: click.Parameter, text: str | None) -> str | None:
-    """Read HOST:PORT; without a host, only this machine can reach it."""
-    if text is None:
-        return None
-    host, _, port = text.rpartition(":")
-    if not (port.isdigit() and int(port) < 2**16):
+    """Check HOST:PORT."""
+    from ..pool import tasks
+
+    try:
+        return text if text is None else tasks.Watch(text or ":").dashboard
+    except InputError:
         raise InputError(
             f"`{option.name}` expects PORT, HOST:PORT or no value, got {text!r} (without a "
             "value, put it last)"
-        )
-    return f"{host or '127.0.0.1'}:{port}"
+        ) from None
 
 
 def watch_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -110,7 +126,8 @@ def watch_options(command: Callable[..., int]) -> Callable[..., int]:
             flag_value="8787",
             callback=address,
             metavar="[HOST:PORT]",
-            help="Serve Dask's dashboard for worker processes (default: 127.0.0.1:8787).",
+            help="Serve Dask's dashboard for worker processes (default: 127.0.0.1:8787); it has no "
+            "password.",
         ),
     ):
         command = option(command)
@@ -128,9 +145,10 @@ def watch_of(given: Mapping[str, Any]) -> Any:
 
 
 def say_where(pool: Any) -> None:
-    """Name the dashboard's address, if there is one."""
+    """Name the dashboard's address, if there is one, and who can look."""
     if pool.dashboard is not None:
-        click.echo(f"dashboard: {pool.dashboard}", err=True)
+        echo(f"dashboard: {pool.dashboard}", err=True)
+        echo("It has no password: whoever reaches this address can look.", err=True)
 
 
 def term_option(command: Callable[..., int]) -> Callable[..., int]:
@@ -138,7 +156,7 @@ def term_option(command: Callable[..., int]) -> Callable[..., int]:
     option = click.option(
         "--term",
         metavar="NAME[:TEXT]",
-        help="Data term: the name of one that an installed package provides.",
+        help="The name of one that an installed package provides.",
     )
     return option(command)
 
@@ -372,12 +390,19 @@ def painting(given: Mapping[str, Any]) -> Any:
     return Painting(given["brush"], given.get("overlaps", "smaller"))
 
 
-def learning_pool(given: Mapping[str, Any]) -> AbstractContextManager[Any]:
-    """Open the pool in which learning runs."""
-    from ..pool import opening
+def learning_pool(given: Mapping[str, Any], examples: Iterable[Any]) -> AbstractContextManager[Any]:
+    """Open the pool in which learning from some examples runs."""
+    from ..files import stores
+    from ..pool import crew, opening
 
+    images = [i for e in examples for i in (e.image, e.labels, e.probabilities, e.mask)]
+    paths = [image.path for image in images if image is not None and image.reader.stored]
     return opening.open_pool(
-        given["workers"], given["scheduler"], given["scheduler_file"], watch_of(given)
+        given["workers"],
+        given["scheduler"],
+        given["scheduler_file"],
+        watch_of(given),
+        crew.Files(stores.on_disk(paths)),
     )
 
 

@@ -8,10 +8,29 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from . import progress, shared
+from . import guide, progress, shared
+
+EXAMPLES = (
+    (
+        "from annotations of QuPath",
+        "tiledlaf train tumor.model --images slide.svs --labels slide.geojson",
+    ),
+    (
+        "from label images, with boosted trees as data term",
+        "tiledlaf train cells.model --images raw --labels labels --classifier",
+    ),
+    (
+        "from a table of images and labels, for half an hour at most",
+        "tiledlaf train tumor.model --pairs pairs.csv --limit 30",
+    ),
+)
 
 
-@click.command()
+@click.command(
+    cls=guide.Command,
+    examples=EXAMPLES,
+    short_help="Learn from images and their labels how to label others.",
+)
 @click.argument("model")
 @click.option("--images", help="Images to learn from: glob, folder or file.")
 @click.option(
@@ -32,17 +51,15 @@ from . import progress, shared
 @click.option("--validation-labels", help="Labels of the validation set.")
 @click.option(
     "--probabilities",
-    help="Data term: class probabilities (J, y, x) of any model, one file per image.",
+    help="Class probabilities (J, y, x) of any model, one file per image.",
 )
 @click.option("--validation-probabilities", help="Probabilities of the validation set.")
 @shared.term_option
-@click.option(
-    "--classifier", is_flag=True, help="Data term: boosted trees, which are learned as well."
-)
+@click.option("--classifier", is_flag=True, help="Boosted trees, which are learned as well.")
 @click.option(
     "--prototypes",
     metavar="FILE",
-    help="Data term: prototypes as CSV, one row per class (default: the class means).",
+    help="Prototypes as CSV, one row per class (default: the class means).",
 )
 @click.option(
     "--mask",
@@ -117,14 +134,14 @@ def train(**given: Any) -> int:
     )
     with (
         shared.under_way(),
-        shared.learning_pool(given) as pool,
+        shared.learning_pool(given, (*training, *validation)) as pool,
         progress.training_progress(given["steps"]) as show,
     ):
         shared.say_where(pool)
         found = training_run.train(
             data, recipe, pool, given["model"], limit=given["limit"], progress=show
         )
-    click.echo("\n".join(text.model(found, given["model"])))
+    shared.echo(*text.model(found, given["model"]))
     return 0
 
 
