@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -13,6 +14,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # compiling makes many objects that stay: looking for garbage among them took a tenth of all time
 gc.set_threshold(100_000, 20, 20)
+
+# a try that compiles, or a machine that is busy, takes long: that is no error
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="module")

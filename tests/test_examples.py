@@ -41,7 +41,7 @@ def test_examples_run(found, tmp_path, monkeypatch):
 
 def test_what_people_use_most_has_examples(found):
     names = {name.rpartition(".")[2] for name in found}
-    wanted = """AssignmentFlow Taylor RKMK4 Polynomials assignment box compose estimate evaluate
-        label linearize linearize_sequence load make of_matrix of_points of_regions pair parse
-        regularizer rings rounding solve train uniform"""
+    wanted = """AssignmentFlow Taylor RKMK4 Polynomials assignment batch box compose estimate
+        evaluate label linearize linearize_sequence load make of_matrix of_points of_regions pair
+        parse regularizer report rings rounding solve train uniform"""
     assert set(wanted.split()) <= names, set(wanted.split()) - names

@@ -43,7 +43,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extending")
     blocks = re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
     files = dict(blocks)
-    assert len(files) == 6
+    assert len(files) == 7
     (folder / "extras").mkdir()
     for name, text in files.items():
         (folder / name).write_text(text)
@@ -87,6 +87,9 @@ def test_one_of_each(home):
     options = ["--integrator", "midpoint", "--steps", "3", "--scheduler", "processes"]
     found = python(home, "-m", "tiledlaf", *label, *options, "--workers", "2")
     assert found.returncode == 0, found.stderr
+    found = python(home, "-m", "tiledlaf", "export", "out.zarr", "areas.html")
+    assert found.returncode == 0, found.stderr
+    assert (home / "areas.html").read_text().startswith("<li>class 1: ")
     learn = ["train", "dark.model", "--images", "image.pgm", "--labels", "labels.pgm"]
     options = ["--term", "darkness:128", "--loss", "brier", "--steps", "20", "--size", "8"]
     found = python(home, "-m", "tiledlaf", *learn, *options)

@@ -47,6 +47,10 @@ def labeled(path: str, model: tiledlaf.Model) -> tiledlaf.Summary:
 
 
 score: float = tiledlaf.evaluate("out.zarr", "truth.png").mean_f1
+cells: tuple[tiledlaf.ObjectScores, ...] = tiledlaf.evaluate(
+    "out.zarr", "cells.geojson", objects=["cell"], outside="background"
+).objects
+quality: float = cells[0].panoptic
 """
 WRONG = "import tiledlaf\ntiledlaf.Recipe(steps='many')\ntiledlaf.lable\n"
 

@@ -1,5 +1,6 @@
 """What deploy/ starts, for real: processes, SSH and SLURM on this machine; manifests by schema."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -18,10 +19,13 @@ import psutil
 import pytest
 import yaml
 from faults import begun, completed, done, row
-from processes import listening, words
-from runs import RECORDS, undisturbed
+from pages import TUTORIALS, follow
+from processes import kill, listening, words
+from runs import RECORDS, arrays, undisturbed
 from trainings import TRAIN, write
 from voronoi import lines
+
+from tiledlaf.cli.label import label
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(240)]
 
@@ -30,7 +34,7 @@ RUN = str(ROOT / "deploy/run.sh")
 LABEL = ["label", "image.zarr", "out.zarr", "--classes", "3", "--tile", "64"]
 COMMAND = ["tiledlaf", *LABEL]
 TILES, FREE = 100, 36  # of the first four rows; a task may be of twelve tiles
-STARTED = []
+STARTED, DAEMONS = [], []
 # in each worker: all but the first four rows of tiles wait while there is a file named hold; a
 # tile that begins is noted beside it
 HOLD = """
@@ -67,7 +71,8 @@ def free_port():
 def until(condition, seconds, what):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"not in {seconds} s: {what}"
+        late = time.monotonic() >= end
+        assert not late, f"not in {seconds} s: {what() if callable(what) else what}"
         time.sleep(0.1)
 
 
@@ -89,7 +94,9 @@ def here(whole, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("WORKERS", "2")
     monkeypatch.setenv("DASHBOARD", str(free_port()))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(whole[0] / "numba"))
+    monkeypatch.setenv(
+        "NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR", str(whole[0] / "numba"))
+    )
     for name in ("DASK_CONFIG", "INTERFACE", "HOSTS", "MEMORY"):
         monkeypatch.delenv(name, raising=False)
     needs("openssl")
@@ -233,6 +240,110 @@ def test_a_signal_before_the_command_starts(here, how):
     assert not Path("out.zarr").exists()
 
 
+@pytest.fixture(params=["characters", "dash"])
+def odd(request, here, monkeypatch):
+    """The folder of the run, with the image, below one whose name a shell or YAML would read."""
+    Path("hold").unlink()
+    names = {
+        "characters": "Smith, J's #3: {x} [1] * $(id) $HOME; ünï\nb\\\"c % &lt;",
+        "dash": "-dash",
+    }
+    folder = here / names[request.param]
+    (folder / "tmp: {x} #1").mkdir(parents=True)
+    shutil.move("image.zarr", folder / "the 'image'.zarr")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TMPDIR", str(folder / "tmp: {x} #1"))
+    return folder
+
+
+def odd_output(whole, folder, name):
+    """Complete, and nothing else is left."""
+    found = arrays(name)
+    assert found.keys() == whole[1].keys()
+    assert all((found[key] == whole[1][key]).all() for key in found)
+    assert not list(folder.glob(".tiledlaf-*"))
+
+
+def test_a_folder_of_any_name(odd, whole):
+    finish(start(RUN, "tiledlaf", "label", "the 'image'.zarr", 'o; "ut".zarr', *LABEL[3:]))
+    odd_output(whole, odd, 'o; "ut".zarr')
+
+
+def test_a_batch(here, whole):
+    """Several images on the workers of one script; one that cannot be read ends it with 1."""
+    Path("hold").unlink()
+    Path("images").mkdir()
+    for name in "ab":
+        shutil.copytree("image.zarr", f"images/{name}.zarr")
+    Path("images/bad.npy").write_bytes(b"no pixels")
+    images = sorted(map(str, Path("images").iterdir()))
+    said = finish(start(RUN, "tiledlaf", "label", *images, "--into", "results", *LABEL[3:]), 1)
+    assert "images: 2 complete, 0 with failed tiles, 1 not labeled" in said
+    for name in "ab":
+        odd_output(whole, here, f"results/{name}.zarr")
+
+
+def test_names_that_look_like_options(here, whole):
+    """Where ``--`` ends the options, also the one that the script adds."""
+    Path("hold").unlink()
+    os.rename("image.zarr", "-image.zarr")
+    finish(start(RUN, "tiledlaf", "label", *LABEL[3:], "--", "-image.zarr", "-out.zarr"))
+    odd_output(whole, here, "./-out.zarr")
+
+
+@pytest.mark.parametrize("name", ["plain", "Smith, J", "run #3", "a: b {x}", 'quote"d\\', "ünï"])
+def test_certificates_in_a_folder_of_any_name(tmp_path, name):
+    needs("openssl")
+    folder = tmp_path / name
+    subprocess.run([RUN, "certificates", folder], check=True)
+    shows = "import dask.config as c; print(ascii(c.get('distributed.comm.tls')))"
+    found = subprocess.run(
+        [sys.executable, "-c", "import distributed\n" + shows],
+        env=os.environ | {"DASK_CONFIG": str(folder)},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    tls = ast.literal_eval(found.stdout)
+    assert tls["ca-file"] == tls["worker"]["cert"] == str(folder / "cert.pem")
+    assert tls["scheduler"]["key"] == tls["client"]["key"] == str(folder / "key.pem")
+    assert (folder / "key.pem").stat().st_mode & 0o77 == 0
+
+
+@pytest.mark.parametrize("name", [b"two\nlines", b"bell\a", b"not utf-8 \xff"])
+def test_certificates_refuse_a_folder_that_dask_cannot_name(tmp_path, name):
+    folder = os.fsencode(tmp_path) + b"/" + name
+    found = subprocess.run([RUN, "certificates", folder], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert re.fullmatch("run.sh: expected a folder name of printable .*\n", found.stderr)
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.parametrize("array", [{}, {"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"}])
+def test_the_time_limit_before_the_command_starts(here, monkeypatch, array):
+    """The job runs again; of an array this element alone, whose number may be the array's."""
+    Path("bin").mkdir()
+    Path("bin/scontrol").write_text('#!/bin/sh\necho "$@" >>asked\n')
+    Path("bin/scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}/bin:{os.environ['PATH']}")
+    job = {"SLURM_JOB_ID": "9", "SLURM_NNODES": "1", "SLURM_RESTART_COUNT": "2"} | array
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    number = "9_3" if array else "9"
+    for name in (f"{number}-1-old", f"{number}-2-other", "91-1-other", "9_31-1-other"):
+        Path(f".tiledlaf-{name}").mkdir()
+    process = start(RUN, *COMMAND)
+    until(lambda: len(list(here.glob(f".tiledlaf-{number}-2-*"))) == 2, 10, "a start")
+    process.send_signal(signal.SIGUSR1)
+    finish(process)
+    assert Path("asked").read_text() == f"requeue {number}\n"
+    # what earlier starts of this job have left is gone, and nothing else
+    kept = sorted(path.name for path in here.glob(".tiledlaf-*"))
+    assert kept == sorted(f".tiledlaf-{n}-other" for n in (f"{number}-2", "91-1", "9_31-1"))
+    for path in here.glob(".tiledlaf-*"):
+        path.rmdir()
+
+
 def test_no_worker_ends_the_run(here, monkeypatch):
     monkeypatch.setenv("MEMORY", "nonsense")
     assert "no worker is left" in finish(start(RUN, *COMMAND), 143)
@@ -246,14 +357,14 @@ def test_without_the_certificate_a_client_is_refused(here, monkeypatch, whole):
     address = json.loads((state / "scheduler.json").read_text())["address"]
     assert address.startswith("tls://127.0.0.1:")
     subprocess.run([RUN, "certificates", "other"], check=True)
-    for folder, url, says in [
-        (here / "other", address, "TLS certificate does not match"),
-        (here, address, "check your TLS configuration"),
-        (here, address.replace("tls", "tcp"), "no answer"),
+    for folder, url, says, code in [
+        (here / "other", address, "TLS certificate does not match", 2),
+        (here, address, "check your TLS configuration", 2),
+        (here, address.replace("tls", "tcp"), "no answer", 1),  # it answers nobody like that
     ]:
         monkeypatch.setenv("DASK_CONFIG", str(folder))
         another = ["tiledlaf", *LABEL[:2], "another.zarr", "--classes=3", f"--scheduler={url}"]
-        assert re.fullmatch(f"tiledlaf: error: .*{says}.*\\n", finish(start(*another), 2))
+        assert re.fullmatch(f"tiledlaf: error: .*{says}.*\\n", finish(start(*another), code))
     monkeypatch.setenv("DASK_CONFIG", str(here / "other"))  # of one's own, for all parts
     cut(process, signal.SIGTERM)
     resume(whole, "SIGTERM to run.sh, with certificates of one's own", before)
@@ -339,6 +450,11 @@ def test_ssh_a_host_is_lost(ssh, here, whole):
     check(whole, "SSH host lost", before)
 
 
+def test_ssh_from_a_folder_of_any_name(ssh, odd, whole):
+    finish(start(RUN, "tiledlaf", "label", "the 'image'.zarr", "out.zarr", *LABEL[3:]))
+    odd_output(whole, odd, "out.zarr")
+
+
 SLURM_CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -361,6 +477,7 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 SlurmdParameters=config_overrides
 ReturnToService=0
+SlurmdTimeout=20
 KillWait=5
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMemory=8000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 RealMemory=8000
@@ -411,7 +528,7 @@ def _slurm(tmp_path_factory):
             assert sinfo() == {"idle"}, (folder / "log").read_text()
             yield folder
         finally:
-            for daemon in reversed(daemons):
+            for daemon in reversed(daemons + DAEMONS):
                 daemon.terminate()
                 daemon.wait(30)
 
@@ -430,10 +547,10 @@ def slurm(_slurm, here, monkeypatch):
     until(lambda: sinfo() == {"idle"}, 60, "idle nodes")
 
 
-def sbatch():
-    options = ["--cpus-per-task=2", "--mem-per-cpu=1G", "--output=job.log"]
+def sbatch(*options, command=COMMAND):
+    options = ["--cpus-per-task=2", "--mem-per-cpu=1G", "--output=job.log", *options]
     found = subprocess.run(
-        ["sbatch", "--parsable", *options, RUN, *COMMAND],
+        ["sbatch", "--parsable", *options, RUN, *command],
         check=True,
         capture_output=True,
         text=True,
@@ -448,10 +565,11 @@ def job(number):
 
 
 def becomes(number, state, restarts, seconds=120):
+    log = Path("job.log")  # made when the job begins
     until(
         lambda: (job(number)["JobState"], job(number)["Restarts"]) == (state, str(restarts)),
         seconds,
-        f"{state}: {job(number)} {Path('job.log').read_text()}",
+        lambda: f"{state}: {job(number)} {log.read_text() if log.exists() else 'no log'}",
     )
 
 
@@ -484,6 +602,94 @@ def test_slurm_a_node_goes_down(slurm, here, whole):
     check(whole, "node down, SLURM", before)
 
 
+def die(node, folder):
+    """Kill all that a node runs, at once; its slurmd first."""
+    slurmd = psutil.Process(int((folder / f"slurmd-{node}.pid").read_text()))
+    slurmd.kill()
+    ours = [p for p in left(Path.cwd()) if environment(p).get("SLURMD_NODENAME") == node]
+    for process in {parent for p in ours for parent in p.parents()} | set(ours):
+        if process in ours or process.name().startswith("slurmstepd"):
+            kill(process)
+
+
+def environment(process):
+    try:
+        return process.environ()
+    except psutil.NoSuchProcess:
+        return {}
+
+
+def test_slurm_a_node_dies(slurm, here, whole):
+    """The one with the scheduler, the command and the script itself."""
+    number = sbatch()
+    before = held()
+    node = job(number)["BatchHost"]
+    die(node, slurm)
+    try:
+        until(lambda: job(number)["Restarts"] == "1", 120, "SLURM sees that the node is dead")
+        Path("hold").unlink()
+        becomes(number, "COMPLETED", 1)
+    finally:
+        daemon = subprocess.Popen(
+            [*needs("slurmd"), "-D", "-N", node], cwd="/", stderr=subprocess.DEVNULL
+        )
+        DAEMONS.append(daemon)
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=True)
+    check(whole, "node dies, SLURM", before)
+
+
+def test_slurm_array_of_images(slurm, here, whole):
+    """Each element has its image, scheduler and time limit; one that runs again goes on."""
+    for number in range(2):
+        shutil.copytree("image.zarr", f"slide {number}.zarr")
+    Path("slide.sh").write_text(
+        "slides=(slide*.zarr)\nslide=${slides[$SLURM_ARRAY_TASK_ID]}\n"
+        f'exec tiledlaf label "$slide" "out of $slide" {" ".join(LABEL[3:])} "$@"\n'
+    )
+    number = sbatch("--array=0-1", "--nodes=1", command=["bash", "slide.sh"])
+    outputs = [Path(f"out of slide {i}.zarr") for i in range(2)]
+    records = [output.joinpath(*RECORDS.parts[1:]) for output in outputs]
+
+    def tiles():
+        return [p.read_text().count('"tile": ') if p.exists() else 0 for p in records]
+
+    until(lambda: min(tiles()) >= FREE, 120, f"{FREE} tiles of each")
+    assert len(list(here.glob(f".tiledlaf-{number}_[01]-0-*"))) == 2
+    last = f"{number}_1"  # which has the array's own number
+    assert job(last)["JobId"] == number
+    subprocess.run(["scancel", "--batch", "--signal=USR1", last], check=True)
+    until(lambda: "tiledlaf: terminated" in Path("job.log").read_text(), 60, "the signal")
+    Path("hold").unlink()
+    becomes(last, "COMPLETED", 1)
+    becomes(f"{number}_0", "COMPLETED", 0)
+    for output in outputs:
+        odd_output(whole, here, str(output))
+    assert tiles() == [TILES, TILES]  # none was labeled twice
+
+
+def test_slurm_batch_as_the_tutorial_says(slurm, here):
+    said = dict(follow(TUTORIALS / "batch.md", here))
+    assert "Submitted batch job" in next(out for line, out in said.items() if "sbatch" in line)
+    assert "images: 4 complete" in Path("job.log").read_text()
+
+
+def test_slurm_array_on_one_output(slurm, here, whole):
+    """Elements with the same command share its output, whichever is first."""
+    Path("hold").unlink()
+    number = sbatch("--array=0-1", "--nodes=1")
+    for i in range(2):
+        becomes(f"{number}_{i}", "COMPLETED", 0)
+    odd_output(whole, here, "out.zarr")
+
+
+def test_slurm_from_a_folder_of_any_name(slurm, odd, whole):
+    # SLURM itself makes no log in a folder whose name has a backslash or a percent sign
+    log = f"--output={odd.parent}/job.log"
+    number = sbatch(log, command=["tiledlaf", "label", "the 'image'.zarr", "out.zarr", *LABEL[3:]])
+    becomes(number, "COMPLETED", 0)
+    odd_output(whole, odd, "out.zarr")
+
+
 def test_slurm_cancelled_and_given_again(slurm, here, whole):
     number = sbatch()
     before = held()
@@ -509,8 +715,15 @@ def closed(node):
     return found
 
 
+def shipped(name):
+    """Documents of a manifest: what runs, and its network policy."""
+    return list(yaml.safe_load_all((ROOT / f"deploy/kubernetes/{name}.yaml").read_text()))
+
+
 def pods(document):
     """Specifications of pods: of the command first, of workers last."""
+    if document["kind"] == "NetworkPolicy":
+        return []
     if document["kind"] == "Job":
         return [document["spec"]["template"]["spec"]]
     cluster = document["spec"]["cluster"]["spec"]
@@ -523,7 +736,7 @@ def valid(document):
         pytest.skip("NOT TESTED: kubernetes-validate not installed")
     import kubernetes_validate
 
-    if document["kind"] == "Job":
+    if document["kind"] != "DaskJob":
         kubernetes_validate.validate(document, "1.31", strict=True)
         return
     operator = importlib.util.find_spec("dask_kubernetes")
@@ -531,8 +744,8 @@ def valid(document):
         pytest.skip("NOT TESTED: dask-kubernetes not installed")
     import jsonschema
 
-    shipped = "operator/deployment/helm/dask-kubernetes-operator/crds/daskjob.yaml"
-    (crd,) = yaml.safe_load_all((Path(operator.origin).parent / shipped).read_text())
+    where = "operator/deployment/helm/dask-kubernetes-operator/crds/daskjob.yaml"
+    (crd,) = yaml.safe_load_all((Path(operator.origin).parent / where).read_text())
     schema = closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
     for key in ("apiVersion", "kind", "metadata"):
         schema["properties"].setdefault(key, {})
@@ -545,29 +758,106 @@ def valid(document):
 
 
 def manifests(folder):
-    """Documents of a folder by their kind, as kubectl puts them together."""
+    """Documents of a folder, as kubectl puts them together."""
     (kubectl,) = needs("kubectl")
     shown = subprocess.run(
         [kubectl, "kustomize", ROOT / "deploy" / folder], capture_output=True, text=True, check=True
     ).stdout
-    return {document["kind"]: document for document in yaml.safe_load_all(shown)}
+    return list(yaml.safe_load_all(shown))
+
+
+def size(text):
+    """Bytes of a quantity as 20Gi."""
+    return int(text[:-2]) * 2 ** (10 * " KMGT".index(text[-2]))
 
 
 @pytest.mark.parametrize("name", ["job", "daskjob"])
 def test_manifests_are_valid_and_need_no_rights(name):
-    document = yaml.safe_load((ROOT / f"deploy/kubernetes/{name}.yaml").read_text())
-    valid(document)
-    for pod in pods(document):
-        assert pod["securityContext"]["runAsNonRoot"]
+    runs, policy = shipped(name)
+    valid(runs)
+    valid(policy)
+    for pod in pods(runs):
+        user = pod["securityContext"]
+        assert user["runAsNonRoot"]
+        assert user["seccompProfile"]["type"] == "RuntimeDefault"
         assert not pod["automountServiceAccountToken"]
+        assert not pod["enableServiceLinks"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
         (container,) = pod["containers"]
-        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        least = container["securityContext"]
+        assert not least["allowPrivilegeEscalation"]
+        assert least["readOnlyRootFilesystem"]
+        assert least["capabilities"] == {"drop": ["ALL"]}
         assert not re.search("tcp:|0.0.0.0:8787", str(container["args"]))
+
+
+@pytest.mark.parametrize("name", ["job", "daskjob"])
+def test_manifests_take_no_more_than_they_say(name):
+    for pod in pods(shipped(name)[0]):
+        (container,) = pod["containers"]
+        asked, most = container["resources"]["requests"], container["resources"]["limits"]
+        assert asked.keys() >= {"cpu", "memory", "ephemeral-storage"}
+        assert asked["memory"] == most["memory"]
+        written = {mount["name"] for mount in container["volumeMounts"]}
+        empty = [volume for volume in pod["volumes"] if "emptyDir" in volume]
+        assert written == {volume["name"] for volume in pod["volumes"]}
+        scratch = sum(size(volume["emptyDir"]["sizeLimit"]) for volume in empty)
+        assert 0 < scratch < size(most["ephemeral-storage"])  # and logs
+        # what the image writes beside its output: compiled kernels, what Dask spills
+        (place,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "scratch"]
+        dockerfile = (ROOT / "deploy/Dockerfile").read_text()
+        (environment,) = re.findall("^ENV (.*)$", dockerfile, re.MULTILINE)
+        for variable in environment.split():
+            assert Path(variable.split("=")[1]).is_relative_to(place)
+
+
+@pytest.mark.parametrize("name", ["job", "daskjob"])
+def test_manifests_label_all_images_of_a_folder(name):
+    """Their words are those of the command, which replaces the glob itself."""
+    words = pods(shipped(name)[0])[0]["containers"][0]["args"]
+    words = words[words.index("tiledlaf") + 2 :]
+    given = label.make_context("label", list(words)).params
+    assert (given["paths"], given["into"], given["classes"]) == (("slides/*",), "results", 3)
+
+
+def test_a_mistake_is_not_repeated():
+    """Code 2 ends the job, what was cut goes on; by pods or by the image's own script."""
+    job, daskjob = (shipped(name)[0] for name in ("job", "daskjob"))
+    rules = {rule["action"]: rule for rule in job["spec"]["podFailurePolicy"]["rules"]}
+    (pod,) = pods(job)
+    codes = rules["FailJob"]["onExitCodes"]
+    assert (codes["operator"], codes["values"]) == ("In", [2])
+    assert codes["containerName"] == pod["containers"][0]["name"]
+    assert rules["Ignore"]["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert pod["restartPolicy"] == "Never"  # else Kubernetes refuses the policy
+    command = pods(daskjob)[0]
+    assert command["restartPolicy"] == "Never"
+    assert command["containers"][0]["args"][:2] == ["again", "tiledlaf"]
+    assert "/usr/local/bin/again" in (ROOT / "deploy/Dockerfile").read_text()
+    for each in (pod, command):  # a run that is stopped waits for its tiles
+        assert each["terminationGracePeriodSeconds"] > 60
+
+
+def test_nobody_else_reaches_the_pods():
+    job, alone = shipped("job")
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert alone["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert not {"ingress", "egress"} & alone["spec"].keys()  # none
+    daskjob, cluster = shipped("daskjob")
+    # the operator gives this label to all of its pods
+    ours = {"matchLabels": {"dask.org/cluster-name": daskjob["metadata"]["name"]}}
+    assert cluster["spec"]["podSelector"] == ours
+    assert cluster["spec"]["ingress"] == [{"from": [{"podSelector": ours}]}]
+    to_ours, dns = cluster["spec"]["egress"]
+    assert to_ours == {"to": [{"podSelector": ours}]}
+    assert {port["port"] for port in dns["ports"]} == {53}
+    for policy in (alone, cluster):
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
 
 
 def test_manifests_find_the_scheduler():
     """With the names that the operator makes of a DaskJob's, and the certificate's place."""
-    document = yaml.safe_load((ROOT / "deploy/kubernetes/daskjob.yaml").read_text())
+    document = shipped("daskjob")[0]
     command, scheduler, worker = (pod["containers"][0] for pod in pods(document))
     address = f"tls://{document['metadata']['name']}-scheduler:8786"
     assert address in command["args"]
@@ -582,8 +872,10 @@ def test_manifests_find_the_scheduler():
 
 
 def test_manifests_with_gpus():
-    for document in manifests("kubernetes-cuda").values():
+    found = manifests("kubernetes-cuda")
+    for document in found:
         valid(document)
+    for document in [each for each in found if pods(each)]:
         asks, computes = (pods(document)[i]["containers"][0] for i in (0, -1))
         assert "--device=cuda" in asks["args"]
         assert computes["resources"]["limits"]["nvidia.com/gpu"] == "1"
@@ -595,5 +887,5 @@ def test_manifests_with_gpus():
 
 def test_scripts_and_dockerfile_are_clean():
     shellcheck, hadolint = needs("shellcheck", "hadolint")
-    subprocess.run([shellcheck, RUN], check=True)
+    subprocess.run([shellcheck, *ROOT.glob("deploy/*.sh"), ROOT / ".ci/light"], check=True)
     subprocess.run([hadolint, ROOT / "deploy/Dockerfile"], check=True)

@@ -159,6 +159,24 @@ def test_simulated_workers_share_tiles(simulated):
 
 
 @pytest.mark.slow
+def test_a_run_starts_again_where_it_was(simulated):
+    _, about = simulated
+    assert [(r["tiles"], r["done"]) for r in about["restart"]] == [(10, 9), (40, 36)]
+    assert all(r["ms a tile"] > 0 and r["client KiB a tile"] >= 0 for r in about["restart"])
+    assert {law["table"] for law in about["laws"]} == {"costs", "restart"}
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_cost_their_tiles_alone(simulated):
+    _, about = simulated
+    stay, killed = about["churn"]
+    assert (stay["kills"], stay["begun again"]) == (0, 0)
+    assert stay["tiles"] == killed["tiles"] == 80
+    # what it runs, and what it has run but not yet given back
+    assert killed["begun again"] <= 3 * killed["kills"]
+
+
+@pytest.mark.slow
 def test_one_table_alone_keeps_the_other(simulated):
     folder, about = simulated
     assert start("simulation", "--output", folder, "--only", "scaling").returncode == 0

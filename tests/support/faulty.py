@@ -1,8 +1,7 @@
 """The command with a fault: ``FAULT=name python faulty.py ARGUMENTS``.
 
-Workers have it as well: those of the command import its main module, others take this file as a
-Dask preload. Files of lines tell what happens: a tile is `begun`, a call has `failed`,
-a checkpoint is `written`.
+Workers have it as well: they take this file as a Dask preload. Files of lines tell what happens:
+a tile is `begun`, a call has `failed`, a checkpoint is `written`.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from tiledlaf.files import image as image_files
 from tiledlaf.files import units
 from tiledlaf.labeling import records
 from tiledlaf.labeling import worker as labeling_worker
-from tiledlaf.model import model as model_file
+from tiledlaf.model import arrays as model_arrays
 from tiledlaf.pool import dask as dask_pool
 from tiledlaf.training import worker as training_worker
 
@@ -81,14 +80,14 @@ def slow_writes():
         time.sleep(0.5)
         os.fsync(file)
 
-    model_file.os = Some(fsync=sync)
+    model_arrays.os = Some(fsync=sync)
 
 
 def failing_writes():
     """Of files, of records, and of checkpoints and the model."""
     before(units, "_place", lambda *_: sometimes() and fails(errno.EIO))
     before(records.Appender, "add", lambda *_: sometimes() and fails(errno.EIO))
-    before(model_file, "write_arrays", but_one(lambda *_: fails(errno.EIO)))
+    before(model_arrays, "write_arrays", but_one(lambda *_: fails(errno.EIO)))
 
 
 def short_writes():
@@ -111,7 +110,7 @@ def short_writes():
 
     before(units, "_place", cut)
     records.os = Some(write=write)
-    model_file.os = Some(fsync=but_one(cut_open))
+    model_arrays.os = Some(fsync=but_one(cut_open))
 
 
 def full_disk():
@@ -123,7 +122,7 @@ def full_disk():
                 pass
 
     count = itertools.count()
-    before(model_file, "write_arrays", lambda *_: next(count) and fill())
+    before(model_arrays, "write_arrays", lambda *_: next(count) and fill())
 
 
 def killed_in_a_write():
@@ -224,8 +223,11 @@ def hasty():
     records.SECONDS = 0.5
 
 
-globals()[os.environ["FAULT"]]()
-before(labeling_worker, "_run", begin)
-before(model_file, "write_arrays", lambda *_: note("written", ""))
+if not hasattr(labeling_worker, "faulty"):  # Dask loads a preload twice
+    labeling_worker.faulty = True
+    globals()[os.environ["FAULT"]]()
+    before(labeling_worker, "_run", begin)
+    before(model_arrays, "write_arrays", lambda *_: note("written", ""))
 if __name__ == "__main__":
+    dask_pool.PRELOAD.append(str(Path(__file__).absolute()))
     main()

@@ -9,7 +9,7 @@ import tifffile
 from command import run
 from voronoi import lines
 
-from tiledlaf.model import model as model_file
+from tiledlaf.model import arrays as model_arrays
 
 SMALL = ["--size", "5", "--steps", "30"]
 
@@ -41,7 +41,7 @@ def same(path, whole):
     """Byte for byte; where they differ, say what."""
     if Path(path).read_bytes() != whole:
         Path("whole").write_bytes(whole)
-        found, expected = (model_file.read_arrays(p, "model") for p in (path, "whole"))
+        found, expected = (model_arrays.read_arrays(p, "model") for p in (path, "whole"))
         for key, value in expected.items():
             np.testing.assert_array_equal(found[key], value, err_msg=key)
         raise AssertionError("equal arrays, other bytes")
