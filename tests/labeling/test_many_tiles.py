@@ -1,5 +1,6 @@
 """What many tiles cost beside their kernels: memory that each adds, tasks that wait at one time."""
 
+import dataclasses
 import json
 import tracemalloc
 
@@ -15,6 +16,7 @@ from tiledlaf.pool.tasks import AHEAD
 pytestmark = pytest.mark.slow  # thousands of tiles
 FEW, MANY = 400, 2_000
 KIB = 1.2  # a tile: the record that a summary needs, its place in the grid, and a line of the file
+OVERVIEW = 24 * 1024  # KiB: the sheet and the pixels it is made of, at most two to a side for each
 
 
 def traced(plan, function):
@@ -32,21 +34,35 @@ def slope(peaks):
     return (peaks[MANY] - peaks[FEW]) / (MANY - FEW) / 1024
 
 
+def settled(job, overview=False):
+    return dataclasses.replace(sample.settle(job), overview=overview)
+
+
 def test_each_tile_adds_little_memory(tmp_path):
     """Of a run, and of one that starts again after nine tenths of it."""
     whole, again = {}, {}
     for tiles in (FEW, FEW, MANY):  # the first run loads what all need
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        plan = sample.settle(virtual(folder, tiles))
+        plan = settled(virtual(folder, tiles))
         found, whole[tiles] = traced(plan, simulation.Cut(tiles * 9 // 10))
         assert found.tiles == {"done": tiles * 9 // 10, "skipped": 0, "failed": tiles // 10}
-        found, again[tiles] = traced(sample.settle(planned(folder)), empty)
+        found, again[tiles] = traced(settled(planned(folder)), empty)
         assert found.complete
         assert found.pixels[1] == tiles * EDGE**2
         assert found.fresh == tiles // 10 * EDGE**2
     assert slope(whole) < KIB
     assert slope(again) < 2 * KIB  # for a moment, all that the file says
+
+
+@pytest.mark.parametrize("tiles", [FEW, MANY])
+def test_overview_needs_as_much_memory_for_many_tiles_as_for_few(tmp_path, tiles):
+    with_it, without = (
+        traced(settled(virtual(tmp_path / str(drawn), tiles), drawn), empty)
+        for drawn in (True, False)
+    )
+    assert with_it[0].complete and without[0].complete
+    assert (with_it[1] - without[1]) / 1024 < OVERVIEW
 
 
 def test_tasks_wait_in_small_numbers(tmp_path):
