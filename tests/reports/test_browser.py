@@ -114,7 +114,8 @@ def test_the_viewer_shows_pixels(browser, made, tmp_path):
     pytest.importorskip("neuroglancer", reason="NOT TESTED: no neuroglancer here")
     said = []
     found, _ = layers.read(made / "out.zarr")
-    with viewing.in_browser(found, 0, said.append) as url:
+    with viewing.in_browser(found, 0, said.append) as site:
+        url = site.url
         browser.get(url)
         colors = shown(DARK, 0), shown(BRIGHT, 220)
         picture = wait(browser, lambda now: all(share(now, c) > 0.1 for c in colors))

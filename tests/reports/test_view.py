@@ -12,7 +12,7 @@ import types
 import urllib.error
 import urllib.parse
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import numpy as np
 import obstore
@@ -23,7 +23,7 @@ from command import run
 
 import tiledlaf
 from tiledlaf.files import stores
-from tiledlaf.reports import chunks, layers, napari, neuroglancer, viewing
+from tiledlaf.reports import chunks, layers, napari, neuroglancer, serving, viewing
 
 NAMES = ["dark <b>", "bright"]
 
@@ -94,7 +94,7 @@ def served():
             said = []
             found, words = layers.read(path, name)
             assert words == ""
-            url = stack.enter_context(viewing.in_browser(found, 0, said.append))
+            url = stack.enter_context(viewing.in_browser(found, 0, said.append)).url
             return url, state(url), said
 
         yield serve
@@ -263,6 +263,90 @@ def test_only_the_token_opens(made, served):
         line.close()
 
 
+def asked(site, *lines):
+    """The first line of the answer to a request as it is written."""
+    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as line:
+        line.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        return line.makefile("rb").readline().decode().strip()
+
+
+def test_odd_requests_get_an_answer(made):
+    """None ends in an exception, or says more than a status."""
+    said = []
+    with viewing.in_browser(layers.read("color.zarr")[0], 0, said.append) as site:
+        host, chunk = f"Host: 127.0.0.1:{site.port}", f"/data/{site.token}/1/data/0/c/0/0"
+        for code, line, *more in (
+            (404, "GET http://[x/ HTTP/1.1", host),
+            (404, "GET http://127.0.0.1/v/ HTTP/1.1", host),
+            (403, f"GET {chunk} HTTP/1.1"),
+            (403, f"GET {chunk} HTTP/1.0"),
+            (403, f"GET {chunk} HTTP/1.1", f"Host: 127.0.0.1:{site.port}.evil.example"),
+            (403, f"GET {chunk} HTTP/1.1", "Host: 127.0.0.1"),
+            (200, f"GET {chunk} HTTP/1.1", host, f"Range: bytes=-{10**30}"),
+            (200, f"GET {chunk}?a=b/../c HTTP/1.1", host),
+            (404, f"GET {chunk.replace('/1/data', '/1/data/%252e%252e')} HTTP/1.1", host),
+            (404, f"POST /state/{site.token} HTTP/1.1", host, "Content-Length: \xb2"),
+            (404, f"POST /state/{site.token} HTTP/1.1", host, "Content-Length: -1"),
+            (404, f"POST /state/{site.token} HTTP/1.1", host, f"Content-Length: {'9' * 5000}"),
+            (413, f"POST /state/{site.token} HTTP/1.1", host, "Content-Length: 99999999"),
+            (404, f"POST /state/{site.token} HTTP/1.1", host, "Transfer-Encoding: chunked"),
+            *((501, f"{one} {chunk} HTTP/1.1", host) for one in ("OPTIONS", "DELETE", "TRACE")),
+        ):
+            assert f" {code} " in asked(site, line, *more), line
+    assert said == []
+
+
+def test_what_starts_a_browser_opens_once(made, monkeypatch):
+    """Other users see its arguments, but not the token, which opens for as long as it runs."""
+    said, opened = [], []
+    with viewing.in_browser(layers.read("color.zarr")[0], 0, said.append) as site:
+        assert site.token not in site.once
+        assert state(site.once)["layers"]
+        assert said == []
+        assert get(site.once)[0] == 404
+        assert said == [serving.USED]
+        assert state(site.url)["layers"]  # of who has the token nothing changes
+
+    def begin(url):
+        opened.append(url)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("webbrowser.open", begin)
+    found = run("view", "color.zarr")
+    assert (found.code, found.err) == (0, "")
+    assert len(opened) == 1
+    assert opened[0] not in found.out
+
+
+def test_connections_without_a_token_keep_nobody_out(made, monkeypatch):
+    """Others may hold as many as they like; pixels are sent, and an open stream stays open."""
+    monkeypatch.setattr(serving, "STRANGERS", 5)
+    monkeypatch.setattr(serving, "PING", 0.05)
+    with ExitStack() as stack:
+        site = stack.enter_context(
+            viewing.in_browser(layers.read("color.zarr")[0], 0, lambda _: None)
+        )
+        own = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+        stack.callback(own.close)
+        own.request("GET", f"/events/{site.token}")
+        answer = own.getresponse()
+        assert answer.read(8) == b": here\n\n"
+        held = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=20))
+            for _ in range(12)
+        ]
+        for line in held:  # half a request
+            with suppress(OSError):
+                line.sendall(b"GET / HT")
+        assert state(site.url)["layers"]
+        with suppress(ConnectionError):
+            assert held[0].recv(1) == b""  # the oldest is closed
+        assert answer.read(80) == b": here\n\n" * 10
+        held[-1].settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            held[-1].recv(1)
+
+
 def test_it_listens_on_loopback_alone(made, served):
     url, _, _ = served("color.zarr")
     port = int(url.split(":")[2].partition("/")[0])
@@ -272,7 +356,8 @@ def test_it_listens_on_loopback_alone(made, served):
 
 def test_the_stream_is_open_until_the_end(made):
     found, _ = layers.read("color.zarr")
-    with viewing.in_browser(found, 0, print) as url:
+    with viewing.in_browser(found, 0, print) as site:
+        url = site.url
         token = url.rstrip("/").rpartition("/")[2]
         port = int(url.split(":")[2].partition("/")[0])
         line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)

@@ -64,9 +64,9 @@ def view(output: str, name: str | None, viewer: str, port: int, no_browser: bool
 
     with (
         contextlib.suppress(KeyboardInterrupt, Terminated),
-        viewing.in_browser(found, port, complain) as url,
+        viewing.in_browser(found, port, complain) as site,
     ):
-        shared.echo(f"view: {url}", "Ctrl-C ends it.")
+        shared.echo(f"view: {site.url}", "Ctrl-C ends it.")
         if not no_browser:
-            webbrowser.open(url)
+            webbrowser.open(site.once)
         threading.Event().wait()

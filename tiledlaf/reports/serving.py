@@ -1,14 +1,20 @@
 """A server of pages on loopback: it answers with what it is given, by a token, and knows no files.
 
 Only who has the token gets an answer, and only programs of this machine can ask. Another page in
-the same browser gets none: it lacks the token, and no answer may be read across origins.
+the same browser gets none: it lacks the token, and no answer may be read across origins. Another
+user of the machine sees what a browser is started with, as in `ps`: that is a ticket, which opens
+once. Connections without the token make room for others, so that they keep nobody out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import mimetypes
+import os
+import re
 import secrets
+import socket
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -23,12 +29,15 @@ from ..redaction import shown
 HOST = "127.0.0.1"
 PING = 10.0  # seconds between signs of life on an open stream
 LARGEST = 2**24  # bytes of what a client sends
+STRANGERS = 64  # connections without the token that are open at a time
+USED = "what opened the browser was used more than once: unless that was you, end this with Ctrl-C"
 # neither pages nor scripts of others, and no request to anywhere else
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+NUMBER = re.compile("[0-9]{1,9}")
 Answer = tuple[bytes, str]
 Data = Callable[[str], Answer | None]
 
@@ -56,6 +65,8 @@ class Site:
     ) -> None:
         self.client, self.data, self.begin, self.complain = client, data, begin, complain
         self.token = secrets.token_urlsafe(24)
+        self._ticket, self._left = secrets.token_urlsafe(24), True
+        self._lock = threading.Lock()
         self.ended = threading.Event()
         self.port = 0
 
@@ -70,14 +81,33 @@ class Site:
         return f"{self.origin}/{self.token}/"
 
     @property
+    def once(self) -> str:
+        """The same for one that this program starts; other users see it, and it opens once."""
+        return f"{self.origin}/{self._ticket}/"
+
+    def opens(self, given: str) -> bool:
+        """Whether this is the token."""
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+    def takes(self, given: str) -> bool:
+        """Whether this is the ticket, for the first time."""
+        if not hmac.compare_digest(given.encode(), self._ticket.encode()):
+            return False
+        with self._lock:
+            left, self._left = self._left, False
+        if not left:
+            self.complain(USED)
+        return left
+
+    @property
     def data_url(self) -> str:
         """The URL of the data."""
         return f"{self.origin}/data/{self.token}"
 
 
 @contextmanager
-def serving(site: Site, port: int = 0) -> Iterator[str]:
-    """Serve in threads of this process until the block ends; yields where to begin.
+def serving(site: Site, port: int = 0) -> Iterator[Site]:
+    """Serve in threads of this process until the block ends; yields the site, which has its port.
 
     Raises
     ------
@@ -93,7 +123,7 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:
-        yield site.url
+        yield site
     finally:
         site.ended.set()
         server.shutdown()
@@ -104,7 +134,34 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    allow_reuse_address = True
+    allow_reuse_address = os.name == "posix"  # elsewhere others could take the port meanwhile
+    request_queue_size = STRANGERS
+
+    def __init__(self, *given: Any) -> None:
+        self._strangers: dict[socket.socket, None] = {}  # oldest first
+        self._lock = threading.Lock()
+        super().__init__(*given)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin with a connection; of those without the token, the oldest makes room for it."""
+        with self._lock:
+            self._strangers[request] = None
+            if len(self._strangers) > STRANGERS:
+                oldest = next(iter(self._strangers))
+                del self._strangers[oldest]
+                with contextlib.suppress(OSError):  # it has hung up
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def know(self, request: Any) -> None:
+        """Count a connection no longer among those without the token."""
+        with self._lock:
+            self._strangers.pop(request, None)
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection."""
+        self.know(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that hangs up is no error; what failed was said where it failed."""
@@ -120,6 +177,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
 
 class _Handler(BaseHTTPRequestHandler):
     site: Site
+    server: _Server
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "tiledlaf", ""
     timeout = 60
@@ -144,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in (self._address, f"localhost:{self.site.port}"):
             self._refuse(403)
             return
-        path = urllib.parse.urlsplit(self.path).path
+        path = self.path.partition("?")[0]
         try:
             steps = [urllib.parse.unquote(step, errors="strict") for step in path.split("/")[1:]]
             how(steps)
@@ -161,16 +219,21 @@ class _Handler(BaseHTTPRequestHandler):
         return f"{HOST}:{self.site.port}"
 
     def _allowed(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self.site.token.encode())
+        if not self.site.opens(given):
+            return False
+        self.server.know(self.connection)
+        return True
 
     def _get(self, steps: list[str]) -> None:
         first, rest = steps[0], steps[1:]
         if steps == ["favicon.ico"]:  # which every browser asks for
             self.send_response(204)
             self._say({}, None)
-        elif rest == [""] and self._allowed(first):
+        elif rest == [""] and (self._allowed(first) or self.site.takes(first)):
             self.send_response(302)
-            self._say({"Location": f"/v/{first}/#{self.site.begin(self.site.data_url)}"}, 0)
+            self._say(
+                {"Location": f"/v/{self.site.token}/#{self.site.begin(self.site.data_url)}"}, 0
+            )
         elif len(rest) < 1 or not self._allowed(rest[0]):
             self._refuse(404)
         elif first == "v" and len(rest) == 2 and (rest[1] or "index.html") in self.site.client:
@@ -190,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self, steps: list[str]) -> None:
         length = self.headers.get("Content-Length", "")
-        if len(steps) < 2 or not self._allowed(steps[1]) or not length.isdigit():
+        if len(steps) < 2 or not self._allowed(steps[1]) or not NUMBER.fullmatch(length):
             self._refuse(404)
         elif int(length) > LARGEST:
             self._refuse(413)

@@ -15,8 +15,8 @@ Complain = Callable[[str], None]
 
 
 @contextmanager
-def in_browser(layers: Sequence[Layer], port: int, complain: Complain) -> Iterator[str]:
-    """Serve layers on loopback until the block ends; yields the address for a browser.
+def in_browser(layers: Sequence[Layer], port: int, complain: Complain) -> Iterator[Site]:
+    """Serve layers on loopback until the block ends; yields the site, which knows its addresses.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def in_browser(layers: Sequence[Layer], port: int, complain: Complain) -> Iterat
     ValueError
         If neuroglancer is not installed, or the port is in use.
     """
-    with serving(site(layers, complain), port) as url:
-        yield url
+    with serving(site(layers, complain), port) as found:
+        yield found
 
 
 def site(layers: Sequence[Layer], complain: Complain) -> Site:
