@@ -4,8 +4,10 @@ import json
 from fractions import Fraction
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
+import zarr
 from command import run
 from drawings import box, collection, feature, ring, write
 from hypothesis import example, given, settings
@@ -17,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 import tiledlaf
 from tiledlaf import FileWarning, Painting, evaluate, label
 from tiledlaf.errors import InputError
+from tiledlaf.model.classes import palette
 from tiledlaf.reports import evaluation
 from tiledlaf.reports.scores import ObjectScores
 
@@ -126,6 +129,39 @@ def test_classes_like_a_slow_way(data):
         own, here = (connected(a == int(one.name)) for a in (truth, labels))
         check(one, own, here, truth == 9)
     assert found.as_dict() == evaluate(labels, truth, objects=chosen, ignore=9).as_dict()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_two_instance_masks_like_a_slow_way(data):
+    """Numbers of both sides are objects, of any kind, touching or in parts; none is connected."""
+    shape = data.draw(st.one_of(PLANES, SPACES))
+    ids = st.sampled_from([0, 0, 1, 2, 3, 2**63 + 1, 2**64 - 2])
+    truth, labels = (data.draw(arrays(np.uint64, shape, elements=ids)) for _ in "ab")
+    truth.flat[0] = 1
+    edge = data.draw(st.integers(1, 9))
+    found = in_tiles(edge, labels, truth, instances="object", ignore=3, label_instances="cell")
+    assert set(found.names) <= {"background", "cell"}
+    (one,) = found.objects
+    assert one.name == "cell"
+    left_out = truth == 3
+    check(one, np.where(left_out, 0, truth), labels, left_out)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_corners_connect_like_a_slow_way(data):
+    """Across edges and corners of tiles, on both sides, in planes and volumes."""
+    shape = data.draw(st.one_of(PLANES, SPACES))
+    truth, labels = (
+        data.draw(arrays(np.uint8, shape, elements=st.sampled_from([1, 2, 9]))) for _ in "ab"
+    )
+    truth.flat[0], labels.flat[0] = 1, 1
+    full = ndimage.generate_binary_structure(len(shape), len(shape))
+    own, here = (ndimage.label(a == 1, full)[0] for a in (truth, labels))
+    edge = data.draw(st.integers(1, 5))
+    found = in_tiles(edge, labels, truth, objects="1", ignore=9, connectivity="full")
+    check(found.objects[0], own, here, truth == 9)
 
 
 HALF = st.lists(st.integers(0, 3), min_size=1, max_size=6)
@@ -334,6 +370,108 @@ def test_objects_that_were_made(tmp_path):
     label(255 - image, out, names=["ground", "cell"], overwrite=True, **options)
     (one,) = evaluate(out, truth, **values).objects  # of other labels
     assert one.matched[0] == 0
+
+
+def write_masks(folder):
+    """The same mask as tools write them: TIFF, Zarr, npy, floating point, PNG; and another one."""
+    cells = np.zeros((40, 50), np.uint16)
+    cells[3:10, 3:10], cells[3:10, 10:16], cells[20:30, 20:28] = 7, 300, 2
+    found = np.zeros_like(cells)
+    found[3:10, 3:10], found[4:10, 10:16], found[0:2, 40:44] = 1, 9, 5
+    tifffile.imwrite(folder / "a.tif", found)
+    zarr.save_array(folder / "a.zarr", found)
+    np.save(folder / "a.npy", found.astype(np.float32))
+    PIL.Image.fromarray(found.astype(np.uint8)).save(folder / "a.png")
+    tifffile.imwrite(folder / "cells.tif", cells)
+    return found, cells
+
+
+def test_masks_of_other_tools(tmp_path, monkeypatch):
+    """Labels of StarDist or Cellpose: numbers of objects, in any file, against any truth."""
+    monkeypatch.chdir(tmp_path)
+    found, cells = write_masks(tmp_path)
+    options = {"instances": "object", "label_instances": "cell"}
+    whole = evaluate(found, cells, **options)
+    (one,) = whole.objects
+    assert (one.name, one.truth, one.labels, one.matched) == ("cell", 3, 3, (2, 2, 2, 2, 1))
+    assert one.shared == 1 + 36 / 42
+    for name in ("a.tif", "a.zarr", "a.npy", "a.png"):
+        call = ("evaluate", name, "cells.tif", "--instances", "object", "--label-instances", "cell")
+        said = run(*call, "--json", "f.json", "--picture", "p.png")
+        assert (said.code, said.err) == (0, ""), said
+        kept = json.loads((tmp_path / "f.json").read_text())
+        assert kept == {"labels": name, "truth": "cells.tif", **whole.as_dict()}
+    with PIL.Image.open("p.png") as sheet:  # missed, bright in the color of the background
+        colors = np.asarray(sheet).reshape(-1, 3)
+    bright = (palette(2)[1] * (255 / palette(2)[1].max())).astype(np.uint8)
+    assert (colors == bright).all(axis=1).sum() > 50
+    # classes of annotations have names: those of the labels are "background" and the one given
+    drawn(tmp_path / "a.geojson")
+    mask = np.zeros((30, 40), np.int32)
+    mask[2:8, 2:8], mask[2:8, 8:14], mask[20:25, 5:10] = 4, 3, 8
+    np.save("mask.npy", mask)
+    (one,) = evaluate("mask.npy", "a.geojson", label_instances="cell", outside="background").objects
+    assert (one.name, one.truth, one.labels, one.matched) == ("cell", 3, 3, (2,) * 5)
+    # a truth of classes, whose objects are connected pixels
+    (one,) = evaluate("mask.npy", (mask > 0).astype(int), label_instances="cell").objects
+    assert (one.truth, one.labels, one.matched) == (2, 3, (2, 1, 1, 1, 1))
+    with pytest.raises(InputError, match="whole numbers"):
+        evaluate(mask + 0.5, mask, **options)
+
+
+def test_objects_of_an_output_as_labels(tmp_path):
+    """The label image of objects is an instance mask like those of others, also of a region."""
+    image = np.zeros((30, 40), np.uint8)
+    image[4:12, 4:12], image[12:20, 12:20] = 200, 200
+    out, options = tmp_path / "o.zarr", {"prototypes": [[0], [200]], "neighborhood": "1x1"}
+    label(image, out, names=["ground", "cell"], region=[(2, 28), (3, 40)], **options)
+    tiledlaf.objects(out, "cell", connectivity="full")
+    truth = np.where(image > 0, 6, 0)
+    group = zarr.open_group(out / "labels/tiledlaf-cell", mode="r+")
+    about = group.attrs["ome"]
+    about["image-label"]["properties"] = [{"label-value": 1, "name": "a", "values": [9]}]
+    group.attrs["ome"] = about  # which mean nothing where values are numbers of objects
+    for labels, name in ((out, "tiledlaf-cell"), (out / "labels/tiledlaf-cell", "tiledlaf")):
+        (one,) = evaluate(
+            labels, truth, name=name, instances="object", label_instances="cell"
+        ).objects
+        assert (one.truth, one.labels, one.matched) == (1, 1, (1,) * 5)
+
+
+def test_borders_of_both_masks():
+    """With borders, those of the labels are cut as well: equal masks are equal."""
+    cells = np.zeros((20, 30), np.int32)
+    cells[3:10, 3:10], cells[3:10, 10:16], cells[12:18, 20:28] = 1, 2, 3
+    found = evaluate(cells, cells, instances="object-border", label_instances="cell")
+    assert (found.error, found.names) == (0, ("background", "cell", "border"))
+    (one,) = found.objects
+    assert (one.name, one.truth, one.labels, one.matched) == ("cell", 3, 3, (3,) * 5)
+
+
+def test_connectivity(tmp_path, monkeypatch):
+    """What shares a corner is one object or two, as asked; never in silence without effect."""
+    monkeypatch.chdir(tmp_path)
+    labels = np.zeros((12, 12), int)
+    labels[2:6, 2:6] = labels[6:10, 6:10] = 1
+    np.save("a.npy", labels)
+    np.save("mask.npy", labels * 3)
+    for how, count in ((None, 2), ("face", 2), ("full", 1)):
+        (one,) = evaluate(labels, labels, objects="1", connectivity=how).objects
+        assert (one.truth, one.labels, one.matched[0]) == (count,) * 3
+    found = run("evaluate", "a.npy", "a.npy", "--objects", "1", "--connectivity", "full")
+    assert found.out.splitlines()[-2].split()[:3] == ["1", "1", "1"]
+    (one,) = evaluate(labels, labels * 3, instances="object", connectivity="full").objects
+    assert (one.truth, one.labels) == (1, 1)
+    mask = ("evaluate", "mask.npy", "mask.npy", "--instances", "object", "--label-instances", "1")
+    for call, words in (
+        (("evaluate", "a.npy", "a.npy"), "got none (--objects names a class)"),
+        (mask, "got such as have their numbers already"),
+    ):
+        found = run(*call, "--connectivity", "full")
+        assert found.code == 2
+        assert f"--connectivity: expected objects of connected pixels, {words}" in found.err
+    found = run("evaluate", "a.npy", "a.npy", "--connectivity", "both")
+    assert "--connectivity expects face or full, got 'both'" in found.err
 
 
 def test_no_objects():

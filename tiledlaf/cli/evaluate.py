@@ -19,8 +19,8 @@ EXAMPLES = (
         "tiledlaf evaluate out.zarr truth.png --picture errors.png --json scores.json",
     ),
     (
-        "two label images, with the adapted Rand error of what membranes separate",
-        "tiledlaf evaluate labels.tif truth.tif --boundary membrane",
+        "two instance masks, as StarDist and Cellpose write them",
+        "tiledlaf evaluate a.tif b.tif --instances object --label-instances cell",
     ),
 )
 
@@ -32,7 +32,9 @@ EXAMPLES = (
     groups={
         "name": "Labels and annotations",
         "outside": "Labels and annotations",
+        "label_instances": "Labels and annotations",
         "objects": "Scores",
+        "connectivity": "Scores",
     },
 )
 @click.argument("labels")
@@ -54,6 +56,17 @@ EXAMPLES = (
     help="Class of what lies outside of all annotations (default: left out).",
 )
 @click.option(
+    "--label-instances",
+    metavar="CLASS",
+    help="LABELS is an instance mask: its values are objects of CLASS, 0 is background.",
+)
+@click.option(
+    "--connectivity",
+    metavar="face|full",
+    help="Neighbors within an object: pixels that share an edge (in volumes, a face), or also a "
+    "corner (default: face).",
+)
+@click.option(
     "--name",
     default="tiledlaf",
     show_default=True,
@@ -71,6 +84,8 @@ def evaluate(
     boundary: str | None,
     objects: tuple[str, ...],
     outside: str | None,
+    label_instances: str | None,
+    connectivity: str | None,
     name: str,
     json_file: str | None,
     picture_file: str | None,
@@ -80,14 +95,13 @@ def evaluate(
 
     LABELS is an output of tiledlaf or a label image of one channel; TRUTH is a label image of the
     same size, or of that of the labeled image, or a file of annotations, whose classes are named
-    like the labels. --instances and --colors explain its values. If LABELS records which truth
+    like the labels. --instances and --colors explain its values, --label-instances those of LABELS. If LABELS records which truth
     values each class stands for, other truth values are left out; otherwise the values are compared
     as they are. --boundary needs memory for the whole image, about 50 bytes per pixel; the rest is
     computed tile by tile.
 
-    Objects of the truth are annotations, the instances of a mask, or connected pixels of a class;
-    those of the labels are connected pixels. F1 counts matches whose intersection over union is at
-    least 0.5 to 0.9. Instances of a mask are compared unasked.
+    Objects are annotations, the instances of a mask, or connected pixels of a class. F1 counts
+    matches whose intersection over union is at least 0.5 to 0.9. Instances are compared unasked.
     """
     from ..reports import evaluation
 
@@ -102,11 +116,12 @@ def evaluate(
         raise InputError(f"--json {json_file}: expected a file other than --picture")
     meant = {**shared.meaning_of(given), "ignore": given["ignore"]}
     meant |= {"painting": shared.painting(given), "outside": outside}
+    meant |= {"name": name, "label_instances": label_instances}
     found = evaluation.evaluate(
-        labels, truth, boundary=boundary, name=name, objects=objects, **meant
+        labels, truth, boundary=boundary, objects=objects, connectivity=connectivity, **meant
     )
     shared.echo(*evaluation.lines(found))
     if json_file is not None:
         evaluation.write_json(found, json_file, {"labels": labels, "truth": truth})
     if picture_file is not None:
-        evaluation.write_picture(found, picture_file, labels, truth, name=name, **meant)
+        evaluation.write_picture(found, picture_file, labels, truth, **meant)

@@ -16,20 +16,17 @@ import numpy as np
 
 from ..annotations import numbering, opening
 from ..annotations.opening import Painting
-from ..annotations.values import OBJECT, Meaning, meaning, numbers_of, open_labels
+from ..annotations.values import OBJECT, Meaning, meaning, numbers_of
 from ..errors import InputError, understood
-from ..files import images, ngff, nodes, numbers, stores
-from ..files.cropped import cropped
-from ..files.image import Image, say
-from ..labeling import records
-from ..labeling.output import Output
+from ..files.image import Image
 from ..model.classes import ignored
 from ..pool import tasks
 from ..pool.opening import cores
 from ..results import pictures
+from ..results.finding import Finding
 from ..tiles import Box, Grid, Tile
-from . import matching, scores
-from .reading import each_tile, read_classes
+from . import matching, scores, sides
+from .reading import each_tile, read_tile
 from .reading import read as _read
 from .scores import Classes, Evaluation, ObjectScores, Pairs
 
@@ -52,6 +49,8 @@ def evaluate(
     values: Mapping[int, Sequence[int]] | Sequence[Sequence[int]] | None = None,
     objects: str | Sequence[str] | None = None,
     outside: str | None = None,
+    label_instances: str | None = None,
+    connectivity: str | None = None,
 ) -> Evaluation:
     """Compare labels with a truth, tile by tile.
 
@@ -88,10 +87,16 @@ def evaluate(
         Names of classes whose objects are compared, one by one. Objects of the truth are the
         annotations, or the instances of a mask (`instances`), else connected pixels of the class;
         those of the labels are those that were made of them (`tiledlaf.objects`), else connected
-        pixels of the class, which share edges (in volumes, faces). For a truth of instances, the
-        class of its objects is compared without being named.
+        pixels of the class. For instances, on either side, the class of the objects is compared
+        without being named.
     outside : str, optional
         Name of the class of what lies outside of all annotations; without it, that is left out.
+    label_instances : str, optional
+        The labels are an instance mask as well, each value but 0 an object, and this is the name of
+        the objects' class; the other one is "background".
+    connectivity : str, optional
+        Where objects are connected pixels: "face" (default) if they share an edge, in volumes a
+        face; "full" if also those are neighbors that share a corner.
 
     Returns
     -------
@@ -124,25 +129,20 @@ def evaluate(
     >>> found.panoptic
     0.75
     """
-    meant = meaning(instances, colors, ignore)
-    given, wanted, kept, origin = _open(labels, truth, name, meant, painting)
+    meant, finding = meaning(instances, colors, ignore), Finding(connectivity or "face")
+    given, wanted, kept, origin = sides.open_both(
+        labels, truth, name, meant, painting, label_instances
+    )
     opening.check_painting(painting, wanted)
     left_out = ignored(() if meant.converts else meant.values)
     if boundary is not None and "t" in given.grid_axes:
         raise InputError("`boundary`: expected labels of one time point, whose components it means")
-    named, stands, own = _properties(kept, given.path)
-    if names is not None:
-        named = {v: str(text) for v, text in _by_value("names", names).items()}
-    if values is not None:
-        stands = _stands(values)
     drawn = bool(numbering.names_of(wanted))
     if drawn:
         numbering.check_ignore(wanted, meant.values or None)
-        if values is not None:
-            raise InputError("`values` are those of label images, got annotations as truth")
-        stands = _drawn_values(wanted.path, named)
-    wanted = _numbered(wanted, {named[v]: stands[v][0] for v in stands} if drawn else {}, outside)
-    wanted = _part(wanted, origin, given)
+    named, stands, own = sides.classes_of(kept, given, wanted, label_instances, names, values)
+    own_values = {named[v]: stands[v][0] for v in stands} if drawn else {}
+    wanted = sides.part(sides.numbered(wanted, own_values, outside), origin, given)
     classes = None
     if stands:
         classes = scores.mapped(stands, named, left_out, given.path)
@@ -158,20 +158,18 @@ def evaluate(
         if boundary is not None:
             rand = _rand(given, wanted, classes, boundary, pool)
             found = replace(found, boundary=boundary, rand=rand)
-        chosen = _chosen(objects, classes, meant)
+        chosen = _chosen(objects, classes, meant, label_instances)
         made = matching.made(kept, classes, chosen)
-        return replace(found, objects=_objects(given, wanted, classes, chosen, pool, made))
-
-
-def _numbered(truth: Image, values: Mapping[str, int], outside: str | None) -> Image:
-    """Annotations with these values of classes, also outside of them; label images as they are."""
-    drawn = bool(numbering.names_of(truth))
-    if outside is not None:
-        if not drawn:
-            raise InputError("`outside`: expected annotations as truth, got a label image")
-        scores.check_class("outside", outside, list(values))
-    truth = numbering.numbered_as(truth, values)
-    return truth if outside is None else numbering.with_outside(truth, values[outside])
+        pair = (
+            matching.Side(wanted, classes.of_truth(), numbers_of(wanted)),
+            matching.Side(given, classes.of_labels(), numbers_of(given)),
+        )
+        if connectivity is not None:
+            _check_connected(pair, chosen, made)
+        if not chosen:
+            return found
+        counted = matching.scored(*pair, chosen, _grid(given), pool, made, finding.full)
+        return replace(found, objects=counted)
 
 
 def _check_classes(
@@ -197,172 +195,28 @@ def _listed(objects: str | Sequence[str] | None) -> list[str]:
 
 
 def _chosen(
-    objects: str | Sequence[str] | None, classes: Classes, meant: Meaning
+    objects: str | Sequence[str] | None,
+    classes: Classes,
+    meant: Meaning,
+    label_instances: str | None,
 ) -> dict[int, str]:
     """The classes whose objects are compared, by their number from 1 on."""
     given = _listed(objects)
-    if not given and meant.instances is not None:
+    if not given and label_instances is not None:
+        given = [n for n, v in zip(classes.names, classes.labels, strict=True) if v == OBJECT]
+    elif not given and meant.instances is not None:
         given = [n for n, v in zip(classes.names, classes.values, strict=True) if OBJECT in v]
     return {classes.names.index(name) + 1: name for name in given}
 
 
-def _objects(
-    labels: Image,
-    truth: Image,
-    classes: Classes,
-    chosen: Mapping[int, str],
-    pool: tasks.Pool,
-    made: Mapping[int, Image],
-) -> tuple[ObjectScores, ...]:
-    """Scores of the objects of the chosen classes."""
-    if not chosen:
-        return ()
-    sides = (
-        matching.Side(truth, classes.of_truth(), numbers_of(truth)),
-        matching.Side(labels, classes.of_labels()),
-    )
-    return matching.scored(*sides, chosen, _grid(labels), pool, made)
-
-
-def _drawn_values(path: str, names: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
-    """The values that annotations get as truth, from 1 on, by label value."""
-    if not names:
-        raise InputError(
-            f"{path}: expected labels with names of classes to compare annotations with, "
-            "got labels without names"
-        )
-    return {v: (own,) for own, v in enumerate(names, 1)}
-
-
-def _open(
-    labels: Any,
-    truth: Any,
-    name: str,
-    meant: Meaning = Meaning(),
-    painting: Painting = Painting(),
-) -> tuple[Image, Image, str | None, tuple[int, ...]]:
-    """Open both; also return the Zarr group of the labels, if any, and where the truth has them."""
-    group = None
-    if isinstance(labels, str | os.PathLike):
-        path = _label_image(os.fspath(labels), name)
-        given, group = images.open_labels(path, series=True), path if nodes.is_store(path) else None
-    else:
-        given = _from_array(labels, "the labels")
-    whole, origin = _labeled(given, group)
-    if isinstance(truth, str | os.PathLike):
-        path = os.fspath(truth)
-        listed = ngff.label_names(path) if nodes.is_store(path) else []
-        if listed:
-            raise InputError(
-                f"{path}: expected a label image as truth, got a store with labels: name one, such "
-                f"as {os.path.join(path, 'labels', listed[0])}"
-            )
-        wanted = images.on_grid(open_labels(path, whole, meant, painting), whole)
-    else:
-        array = (
-            numbers.plain(truth, "the truth") if meant.colors else _from_array(truth, "the truth")
-        )
-        wanted = open_labels(array, given, meant)
-    if wanted.grid not in (given.grid, whole.grid):
-        raise InputError(
-            f"{wanted.path}: expected a truth of the labels' size {given.grid}"
-            + f" or of the image's, {whole.whole}" * (whole.whole != given.grid)
-            + f", got {wanted.grid}"
-        )
-    return given, wanted, group, origin
-
-
-def _labeled(given: Image, group: str | None) -> tuple[Image, tuple[int, ...]]:
-    """The grid of the image that was labeled, and the first pixel of the labels on it."""
-    notes = (ngff.read_notes(group, "") or {}) if group else {}
-    if group and notes and not stores.is_web(group):
-        _say_changed(group)
-    source = notes.get("source")
-    if source is None:
-        return given, (0,) * len(given.grid)
-    sizes = dict(zip(given.grid_axes, source["grid"], strict=True))
-    whole = replace(
-        given,
-        path=source["name"],
-        shape=tuple(sizes.get(a, n) for a, n in zip(given.axes, given.shape, strict=True)),
-        whole=tuple(source["whole"]),
-        fixed=tuple((axis, index) for axis, index in source["fixed"]),
-    )
-    return whole, tuple(notes["settings"]["region"][0])
-
-
-def _say_changed(group: str) -> None:
-    """Say so if an input changed while these labels were made."""
-    store, _, name = group.rpartition("/labels/")
-    changed = records.changed(records.journal(Output(store, name).records)) if store else None
-    if changed:
-        say(f"{group}: {changed} changed during the run, so these labels are not to be trusted")
-
-
-def _part(truth: Image, origin: Sequence[int], labels: Image) -> Image:
-    """The truth where the labels are."""
-    return truth if truth.grid == labels.grid else cropped(truth, origin, labels.grid)
-
-
-def _label_image(path: str, name: str) -> str:
-    """The label image of this name if the path is a store with labels; else the path itself."""
-    if not nodes.is_store(path):
-        return path
-    listed = ngff.label_names(path)
-    if name in listed:
-        return os.path.join(path, "labels", name)
-    # an output without labels as yet holds an image that is not a label image
-    if listed or "image" in (ngff.read_notes(path, "") or {}):
-        raise InputError(
-            f"{path}: expected labels of the name {name}, got {', '.join(listed) or 'none'} "
-            "(`name` chooses)"
-        )
-    return path
-
-
-def _from_array(data: Any, what: str) -> Image:
-    array = numbers.plain(data, what)
-    if array.ndim not in (2, 3):
-        raise InputError(f"{what}: expected a label image (y, x) or (z, y, x), got {array.shape}")
-    return replace(images.from_array(array, "zyx"[-array.ndim :]), path=what)
-
-
-def _by_value(what: str, given: Any) -> dict[int, Any]:
-    with understood(what, given, "a mapping by label value, or a list of those from 1 on"):
-        return dict(given) if isinstance(given, Mapping) else dict(enumerate(given, 1))
-
-
-def _stands(values: Any) -> dict[int, tuple[int, ...]]:
-    found = _by_value("values", values)
-    with understood("values", values, "lists of whole numbers"):
-        return {value: tuple(map(int, truths)) for value, truths in found.items()}
-
-
-def _properties(
-    group: str | None, path: str
-) -> tuple[dict[int, str], dict[int, tuple[int, ...]], bool]:
-    """Names and truth values stored with a label image, and whether its 0 means not labeled."""
-    if group is None:
-        return {}, {}, False
-    found = ngff.label_properties(group, "")
-    named: dict[int, str] = {}
-    stands: dict[int, tuple[int, ...]] = {}
-    try:
-        for entry in found:
-            value = int(entry["label-value"])
-            if "name" in entry:
-                named[value] = str(entry["name"])
-            stands[value] = tuple(map(int, entry.get("values", ())))
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f'{path}: expected label properties like {{"label-value": 1, "values": [0, 32]}}, '
-            f"got {json.dumps(entry)}"
-        ) from None
-    return (
-        named,
-        stands if any(stands.values()) else {},
-        ngff.read_notes(group, "") is not None,
-    )
+def _check_connected(
+    pair: Sequence[matching.Side], chosen: Mapping[int, str], made: Mapping[int, Image]
+) -> None:
+    """Refuse a connectivity where no objects are connected pixels."""
+    truth, labels = (side.numbers is not None for side in pair)
+    if not chosen or (truth and (labels or chosen.keys() == made.keys())):
+        got = "such as have their numbers already" if chosen else "none (`objects` names a class)"
+        raise InputError(f"`connectivity`: expected objects of connected pixels, got {got}")
 
 
 def _grid(image: Image) -> Grid:
@@ -412,7 +266,7 @@ def _rand(
     for image, table in ((truth, classes.of_truth()), (labels, classes.of_labels())):
         whole = np.zeros(image.grid, np.uint16)
         table = {v: c for v, c in table.items() if c != between}
-        for tile, block in each_tile(pool, read_classes, (image, table), _grid(image)):
+        for tile, block in each_tile(pool, read_tile, (image, table), _grid(image)):
             whole[tile.core] = block
         parts.append(label(whole, background=0, connectivity=1))
     with np.errstate(invalid="ignore", divide="ignore"):  # if there is no pair of pixels
@@ -516,18 +370,22 @@ def write_picture(
     colors: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
     painting: Painting = Painting(),
     outside: str | None = None,
+    label_instances: str | None = None,
 ) -> None:
     """Write a PNG that shows where the errors are; for a volume, its middle plane.
 
     Parameters
     ----------
-    labels, truth, name, ignore, instances, colors, painting, outside : as in `evaluate`
+    labels, truth, name, ignore, instances, colors, painting, outside, label_instances : as in
+        `evaluate`
     """
     meant = meaning(instances, colors, ignore)
-    given, wanted, _, origin = _open(labels, truth, name, meant, painting)
+    given, wanted, _, origin = sides.open_both(
+        labels, truth, name, meant, painting, label_instances
+    )
     classes = Classes(found.names, found.labels, found.values)
     values = {n: own[0] for n, own in zip(found.names, found.values, strict=True) if own}
-    wanted = _part(_numbered(wanted, values, outside), origin, given)
+    wanted = sides.part(sides.numbered(wanted, values, outside), origin, given)
     *depth, height, width = given.grid
     step = math.ceil(max(height, width) / SHOWN)
     plane = tuple(slice(n // 2, n // 2 + 1) for n in depth)

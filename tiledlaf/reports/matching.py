@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..files import ngff
 from ..files.image import Image, say
 from ..pool import tasks
-from ..results.components import united
+from ..results import components
 from ..results.objects import made_objects
 from ..results.result import open_result
-from ..tiles import Grid, Tile
+from ..tiles import Box, Grid, Tile
 from . import reading
 from .scores import TENTHS, Classes, ObjectScores
 
@@ -44,12 +43,18 @@ class Found(NamedTuple):
     ----------
     size : how many objects, which the tile numbers from 1 on
     numbers : of each in its image; None for connected pixels
-    faces : the objects of the first and the last plane along each axis that they may cross
+    lower, upper : of connected pixels, those along the layers that tiles share
     """
 
     size: int
     numbers: np.ndarray | None
-    faces: Mapping[int, tuple[np.ndarray, np.ndarray]]
+    lower: components.Layers
+    upper: components.Layers
+
+    @property
+    def border(self) -> np.ndarray:
+        """All of them, for `components.Joining`."""
+        return np.arange(1, self.size + 1)
 
 
 class Common(NamedTuple):
@@ -74,6 +79,7 @@ def scored(
     grid: Grid,
     pool: tasks.Pool,
     already: Mapping[int, Image] = {},
+    full: bool = False,
 ) -> tuple[ObjectScores, ...]:
     """Scores of the objects of some classes.
 
@@ -84,10 +90,11 @@ def scored(
     names : of the classes to score, by their number from 1 on
     grid : tiles to compare at a time, with one time point in each
     already : by class, numbers of the labels' objects where these were made already
+    full : whether pixels that share only an edge or a corner are connected
     """
-    job = (truth, labels, tuple(names), already)
+    job = (truth, labels, tuple(names), already, full)
     apart = _apart(labels.image)
-    sides = {c: (_Gathered(grid, apart), _Gathered(grid, apart)) for c in names}
+    sides = {c: (_Gathered(apart), _Gathered(apart)) for c in names}
     pairs: dict[int, list[Common]] = {c: [] for c in names}
     for tile, found in reading.each_tile(pool, _tile, job, grid):
         for c, (common, *parts) in zip(names, found, strict=True):
@@ -127,41 +134,47 @@ def _apart(image: Image) -> int:
 
 
 def _tile(
-    job: tuple[Side, Side, Sequence[int], Mapping[int, Image]], tile: Tile
+    job: tuple[Side, Side, Sequence[int], Mapping[int, Image], bool], tile: Tile
 ) -> list[tuple[Common, Found, Found]]:
     """What a tile shows of the objects of each class."""
-    *sides, classes, already = job
+    *sides, classes, already, full = job
     apart = _apart(sides[1].image)
-    maps = [reading.read_classes((side.image, side.table), tile) for side in sides]
-    numbers = [None if s.numbers is None else reading.read(s.numbers, tile.window) for s in sides]
+    window = components.window(sides[1].image.grid, apart, tile.core)
+    core = tuple(slice(0, c.stop - c.start) for c in tile.core)
+    maps = [reading.read_classes((side.image, side.table), window) for side in sides]
+    numbers = [None if s.numbers is None else reading.read(s.numbers, tile.core) for s in sides]
     found = []
     for c in classes:
-        wanted, there = _objects(maps[0] == c, numbers[0], apart)
-        if c in already:
-            own = reading.read(already[c], tile.window)
-            given, here = _objects(own > 0, own, apart)
-        else:
-            given, here = _objects(maps[1] == c, numbers[1], apart)
-        found.append((_common(wanted, given, maps[0] == 0, here.size), there, here))
+        objects = []
+        for one, own in zip(maps, numbers, strict=True):
+            if one is maps[1] and c in already:
+                own = reading.read(already[c], tile.core)
+                objects.append(_numbered(own > 0, own))
+            elif own is not None:
+                objects.append(_numbered(one[core] == c, own))
+            else:
+                objects.append(_connected(one == c, tile.core, apart, full))
+        (wanted, there), (given, here) = objects
+        found.append((_common(wanted, given, maps[0][core] == 0, here.size), there, here))
     return found
 
 
-def _objects(where: np.ndarray, numbers: np.ndarray | None, apart: int) -> tuple[np.ndarray, Found]:
-    """Number the objects of a tile from 1 on, 0 where there is none."""
-    if numbers is not None:
-        # the bits of large unsigned numbers tell objects apart as well as their values do
-        own, codes = np.unique(numbers[where].view(np.int64), return_inverse=True)
-        objects = np.zeros(where.shape, np.int64)
-        objects[where] = codes + 1
-        return objects, Found(len(own), own, {})
-    from scipy import ndimage
+def _numbered(where: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, Found]:
+    """Number the objects of a tile from 1 on, 0 where there is none, by their own numbers."""
+    # the bits of large unsigned numbers tell objects apart as well as their values do
+    own, codes = np.unique(numbers[where].view(np.int64), return_inverse=True)
+    objects = np.zeros(where.shape, np.int64)
+    objects[where] = codes + 1
+    return objects, Found(len(own), own, {}, {})
 
-    objects, count = ndimage.label(where)  # there is one time point in a tile
-    faces = {
-        axis: (objects.take(0, axis).copy(), objects.take(-1, axis).copy())
-        for axis in range(apart, where.ndim)
-    }
-    return objects, Found(count, None, faces)
+
+def _connected(where: np.ndarray, core: Box, apart: int, full: bool) -> tuple[np.ndarray, Found]:
+    """Number connected pixels of a tile from 1 on; `where` has the first layer of the next ones."""
+    flat = where.reshape(where.shape[apart:])  # there is one time point in a tile
+    objects, count = components.numbered(flat, full)
+    inner = objects[tuple(slice(0, c.stop - c.start) for c in core[apart:])]
+    layers = components.layers(core[apart:], objects)
+    return inner.reshape((1,) * apart + inner.shape), Found(count, None, *layers)
 
 
 def _common(truth: np.ndarray, labels: np.ndarray, left_out: np.ndarray, count: int) -> Common:
@@ -173,51 +186,38 @@ def _common(truth: np.ndarray, labels: np.ndarray, left_out: np.ndarray, count: 
     return Common(own + LEFT_OUT, given, pixels)
 
 
-@dataclass
 class _Gathered:
-    """What tiles found of the objects on one side, and which finds are of one object."""
+    """What tiles found of the objects on one side, and which finds are of one object.
 
-    grid: Grid
-    apart: int  # axes of time, which no object crosses
-    total: int = 0
-    numbers: list[np.ndarray] = field(default_factory=list)
-    same: list[np.ndarray] = field(default_factory=list)
-    waiting: dict[Any, np.ndarray] = field(default_factory=dict)
+    Parameters
+    ----------
+    apart : axes of time, which no object crosses
+    """
+
+    def __init__(self, apart: int) -> None:
+        self._apart, self._total = apart, 0
+        self._numbers: list[np.ndarray] = []
+        self._joining = components.Joining(apart)
 
     def add(self, tile: Tile, found: Found) -> int:
         """Take what a tile found; return how many finds there were before."""
-        before = self.total
-        self.total += found.size
+        before = self._total
+        self._total += found.size
         if found.numbers is not None:
-            when = [np.full(found.size, i) for i in tile.index[: self.apart]]
-            self.numbers.append(np.stack([*when, found.numbers]))
-        for axis, (first, last) in found.faces.items():
-            at = tile.index[axis]
-            if at > 0:
-                self._meet((axis, tile.index), first, before)
-            if at + 1 < self.grid.shape[axis]:
-                after = (*tile.index[:axis], at + 1, *tile.index[axis + 1 :])
-                self._meet((axis, after), last, before)
+            when = [np.full(found.size, i) for i in tile.index[: self._apart]]
+            self._numbers.append(np.stack([*when, found.numbers]))
+        else:
+            self._joining.add(tile.index, found)
         return before
-
-    def _meet(self, place: Any, face: np.ndarray, before: int) -> None:
-        """Join objects across the face between two tiles, once both are there."""
-        mine = np.where(face > 0, face.astype(np.int64) + before, 0)
-        other = self.waiting.pop(place, None)
-        if other is None:
-            self.waiting[place] = mine
-            return
-        both = (mine > 0) & (other > 0)
-        self.same.append(np.unique(np.stack([mine[both], other[both]]), axis=1))
 
     def objects(self) -> np.ndarray:
         """The object, from 1 on, of each find; the first entry, 0, is for none."""
-        found = np.zeros(self.total + 1, np.int64)
-        if self.numbers:
-            every = np.concatenate(self.numbers, axis=1)
+        found = np.zeros(self._total + 1, np.int64)
+        if self._numbers:
+            every = np.concatenate(self._numbers, axis=1)
             found[1:] = np.unique(every, axis=1, return_inverse=True)[1].ravel() + 1
-        elif self.total:
-            found[1:] = united([pair - 1 for pair in self.same], self.total)[0] + 1
+        elif self._total:
+            found[1:] = self._joining.roots()[0] + 1
         return found
 
 

@@ -38,7 +38,12 @@ def read(image: Image, window: Box) -> np.ndarray:
     return whole
 
 
-def read_classes(job: tuple[Image, Mapping[int, int]], tile: Tile) -> np.ndarray:
-    """The class of each pixel of a tile, 0 where it has none; the job is an image and its table."""
+def read_classes(job: tuple[Image, Mapping[int, int]], window: Box) -> np.ndarray:
+    """Classes of a window's pixels, 0 where they have none; the job is an image and its table."""
     image, table = job
-    return scores.look_up(read(image, tile.window), table)
+    return scores.look_up(read(image, window), table)
+
+
+def read_tile(job: tuple[Image, Mapping[int, int]], tile: Tile) -> np.ndarray:
+    """The same of a tile."""
+    return read_classes(job, tile.window)

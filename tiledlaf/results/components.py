@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -92,12 +93,16 @@ def numbered(mask: np.ndarray, full: bool) -> tuple[np.ndarray, int]:
     return found, int(ndimage.label(mask, neighbors(mask.ndim, full), output=found))
 
 
-def window(search: Search, tile: Tile) -> Box:
-    """A core and the first layer of the tiles after it, along spatial axes."""
+def window(grid: Sequence[int], front: int, core: Box) -> Box:
+    """A core and the first layer of the tiles after it, along spatial axes of an image's grid."""
     return tuple(
-        slice(c.start, min(c.stop + (axis >= search.front), n))
-        for axis, (c, n) in enumerate(zip(tile.core, search.labels.grid, strict=True))
+        slice(c.start, min(c.stop + (axis >= front), n))
+        for axis, (c, n) in enumerate(zip(core, grid, strict=True))
     )
+
+
+def _window(search: Search, tile: Tile) -> Box:
+    return window(search.labels.grid, search.front, tile.core)
 
 
 def _spatial(search: Search, box: Box) -> Box:
@@ -164,7 +169,7 @@ def core_of(search: Search, tile: Tile, found: np.ndarray) -> np.ndarray:
 
 def _read(search: Search, tile: Tile) -> np.ndarray:
     """Labels of a window, without t."""
-    block = search.labels.read(window(search, tile))[0]
+    block = search.labels.read(_window(search, tile))[0]
     return np.asarray(block.reshape(block.shape[search.front :]))
 
 
@@ -189,7 +194,7 @@ def _open(
     beyond = np.zeros(count + 1, bool)
     beyond[found[labels == 0]] = search.value != 0
     spans = zip(
-        _spatial(search, window(search, tile)), search.labels.grid[search.front :], strict=True
+        _spatial(search, _window(search, tile)), search.labels.grid[search.front :], strict=True
     )
     for axis, (span, size) in enumerate(spans):
         for side in [0] * (span.start == 0) + [-1] * (span.stop == size):
@@ -203,8 +208,17 @@ def _steps(ndim: int) -> Iterator[tuple[int, ...]]:
 
 
 def _layers(search: Search, tile: Tile, found: np.ndarray) -> tuple[Layers, Layers]:
-    """Numbers of components along the layers that a tile shares with those before and after it."""
-    core = _spatial(search, tile.core)
+    return layers(_spatial(search, tile.core), found)
+
+
+def layers(core: Box, found: np.ndarray) -> tuple[Layers, Layers]:
+    """Numbers of components along the layers that a tile shares with those before and after it.
+
+    Parameters
+    ----------
+    core : its spatial axes
+    found : components of its window, numbered from 1 on
+    """
     sizes = [c.stop - c.start for c in core]
     upper: Layers = {}
     lower: Layers = {}
@@ -227,6 +241,23 @@ def _along(layer: np.ndarray) -> np.ndarray:
     return np.asarray(layer.ravel()[_first(parts, count)])
 
 
+class Borders(Protocol):
+    """What a tile tells of the components that other tiles may hold, too.
+
+    Attributes
+    ----------
+    border : their numbers, ascending
+    lower, upper : numbers along the layers shared with tiles before and after this one
+    """
+
+    @property
+    def border(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def lower(self) -> Layers: ...  # noqa: D102
+    @property
+    def upper(self) -> Layers: ...  # noqa: D102
+
+
 class Joining:
     """Joins components across borders, as tiles come in; keeps what lies along borders alone."""
 
@@ -237,7 +268,7 @@ class Joining:
         self._pairs: list[np.ndarray] = []
         self.nodes: dict[Index, tuple[int, np.ndarray]] = {}
 
-    def add(self, index: Index, part: Part) -> np.ndarray:
+    def add(self, index: Index, part: Borders) -> np.ndarray:
         """Join a tile to those that are there already; returns its numbers along borders."""
         border, base = part.border, self._count
         self._count += len(border)

@@ -31,6 +31,11 @@ class Finding:
         if self.connectivity not in CONNECTIVITIES:
             raise InputError(f"`connectivity` expects face or full, got {self.connectivity!r}")
 
+    @property
+    def full(self) -> bool:
+        """Whether pixels that share only an edge or a corner are neighbors."""
+        return self.connectivity == "full"
+
     def settings(self, pixel_size: tuple[float, ...] | None) -> dict[str, Any]:
         """What objects depend on, as JSON; sizes in pixels.
 
