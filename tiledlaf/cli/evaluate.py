@@ -95,10 +95,10 @@ def evaluate(
 
     LABELS is an output of tiledlaf or a label image of one channel; TRUTH is a label image of the
     same size, or of that of the labeled image, or a file of annotations, whose classes are named
-    like the labels. --instances and --colors explain its values, --label-instances those of LABELS. If LABELS records which truth
-    values each class stands for, other truth values are left out; otherwise the values are compared
-    as they are. --boundary needs memory for the whole image, about 50 bytes per pixel; the rest is
-    computed tile by tile.
+    like the labels. --instances and --colors explain its values, --label-instances those of LABELS.
+    If LABELS records which truth values each class stands for, other truth values are left out;
+    otherwise the values are compared as they are. --boundary needs memory for the whole image,
+    about 50 bytes per pixel; the rest is computed tile by tile.
 
     Objects are annotations, the instances of a mask, or connected pixels of a class. F1 counts
     matches whose intersection over union is at least 0.5 to 0.9. Instances are compared unasked.
