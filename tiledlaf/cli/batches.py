@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -26,37 +25,31 @@ APART = (
 
 def label_into(given: Mapping[str, Any]) -> int:
     """Label each input into an OME-Zarr of its name in the folder `into`."""
-    from ..labeling import batch
+    from ..labeling import batch, inputs
     from ..reports import batches, forecast
     from .label import choice_of
 
     _refuse(given)
-    into, choice = given["into"], choice_of(given)
-    items, choice = batches.found(given["paths"], into, choice)
+    into, wanted = inputs.folder(given["into"]), object_options.wanted_of(given)
+    items, choice = batches.found(given["paths"], into, choice_of(given))
+    report = batches.Report(into, given["name"])
     if given["dry_run"]:
-        lines, good = forecast.forecast(items, into, choice)
+        lines, good = forecast.forecast(items, into, choice, wanted.check)
         shared.echo(*map(_worded, lines))
         return 0 if good else 1
     if given["classes"] is not None and len(items) > 1:
         shared.echo(f"tiledlaf: warning: {APART}", err=True)
-    report = batches.Report(into, given["name"])
     count, began = 0, clock.monotonic()
 
-    pools: list[Any] = []
-
-    def opened(pool: Any) -> None:
-        pools.append(pool)
-        shared.say_where(pool)
-
-    def follow(item: Item, plan: Any) -> AbstractContextManager[Any]:
-        object_options.checked(given, plan)
-        object_options.check_memory(given, plan, pools[0])
-        title = f"{count + 1}/{len(items)} {os.path.basename(item.output)}: "
+    def follow(item: Item, plan: Any, pool: Any) -> AbstractContextManager[Any]:
+        wanted.check(plan, pool)
+        title = f"{count + 1}/{len(items)} {inputs.name_of(item.output)}: "
         return progress.labeling_progress(plan, title)
 
-    def after(plan: Any, found: Any, pool: Any) -> None:
-        finding = object_options.finding_of(given)
-        shared.echo(*object_options.of_run(given, plan, found, finding, pool), err=True)
+    def after(plan: Any, found: Any, pool: Any) -> Sequence[Any]:
+        made = object_options.make(wanted, plan, found, pool)
+        shared.echo(*object_options.lines(made), err=True)
+        return made
 
     def told(outcome: Outcome) -> None:
         nonlocal count
@@ -65,7 +58,7 @@ def label_into(given: Mapping[str, Any]) -> int:
         report.now_and_then()
 
     with shared.under_way():
-        outcomes = batch.run(items, into, choice, follow, after, told, opened)
+        outcomes = batch.run(items, into, choice, follow, after, told, shared.say_where)
         report.write()
     for line in batches.failures(outcomes):
         shared.echo(f"tiledlaf: {_worded(line)}", err=True)

@@ -186,7 +186,8 @@ def label(**given: Any) -> int:
     plan = prepare(given["input"], given["output"], **choice)
     if given["names"] is not None and plan.classes:
         raise InputError("`names`: the classes have names from their training")
-    finding = object_options.checked(given, plan)
+    wanted = object_options.wanted_of(given)
+    wanted.check(plan)
     if given["export"] is not None:
         afterwards.check(plan, given["export"])
         _check_other_file(given)
@@ -194,18 +195,18 @@ def label(**given: Any) -> int:
         if tissue.is_pending(plan.job.mask):
             with resources.open_pool(plan, running) as pool:
                 plan = mask.settle(plan, pool)
-        shared.echo(*text.dry_run(plan), *object_options.dry_run(given, plan))
+        shared.echo(*text.dry_run(plan), *object_options.dry_run(wanted, plan))
         return 0
     with shared.under_way(), resources.open_pool(plan, running) as pool:
         shared.say_where(pool)
-        object_options.check_memory(given, plan, pool)
+        wanted.check(plan, pool)
         with progress.labeling_progress(plan) as advance:
             found = execute(plan, pool, advance)
-        made = object_options.of_run(given, plan, found, finding, pool)
+        made = object_options.make(wanted, plan, found, pool)
     _say_failed(plan, found)
     if given["export"] is not None:
         _export(plan, found, given["export"], running)
-    shared.echo(*text.summary(found), *made)
+    shared.echo(*text.summary(found), *object_options.lines(made))
     return 1 if found.errors else 0
 
 

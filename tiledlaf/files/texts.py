@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -116,10 +117,14 @@ def read_rows(path: str | os.PathLike[str], delimiters: str = ",") -> list[list[
     ValueError
         If it is no such text.
     """
-    lines = read_text(path).splitlines()
-    head = lines[0] if lines else ""
+    text = read_text(path)
+    if "\0" in text:
+        raise InputError(f"{path}: expected a CSV file, got a null byte in it")
+    head = text.partition("\n")[0]
     try:
-        return list(csv.reader(lines, delimiter=max(delimiters, key=head.count)))
+        # not line by line: a cell in quotes may hold ends of lines, and any cell what Unicode
+        # takes for one
+        return list(csv.reader(io.StringIO(text), delimiter=max(delimiters, key=head.count)))
     except csv.Error as error:
         raise InputError(f"{path}: expected a CSV file, {error}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time as clock
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,11 +25,12 @@ from ..redaction import shown
 from . import request, resources
 from . import run as labeling_run
 from .choice import loaded
-from .inputs import EVERY, LISTING, Item
+from .inputs import ENDING, EVERY, LISTING, Item, name_of
 from .plan import Plan
 from .run import Progress, Summary
 
-Follow = Callable[[Item, Plan], AbstractContextManager[Progress | None]]
+Follow = Callable[[Item, Plan, Pool], AbstractContextManager[Progress | None]]
+After = Callable[[Plan, Summary, Pool], Sequence[Any]]
 SELECTED = {one.name for one in dataclasses.fields(Selection)}
 OURS = {"made by": "tiledlaf, for a batch"}
 
@@ -41,8 +43,9 @@ class Outcome:
     ----------
     input, output : path of the image, and of the OME-Zarr for its labels
     summary : of the run, None where it could not be labeled
-    error : why not, None where it could be
+    error : why not, or why what was to follow its labels could not be made; None where all could be
     seconds : from the end of the image before to its own
+    objects : those that were made of its labels
     """
 
     input: str
@@ -50,18 +53,18 @@ class Outcome:
     summary: Summary | None = None
     error: Exception | None = None
     seconds: float = 0.0
+    objects: Sequence[Any] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether all of it is labeled."""
+        """Whether all of it is labeled, and what was asked for of its labels is made."""
         return self.summary is not None and self.summary.complete and self.error is None
 
     @property
     def refused(self) -> bool:
         """Whether trying the same again would not help: the image or the options are wrong."""
-        return isinstance(self.error, ValueError) and not isinstance(
-            self.error, InputChanged | Outage
-        )
+        passing = isinstance(self.error, InputChanged | Outage)
+        return self.summary is None and isinstance(self.error, ValueError) and not passing
 
     @property
     def reasons(self) -> list[str]:
@@ -114,8 +117,8 @@ def run(
     items: Sequence[Item],
     into: str,
     choice: Mapping[str, Any],
-    follow: Follow = lambda item, plan: nullcontext(),
-    after: Callable[[Plan, Summary, Pool], None] = lambda plan, found, pool: None,
+    follow: Follow = lambda item, plan, pool: nullcontext(),
+    after: After = lambda plan, found, pool: (),
     told: Callable[[Outcome], None] = lambda outcome: None,
     opened: Callable[[Pool], None] = lambda pool: None,
 ) -> list[Outcome]:
@@ -126,8 +129,8 @@ def run(
     items : from `inputs.find`
     into : folder of the outputs, where the images are listed
     choice : options of `request.prepare` for all
-    follow : gives, for each image that is labeled, whom to tell of its tiles
-    after : called with what was made of each
+    follow : gives, for each image that is about to be labeled, whom to tell of its tiles
+    after : called with what was made of each; returns objects of its labels
     told : called with the outcome of each
     opened : called with the pool
 
@@ -145,12 +148,17 @@ def run(
     outcomes: list[Outcome] = []
     began = clock.perf_counter()
 
-    def ended(item: Item, summary: Summary | None, error: Exception | None = None) -> None:
+    def ended(
+        item: Item,
+        summary: Summary | None,
+        error: Exception | None = None,
+        objects: Sequence[Any] = (),
+    ) -> None:
         nonlocal began
         began, seconds = clock.perf_counter(), clock.perf_counter() - began
-        outcome = Outcome(item.title, item.output, summary, error, seconds)
+        outcome = Outcome(item.title, item.output, summary, error, seconds, objects)
         outcomes.append(outcome)
-        if error is not None:
+        if error is not None and summary is None:
             listing.note({item.output: {"input": item.title, "error": reason(error)}})
         told(outcome)
 
@@ -176,23 +184,30 @@ def run(
             # the other: at both ends of this only one is at work
             with warnings.catch_warnings():
                 following = _begun(planner, known, choice, pool)
-                try:
-                    if isinstance(made, Exception):
-                        raise made
-                    with follow(item, made) as progress:
-                        found = labeling_run.run(made, pool, progress)
-                    after(made, found, pool)
-                except Exception as error:
-                    _check_alive(pool, error)
-                    ended(item, None, error)
-                else:
-                    ended(item, found)
+                ended(item, *_carried_out(item, made, pool, follow, after))
                 if following is not None:
                     wait([following[1]])
+    listing.note({})
     return outcomes
 
 
 Made = Plan | Exception
+
+
+def _carried_out(
+    item: Item, made: Made, pool: Pool, follow: Follow, after: After
+) -> tuple[Summary | None, Exception | None, Sequence[Any]]:
+    """What became of one image: its summary, an error, and objects of its labels."""
+    found = None
+    try:
+        if isinstance(made, Exception):
+            raise made
+        with follow(item, made, pool) as progress:
+            found = labeling_run.run(made, pool, progress)
+        return found, None, after(made, found, pool)
+    except Exception as error:
+        _check_alive(pool, error)
+        return found, error, ()
 
 
 def _first(
@@ -265,7 +280,8 @@ def _files(items: Iterable[Item], into: str, choice: Mapping[str, Any]) -> Files
     for item in items:
         given = {"mask": choice.get("mask"), "probabilities": choice.get("probabilities")}
         others = ({**given, **item.own}.get(name) for name in given)
-        inputs += [item.input, *(path for path in others if path not in (None, TISSUE))]
+        paths = [os.fspath(one) for one in others if isinstance(one, str | os.PathLike)]
+        inputs += [item.input, *(path for path in paths if path != TISSUE)]
     outputs = [str(stores.nearest_existing(path)) for path in stores.on_disk([into])]
     return Files(stores.on_disk(inputs), outputs)
 
@@ -274,11 +290,13 @@ class Listing:
     """Which images were to be labeled into a folder, and why some could not be.
 
     It only informs: whatever it lacks, or says of runs that overlap, the outputs themselves count.
+    What another batch has overwritten of this one's is written again with the next note.
     """
 
     def __init__(self, folder: str) -> None:
         self._place = stores.at(folder)
         self._folder = folder
+        self._noted: dict[str, dict[str, str]] = {}
 
     def read(self) -> dict[str, dict[str, str]]:
         """For the name of each output, its input and perhaps an error.
@@ -293,7 +311,8 @@ class Listing:
             return {}
         try:
             found = json.loads(data)
-            if found["made by"] == OURS["made by"]:
+            # names alone: a list is no way to what lies elsewhere
+            if found["made by"] == OURS["made by"] and all(map(_is_name, found["images"])):
                 return {
                     str(name): {str(k): str(v) for k, v in one.items()}
                     for name, one in found["images"].items()
@@ -306,6 +325,12 @@ class Listing:
 
     def note(self, entries: Mapping[str, Mapping[str, str]]) -> None:
         """Write what is new of some outputs, by their paths."""
-        named = {path.rstrip("/").rpartition("/")[2]: dict(one) for path, one in entries.items()}
-        found = {**OURS, "images": self.read() | named}
+        new = {name_of(path): dict(one) for path, one in entries.items()}
+        self._noted |= new
+        found = {**OURS, "images": self._noted | self.read() | new}
         self._place.write(LISTING, json.dumps(found, indent=1).encode())
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text is the name of an output, and not a path."""
+    return text.endswith(ENDING) and not set(text) & {"/", os.sep, "\0"}

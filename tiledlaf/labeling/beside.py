@@ -35,7 +35,9 @@ def path(out: Output) -> str:
     Labels that were added to an input have it in their array, where readers of groups ignore it.
     """
     folder, name = _place(out)
-    return f"{folder}/{name}" if stores.is_url(folder) else os.path.join(folder, name)
+    if stores.is_url(folder):
+        return f"{folder}/{urllib.parse.quote(name)}"
+    return os.path.join(folder, name)
 
 
 def _place(out: Output) -> tuple[str, str]:
@@ -78,10 +80,18 @@ def held(out: Output) -> str | None:
     return str(found["of"]) if found.items() >= _owner(out).items() and "of" in found else ""
 
 
+def is_named(path: str) -> bool:
+    """Whether a path has a name of overviews."""
+    return os.path.basename(path) == ENDING or path.endswith(f".{ENDING}")
+
+
 def is_overview(path: str) -> bool:
-    """Whether a picture is an overview, of whatever output."""
+    """Whether a picture is an overview, of whatever output; what cannot be read is none."""
     folder, name = os.path.split(path)
-    data = stores.at(folder or ".").read(name)
+    try:
+        data = stores.at(folder or ".").read(name)
+    except (OSError, ValueError):
+        return False
     return data is not None and _said(data[:HEAD]).get("program") == "tiledlaf"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import urllib.parse
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from ..files.image import FileWarning
 from . import beside
 
 EVERY = "all"  # as `series`: each of the images in a file
-TABLE = ".csv"
+TABLE, ENDING = ".csv", ".zarr"  # of tables of inputs, and of outputs
 SHOWN = 5  # names that a message lists
 # what a batch writes beside its outputs
 LISTING, SUMMARY, PAGE = "batch.json", "summary.csv", "index.html"
@@ -94,8 +95,9 @@ def find(
     ValueError
         If nothing is found, a table cannot be read, or several images would have one output.
     """
-    into = os.fspath(into).rstrip("/") or "/"
-    _check_folder(into)
+    into = folder(into)
+    if not given:
+        raise InputError("expected images, got none")
     rows = [row for one in given for row in _rows(os.fspath(one), into)]
     kept = [row for row in rows if not _is_made(row.input, into)]
     if not kept:
@@ -104,20 +106,40 @@ def find(
     return _placed(_once([one for row in kept for one in _each(row, series)]), into)
 
 
-def _check_folder(into: str) -> None:
-    if stores.is_url(into):
+def folder(path: str | os.PathLike[str]) -> str:
+    """The folder of a batch's outputs, or their URL, without slashes at its end.
+
+    Raises
+    ------
+    ValueError
+        If nothing can be written there, or it is something else.
+    """
+    given = os.fspath(path)
+    if not given:  # as of a variable that is not set; it would be the root
+        raise InputError("`into`: expected a folder for the outputs, got an empty text")
+    url = stores.is_url(given)
+    into = given.rstrip("/") or "/"
+    if url:
         if stores.is_web(into):
             raise InputError(f"`into` {into}: expected a place to write, such as s3://bucket/out")
-    elif not stores.nearest_existing(into).is_dir():
-        raise InputError(f"`into` {into}: expected a folder for the outputs, got a file")
+    else:
+        above = stores.nearest_existing(into)
+        if not above.is_dir():
+            raise InputError(f"`into` {into}: expected a folder for the outputs, got a file")
+        if not os.access(above, os.W_OK):
+            raise InputError(f"`into` {into}: expected a place to write, but {above} is read-only")
     if nodes.is_store(into):
         raise InputError(f"`into` {into}: expected a folder for the outputs, got a Zarr store")
+    return into
 
 
 def _rows(text: str, into: str) -> Iterator[Item]:
     """What one argument stands for; `output` is "" or a name that a table gives."""
-    if text.lower().endswith(TABLE) and not glob.has_magic(text):
-        yield from read_table(text)
+    if text.lower().endswith(TABLE) and not os.path.isdir(text):
+        several = glob.has_magic(text) and not os.path.isfile(text)
+        tables = sorted(glob.glob(text, recursive=True), key=natural) if several else []
+        for table in tables or [text]:
+            yield from read_table(table)
         return
     for path in _listed(text, into):
         yield Item(path, "")
@@ -134,7 +156,7 @@ def _listed(text: str, into: str) -> list[str]:
     found = [n for n in stores.at(above).names() if fnmatch.fnmatchcase(n, last)]
     if not found:
         raise InputError(f"{text}: expected images, found none")
-    return [f"{above}/{name}" for name in sorted(found, key=natural)]
+    return [join(above, name) for name in sorted(found, key=natural)]
 
 
 def read_table(path: str | os.PathLike[str]) -> list[Item]:
@@ -169,27 +191,40 @@ def _row(where: str, folder: Path, names: Sequence[str], cells: Sequence[str]) -
     if "input" not in own:
         raise InputError(f"{where}: expected a path for input, got an empty cell")
     for name in ("input", *PATHS):
-        if name in own and own[name] != TISSUE:
+        if name in own and (name == "input" or own[name] != TISSUE):
             own[name] = pairing.beside(folder, own[name])
     output = own.pop("output", "")
-    if set(output) & set("/\\") or output in (".", ".."):
+    bare = output.removesuffix(ENDING)
+    if set(output) & set("/\\") or (output and bare in ("", ".", "..")):
         raise InputError(f"{where}: expected a name without folders for output, got {output!r}")
-    return Item(own.pop("input"), output, own)
+    return Item(own.pop("input"), bare, own)
 
 
 def _is_made(path: str, into: str) -> bool:
-    """Whether a path is an output in the folder, or its picture: no input of the next run."""
-    above = path.rstrip("/").rpartition("/")[0]
-    if stores.is_url(path) or stores.is_url(into):
-        within = above == into
-    else:
-        within = os.path.realpath(above or ".") == os.path.realpath(into)
-    if within and path.endswith(f".{beside.ENDING}"):
+    """Whether a path is, or lies in, an output in the folder, or is a picture that a run has drawn.
+
+    Such are no inputs of the next run.
+    """
+    if beside.is_named(path):
         return beside.is_overview(path)
+    output = _output_of(path, into)
     try:
-        return within and nodes.is_store(path) and ngff.read_notes(path, "") is not None
-    except InputError:  # what cannot be read is told when it is opened
+        return output is not None and ngff.read_notes(output, "") is not None
+    except (ValueError, OSError):  # what cannot be read is told when it is opened
         return False
+
+
+def _output_of(path: str, into: str) -> str | None:
+    """The store in a folder that a path is or lies in, whoever made it; None if there is none."""
+    if stores.is_url(path) or stores.is_url(into):
+        name = path.removeprefix(f"{into}/").split("/")[0]
+        found = f"{into}/{name}" if path.startswith(f"{into}/") else None
+    else:
+        found, above, here = None, os.path.abspath(path), os.path.realpath(into)
+        while found is None and above != os.path.dirname(above):
+            one, above = above, os.path.dirname(above)
+            found = one if os.path.realpath(above) == here else None
+    return found if found is not None and nodes.is_store(found) else None
 
 
 def _each(row: Item, series: str | int | None) -> list[Item]:
@@ -249,18 +284,20 @@ def _placed(items: Sequence[Item], into: str) -> list[Item]:
             for i, told in zip(alike, _told_apart([items[i] for i in alike]), strict=True):
                 names[i] = told
     found = [
-        replace(item, output=join(into, f"{n}.zarr")) for item, n in zip(items, names, strict=True)
+        replace(item, output=join(into, f"{n}{ENDING}"))
+        for item, n in zip(items, names, strict=True)
     ]
-    by_output: dict[str, list[str]] = {}
+    by_output: dict[str, list[Item]] = {}
     for item in found:
-        by_output.setdefault(item.output, []).append(item.title)
-    for output, titles in by_output.items():
-        if len(titles) > 1:
+        by_output.setdefault(item.output, []).append(item)
+    for output, several in by_output.items():
+        if len(several) > 1:
+            titles = _shown([one.title for one in several])
             raise InputError(
-                f"{output}: expected one image for each output, got {_shown(titles)}: name them in "
-                "the column output of a table"
+                f"{output}: expected one image for each output, got {titles}: name them in the "
+                "column output of a table"
             )
-        if _same_place(output, titles[0]):
+        if _same_place(output, several[0].input):
             raise InputError(f"{output}: would be the input itself, choose another `into`")
     return found
 
@@ -273,17 +310,28 @@ def _same_place(path: str, other: str) -> bool:
 
 def join(folder: str, name: str) -> str:
     """Path of what lies in a folder, or below a URL."""
-    return f"{folder}/{name}" if stores.is_url(folder) else os.path.join(folder, name)
+    if stores.is_url(folder):
+        return f"{folder}/{urllib.parse.quote(name)}"
+    return os.path.join(folder, name)
+
+
+def name_of(path: str) -> str:
+    """The name of what `join` made a path of."""
+    name = path.rstrip("/").rpartition("/")[2]
+    return urllib.parse.unquote(name) if stores.is_url(path) else name
 
 
 def _title(item: Item) -> str:
     """Name of an output: that of the table, or that of the image without its extensions."""
     if item.output:
-        return item.output.removesuffix(".zarr")
-    _, inner = stores.split(item.input.rstrip("/"))
+        return item.output
+    path = item.input.rstrip("/")
+    _, inner = stores.split(path)
     series = str(item.own.get("series", ""))
-    parts = [pairing.stem(item.input), *inner.split("/"), *series.split("/")]
-    return "-".join(part for part in parts if part)
+    name = urllib.parse.unquote(pairing.stem(path)) if stores.is_url(path) else pairing.stem(path)
+    text = "-".join(part for part in (name, *inner.split("/"), *series.split("/")) if part)
+    # Zarr can make no store of a name that is not in UTF-8
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _told_apart(items: Sequence[Item]) -> list[str]:

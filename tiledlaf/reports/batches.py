@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import time as clock
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ..annotations.opening import Painting
+from ..errors import TiledlafWarning
 from ..labeling import batch as labeling_batch
 from ..labeling import inputs, request
 from ..labeling.batch import Outcome
 from ..labeling.inputs import Item
 from ..labeling.plan import Plan
+from ..pool import tasks
+from ..pool.tasks import Pool
+from ..results.wanted import wanted_objects
 from . import gallery
 
-OWN = (*request.CHOICE, "mask", "region", "painting", "seed")
+OWN = (*request.CHOICE, "probabilities", "mask", "region", "painting", "seed")
 PAUSE, SHARE = 60.0, 0.02  # seconds between two reports at least, and their share of all time
 
 
@@ -24,6 +29,10 @@ def batch(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     into: str | os.PathLike[str],
     *,
+    objects: str | int | Sequence[str | int] | None = None,
+    connectivity: str | None = None,
+    min_size: float | str | None = None,
+    fill_holes: bool | float | str | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
     **options: Any,
 ) -> list[Outcome]:
@@ -40,6 +49,10 @@ def batch(
         docs/batches.md. Of a plate, all fields are labeled.
     into : path
         Folder, or URL, of the outputs: those of slide.svs are slide.zarr.
+    objects : class or classes, optional
+        Make the objects of these classes, by name or label value, once an image is labeled.
+    connectivity, min_size, fill_holes
+        What an object is, as of `objects`.
     progress : callable, optional
         Called with the record of each tile as it finishes, in which `input` names its image.
     **options
@@ -50,7 +63,8 @@ def batch(
     Returns
     -------
     list of Outcome
-        For each image its Summary, or the error because of which it could not be labeled.
+        For each image its Summary and objects, or the error because of which it could not be
+        labeled.
 
     Raises
     ------
@@ -75,21 +89,26 @@ def batch(
     >>> sorted(os.listdir("results"))[-2:]
     ['index.html', 'summary.csv']
     """
+    tasks.check_progress(progress)
+    wanted = wanted_objects(objects, connectivity, min_size, fill_holes)
     own = {name: options.pop(name) for name in OWN if name in options}
     selection, writing, running = request.grouped(options, "batch", OWN)
     choice = {**own, "selection": selection, "writing": writing, "running": running}
     choice.setdefault("painting", Painting())
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
-    into = os.fspath(into)
+    into = inputs.folder(into)
     items, choice = found(given, into, choice)
     report = Report(into, writing.name)
 
     @contextmanager
-    def follow(item: Item, plan: Plan) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    def follow(
+        item: Item, plan: Plan, pool: Pool
+    ) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+        wanted.check(plan, pool)
         yield progress and (lambda record: progress({**record, "input": item.input}))
 
     outcomes = labeling_batch.run(
-        items, into, choice, follow, told=lambda outcome: report.now_and_then()
+        items, into, choice, follow, wanted.make, lambda outcome: report.now_and_then()
     )
     report.write()
     return outcomes
@@ -120,10 +139,14 @@ class Report:
         self._next = clock.monotonic() + PAUSE
 
     def now_and_then(self) -> None:
-        """Write both if it is time."""
+        """Write both if it is time; that they cannot be written keeps no image from its labels."""
         began = clock.monotonic()
         if began >= self._next:
-            self.write()
+            try:
+                self.write()
+            except (OSError, ValueError) as error:
+                why = labeling_batch.reason(error)
+                warnings.warn(f"no {inputs.PAGE} for now, {why}", TiledlafWarning, stacklevel=2)
             now = clock.monotonic()
             self._next = now + max(PAUSE, (now - began) / SHARE)
 
@@ -136,6 +159,8 @@ def line(outcome: Outcome) -> str:
     """One image in a line."""
     if outcome.summary is None:
         return f"{outcome.input}: not labeled, {outcome.reasons[0]}"
+    if outcome.error is not None:
+        return f"{outcome.input}: labeled, without objects, {outcome.reasons[0]}"
     tiles = outcome.summary.tiles
     failed = f", {tiles['failed']} failed" if tiles["failed"] else ""
     count = tiles["done"] + tiles["skipped"]
@@ -156,10 +181,11 @@ def failures(outcomes: Sequence[Outcome]) -> list[str]:
 def summary(outcomes: Sequence[Outcome], into: str, seconds: float) -> list[str]:
     """Lines on all images of a batch."""
     complete = sum(one.complete for one in outcomes)
-    partly = sum(one.summary is not None and not one.complete for one in outcomes)
+    bare = sum(one.summary is not None and one.error is not None for one in outcomes)
+    refused = sum(one.summary is None for one in outcomes)
     lines = [
-        f"images: {complete} complete, {partly} with failed tiles, "
-        f"{len(outcomes) - complete - partly} not labeled"
+        f"images: {complete} complete, {len(outcomes) - complete - bare - refused} with failed "
+        f"tiles, {refused} not labeled" + (f", {bare} without objects" if bare else "")
     ]
     fresh = sum(one.summary.fresh for one in outcomes if one.summary is not None)
     lines.append(f"seconds: {seconds:.1f}")

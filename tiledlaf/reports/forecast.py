@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +58,20 @@ class Need:
         )
 
 
-def forecast(items: Sequence[Item], into: str, choice: Mapping[str, Any]) -> tuple[list[str], bool]:
-    """Lines on each image and on all, and whether each can be labeled."""
+def forecast(
+    items: Sequence[Item],
+    into: str,
+    choice: Mapping[str, Any],
+    check: Callable[[Plan], None] = lambda plan: None,
+) -> tuple[list[str], bool]:
+    """Lines on each image and on all, and whether each can be labeled.
+
+    Parameters
+    ----------
+    check : refuses images of which something else that is asked for cannot be made
+    """
     running = choice.get("running", Running())
-    needs = [_need(item, choice) for item in items]
+    needs = [_need(item, choice, check) for item in items]
     fit = [(need, need.plan) for need in needs if need.plan is not None]
     lines = [need.line for need in needs]
     left, count = sum(need.left for need in needs), len(needs)
@@ -83,9 +93,10 @@ def forecast(items: Sequence[Item], into: str, choice: Mapping[str, Any]) -> tup
     return lines, len(fit) == count
 
 
-def _need(item: Item, choice: Mapping[str, Any]) -> Need:
+def _need(item: Item, choice: Mapping[str, Any], check: Callable[[Plan], None]) -> Need:
     try:
         plan = plan_of(item, choice)
+        check(plan)
         known = _finished(plan)
         need = needed_bytes(plan)
     except (ValueError, OSError) as error:

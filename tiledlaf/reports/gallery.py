@@ -13,6 +13,7 @@ import PIL.Image
 from ..errors import InputError
 from ..files import stores
 from ..labeling import inputs
+from ..labeling.batch import Listing
 from ..results import areas, overview, tables
 from ..results.areas import Area
 from ..results.result import Result, open_result
@@ -61,10 +62,11 @@ class Gallery:
     """The table and the page of one folder; what is complete is looked at once."""
 
     def __init__(self, folder: str, name: str) -> None:
-        """Refuse a folder where files of these names are not of this program."""
+        """Refuse a folder where files of these names, or the list, are not of this program."""
         self._folder, self._name = folder, name
         self._place = stores.at(folder)
         self._known: dict[str, Row] = {}
+        Listing(folder).read()
         marks = {inputs.SUMMARY: ",".join(HEADER), inputs.PAGE: f'content="{MADE}"'}
         for file, mark in marks.items():
             data = self._place.read(file)
@@ -106,7 +108,7 @@ def table(rows: Sequence[Row]) -> dict[str, list[Any]]:
     found: list[tuple[Any, ...]] = []
     for row in rows:
         slide = row.slide
-        first = (slide.input, slide.output.rpartition("/")[2], slide.state)
+        first = (slide.input, inputs.name_of(slide.output), slide.state)
         if not row.areas:
             found.append((*first, *[None] * (len(HEADER) - len(first) - 1), slide.error))
         for one in row.areas:

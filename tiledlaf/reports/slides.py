@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..files import nodes, stores
 from ..labeling import inputs
-from ..labeling.batch import Listing
+from ..labeling.batch import Listing, reason
 from . import status, text
 from .status import COMPLETE, CUT, FAILED, GOING, Labels
 
@@ -39,7 +39,7 @@ class Slide:
     @property
     def name(self) -> str:
         """Name of the output without its folder."""
-        return self.output.rstrip("/").rpartition("/")[2].removesuffix(".zarr")
+        return inputs.name_of(self.output).removesuffix(inputs.ENDING)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def is_folder(path: str) -> bool:
     if not stores.is_url(path) and not os.path.isdir(path):
         return False
     names = stores.at(path).names()
-    return inputs.LISTING in names or any(name.endswith(".zarr") for name in names)
+    return inputs.LISTING in names or any(name.endswith(inputs.ENDING) for name in names)
 
 
 def read(path: str, name: str | None = None) -> Folder:
@@ -85,7 +85,7 @@ def read(path: str, name: str | None = None) -> Folder:
     """
     path = path.rstrip("/") or "/"
     listed = Listing(path).read()
-    there = [one for one in stores.at(path).names() if one.endswith(".zarr")]
+    there = [one for one in stores.at(path).names() if one.endswith(inputs.ENDING)]
     found = []
     for output in sorted({*listed, *there}, key=inputs.natural):
         slide = _slide(inputs.join(path, output), listed.get(output), name)
@@ -99,12 +99,15 @@ def read(path: str, name: str | None = None) -> Folder:
 def _slide(output: str, listed: dict[str, str] | None, name: str | None) -> Slide | None:
     """One image; None for a store that is none of ours."""
     title, error = (listed or {}).get("input", ""), (listed or {}).get("error")
+    labels: list[Labels] = []
     try:
-        labels = status.read(output, name).labels if nodes.is_store(output) else []
-    except InputError as problem:  # no labels of this program, or none that can be read
-        if listed is None:
+        labels = status.labels_of(output, name)
+    except (ValueError, OSError) as problem:  # one that cannot be read hides no others
+        if listed is None and isinstance(problem, InputError):
             return None
-        labels, error = [], error or str(problem)
+        error = error or reason(problem)
+    if not labels and listed is None and error is None:
+        return None
     worst = max(labels, key=lambda one: STATES.index(one.state), default=None)
     if error is not None and (worst is None or worst.state != GOING):
         return Slide(output, title, REFUSED, worst, error)

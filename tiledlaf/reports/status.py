@@ -154,8 +154,25 @@ def read(path: str, name: str | None = None) -> Status:
     return Status(path, [_labels(out, notes) for out, notes in outputs(path, name)])
 
 
+def labels_of(store: str, name: str | None = None) -> list[Labels]:
+    """Progress of the labels of this program in a store, if there are any."""
+    return [_labels(out, notes) for out, notes in _noted(store, name)]
+
+
+def _noted(path: str, name: str | None) -> list[tuple[Output, dict[str, Any]]]:
+    known = ngff.label_names(path) if nodes.is_store(path) else []
+    found = [Output(path, one) for one in known if name in (None, one)]
+    return [(out, notes) for out in found if (notes := out.notes()) and not is_beside(notes)]
+
+
 def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, Any]]]:
-    """Labels of this program in a store, with their notes."""
+    """Labels of this program in a store, with their notes.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
     url = stores.is_url(path)
     if stores.is_web(path):
         raise InputError(
@@ -163,9 +180,7 @@ def outputs(path: str, name: str | None = None) -> list[tuple[Output, dict[str, 
         )
     if not url and not os.path.exists(path):
         raise InputError(f"{path}: no such file or folder")
-    known = ngff.label_names(path) if nodes.is_store(path) else []
-    found = [Output(path, one) for one in known if name in (None, one)]
-    noted = [(out, notes) for out in found if (notes := out.notes()) and not is_beside(notes)]
+    noted = _noted(path, name)
     if not noted:
         which = "labels" if name is None else f"labels/{name}"
         model = "" if url else ", or a model"

@@ -1,0 +1,374 @@
+"""Batches of odd inputs: names, tables, folders and outputs that are not as they should be."""
+
+import json
+import os
+import shutil
+import threading
+import urllib.parse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from command import run
+
+import tiledlaf
+from tiledlaf.errors import TiledlafWarning
+from tiledlaf.files import stores
+from tiledlaf.labeling import batch, inputs
+from tiledlaf.reports import batches, slides
+from tiledlaf.results.objects import read_objects
+from tiledlaf.results.result import open_result
+
+LABEL = ("--classes", "2", "--scheduler", "threads", "--workers", "1")
+OPTIONS = {"scheduler": "threads", "workers": 1}
+
+
+def save(path, seed=0):
+    pixels = np.random.default_rng(seed).normal(60, 10, (32, 40))
+    pixels[:, 20:] += 90
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder holds slides/ with three images."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate("abc"):
+        save(f"slides/{name}.npy", seed)
+    return tmp_path
+
+
+def names(*given, into="results"):
+    return [inputs.name_of(one.output) for one in inputs.find(given, into)]
+
+
+def states(path="results", name=None):
+    return {one.name: one.state for one in slides.read(path, name).slides}
+
+
+# folders
+
+
+@pytest.mark.parametrize(
+    ("into", "said"),
+    [
+        ("", "--into: expected a folder for the outputs, got an empty text"),
+        ("s3://", "expected a URL such as s3://bucket/image.zarr"),
+        ("https://host/out", "expected a place to write, such as s3://bucket/out"),
+        ("store", "got a Zarr store"),
+    ],
+)
+def test_a_place_that_is_none_is_refused(folder, into, said):
+    """An empty text would be the root of the file system."""
+    zarr.open_group("store", mode="w")
+    found = run("label", "slides", "--into", into, *LABEL)
+    assert found.code == 2
+    assert said in found.err
+    assert sorted(os.listdir()) == ["slides", "store"]
+
+
+def test_a_folder_without_permission_is_refused(folder, monkeypatch):
+    """Before anything is labeled, and also in what would be done."""
+    os.mkdir("results")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "results")
+    for more in ((), ("--dry-run",)):
+        found = run("label", "slides", "--into", "results", *LABEL, *more)
+        assert found.code == 2
+        assert "results is read-only" in found.err
+    assert not os.listdir("results")
+
+
+def test_no_images_are_said(folder):
+    with pytest.raises(tiledlaf.InputError, match="expected images, got none"):
+        tiledlaf.batch([], "results", classes=2)
+
+
+@pytest.mark.parametrize("file", ["batch.json", "index.html", "summary.csv"])
+def test_files_of_others_are_told_by_a_dry_run(folder, file):
+    os.mkdir("results")
+    Path("results", file).write_text("{}")
+    found = run("label", "slides", "--into", "results", *LABEL, "--dry-run")
+    assert found.code == 2
+    assert f"results/{file}" in found.err
+
+
+def test_what_lies_in_outputs_is_no_input(folder):
+    """A glob that goes through all folders finds the arrays of earlier outputs."""
+    into = "slides/out"
+    assert run("label", "slides/**/*", "--into", into, *LABEL).code == 0
+    with pytest.warns(tiledlaf.files.image.FileWarning, match="left out"):
+        assert names("slides/**", into=into) == ["a.zarr", "b.zarr", "c.zarr"]
+
+
+def test_pictures_that_runs_have_drawn_are_no_inputs(folder):
+    assert run("label", "slides/a.npy", "slides/one.npz.zarr", *LABEL).code == 0
+    shutil.copytree("slides/one.npz.zarr", "in.zarr")
+    assert run("label", "in.zarr", "--into-input", "--name", "b", *LABEL).code == 0
+    assert Path("slides/one.npz.zarr.overview.png").exists()
+    shutil.copy("in.zarr/labels/b/0/overview.png", "slides/overview.png")
+    (folder / "slides/own.overview.png").write_bytes(b"no picture")
+    assert names("slides") == ["a.zarr", "b.zarr", "c.zarr", "one.npz.zarr", "own.overview.zarr"]
+
+
+def test_a_name_that_is_not_in_utf_8(folder):
+    os.rename("slides/a.npy", os.fsencode("slides/a") + b"\xff.npy")
+    found = tiledlaf.batch("slides", "results", classes=2, **OPTIONS)
+    assert [one.complete for one in found] == [True] * 3
+    assert sorted(states()) == ["a\ufffd", "b", "c"]
+
+
+# tables
+
+
+def table(text, *more):
+    Path("slides/t.csv").write_bytes(text.encode())
+    return [(one.input, inputs.name_of(one.output)) for one in inputs.find(["slides/t.csv"], "r")]
+
+
+def test_ends_of_lines_and_marks_of_spreadsheets(folder):
+    expected = [("slides/a.npy", "x.zarr"), ("slides/b.npy", "b.zarr")]
+    for text in (
+        "input,output\na.npy,x\nb.npy,\n",
+        "\ufeffinput;output\r\na.npy;x.zarr\r\nb.npy;\r\n\r\n;\r\n",
+        "INPUT\tOutput\r a.npy\t x \rb.npy\t",
+    ):
+        assert table(text) == expected
+
+
+def test_a_cell_may_hold_what_ends_lines(folder):
+    save("slides/d\u2028e.npy")
+    save("slides/f\ng.npy")
+    found = table('input,output\nd\u2028e.npy,x\n"f\ng.npy",y\n')
+    assert found == [("slides/d\u2028e.npy", "x.zarr"), ("slides/f\ng.npy", "y.zarr")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("input,output\na.npy,.zarr\n", "got '.zarr'"),
+        ("input,output\na.npy,..\n", "got '..'"),
+        ("input,output\na.npy,b/c\n", "got 'b/c'"),
+        ("input\na\0.npy\n", "got a null byte"),
+        ("input,output\na.npy,x\nb.npy,x.zarr\n", "name them in the column output"),
+    ],
+)
+def test_odd_cells_are_refused(folder, text, said):
+    with pytest.raises(tiledlaf.InputError) as error:
+        table(text)
+    assert said in str(error.value)
+
+
+def test_a_glob_of_tables_and_a_folder_called_like_one(folder):
+    for name in "xy":
+        Path(f"{name}.csv").write_text(f"input,output\nslides/a.npy,{name}\n")
+    assert names("?.csv") == ["x.zarr", "y.zarr"]
+    shutil.copytree("slides", "z.csv")
+    assert names("z.csv") == ["a.zarr", "b.zarr", "c.zarr"]
+    os.rename("x.csv", "x[1].csv")
+    assert names("x[1].csv") == ["x.zarr"]
+
+
+def test_an_image_called_tissue_lies_beside_its_table(folder):
+    save("slides/any.npy")
+    os.rename("slides/any.npy", "slides/tissue")
+    assert table("input,mask\ntissue,tissue\n")[0][0] == "slides/tissue"
+
+
+# what goes wrong with one is of that one alone
+
+
+def damage(how):
+    place = Path("results/b.zarr/labels/tiledlaf/zarr.json")
+    if how == "unreadable":
+        place.write_text("{")
+    else:
+        place.write_text(place.read_text().replace('"settings"', '"other"', 1))
+
+
+@pytest.mark.parametrize("how", ["unreadable", "without settings"])
+def test_a_damaged_output_hides_no_others(folder, how):
+    run("label", "slides", "--into", "results", *LABEL)
+    damage(how)
+    for page in ("index.html", "summary.csv"):
+        os.remove(f"results/{page}")
+    assert states() == {"a": "complete", "b": "refused", "c": "complete"}
+    run("label", "slides", "--into", "results", *LABEL)
+    assert Path("results/index.html").read_text().count("2 complete, 1 refused") == 1
+    os.remove("results/batch.json")  # nor where no list names it
+    assert states() | {"b": ""} == {"a": "complete", "b": "", "c": "complete"}
+
+
+def test_a_name_too_long_for_a_file(folder):
+    Path("t.csv").write_text(f"input,output\nslides/a.npy,{'x' * 300}\nslides/b.npy,\n")
+    found = run("label", "t.csv", "--into", "results", *LABEL)
+    assert found.code == 1
+    assert "images: 1 complete, 0 with failed tiles, 1 not labeled" in found.out
+    assert Path("results/index.html").exists()
+
+
+def test_labels_of_another_name_wait(folder):
+    run("label", "slides", "--into", "results", *LABEL)
+    run("label", "slides/a.npy", "--into", "results", "--name", "b", *LABEL)
+    assert states(name="b") == {"a": "complete", "b": "waiting", "c": "waiting"}
+
+
+def test_a_list_leads_nowhere_else(folder):
+    """What batch.json names lies in its folder."""
+    run("label", "slides/a.npy", "other/a.zarr", *LABEL)
+    os.mkdir("results")
+    for name in ("../other/a.zarr", "/etc", "a\0.zarr", "a"):
+        text = json.dumps({**batch.OURS, "images": {name: {"input": "x"}}})
+        Path("results/batch.json").write_text(text)
+        with pytest.raises(tiledlaf.InputError, match="expected the list of a batch"):
+            slides.read("results")
+
+
+def test_a_page_that_cannot_be_written_ends_no_batch(folder, monkeypatch):
+    monkeypatch.setattr(batches, "PAUSE", 0.0)
+    report = batches.Report("results", "tiledlaf")
+
+    def broken():
+        raise OSError(28, "No space left on device", "results/index.html")
+
+    monkeypatch.setattr(report, "write", broken)
+    with pytest.warns(TiledlafWarning, match="no index.html for now, results/index.html"):
+        report.now_and_then()
+
+
+def test_two_batches_at_one_time_keep_each_other_in_the_list(folder):
+    """Each reads the list before the other has written it, and writes it again at its end."""
+    one, other = batch.Listing("results"), batch.Listing("results")
+    one.note({"results/a.zarr": {"input": "a"}})
+    before = Path("results/batch.json").read_bytes()
+    other.note({"results/b.zarr": {"input": "b"}})
+    Path("results/batch.json").write_bytes(before)  # as one that has read it before
+    other.note({})
+    assert sorted(one.read()) == ["a.zarr", "b.zarr"]
+    one.note({"results/b.zarr": {"input": "b", "error": "new"}})
+    other.note({})  # what is said later counts
+    assert one.read()["b.zarr"]["error"] == "new"
+
+
+def test_two_batches_of_one_folder(folder):
+    """Of different images, started at one moment: all are labeled, listed and shown."""
+    save("more/d.npy")
+    threads = [
+        threading.Thread(target=tiledlaf.batch, args=(given, "results"), kwargs=kwargs)
+        for given in ("slides", "more")
+        for kwargs in ({"classes": 2, **OPTIONS},)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states() == dict.fromkeys("abcd", "complete")
+
+
+# from Python
+
+
+def test_masks_and_probabilities_may_be_arrays(folder):
+    mask = np.zeros((32, 40), np.uint8)
+    mask[:9] = 1
+    given = np.full((2, 32, 40), 0.5, np.float32)
+    found = tiledlaf.batch("slides", "results", probabilities=given, mask=mask, **OPTIONS)
+    assert [one.summary.pixels[0] for one in found] == [23 * 40] * 3
+
+
+def test_no_function_of_progress_is_refused_before_any_work(folder):
+    with pytest.raises(tiledlaf.InputError, match="`progress` expects a function"):
+        tiledlaf.batch("slides", "results", progress=5, classes=2, **OPTIONS)
+    assert not Path("results").exists()
+
+
+def test_python_makes_the_objects_of_the_command(folder):
+    same = ("--objects", "class 1", "--min-size", "3px", "--fill-holes")
+    assert run("label", "slides", "--into", "expected", *LABEL, *same).code == 0
+    found = tiledlaf.batch(
+        "slides",
+        "results",
+        classes=2,
+        objects="class 1",
+        min_size="3px",
+        fill_holes=True,
+        **OPTIONS,
+    )
+    for one, name in zip(found, "abc", strict=True):
+        expected = read_objects(open_result(f"expected/{name}.zarr"), "class 1")
+        (made,) = one.objects
+        assert made.count == len(expected["label"]) > 0
+        for key, column in made.table.items():
+            np.testing.assert_array_equal(column, expected[key])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"objects": "none"}, "expects one of the classes"),
+        ({"objects": ["class 1"], "min_size": "x"}, "`min_size` expects a size"),
+    ],
+)
+def test_objects_that_cannot_be_made_are_told_before_labels(folder, options, said):
+    found = tiledlaf.batch("slides", "results", classes=2, **options, **OPTIONS)
+    assert [said in str(one.error) for one in found] == [True] * 3
+    assert not list(Path("results").glob("*.zarr"))
+    more = [f"--{key.replace('_', '-')}={v}" for key, v in options.items() if isinstance(v, str)]
+    more += ["--objects=class 1"] if "min_size" in options else []
+    told = run("label", "slides", "--into", "other", *LABEL, *more, "--dry-run")
+    assert told.code == 1
+    assert told.out.count(": cannot be labeled") == 3
+
+
+def test_meaning_without_objects_is_refused(folder):
+    with pytest.raises(tiledlaf.InputError, match="which `objects` asks for"):
+        tiledlaf.batch("slides", "results", classes=2, min_size="3px", **OPTIONS)
+
+
+def test_labels_without_their_objects_are_there(folder, monkeypatch):
+    """What fails after labels takes nothing from them."""
+
+    def broken(*given):
+        raise tiledlaf.OutputBelongsElsewhere("other labels have just become these")
+
+    monkeypatch.setattr("tiledlaf.results.objects.find_objects", broken)
+    found = run("label", "slides/a.npy", "--into", "results", *LABEL, "--objects", "class 1")
+    assert found.code == 1
+    assert "labeled, without objects, other labels" in found.err
+    assert "images: 0 complete, 0 with failed tiles, 0 not labeled, 1 without objects" in found.out
+    assert states() == {"a": "complete"}
+
+
+# object stores
+
+
+@pytest.fixture
+def cloud(folder, monkeypatch):
+    """A folder that stands for all object stores, whose URLs are percent-encoded."""
+    obstore = pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed")
+
+    def opened(url, **options):
+        path = folder / "cloud" / urllib.parse.unquote(url.split("://")[1])
+        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
+
+    monkeypatch.setattr(obstore.store, "from_url", opened)
+    stores._bucket.cache_clear()
+    yield folder / "cloud/bucket"
+    stores._bucket.cache_clear()
+
+
+def test_a_batch_on_an_object_store(cloud):
+    os.rename("slides/b.npy", "slides/b #1%41?.npy")
+    into = "s3://bucket/out/"
+    for _ in range(2):  # a slash at its end, and names that URLs encode
+        found = run("label", "slides", "--into", into, *LABEL)
+        assert found.code == 0, found
+        assert "images: 3 complete" in found.out
+    expected = {"a": "complete", "b #1%41?": "complete", "c": "complete"}
+    assert states(into) == expected
+    there = sorted(path.name for path in (cloud / "out").iterdir())
+    stores_ = [f"{name}.zarr" for name in expected]
+    pictures = [f"{name}.zarr.overview.png" for name in expected]
+    assert there == sorted([*stores_, *pictures, "batch.json", "index.html", "summary.csv"])
+    assert names("s3://bucket/out/*.zarr", into="again") == stores_
