@@ -1,7 +1,10 @@
 """Objects in a store: what is written where, which labels they are of, what is refused."""
 
 import dataclasses
+import itertools
 import os
+import pathlib
+import time
 
 import command
 import numpy as np
@@ -11,11 +14,11 @@ from skimage.measure import regionprops
 
 import tiledlaf
 from tiledlaf.errors import InputError, OutputBelongsElsewhere
-from tiledlaf.files import images, ngff, nodes, stores
+from tiledlaf.files import folders, images, ngff, nodes, stores, units
 from tiledlaf.pool import tasks
 from tiledlaf.pool.opening import Running
 from tiledlaf.reports import status, text
-from tiledlaf.results import making
+from tiledlaf.results import making, unfinished
 from tiledlaf.results import objects as finding_objects
 from tiledlaf.results.finding import Finding
 from tiledlaf.results.result import open_result
@@ -160,15 +163,117 @@ def test_unfinished_labels_are_refused(tmp_path):
         tiledlaf.objects(store, "cell nuclei")
 
 
-def test_what_is_cut_is_not_seen_and_made_again(tmp_path, monkeypatch):
+STAGES = ["finding holes", "finding objects", "writing objects", "measuring objects"]
+
+
+def whole(store, group):
+    """All files of a label image and its table, by name."""
+    root = pathlib.Path(store, group)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def cut_at(stage, done):
+    """Something to tell of progress that interrupts a run after so many tiles of a stage."""
+
+    def tell(record):
+        if (record["stage"], record["done"]) == (stage, done):
+            raise KeyboardInterrupt
+
+    return tell
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_cut_is_not_seen_and_goes_on(tmp_path, shared_store, stage):
     store = labeled(tmp_path / "out.zarr")
-    for function in ("_write", "_measured", "_put"):
-        with monkeypatch.context() as patch:
-            patch.setattr(making, function, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            with pytest.raises(KeyboardInterrupt):
-                tiledlaf.objects(store, "cell nuclei")
-        assert ngff.label_names(store) == os.listdir(f"{store}/labels")[:1] == ["tiledlaf"]
+    with pytest.raises(KeyboardInterrupt):
+        tiledlaf.objects(store, 2, fill_holes=True, progress=cut_at(stage, 4))
+    assert ngff.label_names(store) == ["tiledlaf"]
+    with pytest.raises(InputError, match="found none"):
+        finding_objects.read_objects(open_result(store), 2)
+    told = []
+    found = tiledlaf.objects(store, 2, fill_holes=True, progress=told.append)
+    first = {one["stage"]: one for one in reversed(told)}
+    for known in STAGES[: STAGES.index(stage)]:
+        assert first[known]["done"] == first[known]["of"] == 12  # and none run again
+    assert first[stage]["done"] == 4
+    straight = tiledlaf.objects(shared_store, 2, fill_holes=True)
+    assert whole(store, found.group).keys() == whole(shared_store, straight.group).keys()
+    np.testing.assert_array_equal(pixels(store, found.group), pixels(shared_store, straight.group))
+    for name, column in straight.table.items():
+        np.testing.assert_array_equal(found.table[name], column, name)
+    assert not [name for name in os.listdir(f"{store}/labels") if name.endswith(stores.PART)]
+
+
+@pytest.mark.parametrize("function", ["_put", "_shown"])
+def test_what_is_cut_at_the_end_goes_on(tmp_path, monkeypatch, function):
+    store = labeled(tmp_path / "out.zarr")
+    with monkeypatch.context() as patch:
+        patch.setattr(making, function, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tiledlaf.objects(store, "cell nuclei")
+    assert ngff.label_names(store) == ["tiledlaf"]
     assert tiledlaf.objects(store, "cell nuclei").count > 5
+
+
+def begun(store, stage="measuring objects"):
+    """The folder of objects that were cut at a stage, and its journal."""
+    with pytest.raises(KeyboardInterrupt):
+        tiledlaf.objects(store, 2, progress=cut_at(stage, 4))
+    (folder,) = (p for p in pathlib.Path(store, "labels").iterdir() if p.suffix == stores.PART)
+    return folder, sorted((folder / "journal").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed", "foreign", "gone", "pixels"])
+def test_a_damaged_journal_costs_its_tiles(tmp_path, shared_store, damage):
+    store = labeled(tmp_path / "out.zarr")
+    folder, files = begun(store)
+    for file in files:
+        data = file.read_bytes()
+        middle = len(data) // 2
+        changed = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        kept = {"cut": data[:middle], "empty": b"", "changed": changed, "foreign": b"x" * 99}
+        if damage == "gone":
+            file.unlink()
+        elif damage != "pixels":
+            file.write_bytes(kept[damage])
+    (chunk,) = itertools.islice((folder / "labels").glob("*/0/c/*/*"), 1)
+    if damage == "pixels":
+        chunk.write_bytes(b"")  # as after a power cut
+    found = tiledlaf.objects(store, 2)
+    straight = tiledlaf.objects(shared_store, 2)
+    np.testing.assert_array_equal(pixels(store, found.group), pixels(shared_store, straight.group))
+    np.testing.assert_array_equal(found.table["area"], straight.table["area"])
+
+
+def test_only_the_same_objects_go_on(tmp_path):
+    store = labeled(tmp_path / "out.zarr")
+    folder, _ = begun(store)
+    told = []
+    tiledlaf.objects(store, 2, connectivity="full", progress=told.append)
+    assert {one["done"] for one in told} >= {1}  # from the first tile on
+    assert not folder.exists()  # nobody was at work there
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    store = labeled(tmp_path / "out.zarr")
+    folder, files = begun(store)
+    with (folder / "lock").open("a+b") as file:
+        folders.lock(file, alone=True)
+        told = []
+        tiledlaf.objects(store, 2, progress=told.append)
+        assert {one["done"] for one in told} >= {1}
+        assert all(file.exists() for file in files)
+    tiledlaf.objects(store, 2, min_size="9px")
+    assert not folder.exists()
+
+
+def test_the_folder_outlasts_other_leftovers(tmp_path):
+    store = labeled(tmp_path / "out.zarr")
+    folder, _ = begun(store)
+    now = time.time()
+    assert units.remove_parts(store, "labels", now + 86400) == 0
+    assert units.remove_parts(store, "labels", now + 2 * unfinished.LASTS) == 1
+    assert not folder.exists()
 
 
 def test_the_command_makes_objects(tmp_path, monkeypatch):
@@ -302,11 +407,12 @@ def cloud(tmp_path, monkeypatch):
 def test_object_stores(cloud, shared_store, monkeypatch):
     running = {"running": Running(scheduler="threads")}
     labeled(cloud, scheduler="threads")
-    for function in ("_write", "_measured"):
-        with monkeypatch.context() as patch:
-            patch.setattr(making, function, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            with pytest.raises(KeyboardInterrupt):
-                tiledlaf.objects(cloud, 2, fill_holes=True, **running)
+    for number, stage in enumerate(STAGES):
+        told, cut = [], cut_at(stage, 6)
+        more = {"progress": lambda one, told=told, cut=cut: (told.append(one), cut(one))}
+        with pytest.raises(KeyboardInterrupt):
+            tiledlaf.objects(cloud, 2, fill_holes=True, **running, **more)
+        assert told[0] == {"stage": STAGES[0], "done": (1, 6, 12, 12)[number], "of": 12}
         assert ngff.label_names(cloud) == ["tiledlaf"]
         with pytest.raises(InputError, match="found none"):
             finding_objects.read_objects(open_result(cloud), 2)

@@ -1,8 +1,8 @@
 """Makes the objects of a class, and puts them into place once all is there.
 
 On a file system they are made in a folder of another name and renamed; on an object store they are
-listed, and said to be ready, at last. So none are seen in part, and those of a run that was cut are
-made from the start.
+listed, and said to be ready, at last. So none are seen in part. A run that was cut goes on with
+what it has found; see `unfinished`.
 """
 
 from __future__ import annotations
@@ -13,36 +13,37 @@ import contextlib
 import functools
 import math
 import os
-import shutil
 import time as clock
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..errors import NotEnoughMemory, OutputBelongsElsewhere
-from ..files import columns, levels, ngff, nodes, stores, units
+from ..files import columns, fingerprints, levels, ngff, nodes, stores, units
 from ..files.image import Image, say
 from ..files.levels import Pyramid
 from ..labeling import claiming, records
 from ..labeling.resources import PROCESS_BYTES
 from ..pool.tasks import Pool
 from ..tiles import Grid
-from . import components, measures
-from .components import Index, Search
+from . import components, measures, unfinished
+from .components import Part, Search
 from .measures import Gauge, Sums
 from .result import Result, open_result
+from .unfinished import Index, Progress, Telling
 
 TABLE = "table"  # the group of it, within that of the objects
-TASK = 2**20  # pixels of small tiles that share a task
 DEEP, WIDE = 32, 512  # edges of tiles of volumes
 COLORED = 1000  # objects that have colors of their own: of more, viewers choose them
-TOUCH = 60.0  # seconds after which a folder in the making is marked as in use
+
+HOLES, FINDING = "finding holes", "finding objects"
+WRITING, MEASURING = "writing objects", "measuring objects"
 
 _NONE = np.empty(0, np.int32)
-Progress = Callable[[dict[str, Any]], None]
 
 
 def origin(result: Result) -> dict[str, Any]:
@@ -106,15 +107,14 @@ class Work:
     def make(self, pool: Pool, progress: Progress) -> None:
         """Find, number, write and measure the objects, and put them into place."""
         result, of = self.result, origin(self.result)
-        remote, made = stores.is_url(result.store), stores.absolute(result.store)
-        notes = self._notes(of)
-        if remote:
-            self._begin(notes)
-        else:
+        remote, notes, image = stores.is_url(result.store), self._notes(of), self.image
+        if not remote:
             ngff.check_links(result.store, self.group)
-            made = os.path.join(made, f"{self.group}.{uuid.uuid4().hex}{stores.PART}")
-        tell, image = Telling(progress, None if remote else made), self.image
-        try:
+        with unfinished.opened(result.store, self.group, self._key(notes)) as (made, journal):
+            if remote and not self._begun(notes):
+                journal.drop(WRITING)  # over which others may have written
+                self._begin(notes)
+            tell = Telling(progress, journal)
             count = self._write(made, pool, tell, *self._find(pool, tell))
             channels = self._measure(made, pool, tell, count)
             notes["objects"] |= {"count": count, "channels": list(channels)}
@@ -124,9 +124,6 @@ class Work:
             ngff.add_label_like(*where, _shown(count), notes, None if remote else made)
             if not remote:
                 _put(result.store, made, self.group, notes["objects"])
-        finally:
-            if not remote:
-                shutil.rmtree(made, ignore_errors=True)
         version = "0.5" if image.zarr_format == 3 else "0.4"
         ngff.list_label(result.store, self.group, version, image.zarr_format)
         nodes.index(result.store, f"{self.group}/{TABLE}")
@@ -166,6 +163,18 @@ class Work:
         }
         return {"objects": entry, "ready": False}
 
+    def _key(self, notes: Mapping[str, Any]) -> str:
+        """What tells objects in the making from others: all that they and their table depend on."""
+        image, of = self.picture, dict(notes["objects"])
+        if image is not None:
+            of["picture"] = [image.path, list(image.grid), image.dtype, list(image.used_names)]
+        of["confidence"] = self.result.confidence is not None
+        return fingerprints.fingerprint({"version": __version__, "group": self.group, **of})[:32]
+
+    def _begun(self, notes: Mapping[str, Any]) -> bool:
+        """Whether the arrays on an object store are those of such objects, not yet finished."""
+        return (ngff.read_notes(self.result.store, self.group) or {}) == notes
+
     def _begin(self, notes: Mapping[str, Any]) -> None:
         """Say on an object store that objects are being made: what is here is none meanwhile."""
         store = self.result.store
@@ -191,18 +200,19 @@ class Work:
         """Number of objects; by tile, what of the background is filled, and objects."""
         search = self.search
         every = [tile.index for tile in search.grid]
+        count = len(every)
         filled: dict[Index, np.ndarray] = {}
         if search.fill:
             joining, parts = components.Joining(search.front), {}
-            for index, part in tell.each(
-                "finding holes", pool, components.find_background, search, every
-            ):
+            each = ((index, index) for index in every)
+            found = tell.each(HOLES, pool, components.find_background, search, each, count, Part)
+            for index, part in found:
                 border = joining.add(index, part)
                 parts[index] = part.area[border - 1], part.open[border - 1]
             filled = components.holes(parts, joining, search.largest)
         joining, parts = components.Joining(search.front), {}
-        items = [(index, filled.get(index, _NONE)) for index in every]
-        for (index, _), part in tell.each("finding objects", pool, components.find, search, items):
+        items = ((index, (index, filled.get(index, _NONE))) for index in every)
+        for index, part in tell.each(FINDING, pool, components.find, search, items, count, Part):
             joining.add(index, part)
             parts[index] = part.first, part.area
         count, numbers = components.number(parts, joining, self.settings["min_size"])
@@ -231,12 +241,17 @@ class Work:
             "uint32" if count < 2**32 else "uint64",
         )
         pyramid.create(made, "0.5" if found.zarr_format == 3 else "0.4", found.zarr_format)
-        items = ((i, filled.get(i, _NONE), own) for i, own in numbers.items())
-        job = _Writing(search, made, pyramid)
-        for _ in tell.each("writing objects", pool, _write, job, items, len(numbers)):
+        items = ((i, (i, filled.get(i, _NONE), own)) for i, own in numbers.items())
+        job, size = _Writing(search, made, pyramid), levels.sizes(made, pyramid)
+
+        def there(index: Index, written: int) -> bool:
+            return size(search.grid.tile_at(index).core) == written
+
+        for _ in tell.each(WRITING, pool, _write, job, items, len(numbers), int, there):
             pass
         for work in levels.coarse(made, pyramid, levels.nearest):
-            for _ in tell.each("writing levels", pool, levels.finish, work, list(work.units)):
+            units = [(unit.index, unit) for unit in work.units]
+            for _ in tell.each("writing levels", pool, levels.finish, work, units, len(units)):
                 pass
         return count
 
@@ -248,23 +263,23 @@ class _Writing:
     pyramid: Pyramid
 
 
-def _write(job: _Writing, item: tuple[Index, np.ndarray, np.ndarray]) -> None:
-    """Write the objects of a tile."""
+def _write(job: _Writing, item: tuple[Index, np.ndarray, np.ndarray]) -> int:
+    """Write the objects of a tile; returns the size of the files in bytes."""
     index, filled, numbers = item
     tile = job.search.grid.tile_at(index)
     found, _ = components.components(job.search, tile, filled)
     block = numbers[components.core_of(job.search, tile, found)]
-    levels.write(job.store, job.pyramid, tile.core, block, levels.nearest)
+    return levels.write(job.store, job.pyramid, tile.core, block, levels.nearest)
 
 
 def _measured(gauge: Gauge, count: int, pool: Pool, tell: Telling) -> measures.Columns:
     """The table of all objects."""
     none = measures.columns(gauge, _nothing(gauge))
     table, parts = measures.blank(none, count), list[tuple[int, Sums]]()
-    every = [tile.index for tile in gauge.grid]
-    place = {index: k for k, index in enumerate(every)}
+    place = {tile.index: k for k, tile in enumerate(gauge.grid)}
+    each, kind = ((index, index) for index in place), tuple[np.ndarray, measures.Columns, Sums]
     for index, (numbers, found, rest) in tell.each(
-        "measuring objects", pool, measures.measure, gauge, every
+        MEASURING, pool, measures.measure, gauge, each, len(place), kind
     ):
         for name, values in found.items():
             table[name][numbers - 1] = values
@@ -288,41 +303,6 @@ def _nothing(gauge: Gauge) -> Sums:
         np.empty((0, channels)),
         np.empty((0, int(gauge.confidence is not None))),
     )
-
-
-class Telling:
-    """Runs tasks, tells how many are done, and keeps a folder in the making from being removed."""
-
-    def __init__(self, progress: Progress, folder: str | None) -> None:
-        self._progress, self._folder = progress, folder
-        self._touched = clock.monotonic()
-
-    def each(
-        self,
-        stage: str,
-        pool: Pool,
-        function: Callable[[Any, Any], Any],
-        job: Any,
-        items: Iterable[Any],
-        count: int | None = None,
-    ) -> Iterator[tuple[Any, Any]]:
-        """Items and their results, as they come."""
-        if count is None:
-            assert isinstance(items, list)
-            count = len(items)
-        grid = getattr(job, "grid", None) or getattr(job, "search", job)
-        tile = getattr(getattr(grid, "grid", grid), "tile", (TASK,))
-        batch = max(min(TASK // math.prod(tile), count // (8 * pool.workers)), 1)
-        ended = pool.run(function, job, items, batch)
-        for done, (item, result, error, _) in enumerate(ended, 1):
-            if error is not None:
-                raise error
-            self._progress({"stage": stage, "done": done, "of": count})
-            if self._folder and clock.monotonic() - self._touched > TOUCH:
-                self._touched = clock.monotonic()
-                if os.path.isdir(self._folder):
-                    os.utime(self._folder)
-            yield item, result
 
 
 def _shown(count: int) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from ..pool.opening import Running
 from ..pool.tasks import Pool, check_progress
 from . import making
 from .finding import Finding
-from .making import TABLE, Progress, Work
+from .making import TABLE, Work
 from .result import Result, open_result
+from .unfinished import Progress
 
 
 @dataclass(frozen=True)
