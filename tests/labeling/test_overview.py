@@ -13,7 +13,8 @@ from command import contents, run
 
 import tiledlaf
 from tiledlaf.errors import TiledlafWarning
-from tiledlaf.labeling import beside, overview
+from tiledlaf.files import stores
+from tiledlaf.labeling import beside, claiming, overview
 from tiledlaf.labeling.output import Output
 from tiledlaf.model.classes import color
 from tiledlaf.results.overview import draw, thumbnail
@@ -148,6 +149,64 @@ def test_labels_that_are_begun_anew_take_their_picture_away(here, monkeypatch):
     assert not os.path.lexists(PICTURE)
     done(*other[:-1])
     assert Path(PICTURE).read_bytes() != first
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_kill_while_labels_are_claimed_leaves_no_earlier_picture(here, monkeypatch, gone):
+    """Before the labels of another run are in place; also where somebody has removed the old."""
+    done(*LABEL)
+    if gone:
+        shutil.rmtree("out.zarr/labels/tiledlaf")
+    other = (*LABEL, "--rho", "0.5", "--overwrite")
+
+    def interrupt(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claiming, "renamed" if gone else "_move_away", interrupt)
+        assert run(*other).code == 130
+    assert not os.path.lexists(PICTURE)
+    assert os.path.exists("out.zarr/labels/tiledlaf/zarr.json") != gone
+    if not gone:  # the earlier labels are still there, and their command draws them again
+        done(*LABEL)
+        assert Path(PICTURE).is_file()
+
+
+def test_a_start_that_is_refused_takes_no_picture(here, monkeypatch):
+    done(*LABEL)
+    before = Path(PICTURE).read_bytes()
+    monkeypatch.setattr(claiming.records, "is_locked", lambda place: True)
+    assert run(*LABEL, "--rho", "0.5", "--overwrite").code == 2
+    assert Path(PICTURE).read_bytes() == before
+
+
+def test_a_kill_while_labels_are_claimed_on_an_object_store(here, monkeypatch):
+    obstore = pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed")
+
+    def folder(url, **options):
+        path = here / "cloud" / url.split("://")[1]
+        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
+
+    monkeypatch.setattr(obstore.store, "from_url", folder)
+    stores._bucket.cache_clear()
+    label = [one.replace("out.zarr", "s3://bucket/out.zarr") for one in LABEL]
+    label += ["--scheduler", "threads"]
+    done(*label)
+    picture = here / "cloud/bucket" / PICTURE
+    assert picture.is_file()
+    create = stores.Bucket.create
+
+    def interrupt(bucket, key, data):
+        found = create(bucket, key, data)
+        if "claims" in key:
+            raise KeyboardInterrupt
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.Bucket, "create", interrupt)
+        assert run(*label, "--rho", "0.5", "--overwrite").code == 130
+    assert not picture.exists()
+    stores._bucket.cache_clear()
 
 
 def test_new_names_are_in_a_new_picture(here):

@@ -16,7 +16,7 @@ import os
 import shutil
 import time as clock
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..errors import OutputBelongsElsewhere
 from ..files import ngff, nodes, stores
 from ..files.levels import Pyramid
 from ..files.stores import PART, Bucket
-from . import records
+from . import beside, records
 from .output import CLAIMS, STAMP, Output, check_same, same
 
 PATIENCE = 60.0  # seconds that a start on an object store has to make its arrays
@@ -40,6 +40,7 @@ def start(
     confidence: Pyramid | None,
     names: Mapping[int, str],
     before: Mapping[str, Any] | None = None,
+    inputs: Collection[str] = (),
 ) -> Output:
     """Claim the labels and make the arrays; of several starts at one moment one does.
 
@@ -48,6 +49,7 @@ def start(
     notes : on the run; those of the labels
     before : what was `current` when the run was planned, and is replaced; if the same run has been
         begun since, its arrays are used
+    inputs : paths of what is read
 
     Returns
     -------
@@ -63,7 +65,7 @@ def start(
     _claim_root(out, notes, image_print, picture)
     if picture is not None and not ngff.has_image(out.store):
         picture.create(out.store, out.version, out.zarr_format)
-    starting = Start(out, notes, before or {}, labels, confidence, names)
+    starting = Start(out, notes, before or {}, labels, confidence, names, inputs)
     return starting.on_server() if stores.is_url(out.store) else starting.here()
 
 
@@ -135,6 +137,7 @@ class Start:
     labels: Pyramid
     confidence: Pyramid | None
     names: Mapping[int, str]
+    inputs: Collection[str]
 
     def _joins(self, now: Mapping[str, Any]) -> bool:
         """Whether the same run has begun since; refuse one of other settings."""
@@ -142,6 +145,13 @@ class Start:
             return False
         check_same(self.out, now, self.notes)
         return True
+
+    def _remove_overview(self) -> None:
+        """Before the claim: a start that is killed leaves no picture of other labels than its own.
+
+        The same command draws again one of labels that another start has just made.
+        """
+        beside.remove(self.out, self.inputs)
 
     def here(self) -> Output:
         """Claim the labels on a file system, or join the same run."""
@@ -193,13 +203,15 @@ class Start:
                 now = out.current()
                 if now and self._joins(now):
                     return now[STAMP], False
-                if os.path.lexists(final):
-                    if records.is_locked(out.records):  # by a run that began after this was planned
-                        if now and same(now, self.notes):
-                            return now[STAMP], False
-                        raise OutputBelongsElsewhere(
-                            f"{out.store}: another run has just begun labels/{out.name}"
-                        )
+                there = os.path.lexists(final)
+                if there and records.is_locked(out.records):  # by a run begun since the plan
+                    if now and same(now, self.notes):
+                        return now[STAMP], False
+                    raise OutputBelongsElsewhere(
+                        f"{out.store}: another run has just begun labels/{out.name}"
+                    )
+                self._remove_overview()
+                if there:
                     _move_away(out, out.group, (now or {}).get(STAMP, ""), gone)
                 elif renamed(os.path.join(made, out.group), final):
                     return stamp, True
@@ -260,6 +272,7 @@ class Start:
                 **{"settings": self.notes.get("settings", {}), "time": clock.time()},
                 **{"start": "" if first else uuid.uuid4().hex[:8], "id": uuid.uuid4().hex},
             }
+            self._remove_overview()
             if place.create(f"{there}/{new}", json.dumps(claim).encode()):
                 return {**claim, STAMP: new}, True
 
