@@ -34,7 +34,7 @@ CHOSEN = "What is exported"
     "--simplify",
     type=float,
     metavar="UM",
-    help="About how far borders of polygons may move, in micrometers (default: exact pixels).",
+    help="How far borders of polygons may move, in micrometers (default: exact pixels).",
 )
 @click.option("--z", type=int, metavar="Z", help="Plane of a volume, from 0.")
 @click.option("--time-point", type=int, metavar="T", help="Time point of a series, from 0.")

@@ -93,8 +93,8 @@ def export(
         What an object is, as `tiledlaf.objects` takes it; objects of other settings are made anew.
         Without these, those that are there are exported.
     simplify : float, optional
-        About how far the borders of polygons may move, in micrometers: corners whose triangle with
-        their neighbors is below its square are dropped.
+        How far the borders of polygons may move, in micrometers (Douglas and Peucker); neighbors
+        keep theirs in common.
     z, time_point : int, optional
         The plane of a volume, and the time point, from 0, for formats that hold one.
     overwrite : bool

@@ -4,6 +4,9 @@ A piece is a set of pixels of one label that are connected by their faces. What 
 outline of its piece depends on the 3 x 3 pixels around it alone, so tiles find all corners exactly,
 each by the tile of its pixel. A piece's outline is drawn once all its corners are there: in each
 row of them, every second one begins a horizontal edge, and in each column a vertical one.
+
+Of simpler outlines some corners are left out at the end, and points in the middle of edges are
+kept in which pieces meet: between two such points neighbors leave out the same corners.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EAST, SOUTH, BELOW = 1, 2, 4  # flags of a corner
+# flags of a corner
+EAST, SOUTH, BELOW = 1, 2, 4
+LEFT_OUT, ALONG = 8, 16  # of simpler outlines
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,9 @@ class Corners:
     Attributes
     ----------
     y, x : where they are, in whole pixels, (n,) int32
-    flags : (n,) uint8, the sum of EAST and SOUTH, where edges leave to, and of BELOW, where the
-        piece lies below the horizontal edge
+    flags : (n,) uint8, the sum of EAST and SOUTH, where edges leave to, of BELOW, where the piece
+        lies below the horizontal edge, and of LEFT_OUT, where the outline goes on without it; or
+        ALONG, in the middle of an edge, with EAST of a horizontal one
     piece : (n,) int32, of which piece
     """
 
@@ -45,40 +51,76 @@ def joined(parts: list[Corners]) -> Corners:
     return Corners(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def corners(window: np.ndarray, pieces: np.ndarray, origin: tuple[int, int]) -> Corners:
+def corners(
+    window: np.ndarray,
+    pieces: np.ndarray,
+    origin: tuple[int, int],
+    kept: np.ndarray | None = None,
+) -> Corners:
     """Corners that the pixels of a tile have in the outlines of their pieces.
 
     Parameters
     ----------
-    window : (h + 2, w + 2), labels of the tile and of the pixels around it; what is not drawn is 0
-    pieces : (h, w) int32, number of each pixel's piece
+    window : (h + 2, w + 2), labels of the tile and of the pixels around it
+    pieces : (h, w) int32, number of each pixel's piece; -1 for none
     origin : y and x of the tile's first pixel
+    kept : (h + 1, w + 1), which corners of pixels stay in simpler outlines; None: all that turn
     """
-    height, width = pieces.shape
     around = (window[:-1, :-1], window[:-1, 1:], window[1:, :-1], window[1:, 1:])
     alike = (around[0] == around[1]) & (around[0] == around[2]) & (around[0] == around[3])
     y, x = np.nonzero(~alike)
     values = {(i, j): around[2 * i + j][y, x] for i in (0, 1) for j in (0, 1)}
+    numbers = np.pad(pieces, 1, constant_values=-1)
+    left_out = None if kept is None else LEFT_OUT * ~kept[y, x]
     found = []
+
+    def add(where: np.ndarray, flags: int, more: np.ndarray | None) -> None:
+        flag = np.full(np.count_nonzero(where), flags, np.uint8)
+        if more is not None:
+            flag |= more[where].astype(np.uint8)
+        rows, columns = y[where] + origin[0], x[where] + origin[1]
+        place = rows.astype(np.int32), columns.astype(np.int32)
+        found.append(Corners(*place, flag, number[where]))
+
     for (i, j), own in values.items():  # of the four pixels around a point: below, on the right
         above, beside = values[1 - i, j] == own, values[i, 1 - j] == own
         across = values[1 - i, 1 - j] == own
-        rows, columns = y - 1 + i, x - 1 + j
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width) & (own != 0)
+        number = numbers[y + i, x + j]
+        inside = number >= 0
         # a corner where neither neighbor is of the piece, and one where only that across is not
         outer, inner = ~(above | beside) & inside, above & beside & ~across & inside
         for where, inward in ((outer, 0), (inner, 1)):
             # edges leave from an outer corner along its pixel, from an inner one away from it
-            flags = EAST * (j ^ inward) + SOUTH * (i ^ inward) + BELOW * i
-            found.append(
-                Corners(
-                    (y[where] + origin[0]).astype(np.int32),
-                    (x[where] + origin[1]).astype(np.int32),
-                    np.full(np.count_nonzero(where), flags, np.uint8),
-                    pieces[rows[where], columns[where]],
-                )
-            )
+            add(where, EAST * (j ^ inward) + SOUTH * (i ^ inward) + BELOW * i, left_out)
+        if kept is not None:
+            for flags, straight in zip((ALONG + EAST, ALONG), _nodes(window, kept), strict=True):
+                goes_on, not_so, first = (beside, above, j) if flags & EAST else (above, beside, i)
+                if not first:  # of the two pixels beside it one tells
+                    add(goes_on & ~(not_so | across) & inside & straight[y, x], flags, None)
     return joined(found)
+
+
+def edges(window: np.ndarray) -> np.ndarray:
+    """Whether borders leave the corners of a tile's pixels to north, west, east, south.
+
+    Parameters
+    ----------
+    window : (h + 2, w + 2), labels of the tile and of the pixels around it
+
+    Returns
+    -------
+    (4, h + 1, w + 1) bool
+    """
+    down, across = window[:-1] != window[1:], window[:, :-1] != window[:, 1:]
+    return np.stack([across[:-1], down[:, :-1], down[:, 1:], across[1:]])
+
+
+def _nodes(window: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points to keep in the middle of horizontal, and of vertical edges."""
+    horizontal = kept & (edges(window).sum(axis=0) > 2)
+    vertical = horizontal.copy()
+    horizontal[:, [0, -1]] = vertical[[0, -1]] = True  # where edges cross the tile's
+    return horizontal, vertical
 
 
 @dataclass(frozen=True)
@@ -103,28 +145,76 @@ def rings(given: Corners) -> Rings:
     Each is a simple polygon, which meets others of its piece in single points at most; the piece is
     on its right, where y points downwards.
     """
-    y, x = (a.astype(np.int64) for a in (given.y, given.x))
-    y0, x0, piece = y.min(), x.min(), given.piece.astype(np.int64)
-    height, width = int(y.max() - y0) + 1, int(x.max() - x0) + 1
-    rows = (piece * height + (y - y0)) * width + (x - x0)
-    columns = (piece * width + (x - x0)) * height + (y - y0)
-    flags = _turned(given.flags, rows)
+    along = (given.flags & ALONG) > 0
+    every = _keys(given)
+    rows, columns = (one[~along] for one in every)
+    turns = given[~along] if along.any() else given
+    y, x = (a.astype(np.int64) for a in (turns.y, turns.x))
+    flags = _turned(turns.flags, rows)
     east, south = (flags & EAST) > 0, (flags & SOUTH) > 0
     beside, above = _partners(rows * 2 + east), _partners(columns * 2 + south)
-    firsts = np.flatnonzero(east == ((flags & BELOW) > 0))  # where horizontal edges begin
+    begins = east == ((flags & BELOW) > 0)  # horizontal edges, in the outline's direction
+    firsts = np.flatnonzero(begins)
     number = np.empty(len(y), np.int64)
     number[firsts] = np.arange(len(firsts))
     sequence, starts = _cycles(number[above[beside[firsts]]])
     begin = firsts[sequence]
     end = beside[begin]
     area = np.add.reduceat((x[begin] - x[end]) * y[begin], starts[:-1])
-    order = np.lexsort((area < 0, piece[begin[starts[:-1]]]))
-    points = np.stack([x[begin], y[begin], x[end], y[end]], axis=1)
+    piece = turns.piece[begin[starts[:-1]]].astype(np.int64)
+    order = np.lexsort((area < 0, piece))
     lengths = np.diff(starts)[order]
     taken = np.repeat(starts[:-1][order] - (np.cumsum(lengths) - lengths), lengths)
-    points = points[taken + np.arange(len(points))].reshape(-1, 2)
-    bounds = np.concatenate([[0], 2 * np.cumsum(lengths)])
-    return Rings(points, bounds, piece[begin[starts[:-1]]][order])
+    corner = np.stack([begin, end], axis=1)[taken + np.arange(len(begin))].ravel()
+    found = Rings(
+        np.stack([x[corner], y[corner]], axis=1),
+        np.concatenate([[0], 2 * np.cumsum(lengths)]),
+        piece[order],
+    )
+    left_out = (turns.flags[corner] & LEFT_OUT) > 0
+    if not (along.any() or left_out.any()):
+        return found
+    middle = given[along]
+    where = np.empty(len(corner), np.int64)
+    where[corner] = np.arange(len(corner))
+    flat = (middle.flags & EAST) > 0
+    after = np.empty(len(middle), np.int64)
+    for own, keys, others, partner, leads in (
+        (flat, every[0], rows * 2 + east, beside, begins),
+        (~flat, every[1], columns * 2 + south, above, ~begins),
+    ):
+        sort = np.argsort(others)
+        one = sort[np.searchsorted(others[sort], keys[along][own] * 2) - 1]
+        after[own] = where[np.where(leads[one], one, partner[one])]
+    return _fewer(found, left_out, np.stack([middle.x, middle.y], axis=1), after)
+
+
+def _keys(given: Corners) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers that sort corners of each piece by rows, and by columns."""
+    y, x, piece = (a.astype(np.int64) for a in (given.y, given.x, given.piece))
+    y, x = y - y.min(), x - x.min()
+    height, width = int(y.max()) + 1, int(x.max()) + 1
+    return (piece * height + y) * width + x, (piece * width + x) * height + y
+
+
+def _fewer(found: Rings, left_out: np.ndarray, more: np.ndarray, after: np.ndarray) -> Rings:
+    """Rings without some points, with more on edges after others, and none within a line."""
+    count = len(found.points)
+    place = np.concatenate([np.arange(count), after])
+    distance = np.abs(more - found.points[after]).sum(axis=1)
+    order = np.lexsort((np.concatenate([np.zeros(count, np.int64), distance]), place))
+    stays = np.concatenate([~left_out, np.ones(len(more), bool)])[order]
+    points = np.concatenate([found.points, more])[order][stays]
+    ring = np.repeat(np.arange(len(found.piece)), np.diff(found.starts))[place[order]][stays]
+    starts = np.searchsorted(ring, np.arange(len(found.piece) + 1))
+    following = np.arange(1, len(points) + 1)
+    following[starts[1:] - 1] = starts[:-1]
+    way = points[following] - points
+    before = np.empty_like(way)
+    before[following] = way
+    turns = before[:, 0] * way[:, 1] != before[:, 1] * way[:, 0]
+    starts = np.concatenate([[0], np.cumsum(turns)])[starts]
+    return Rings(points[turns], starts, found.piece)
 
 
 def _turned(flags: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -165,17 +255,3 @@ def _cycles(following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             sequence.append(one)
             one = after[one]
     return np.array(sequence, np.int64), np.array([*starts, len(sequence)], np.int64)
-
-
-def dense(given: Rings) -> Rings:
-    """The same rings with a point at each pixel's corner: neighbors have all in common."""
-    points, starts = given.points, given.starts
-    following = np.arange(1, len(points) + 1)
-    following[starts[1:] - 1] = starts[:-1]
-    way = points[following] - points
-    steps = np.abs(way).sum(axis=1)
-    step = np.repeat(np.sign(way), steps, axis=0)
-    ends = np.cumsum(steps)
-    count = np.arange(ends[-1]) - np.repeat(ends - steps, steps)
-    bounds = np.concatenate([[0], ends])[starts]
-    return Rings(np.repeat(points, steps, axis=0) + step * count[:, None], bounds, given.piece)

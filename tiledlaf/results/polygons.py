@@ -19,7 +19,7 @@ from ..files import image as image_files
 from ..files.image import Image
 from ..pool.tasks import Pool
 from ..tiles import Grid
-from . import outlines
+from . import outlines, simplifying
 from .outlines import Corners, Rings
 
 EDGE = 2048  # of a tile
@@ -38,7 +38,7 @@ class Drawing:
     values : label values to draw; None: all but 0
     origin, ratio : pixel (y, x) of the plane at which the labels begin, and pixels of level 0 that
         one of its pixels has
-    tolerance : in pixels of level 0: how much borders are simplified; None: not at all
+    tolerance : how far borders may move, in pixels of the labels along y and x; None: they do not
     """
 
     labels: Image
@@ -47,7 +47,7 @@ class Drawing:
     values: tuple[int, ...] | None
     origin: tuple[int, int]
     ratio: tuple[float, float]
-    tolerance: float | None = None
+    tolerance: tuple[float, float] | None = None
 
     @property
     def whole(self) -> bool:
@@ -68,13 +68,13 @@ class Drawn:
     ----------
     polygons : value and coordinates, as JSON, of each piece that lies within
     values : of the pieces that reach other tiles
-    parts : of each of these its corners, or its polygon in the tile as WKB
+    parts : of each of these its corners
     edges : of the tile's first and last row and column, the piece of each pixel; -1 for none
     """
 
     polygons: list[tuple[int, bytes]]
     values: list[int]
-    parts: list[Any]
+    parts: list[Corners]
     edges: dict[str, np.ndarray] = field(repr=False)
 
 
@@ -84,7 +84,7 @@ def drawing(
     values: tuple[int, ...] | None,
     origin: tuple[int, int],
     ratio: tuple[float, float],
-    tolerance: float | None = None,
+    tolerance: tuple[float, float] | None = None,
     edge: int | None = None,
 ) -> Drawing:
     """Lay out the tiles; the parameters are those of `Drawing`."""
@@ -105,13 +105,9 @@ def draw(job: Drawing, index: tuple[int, int]) -> Drawn:
         (int(inner.start == 0), int(inner.stop == w.stop - w.start))
         for inner, w in zip(tile.inner, tile.window, strict=True)
     ]
-    given = read.reshape(read.shape[-2:])
-    if job.tolerance is None and job.values is not None:
-        given = np.where(np.isin(given, job.values), given, 0)
-    if job.tolerance is not None:  # what is not labeled has borders as well
-        given = given.astype(np.int64) + 1
-    around = np.pad(given, missing)
-    inner = around[1:-1, 1:-1]
+    around = np.pad(read.reshape(read.shape[-2:]), missing)
+    wanted = around if job.values is None else np.where(np.isin(around, job.values), around, 0)
+    inner = wanted[1:-1, 1:-1]
     pieces = label(inner, background=0, connectivity=1).astype(np.int32) - 1
     count = int(pieces.max(initial=-1)) + 1
     values = np.zeros(count, np.int64)
@@ -130,32 +126,27 @@ def draw(job: Drawing, index: tuple[int, int]) -> Drawn:
     reaching[-1] = False
     first = (tile.core[0].start, tile.core[1].start)
     if job.tolerance is None:
-        polygons, parts = _exact(job, outlines.corners(around, pieces, first), reaching)
-    else:
-        alone = np.pad(inner, 1)  # cut at the tile's border, which is not simplified
-        polygons, parts = _simplified(job, outlines.corners(alone, pieces, first), reaching)
-        values -= 1
+        corners = outlines.corners(wanted, pieces, first)
+    else:  # by the borders of all labels, whichever are wanted
+        kept = simplifying.kept(around, job.tolerance)
+        corners = outlines.corners(around, pieces, first, kept)
+    open_ = reaching[corners.piece]
+    closed = corners[~open_]
+    polygons = texts(job, outlines.rings(closed)) if len(closed) else ()
     number = np.where(reaching, np.cumsum(reaching) - 1, -1)
-    wanted = None if job.tolerance is None else set(job.values or np.unique(values[values > 0]))
     return Drawn(
-        [(int(values[p]), t) for p, t in polygons if wanted is None or values[p] in wanted],
+        [(int(values[piece]), text) for piece, text in polygons],
         values[reaching[:-1]].tolist(),
-        parts,
+        _parts(corners[open_], np.flatnonzero(reaching[:-1])),
         {side: number[edge] for side, edge in met.items()},
     )
 
 
-def _exact(
-    job: Drawing, found: Corners, reaching: np.ndarray
-) -> tuple[list[tuple[int, bytes]], list[Any]]:
-    """Polygons of the pieces that lie within, and corners of the others, in order."""
-    open_ = reaching[found.piece]
-    order = np.flatnonzero(open_)[np.argsort(found.piece[open_], kind="stable")]
-    numbers = np.flatnonzero(reaching[:-1])  # of which some have no corner here
-    begin, end = (np.searchsorted(found.piece[order], numbers, side) for side in ("left", "right"))
-    parts = [found[order[a:b]] for a, b in zip(begin.tolist(), end.tolist(), strict=True)]
-    closed = found[~open_]
-    return (list(texts(job, outlines.rings(closed))) if len(closed) else []), parts
+def _parts(found: Corners, pieces: np.ndarray) -> list[Corners]:
+    """The corners of each piece, of which some have none."""
+    found = found[np.argsort(found.piece, kind="stable")]
+    bounds = (np.searchsorted(found.piece, pieces, side).tolist() for side in ("left", "right"))
+    return [found[a:b] for a, b in zip(*bounds, strict=True)]
 
 
 def texts(job: Drawing, rings: Rings) -> Iterator[tuple[int, bytes]]:
@@ -170,34 +161,6 @@ def texts(job: Drawing, rings: Rings) -> Iterator[tuple[int, bytes]]:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _simplified(
-    job: Drawing, found: Corners, reaching: np.ndarray
-) -> tuple[list[tuple[int, bytes]], list[Any]]:
-    """As `_exact`, with simpler borders; pieces that reach other tiles end at the tile's."""
-    import shapely
-
-    rings = outlines.dense(outlines.rings(found))
-    ring = np.repeat(np.arange(len(rings.piece)), np.diff(rings.starts))
-    lines = shapely.linearrings(job.placed(rings.points).astype(np.float64), indices=ring)
-    polygons = shapely.polygons(lines, indices=rings.piece.astype(np.intp))
-    simple = shapely.coverage_simplify(polygons, job.tolerance, simplify_boundary=False)
-    numbers = np.flatnonzero(~reaching[:-1])
-    whole = list(zip(numbers.tolist(), geometry_texts(job, simple[numbers]), strict=True))
-    return whole, list(shapely.to_wkb(simple[reaching[:-1]]))
-
-
-def geometry_texts(job: Drawing, polygons: Any) -> Iterator[bytes]:
-    """Coordinates of polygons as JSON, without points in the middle of straight lines."""
-    import shapely
-
-    for polygon in shapely.orient_polygons(shapely.simplify(polygons, 0)):
-        closed = []
-        for ring in (polygon.exterior, *polygon.interiors):
-            points = shapely.get_coordinates(ring)
-            closed.append((points.astype(np.int64) if job.whole else points).tolist())
-        yield _json(closed)
 
 
 def polygons(
@@ -233,7 +196,7 @@ class _Seam:
         self._root: dict[int, int] = {}  # of each piece one of its whole
         self._members: dict[int, list[int]] = {}  # of a whole all pieces
         self._values: dict[int, int] = {}
-        self._parts: dict[int, Any] = {}
+        self._parts: dict[int, Corners] = {}
         self._count = 0
         self._above: list[np.ndarray] = []  # pieces along the last row of the tiles above
 
@@ -278,18 +241,13 @@ class _Seam:
         values, wholes = [], []
         for root in roots:
             members = self._members.pop(root)
-            value = self._values[root]
+            values.append(self._values[root])
             parts = [self._parts.pop(piece) for piece in members]
             for piece in members:
                 del self._root[piece], self._values[piece]
-            if value and (self._job.values is None or value in self._job.values):
-                values.append(value)
-                wholes.append(parts)
+            wholes.append(parts)
         if not wholes:
             return []
-        if self._job.tolerance is not None:
-            found = geometry_texts(self._job, [_united(parts) for parts in wholes])
-            return list(zip(values, found, strict=True))
         all_parts = [
             Corners(p.y, p.x, p.flags, np.full(len(p), number, np.int32))
             for number, parts in enumerate(wholes)
@@ -297,10 +255,3 @@ class _Seam:
         ]
         rings = outlines.rings(outlines.joined(all_parts))
         return [(values[number], text) for number, text in texts(self._job, rings)]
-
-
-def _united(parts: list[bytes]) -> Any:
-    """One polygon of those that meet at the borders of tiles, point by point."""
-    import shapely
-
-    return shapely.coverage_union_all(shapely.from_wkb(parts))

@@ -114,8 +114,8 @@ def _drawing(result: Result, choice: Choice, values: tuple[int, ...] | None) -> 
     tolerance = None
     if choice.simplify is not None:
         assert result.pixel_size is not None
-        pixel = math.sqrt(math.prod(result.pixel_size[-2:]) / math.prod(plane.ratio))
-        tolerance = choice.simplify / pixel
+        y, x = result.pixel_size[-2:]
+        tolerance = choice.simplify / y, choice.simplify / x
     return polygons.drawing(
         result.labels, plane.before, values, plane.origin, plane.ratio, tolerance
     )
