@@ -72,6 +72,7 @@ def corners(
     values = {(i, j): around[2 * i + j][y, x] for i in (0, 1) for j in (0, 1)}
     numbers = np.pad(pieces, 1, constant_values=-1)
     left_out = None if kept is None else LEFT_OUT * ~kept[y, x]
+    middles = () if kept is None else [where[y, x] for where in _middles(window, kept)]
     found = []
 
     def add(where: np.ndarray, flags: int, more: np.ndarray | None) -> None:
@@ -92,11 +93,11 @@ def corners(
         for where, inward in ((outer, 0), (inner, 1)):
             # edges leave from an outer corner along its pixel, from an inner one away from it
             add(where, EAST * (j ^ inward) + SOUTH * (i ^ inward) + BELOW * i, left_out)
-        if kept is not None:
-            for flags, straight in zip((ALONG + EAST, ALONG), _nodes(window, kept), strict=True):
-                goes_on, not_so, first = (beside, above, j) if flags & EAST else (above, beside, i)
-                if not first:  # of the two pixels beside it one tells
-                    add(goes_on & ~(not_so | across) & inside & straight[y, x], flags, None)
+        # of the two pixels of the piece beside a straight edge, the first tells
+        ways = ((beside, above, j, ALONG + EAST), (above, beside, i, ALONG))
+        for middle, (goes_on, other, second, flags) in zip(middles, ways, strict=False):
+            if not second:
+                add(goes_on & ~(other | across) & inside & middle, flags, None)
     return joined(found)
 
 
@@ -115,7 +116,7 @@ def edges(window: np.ndarray) -> np.ndarray:
     return np.stack([across[:-1], down[:, :-1], down[:, 1:], across[1:]])
 
 
-def _nodes(window: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _middles(window: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points to keep in the middle of horizontal, and of vertical edges."""
     horizontal = kept & (edges(window).sum(axis=0) > 2)
     vertical = horizontal.copy()
