@@ -15,10 +15,11 @@ from skimage.measure import regionprops
 import tiledlaf
 from tiledlaf.errors import InputError, OutputBelongsElsewhere
 from tiledlaf.files import folders, images, ngff, nodes, stores, units
+from tiledlaf.labeling.output import CLAIMS
 from tiledlaf.pool import tasks
 from tiledlaf.pool.opening import Running
 from tiledlaf.reports import status, text
-from tiledlaf.results import making, unfinished
+from tiledlaf.results import leases, making, unfinished
 from tiledlaf.results import objects as finding_objects
 from tiledlaf.results.finding import Finding
 from tiledlaf.results.result import open_result
@@ -427,6 +428,70 @@ def test_object_stores(cloud, shared_store, monkeypatch):
     # labels that are made anew have none
     tiledlaf.label(noise((90, 110)), cloud, overwrite=True, **OPTIONS | {"time": 0.1})
     assert found.group.removeprefix("labels/") not in ngff.label_names(cloud)
+
+
+def test_runs_of_other_objects_do_not_mix_on_an_object_store(cloud, shared_store, monkeypatch):
+    """While one makes them another is refused; the same joins; a killed one is soon forgotten."""
+    running = {"running": Running(scheduler="threads")}
+    labeled(cloud, scheduler="threads")
+    first, claims = {"min_size": "5px"}, f"labels/tiledlaf-cell nuclei/{CLAIMS}"
+    said = []
+
+    def progress(record):
+        if said:
+            return
+        said.append("")
+        with pytest.raises(OutputBelongsElsewhere) as error:
+            tiledlaf.objects(cloud, 2, min_size="9px", **running)
+        said.append(str(error.value))
+        said.append(tiledlaf.objects(cloud, 2, **first, **running).count)
+
+    found = tiledlaf.objects(cloud, 2, **first, progress=progress, **running)
+    assert (
+        "another run is making these objects: it has min_size 5; this run has min_size 9" in said[1]
+    )
+    here = tiledlaf.objects(shared_store, 2, **first)
+    assert said[2] == found.count == here.count
+    np.testing.assert_array_equal(pixels(cloud, found.group), pixels(shared_store, here.group))
+    assert stores.at(cloud).names(claims) == []
+
+    def killed(lease):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases.Lease, "end", killed)
+        patch.setattr(making, "_measured", lambda *_: killed(None))
+        with pytest.raises(KeyboardInterrupt):
+            tiledlaf.objects(cloud, 2, min_size="7px", **running)
+    with pytest.raises(OutputBelongsElsewhere, match="it has min_size 7"):
+        tiledlaf.objects(cloud, 2, **first, **running)
+    monkeypatch.setattr(leases, "PATIENCE", 0.0)
+    again = tiledlaf.objects(cloud, 2, **first, **running)
+    np.testing.assert_array_equal(pixels(cloud, again.group), pixels(shared_store, here.group))
+
+
+@pytest.mark.parametrize("how", ["another", "removed"])
+def test_a_run_that_has_lost_its_objects_ends(cloud, monkeypatch, how):
+    """As one that was stopped for so long that another has begun."""
+    running = {"running": Running(scheduler="threads")}
+    labeled(cloud, scheduler="threads")
+    monkeypatch.setattr(leases, "RENEWED", 0.0)
+    count = 0
+
+    def progress(record):
+        nonlocal count
+        count += 1
+        group = "labels/tiledlaf-cell nuclei"
+        if count == 1 and how == "removed":
+            stores.at(cloud).remove(group)
+        elif count == 1:
+            line = b'{"objects": {"settings": {"min_size": 3}, "of": {}}, "time": 0}'
+            stores.at(cloud).create(f"{group}/{CLAIMS}/000002", line)
+
+    said = "another run has begun these objects: it has" if how == "another" else "was removed"
+    with pytest.raises(OutputBelongsElsewhere, match=said):
+        tiledlaf.objects(cloud, 2, min_size="5px", progress=progress, **running)
+    assert count == 1
 
 
 def test_a_worker_without_memory_is_refused(shared_store):

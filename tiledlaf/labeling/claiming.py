@@ -265,7 +265,7 @@ class Start:
                 check_same(out, held, self.notes)
             if not held and now.get("ready") and not known:
                 check_same(out, now, self.notes)
-            new = f"{int(number or 0) + 1:06d}"
+            new = following(number)
             first = not number and not nodes.contents(out.store, out.group)
             claim = {
                 **{key: self.notes[key] for key in ("fingerprint", "tile")},
@@ -301,6 +301,11 @@ class Start:
             records_first = sorted(keys, key=lambda key: f"/{records.NAME}" not in key)
             place.delete_all(records_first)
             return
+
+
+def following(number: str) -> str:
+    """The number of the claim after another one, "" for none."""
+    return f"{int(number or 0) + 1:06d}"
 
 
 def _make_confidence(out: Output, store: str, confidence: Pyramid) -> None:

@@ -1,8 +1,8 @@
 """Makes the objects of a class, and puts them into place once all is there.
 
 On a file system they are made in a folder of another name and renamed; on an object store they are
-listed, and said to be ready, at last. So none are seen in part. A run that was cut goes on with
-what it has found; see `unfinished`.
+listed, and said to be ready, at last, by the run that has claimed them (see `leases`). So none are
+seen in part. A run that was cut goes on with what it has found; see `unfinished`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ..pool.tasks import Pool
 from ..tiles import Grid
 from . import components, measures, unfinished
 from .components import Part, Search
+from .leases import leased
 from .measures import Gauge, Sums
 from .result import Result, open_result
 from .unfinished import Index, Progress, Telling
@@ -110,17 +111,26 @@ class Work:
         remote, notes, image = stores.is_url(result.store), self._notes(of), self.image
         if not remote:
             ngff.check_links(result.store, self.group)
-        with unfinished.opened(result.store, self.group, self._key(notes)) as (made, journal):
+        with (
+            leased(result.store, self.group, notes["objects"]) as still,
+            unfinished.opened(result.store, self.group, self._key(notes)) as (made, journal),
+        ):
             if remote and not self._begun(notes):
                 journal.drop(WRITING)  # over which others may have written
                 self._begin(notes)
-            tell = Telling(progress, journal)
+
+            def told(record: dict[str, Any]) -> None:
+                still()
+                progress(record)
+
+            tell = Telling(told, journal)
             count = self._write(made, pool, tell, *self._find(pool, tell))
             channels = self._measure(made, pool, tell, count)
             notes["objects"] |= {"count": count, "channels": list(channels)}
             notes["ready"] = True
             where = (result.store, self.group, result.group)
-            self._check_mine(notes, remote)
+            self._check_mine(notes["objects"])
+            still(True)
             ngff.add_label_like(*where, _shown(count), notes, None if remote else made)
             if not remote:
                 _put(result.store, made, self.group, notes["objects"])
@@ -181,18 +191,14 @@ class Work:
         ngff.unlist_label(store, self.group)
         ngff.add_label_like(store, self.group, self.result.group, _shown(0), notes)
 
-    def _check_mine(self, notes: Mapping[str, Any], remote: bool) -> None:
-        """Refuse objects of labels that were made anew meanwhile, or that another run makes."""
-        store, own = self.result.store, notes["objects"]
+    def _check_mine(self, own: Mapping[str, Any]) -> None:
+        """Refuse objects of labels that were made anew meanwhile."""
+        store = self.result.store
         if origin(open_result(store, self.result.name)) != own["of"]:
             raise OutputBelongsElsewhere(
                 f"{store}: {self.result.group} was removed or begun anew while objects of it were "
                 "made"
             )
-        if remote:  # where two may write at once
-            held = (ngff.read_notes(store, self.group) or {}).get("objects", {})
-            if any(held.get(key) != own[key] for key in ("settings", "of")):
-                raise OutputBelongsElsewhere(f"{store}: another run has begun {self.group} anew")
 
     def _find(
         self, pool: Pool, tell: Telling

@@ -15,9 +15,9 @@ from ..labeling.run import Summary
 from ..pool.tasks import Pool
 from . import making, objects
 from .finding import Finding
-from .making import Progress
 from .objects import Objects
 from .result import open_result
+from .unfinished import Progress
 
 
 @dataclass(frozen=True)
