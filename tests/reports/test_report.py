@@ -2,9 +2,11 @@
 
 import base64
 import dataclasses
+import datetime
 import html.parser
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -23,7 +25,7 @@ from tiledlaf.files import stores
 from tiledlaf.model import arrays
 from tiledlaf.model.classes import Class
 from tiledlaf.model.terms import Prototypes
-from tiledlaf.reports import charts, frame, panels, words
+from tiledlaf.reports import charts, chunks, frame, layers, neuroglancer, panels, words
 from tiledlaf.results import confidence
 from tiledlaf.results.result import open_result
 from tiledlaf.training import run as training_run
@@ -127,6 +129,8 @@ def test_a_page_of_a_run(made):
     assert 0 < proven <= labels.size
     assert f"{int(1e5 * proven / labels.size) / 1e3:g} % of the labels are proven" in shown.text
     assert "300 µm x 250 µm, pixels of 500 nm x 500 nm" in shown.text
+    ended = datetime.datetime.fromtimestamp(max(r["time"] for r in records), datetime.UTC)
+    assert f"labeled into 2 classes on {ended.day} {ended:%B %Y}." in shown.text
     versions = f"tiledlaf {tiledlaf.__version__}, Python 3"
     assert next(row[1] for row in shown.rows if row[0] == "versions").startswith(versions)
     assert next(row[1] for row in shown.rows if row[0] == "tiles") == "6 done"
@@ -144,27 +148,43 @@ def pictures(path):
     return {said: np.asarray(picture) for said, picture in opened.items()}
 
 
-@pytest.mark.parametrize(("edge", "level", "step"), [(640, 0, 1), (400, 0, 2), (150, 1, 2)])
-def test_pictures_of_a_run(made, monkeypatch, edge, level, step):
+COLORED = np.array([(0, 0, 0), (0, 114, 178), (230, 159, 0)], np.uint8)
+
+
+def sized(pixels, size):
+    """Pixels as a picture of (width, height), none of them mixed."""
+    return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.NEAREST))
+
+
+@pytest.mark.parametrize(
+    ("edge", "level", "step", "size"),
+    [(640, 0, 1, (500, 600)), (400, 0, 1, (333, 400)), (150, 1, 2, (125, 150))],
+)
+def test_pictures_of_a_run(made, monkeypatch, edge, level, step, size):
+    """Each from the coarsest level that fills it, all of one size."""
     monkeypatch.setattr(panels, "EDGE", edge)
     tiledlaf.report("out.zarr")
     found = pictures("out.zarr.report.html")
     below = ["image, 250 µm across", "labels, 250 µm across"]
     assert list(found) == [*below, "confidence: black 0.5, undecided; white 1"]
     image, labels, confidence = (
-        zarr.open_array(f"out.zarr/{name}/{level}", mode="r")[::step, ::step]
+        zarr.open_array(f"out.zarr/{name}/{level}", mode="r")[:]
         for name in ("", "labels/tiledlaf", "confidence")
     )
-    colors = np.array([(0, 0, 0), (0, 114, 178), (230, 159, 0)])
-    np.testing.assert_array_equal(found[below[1]], colors[labels])
-    gray = np.rint(np.clip((confidence - 0.5) * 2, 0, 1) * 255)
-    assert abs(found["confidence: black 0.5, undecided; white 1"] - gray).max() <= 1
+    picked = labels[step // 2 :: step, step // 2 :: step]
+    np.testing.assert_array_equal(found[below[1]], sized(COLORED[picked], size))
+    means = confidence.astype(float).reshape(*picked.shape[:1], step, -1, step).mean(axis=(1, 3))
+    gray = np.rint(np.clip((means - 0.5) * 2, 0, 1) * 255).astype(np.uint8)
+    certain = found["confidence: black 0.5, undecided; white 1"].astype(int)
+    assert abs(certain - sized(gray, size)).max() <= 1
     shown = found[below[0]][..., 0].astype(float)
-    assert shown.shape == image.shape
-    assert np.corrcoef(shown.ravel(), image.ravel())[0, 1] > 0.98
+    assert shown.shape == size[::-1]
+    image = image.reshape(*picked.shape[:1], step, -1, step).mean(axis=(1, 3))
+    expected = PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BOX)
+    assert np.corrcoef(shown.ravel(), np.asarray(expected).ravel())[0, 1] > 0.97
 
 
-def test_a_plane_of_a_volume_is_shown(tmp_path, monkeypatch):
+def test_a_plane_of_a_volume_is_shown(tmp_path):
     volume = np.random.default_rng(0).integers(0, 255, (5, 40, 50), dtype=np.uint8)
     tiledlaf.label(
         volume, tmp_path / "v.zarr", axes="zyx", neighborhood="3x3", classes=2, workers=1
@@ -173,12 +193,57 @@ def test_a_plane_of_a_volume_is_shown(tmp_path, monkeypatch):
     found = pictures(tmp_path / "v.zarr.report.html")
     assert list(found) == ["image, the middle plane", "labels, the middle plane"]
     labels = zarr.open_array(tmp_path / "v.zarr/labels/tiledlaf/0", mode="r")[2]
-    colors = np.array([(0, 0, 0), (0, 114, 178), (230, 159, 0)])
-    np.testing.assert_array_equal(found["labels, the middle plane"], colors[labels])
+    shown = found["labels, the middle plane"]  # small ones are enlarged
+    np.testing.assert_array_equal(shown[4::9, 4::9], COLORED[labels])
     assert "volume" not in page(tmp_path / "v.zarr.report.html").rows[0]
-    monkeypatch.setattr(panels, "MOST", 100)
-    tiledlaf.report(tmp_path / "v.zarr")
-    assert pictures(tmp_path / "v.zarr.report.html") == {}
+
+
+ODD = {
+    "bits": (np.tile([[False, True], [True, False]], (20, 25)), {}),
+    "one pixel": (np.full((1, 1), 200, np.uint8), {}),
+    "a row": (np.arange(50, dtype=np.uint8)[None] * 5, {}),
+    "constant": (np.zeros((40, 50), np.uint16), {}),
+    "several planes": (np.ones((3, 40, 50), np.float16), {"axes": "cyx"}),
+    "64 bits": (np.arange(2000, dtype=np.uint64).reshape(40, 50), {}),
+    "200 classes": (
+        np.arange(2000, dtype=np.uint8).reshape(40, 50),
+        {"prototypes": [[float(n)] for n in range(200)]},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_any_image_has_a_page_and_is_shown(kind, tmp_path):
+    image, options = ODD[kind]
+    channels = 3 if kind == "several planes" else 1
+    given = {"prototypes": [[0.0] * channels, [200.0] * channels], "neighborhood": "1x1", **options}
+    tiledlaf.label(image, tmp_path / "o.zarr", confidence=True, workers=1, **given)
+    page(tiledlaf.report(tmp_path / "o.zarr"))
+    assert len(pictures(tmp_path / "o.zarr.report.html")) == 3
+    found, _ = layers.read(tmp_path / "o.zarr")
+    assert [layer.kind for layer in found] == [layers.IMAGE, layers.LABELS, layers.CONFIDENCE]
+    json.dumps(neuroglancer.state(found, "http://127.0.0.1"), allow_nan=False)
+    for layer in found:
+        assert chunks.answer(layer, "0/c/" + "/".join("0" * (2 + chunks.has_channels(layer))))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("names", 5), ("names", [1, None]), ("names", []), ("tiles", "x"), ("tile", 5)),
+        *(("settings", []), ("settings", {"integrator": 5}), ("source", 5)),
+        *(("source", {"name": 5}), ("source", {"fixed": 3}), ("source", {"fixed": [["z"]]})),
+    ],
+)
+def test_damaged_notes_of_a_run_are_one_line(made, tmp_path, key, value):
+    shutil.copytree("out.zarr/labels", tmp_path / "o.zarr/labels")
+    shutil.copy("out.zarr/zarr.json", tmp_path / "o.zarr")
+    group = zarr.open_group(tmp_path / "o.zarr/labels/tiledlaf", mode="r+")
+    group.attrs["tiledlaf"] = {**group.attrs["tiledlaf"], key: value}
+    found = run("report", tmp_path / "o.zarr")
+    assert (found.code, found.err.count("\n")) == (2, 1), found
+    assert "in the notes" in found.err or "expected notes of a run" in found.err
+    assert list(tmp_path.iterdir()) == [tmp_path / "o.zarr"]
 
 
 def test_confidence_is_counted(made):
@@ -231,6 +296,14 @@ def test_a_page_is_replaced_and_others_are_not(made):
         assert found.code == 2
         assert "p.html: expected a new file or a page of tiledlaf" in found.err
         assert Path("p.html").read_bytes() == other
+    Path("ours.html").write_bytes(first)
+    Path("link.html").symlink_to("ours.html")
+    os.mkfifo("pipe.html")  # whose reader would wait
+    with Path("large.html").open("wb") as file:
+        file.truncate(2**40)
+    for name in ("link.html", "pipe.html", "large.html"):
+        assert run("report", "out.zarr", "-o", name).code == 2
+        assert Path(name).is_symlink() == (name == "link.html")
     assert not list(Path().glob("*.partial"))
 
 
@@ -256,7 +329,7 @@ def test_a_page_is_there_whole_or_not(made, monkeypatch):
         (["out.zarr", "-o", "page.pdf"], "page.pdf: expected a file ending .html"),
         (["out.zarr", "-o", "no/page.html"], "in a folder that exists, got no such folder"),
         (["out.zarr", "-o", "https://host/page.html"], "expected a place to write"),
-        (["out.zarr", "-o", "s3://page.html"], "expected a place to write"),
+        (["out.zarr", "-o", "s3://page.html"], "a place to write, such as s3://bucket/page.html"),
         ([OLD / "means.model", "--name", "x"], "`name` belongs to an output"),
     ],
 )

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import threading
 import time
 import urllib.parse
@@ -117,6 +118,21 @@ def is_web(path: str) -> bool:
 def absolute(path: str) -> str:
     """A path that means the same to processes in other working folders."""
     return path.rstrip("/") if is_url(path) else os.path.abspath(path)
+
+
+def head(path: str, most: int) -> bytes | None:
+    """The first bytes of a file or an object, b"" of a link or a folder; None where nothing is."""
+    if is_url(path):
+        folder, _, name = path.rpartition("/")
+        found = at(folder).read(name)
+        return None if found is None else found[:most]
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return b""
+        with open(path, "rb") as file:
+            return file.read(most)
+    except FileNotFoundError:
+        return None
 
 
 def split(path: str) -> tuple[str, str]:

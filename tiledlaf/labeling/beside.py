@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import stat
 import struct
 import urllib.parse
 import warnings
@@ -60,23 +59,15 @@ def _place(out: Output) -> tuple[str, str]:
 
 def held(out: Output) -> str | None:
     """Which labels the overview shows: "" if one is there that is not ours, None if none is."""
-    folder, name = _place(out)
-    if stores.is_url(folder):
-        data = stores.at(folder).read(name)
-    else:
-        full = os.path.join(folder, name)
-        try:
-            if not stat.S_ISREG(os.lstat(full).st_mode):  # a link, a folder
-                return ""
-            with open(full, "rb") as file:
-                data = file.read(HEAD)
-        except FileNotFoundError:
-            return None
-        except OSError:
-            return ""
+    try:
+        data = stores.head(path(out), HEAD)
+    except OSError:
+        if stores.is_url(out.store):
+            raise
+        return ""
     if data is None:
         return None
-    found = _said(data[:HEAD])
+    found = _said(data)
     return str(found["of"]) if found.items() >= _owner(out).items() and "of" in found else ""
 
 
@@ -87,12 +78,11 @@ def is_named(path: str) -> bool:
 
 def is_overview(path: str) -> bool:
     """Whether a picture is an overview, of whatever output; what cannot be read is none."""
-    folder, name = os.path.split(path)
     try:
-        data = stores.at(folder or ".").read(name)
+        data = stores.head(path, HEAD)
     except (OSError, ValueError):
         return False
-    return data is not None and _said(data[:HEAD]).get("program") == "tiledlaf"
+    return data is not None and _said(data).get("program") == "tiledlaf"
 
 
 def _owner(out: Output) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,11 +14,43 @@ MOST = 6  # channels that are shown together
 RANGE = (0.5, 99.5)  # percentiles that are shown black and bright
 
 
-def chosen(image: Image) -> list[int]:
-    """The stored channels to show: those that are labeled, without transparency, at most `MOST`."""
+def chosen(image: Image, most: int = MOST) -> list[int]:
+    """The stored channels to show: those that are labeled, without transparency, at most `most`."""
     listed = range(image.stored_channels) if image.channels is None else sorted(image.channels)
     own = [i for i in listed if not (image.shown and image.shown[i].alpha)]
-    return (own or list(listed))[:MOST]
+    return (own or list(listed))[:most]
+
+
+def is_rgb(image: Image, channels: Sequence[int]) -> bool:
+    """Whether these channels are red, green and blue, and so one picture."""
+    return len(channels) == 3 and (_colored(image) or not image.shown)
+
+
+def _colored(image: Image) -> bool:
+    return image.color or is_color(image.shown)
+
+
+def _known(image: Image, channels: Sequence[int]) -> list[Channel]:
+    """What is known of channels; of red, green and blue the colors alone."""
+    if _colored(image):
+        return [dataclasses.replace(RGB[i % 3], window=None) for i in channels]
+    return [image.shown[i] if image.shown else Channel() for i in channels]
+
+
+def windows(pixels: np.ndarray, image: Image, channels: Sequence[int]) -> list[tuple[float, float]]:
+    """What is shown black and bright of each channel (C, y, x), by the image where it says so."""
+    if is_rgb(image, channels):  # one for all, so that colors remain
+        return [_window(pixels, Channel())] * 3
+    known = _known(image, channels)
+    return [_window(plane, one) for plane, one in zip(pixels, known, strict=True)]
+
+
+def colors(image: Image, channels: Sequence[int]) -> list[str]:
+    """RRGGBB of each channel; one is gray, and by itself white would hide the others."""
+    if len(channels) == 1:
+        return ["FFFFFF"]
+    known = _known(image, channels)
+    return [one.color or COLORS[(n + 1) % len(COLORS)] for n, one in enumerate(known)]
 
 
 def shown(pixels: np.ndarray, image: Image, channels: list[int]) -> np.ndarray:
@@ -25,28 +58,19 @@ def shown(pixels: np.ndarray, image: Image, channels: list[int]) -> np.ndarray:
 
     Red, green and blue are one picture; one channel is gray; others are laid over each other.
     """
-    known = [image.shown[i] if image.shown else Channel() for i in channels]
-    color = image.color or is_color(image.shown) or (len(channels) == 3 and not image.shown)
-    if color and len(channels) == 3:
-        if pixels.dtype != np.uint8:
-            low, high = _window(pixels, Channel())  # one for all, so that colors remain
-            pixels = (_stretched(pixels, low, high) * 255).astype(np.uint8)
-        return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
-    if color:  # some of red, green and blue
-        known = [dataclasses.replace(RGB[i % 3], window=None) for i in channels]
+    spans = windows(pixels, image, channels)
+    planes = [_stretched(plane, *span) for plane, span in zip(pixels, spans, strict=True)]
+    if is_rgb(image, channels):
+        return _bytes(np.stack(planes, axis=-1))
     total = np.zeros((*pixels.shape[1:], 3), np.float32)
-    for number, (plane, channel) in enumerate(zip(pixels, known, strict=True)):
-        part = _stretched(plane, *_window(plane, channel))
-        total += part[..., None] * _color(channel, number, len(channels))
+    for plane, color in zip(planes, colors(image, channels), strict=True):
+        total += plane[..., None] * np.array(list(bytes.fromhex(color)), np.float32) / 255
     total /= max(1.0, len(channels) / 2)  # where many overlap, not all is white
-    return (total.clip(0, 1) * 255).astype(np.uint8)
+    return _bytes(total.clip(0, 1))
 
 
-def _color(channel: Channel, number: int, count: int) -> np.ndarray:
-    if count == 1:
-        return np.ones(3, np.float32)
-    text = channel.color or COLORS[(number + 1) % len(COLORS)]  # white would hide the others
-    return np.array([int(text[i : i + 2], 16) / 255 for i in (0, 2, 4)], np.float32)
+def _bytes(shares: np.ndarray) -> np.ndarray:
+    return np.rint(shares * 255).astype(np.uint8)
 
 
 def _window(pixels: np.ndarray, channel: Channel) -> tuple[float, float]:

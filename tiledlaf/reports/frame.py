@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import PIL.Image
 
 from .. import __version__, redaction
 from ..errors import InputError, OutputBelongsElsewhere
 from ..files import stores
+from ..results import targets
 from . import markup
 from .markup import Html
 
@@ -118,19 +119,9 @@ def check(target: str) -> None:
     redaction.check(target)
     if not target.lower().endswith(SUFFIXES):
         raise InputError(f"{target}: expected a file ending .html for the page")
-    folder, name = _split(target)
-    if stores.is_url(target):
-        if stores.is_web(target) or not stores.is_url(folder):
-            raise InputError(
-                f"{target}: expected a place to write, such as s3://bucket/page.html (`output`)"
-            )
-    elif os.path.isdir(target) or not os.path.isdir(folder):
-        what = "a folder" if os.path.isdir(target) else "no such folder"
-        raise InputError(f"{target}: expected a file in a folder that exists, got {what}")
-    else:
-        stores.check_length(name)
-    there = stores.at(folder).read(name)
-    if there is not None and MARK.encode() not in there[:SEEN]:
+    targets.check(target, overwrite=True)
+    there = stores.head(target, SEEN)
+    if there is not None and MARK.encode() not in there:
         raise OutputBelongsElsewhere(
             f"{target}: expected a new file or a page of tiledlaf, got a file of another origin"
         )
@@ -139,15 +130,5 @@ def check(target: str) -> None:
 def put(target: str, content: Html) -> None:
     """Write a page, atomically, where `check` has found that it may be."""
     check(target)  # once more: what made it may have taken long
-    folder, name = _split(target)
-    store = stores.at(folder)
-    assert isinstance(store, stores.Folder | stores.Bucket)
-    store.write(name, content.encode("utf-8"))
-
-
-def _split(target: str) -> tuple[str, str]:
-    """The folder, or the URL above, and the name of a file."""
-    if stores.is_url(target):
-        folder, _, name = target.rpartition("/")
-        return folder, name
-    return os.path.split(os.path.abspath(target))
+    with targets.written(target, overwrite=True) as part:
+        Path(part).write_bytes(content.encode("utf-8"))

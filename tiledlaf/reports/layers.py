@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import image as image_files
-from ..files import images, ngff
-from ..files.channels import COLORS
+from ..files import planes
 from ..files.image import Image
 from ..files.lengths import MICROMETERS
-from ..results import confidence
-from ..results.result import Result, open_result
+from ..labeling import tones
+from ..results.result import open_result
 
 IMAGE, LABELS, CONFIDENCE = "image", "labels", "confidence"
-SEEN = 2**22  # pixels of a level from which windows are found
+SEEN = 1024  # pixels along an edge of what windows are found from
 MOST = 8  # channels that are shown
 
 
@@ -102,7 +99,7 @@ def read(path: str | os.PathLike[str], name: str | None = None) -> tuple[list[La
         result = open_result(path, name, unfinished=True)
         words = str(error)
     found = []
-    below = picture(result)
+    below = result.picture
     if below is not None:
         found.append(_shown(below))
     labels = _levels(result.labels)
@@ -116,81 +113,29 @@ def read(path: str | os.PathLike[str], name: str | None = None) -> tuple[list[La
 
 
 def _levels(image: Image) -> tuple[Image, ...]:
-    return tuple(confidence.at_level(image, level) for level in range(len(image.levels)))
-
-
-def picture(result: Result) -> Image | None:
-    """The image beside the labels, at the time point and the plane that they are of."""
-    if not ngff.has_image(result.store):
-        return None
-    fixed = dict(result.notes.get("source", {}).get("fixed", ()))
-    found = ngff.read_multiscale(result.store)
-    sizes = dict(zip(found.axes, found.shapes[0], strict=False))
-    given: dict[str, Any] = {}
-    if sizes.get("t", 1) > 1:
-        given["time_point"] = "all" if "t" in result.labels.grid_axes else fixed.get("t", 0)
-    if sizes.get("z", 1) > 1 and "z" not in result.labels.grid_axes:
-        given["z"] = fixed.get("z", 0)
-    return images.open_image(result.store, **given)
+    return tuple(planes.at_level(image, level) for level in range(len(image.levels)))
 
 
 def _shown(image: Image) -> Layer:
     """An image as its file wants it shown, or by its intensities where that says nothing."""
-    used = image.channels if image.channels is not None else range(image.stored_channels)
-    chosen = tuple(used)[:MOST]
-    levels = tuple(_with(one, chosen) for one in _pictured(image))
-    color = image.color and len(chosen) == 3
-    channels = [image.shown[number] for number in chosen] if image.shown else [None] * len(chosen)
-    known = [None if one is None else one.window for one in channels]
-    found = None
-    windows = []
-    for place, window in enumerate(known):
-        if window is not None and (window[0], window[1]) != (window[2], window[3]):
-            windows.append((window[0], window[1]))
-            continue
-        if color and np.dtype(image.dtype) == np.uint8:
-            windows.append((0.0, 255.0))
-            continue
-        if found is None:
-            found = _intensities(levels)
-        windows.append(found[place])
-    tones = [None if one is None else one.color for one in channels]
-    gray = color or len(chosen) == 1
-    shades = [f"#{tone or COLORS[n % len(COLORS)]}" for n, tone in enumerate(tones)] * (not gray)
-    return Layer("image", IMAGE, levels, tuple(windows), tuple(shades), color)
+    chosen = tones.chosen(image, MOST)
+    windows = tones.windows(_sample(image, chosen), image, chosen)
+    color = tones.is_rgb(image, chosen)
+    shades = [] if color or len(chosen) == 1 else tones.colors(image, chosen)
+    levels = tuple(image_files.choose_channels(one, tuple(chosen)) for one in _levels(image))
+    colors = tuple(f"#{shade}" for shade in shades)
+    return Layer("image", IMAGE, levels, tuple(windows), colors, color)
 
 
-def _pictured(image: Image) -> list[Image]:
-    """All levels of an image, at the same time point and plane."""
-    fixed: dict[str, Any] = dict(image.fixed)
-    time = "all" if "t" in image.grid_axes else fixed.get("t")
-    found = [image]
-    for level in range(1, len(image.levels)):
-        z = fixed.get("z")
-        if z is not None:  # of which a level may have fewer planes
-            axis = image.axes.index("z")
-            z = z * ngff.read_multiscale(image.path).shapes[level][axis] // image.shape[axis]
-        found.append(images.open_image(image.path, level=level, time_point=time, z=z))
-    return found
-
-
-def _with(image: Image, channels: tuple[int, ...]) -> Image:
-    return image_files.choose_channels(image, channels)
-
-
-def _intensities(levels: tuple[Image, ...]) -> list[tuple[float, float]]:
-    """The range of all but a hundredth of the pixels, on a level that is quickly read."""
-    image = next((one for one in levels if math.prod(one.grid) <= SEEN), levels[-1])
-    window = [slice(n // 2, n // 2 + 1) for n in image.grid[:-2]]
-    for n in image.grid[-2:]:
-        edge = min(n, math.isqrt(SEEN))
-        window.append(slice((n - edge) // 2, (n - edge) // 2 + edge))
-    pixels = image_files.read(image, tuple(window))
-    found = []
-    for plane in pixels.reshape(len(pixels), -1):
-        kept = plane[np.isfinite(plane)] if plane.dtype.kind == "f" else plane
-        low, high = np.percentile(kept, (0.5, 99.5)) if kept.size else (0.0, 1.0)
-        found.append((float(low), float(high) if high > low else float(low) + 1))
+def _sample(image: Image, channels: list[int]) -> np.ndarray:
+    """Pixels of a plane that are quickly read: of a coarse level, or the middle of a large one."""
+    origin, size = [0] * len(image.grid), list(image.grid)
+    if max(image.levels[-1][-2:]) > 2 * SEEN:
+        for axis in (-2, -1):
+            size[axis] = min(SEEN, image.grid[axis])
+            origin[axis] = (image.grid[axis] - size[axis]) // 2
+    found = planes.read(image, SEEN, channels, (origin, size))
+    assert found is not None, "a Zarr array is read in parts"
     return found
 
 

@@ -231,7 +231,8 @@ def _times(sizes: Any) -> str:
 
 
 def _day(time: float) -> str:
-    return datetime.datetime.fromtimestamp(time, datetime.UTC).strftime("%-d %B %Y")
+    moment = datetime.datetime.fromtimestamp(time, datetime.UTC)
+    return f"{moment.day} {moment:%B %Y}"  # "%-d" is not known everywhere
 
 
 def _moment(time: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from ..errors import DamagedFile
 from ..files import image as image_files
-from ..files import images
+from ..files import planes
 from ..files.image import Image
 from ..tiles import Box, Grid
 from .result import Result
@@ -57,7 +56,7 @@ def histogram(result: Result, most: int = MOST) -> Histogram | None:
     if confidence is None:
         return None
     level = level_of(confidence, most)
-    certain, labels = (at_level(image, level) for image in (confidence, result.labels))
+    certain, labels = (planes.at_level(image, level) for image in (confidence, result.labels))
     if certain.grid != labels.grid:
         raise DamagedFile(
             f"{result.store}: expected a confidence of the size of labels/{result.name}, got "
@@ -85,15 +84,6 @@ def level_of(image: Image, most: int) -> int:
     """The finest level of at most so many pixels, or the coarsest."""
     fits = (n for n, grid in enumerate(image.levels) if math.prod(grid) <= most)
     return next(fits, len(image.levels) - 1)
-
-
-def at_level(image: Image, level: int) -> Image:
-    """Another level of an image of an output."""
-    if level == 0:
-        return image
-    series = "all" if "t" in image.grid_axes else None
-    found = images.open_image(image.path, level=level, time_point=series)
-    return dataclasses.replace(found, channels=image.channels)
 
 
 def _windows(grid: tuple[int, ...], most: int) -> tuple[list[Box], int, int]:

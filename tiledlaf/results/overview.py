@@ -63,21 +63,16 @@ def _scene(result: Result, table: Sequence[Area] | None) -> Scene:
         table or areas.areas([0] * (len(result.names) + 1), result.names, None),
         result.colors,
         result.pixel_size,
-        _picture(result),
+        picture(result),
         failed=failed,
     )
 
 
-def _picture(result: Result) -> Image | None:
+def picture(result: Result) -> Image | None:
     """The image beside the labels, if it shows the same pixels."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TiledlafWarning)
-        try:
-            image = result.picture
-        except ValueError:  # an input, which labels of one time point or of a part were added to
-            return None
+        warnings.simplefilter("ignore", TiledlafWarning)  # said when the run began
+        image = result.picture
     if image is None or image.grid_axes != result.labels.grid_axes:
         return None
-    if image.grid == result.labels.grid:
-        return image
-    return None
+    return image if image.grid == result.labels.grid else None

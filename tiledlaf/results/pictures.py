@@ -34,6 +34,8 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     Three channels are red, green and blue; otherwise the first is shown in gray.
     """
     planes = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)
+    if planes.dtype == bool:
+        planes = planes * np.uint8(255)
     if planes.dtype != np.uint8:
         low, high = np.nanpercentile(planes, (0.5, 99.5))
         planes = np.clip((planes - low) / (high - low or 1) * 255, 0, 255).astype(np.uint8)

@@ -7,13 +7,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InputError
+import msgspec
+
+from ..errors import DamagedFile, InputError
 from ..files import images, ngff, nodes, stores
 from ..files.image import Image
 from ..labeling import records
 from ..labeling.areas import pixel_size
 from ..labeling.output import Output, is_beside
+from ..model.arrays import convert
 from ..model.classes import color
+
+
+class _Source(msgspec.Struct, frozen=True):
+    """What is read of the notes on the image that was labeled."""
+
+    name: str | None = None
+    fixed: tuple[tuple[str, int], ...] = ()
+
+
+class _Settings(msgspec.Struct):
+    """What is read of the settings of a run."""
+
+    integrator: list[Any] | None = None
+
+
+class _Notes(msgspec.Struct):
+    """What is read of the notes of a run."""
+
+    settings: _Settings
+    names: list[str] = []
+    tiles: int = 0
+    tile: list[int] = []
+    source: _Source = _Source()
 
 
 @dataclass(frozen=True)
@@ -53,15 +79,22 @@ class Result:
 
     @property
     def picture(self) -> Image | None:
-        """The image beside the labels, None where it was not copied."""
+        """The image beside the labels, where they are of it in time and depth; None without one.
+
+        Labels of a part, or of a coarser level, of an input that they were added to have another
+        grid.
+        """
         if not ngff.has_image(self.store):
             return None
-        axes = ngff.read_multiscale(self.store).axes
+        found = ngff.read_multiscale(self.store)
+        sizes, axes = dict(zip(found.axes, found.shapes[0], strict=False)), self.labels.grid_axes
         fixed, choice = dict(self.notes.get("source", {}).get("fixed", ())), dict[str, Any]()
-        if "t" in axes:
-            choice["time_point"] = "all" if "t" in self.labels.grid_axes else fixed.get("t")
-        if "z" in axes and "z" in fixed:
-            choice["z"] = fixed["z"]
+        if "t" in axes and "t" in sizes:
+            choice["time_point"] = "all"
+        elif sizes.get("t", 1) > 1:
+            choice["time_point"] = fixed.get("t", 0)
+        if sizes.get("z", 1) > 1 and "z" not in axes:
+            choice["z"] = fixed.get("z", 0)
         return images.open_image(self.store, **choice)
 
     @property
@@ -104,10 +137,18 @@ def open_result(
         raise InputError(f"{path}: expected an output with {which}, got {got}")
     ((name, notes),) = found.items()
     assert notes is not None
+    try:
+        known = convert(dict(notes), _Notes)
+    except InputError as error:
+        raise DamagedFile(
+            f"{path}: expected notes of a run on labels/{name}, got others: {error}"
+        ) from None
     group = f"labels/{name}"
     if not unfinished:
-        _check_finished(Output(path, name), notes)
-    names = {v: str(n) for v, n in enumerate(notes.get("names", ()), 1)}
+        if not known.names:
+            raise DamagedFile(f"{path}: expected names of classes in the notes on labels/{name}")
+        _check_finished(Output(path, name), known.tiles)
+    names = dict(enumerate(known.names, 1))
     own = ngff.label_colors(path, group)
     colors = {v: tuple(own.get(v, color(v)[:3])) for v in names}
     return Result(
@@ -115,7 +156,7 @@ def open_result(
     )
 
 
-def _check_finished(out: Output, notes: Mapping[str, Any]) -> None:
+def _check_finished(out: Output, total: int) -> None:
     """Refuse labels that are not all there."""
     if stores.is_web(out.store):  # which lists no records
         return
@@ -127,7 +168,7 @@ def _check_finished(out: Output, notes: Mapping[str, Any]) -> None:
             "be trusted"
         )
     states = [r["state"] for r in records.latest(journal).values()]
-    done, total = sum(s in records.FINISHED for s in states), notes.get("tiles", 0)
+    done = sum(s in records.FINISHED for s in states)
     if done < total or not records.complete(journal):
         raise InputError(
             f"{out.store}: expected finished labels, got {done} of {total} tiles of labels/"

@@ -26,8 +26,9 @@ def check(path: str | os.PathLike[str], overwrite: bool = False) -> None:
     path = os.fspath(path)
     check_length(path)
     if stores.is_url(path):
-        if stores.is_web(path):
-            raise InputError(f"{path}: expected a place to write, such as s3://bucket/labels.csv")
+        if stores.is_web(path) or not stores.is_url(path.rstrip("/").rpartition("/")[0]):
+            name = os.path.basename(path) or "labels.csv"
+            raise InputError(f"{path}: expected a place to write, such as s3://bucket/{name}")
         taken = not overwrite and _object(path)[0].exists(_object(path)[1])
     else:
         folder = Path(path).absolute().parent
