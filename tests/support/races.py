@@ -1,8 +1,9 @@
 """Commands that start at one moment, forked from one process: ``races.py KINDS ROUNDS SEED``.
 
 Of each kind there are two commands. Whatever they write at the same place, in the end it is what
-one of them writes alone, a command that ends with 0 has got its own, and the commands given again
-one after the other complete it. In every third round one of them is killed on the way.
+one of them writes alone, a command that ends with 0 has got its own, an overview is of the labels
+beside it, and the commands given again one after the other complete it. In every third round one of
+them is killed on the way.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import traceback
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import zarr
 
 import tiledlaf
@@ -113,6 +115,21 @@ def content(place, options):
     return found.hexdigest()
 
 
+def picture(place, options):
+    """File of the overview of labels."""
+    name = name_of(options)
+    return f"{place}.overview.png" if name == "tiledlaf" else f"{place}.{name}.overview.png"
+
+
+def shown(place, options):
+    """What the overview shows; None where there is none."""
+    try:
+        with PIL.Image.open(picture(place, options)) as sheet:
+            return hashlib.sha256(np.asarray(sheet).tobytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
 def clear():
     for path in Path().glob("o.*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -126,7 +143,7 @@ class Race:
         base, *self.options = KINDS[kind]
         self.place = "o.model" if base is TRAIN else "o.zarr"
         self.base = [self.place if word == "OUT" else word for word in base]
-        self.alone = []
+        self.alone, self.pictures = [], []
         for options in self.options:
             clear()
             started_at = time.monotonic()
@@ -134,9 +151,17 @@ class Race:
             self.seconds = time.monotonic() - started_at
             assert codes == [0], said
             self.alone.append(content(self.place, options))
+            self.pictures.append(shown(self.place, options))
+            assert base is not LABEL or self.pictures[-1], "no overview"
 
     def again(self, options):
         return [*self.base, *(word for word in options if word != "--overwrite")]
+
+    def pictured(self, options):
+        """Whether the overview is of the labels that are there now, or is still to be drawn."""
+        now, there = shown(self.place, options), content(self.place, options)
+        pairs = zip(self.alone, self.pictures, strict=True)
+        return now is None or any((there, now) == pair for pair in pairs)
 
     def round(self, dice):
         """What is wrong after one start of both."""
@@ -159,6 +184,8 @@ class Race:
             fits = got[n] == self.alone[n] or (replaced and got[n] in self.alone)
             if codes[n] == 0 and not fits:
                 wrong.append(f"command {n} says 0 and has not got its own")
+            if codes[n] == 0 and not self.pictured(self.options[n]):
+                wrong.append(f"command {n} says 0 and the overview shows other labels")
         if codes == [0, 0] and differ and shared and not replaced:
             wrong.append("both say 0")
         same = self.options[0] == self.options[1] and not replaced
@@ -175,10 +202,13 @@ class Race:
                 said.append(text)
             if code == 0 and content(self.place, options) != self.alone[n]:
                 wrong.append(f"command {n} again says 0 and has not got its own")
+            if code == 0 and shown(self.place, options) != self.pictures[n]:
+                wrong.append(f"command {n} again says 0 and the overview is not of its labels")
             completed.append(code == 0)
         if not any(completed):
             wrong.append("nobody can complete it")
-        left = [path.name for path in Path().glob("o.*") if path.name != self.place]
+        known = {self.place, *(picture(self.place, options) for options in self.options)}
+        left = [path.name for path in Path().glob("o.*") if path.name not in known]
         if kill is None and left:
             wrong.append(f"left {left}")
         return [
