@@ -319,6 +319,25 @@ def test_a_page_is_there_whole_or_not(made, monkeypatch):
     assert Path("p.html").read_bytes() == first
 
 
+def test_the_page_is_beside_the_output_wherever_it_is_named_from(made, monkeypatch):
+    before = contents("out.zarr")
+    for folder, name in (("out.zarr", "."), ("out.zarr/labels", ".."), (".", "out.zarr/")):
+        monkeypatch.chdir(made / folder)
+        place = Path(tiledlaf.report(name)).absolute()
+        assert place == made / "out.zarr.report.html"
+        place.unlink()
+    monkeypatch.chdir(made)
+    assert contents("out.zarr") == before
+
+
+def test_a_zipped_output_has_the_same_page(made, tmp_path):
+    tiledlaf.report("out.zarr", "a.html")
+    shutil.make_archive(str(tmp_path / "out.zarr"), "zip", "out.zarr")
+    assert tiledlaf.report(tmp_path / "out.zarr.zip") == f"{tmp_path}/out.zarr.zip.report.html"
+    text = (tmp_path / "out.zarr.zip.report.html").read_text()
+    assert text.replace("out.zarr.zip:", "out.zarr:") == Path("a.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -525,6 +544,13 @@ def test_what_was_learned_is_said(tmp_path, monkeypatch):
         tiledlaf.report("a.model", "a.html")
         assert said in page("a.html").text
         Path("a.html").unlink()
+
+
+def test_bars_of_nothing():
+    """Where no pixel was labeled."""
+    found = charts.bars(np.zeros((2, 3), np.int64), ["a", "b"], ["#000000"] * 2, ("0", "1"), "up")
+    assert "<rect" not in found
+    assert "nan" not in found
 
 
 @pytest.mark.parametrize("high", [1e-12, 0.03, 1, 7, 99.9, 1e9])

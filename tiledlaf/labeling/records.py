@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import stores
+from ..files.archives import Archive
 from ..files.claims import RECORDS
 from ..files.folders import lock
 from ..files.stores import Bucket
@@ -124,6 +125,10 @@ def entries(path: Path | str) -> Iterator[dict[str, Any]]:
     elif path.is_file():
         with path.open("rb") as file:
             yield from _parsed(file)
+    else:
+        above = stores.at(str(path.parent))
+        if isinstance(above, Archive):
+            yield from _parsed((above.read(path.name) or b"").splitlines())
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:

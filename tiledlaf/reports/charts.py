@@ -73,7 +73,7 @@ def bars(
     """
     shares = counts / (counts.sum() or 1)
     whole = shares.sum(axis=0)
-    most = min((m for m in MARKS if m >= whole.max()), default=1.0)
+    most = min((m for m in MARKS[1:] if m >= whole.max()), default=1.0)
     parts = _axes([m for m in MARKS if m <= most], most, "", up, True, root=True)
     wide = (WIDTH - LEFT - RIGHT) / len(whole)
     for place, total in enumerate(whole):

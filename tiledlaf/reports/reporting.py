@@ -60,17 +60,24 @@ def report(
         frame.check(given)  # before anything is read
     if stores.is_url(path) or nodes.is_store(path):
         result = open_result(path, name)
-        part = "" if result.name == NAME else f".{result.name}"
-        place = given or f"{path.rstrip('/')}{part}.report.html"
+        place = given or _beside(path, "" if result.name == NAME else f".{result.name}")
         frame.check(place)
         page = run_page.html_of(result)
     elif os.path.isfile(path) and zipfile.is_zipfile(path):
         if name is not None:
             raise InputError(f"`name` belongs to an output with labels, got the model {path}")
-        place = given or f"{path}.report.html"
+        place = given or _beside(path)
         frame.check(place)
         page = training_page.html_of(model_file.load(path), path)
     else:
         raise InputError(f"{path}: expected an output of tiledlaf or a model, got neither")
     frame.put(place, page)
     return place
+
+
+def _beside(path: str, part: str = "") -> str:
+    """The place of a page that was given none: never within an output, also from its folder."""
+    whole = path.rstrip("/")
+    if not stores.is_url(path) and os.path.basename(whole) in ("", ".", ".."):
+        whole = os.path.abspath(path)
+    return f"{whole}{part}.report.html"
