@@ -236,7 +236,8 @@ def test_progress_without_a_terminal(image, monkeypatch):
     monkeypatch.setattr(progress, "clock", clock)
     pixels = np.random.default_rng(0).integers(0, 255, (640, 640), dtype=np.uint8)
     tifffile.imwrite("large.tif", pixels)
-    found = run("label", "large.tif", "out.zarr", "--classes", "2", "--tile", "160")
+    options = ["--classes", "2", "--tile", "160"]
+    found = run("label", "large.tif", "out.zarr", *options, between=progress.BETWEEN)
     assert found.code == 0
     lines = found.err.splitlines()
     assert len(lines) == 8  # 16 tiles in 6 seconds each, a line when 10 have passed

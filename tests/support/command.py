@@ -1,6 +1,7 @@
 """The command line as the tests call it: in this process, with what it printed."""
 
 import io
+import math
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tiledlaf.cli import main
+from tiledlaf.cli import main, progress
 
 
 class Finished(NamedTuple):
@@ -22,14 +23,19 @@ class Terminal(io.StringIO):
         return True
 
 
-def run(*arguments, terminal=False):
-    """Run ``tiledlaf ARGUMENTS`` and return its exit code, stdout and stderr."""
+def run(*arguments, terminal=False, between=math.inf):
+    """Run ``tiledlaf ARGUMENTS`` and return its exit code, stdout and stderr.
+
+    `between` is the time between two lines of progress, where there is no terminal.
+    """
     handler = signal.getsignal(signal.SIGTERM)
     out, err = io.StringIO(), Terminal() if terminal else io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["tiledlaf", *map(str, arguments)])
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
+        if not terminal:  # what is said does not depend on how fast the machine is
+            patch.setattr(progress, "BETWEEN", between)
         try:
             main()
         except SystemExit as end:

@@ -14,6 +14,8 @@ import click
 from ..redaction import plain
 from . import shared
 
+BETWEEN = 10.0  # seconds from one line to the next, where there is no terminal
+
 
 @contextmanager
 def warnings_as_lines(worded: Callable[[str], str]) -> Iterator[None]:
@@ -81,7 +83,7 @@ def stages() -> Iterator[Callable[[dict[str, Any]], None]]:
             nonlocal last
             stage, done, of = plain(record["stage"]), record["done"], record["of"]
             if not terminal:
-                if clock.monotonic() - last >= 10:
+                if clock.monotonic() - last >= BETWEEN:
                     last = clock.monotonic()
                     shared.echo(f"{stage}: {done}/{of}", err=True)
                 return
@@ -123,7 +125,7 @@ def labeling_progress(plan: Any, title: str = "") -> Iterator[Callable[[dict[str
         nonlocal last, done
         done += report_text.megapixels(record, grid.tile)
         now = clock.monotonic()
-        if now - last >= 10:
+        if now - last >= BETWEEN:
             last, rate = now, done / (now - began)
             left = max(0.0, total - start - done) / rate
             now_done = min(total, start + done)
