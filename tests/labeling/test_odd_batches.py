@@ -15,7 +15,10 @@ from command import run
 import tiledlaf
 from tiledlaf.errors import TiledlafWarning
 from tiledlaf.files import stores
+from tiledlaf.files.image import FileWarning
+from tiledlaf.files.selection import Selection
 from tiledlaf.labeling import batch, inputs
+from tiledlaf.labeling.plan import Writing
 from tiledlaf.reports import batches, slides
 from tiledlaf.results.objects import read_objects
 from tiledlaf.results.result import open_result
@@ -98,7 +101,7 @@ def test_what_lies_in_outputs_is_no_input(folder):
     """A glob that goes through all folders finds the arrays of earlier outputs."""
     into = "slides/out"
     assert run("label", "slides/**/*", "--into", into, *LABEL).code == 0
-    with pytest.warns(tiledlaf.files.image.FileWarning, match="left out"):
+    with pytest.warns(FileWarning, match="left out"):
         assert names("slides/**", into=into) == ["a.zarr", "b.zarr", "c.zarr"]
 
 
@@ -176,6 +179,35 @@ def test_an_image_called_tissue_lies_beside_its_table(folder):
     assert table("input,mask\ntissue,tissue\n")[0][0] == "slides/tissue"
 
 
+def test_what_a_table_says_of_one_image_counts(folder):
+    """Level and pixel size stand for each other, and `series="all"` is no image's own."""
+    item = inputs.Item("slides/a.npy", "results/a.zarr", {"level": 0})
+    every = Selection(pixel_size=1.0, input_pixel_size=0.5)
+    assert batch.plan_of(item, {"classes": 2, "selection": every}).job.grid.size == (32, 40)
+    item = inputs.Item("slides/a.npy", "results/a.zarr", {"pixel_size": 1.0})
+    every = Selection(level=0, input_pixel_size=0.5)
+    with pytest.warns(FileWarning, match="16 x 20"):
+        assert batch.plan_of(item, {"classes": 2, "selection": every}).job.grid.size == (16, 20)
+    found = tiledlaf.batch("slides", "results", classes=2, series="all", **OPTIONS)
+    assert [one.complete for one in found] == [True] * 3
+
+
+def test_names_beside_a_model_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(batch, "loaded", lambda given: given)
+    with pytest.raises(tiledlaf.InputError, match="the classes have names from their training"):
+        batch.settled_choice({"model": object(), "writing": Writing(names=["a", "b"])})
+
+
+def test_a_lost_pool_ends_the_batch_and_a_bad_image_does_not():
+    class Lost:
+        def map(self, *given):
+            raise ConnectionError("gone")
+
+    with pytest.raises(OSError, match="of the tile"):
+        batch._check_alive(Lost(), OSError("of the tile"))
+    batch._check_alive(Lost(), tiledlaf.InputError("of the image"))
+
+
 # what goes wrong with one is of that one alone
 
 
@@ -198,6 +230,19 @@ def test_a_damaged_output_hides_no_others(folder, how):
     assert Path("results/index.html").read_text().count("2 complete, 1 refused") == 1
     os.remove("results/batch.json")  # nor where no list names it
     assert states() | {"b": ""} == {"a": "complete", "b": "", "c": "complete"}
+
+
+def test_damaged_pixels_cost_their_picture(folder):
+    """The areas, which records tell, remain; the page says why there is no picture."""
+    command = ("label", "slides", "--into", "results", *LABEL)
+    run(*command)
+    (chunk,) = Path("results/b.zarr/labels/tiledlaf/0/c").rglob("0/0")
+    chunk.write_bytes(b"x" * chunk.stat().st_size)
+    assert run(*command).code == 0
+    page = Path("results/index.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "b.zarr/labels/tiledlaf cannot be read" in page
+    assert Path("results/summary.csv").read_text().count("b.zarr,complete") == 3
 
 
 def test_a_name_too_long_for_a_file(folder):
@@ -235,6 +280,35 @@ def test_a_page_that_cannot_be_written_ends_no_batch(folder, monkeypatch):
     monkeypatch.setattr(report, "write", broken)
     with pytest.warns(TiledlafWarning, match="no index.html for now, results/index.html"):
         report.now_and_then()
+
+
+def test_a_full_disk_is_named_and_leaves_no_parts(folder, monkeypatch):
+    write = Path.write_bytes
+
+    def full(path, data):
+        write(path, data[:10])
+        if "index.html" in path.name:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    place = stores.Folder("results")
+    with pytest.raises(OSError, match=r"No space left on device: .*results/index.html"):
+        place.write("index.html", b"x" * 99)
+    place.write("batch.json", b"x")
+    assert os.listdir("results") == ["batch.json"]
+
+
+def test_what_failed_is_said_though_no_page_can_be_written(folder, monkeypatch):
+    (folder / "slides/c.npy").write_bytes(b"none")
+
+    def broken(report):
+        raise OSError(28, "No space left on device", "results/index.html")
+
+    monkeypatch.setattr(batches.Report, "write", broken)
+    found = run("label", "slides", "--into", "results", *LABEL)
+    assert found.code == 1
+    assert "tiledlaf: slides/c.npy: " in found.err
+    assert "error: results/index.html: No space left on device; the same command" in found.err
 
 
 def test_two_batches_at_one_time_keep_each_other_in_the_list(folder):

@@ -59,9 +59,9 @@ def label_into(given: Mapping[str, Any]) -> int:
 
     with shared.under_way():
         outcomes = batch.run(items, into, choice, follow, after, told, shared.say_where)
+        for line in batches.failures(outcomes):
+            shared.echo(f"tiledlaf: {_worded(line)}", err=True)
         report.write()
-    for line in batches.failures(outcomes):
-        shared.echo(f"tiledlaf: {_worded(line)}", err=True)
     shared.echo(*batches.summary(outcomes, into, clock.monotonic() - began))
     if all(one.refused for one in outcomes):
         return 2

@@ -152,6 +152,12 @@ class Folder:
             except FileNotFoundError:  # another run has removed the folder, or parts that were left
                 if last:
                     raise
+            except OSError as error:
+                if error.filename is None:  # as of a full disk
+                    error.filename = str(final)
+                with contextlib.suppress(OSError):  # this one says more
+                    part.unlink(missing_ok=True)
+                raise
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a file unless there is one; whether this call has written it."""

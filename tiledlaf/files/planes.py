@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..errors import readable
 from . import image as image_files
 from .image import Image, TimePoint
 
@@ -110,7 +111,8 @@ def _level(image: Image, size: Sequence[int], edge: int) -> int:
 
 def _pixels(image: Image, window: Sequence[slice], channels: Sequence[int]) -> np.ndarray:
     """Pixels of a window of one plane, (C, y, x)."""
-    found = image.read(tuple(window), channels)
+    with readable(image.path):
+        found = image.read(tuple(window), channels)
     return found.reshape(len(channels), *found.shape[-2:])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import PIL.Image
@@ -13,7 +13,7 @@ import PIL.Image
 from ..errors import InputError
 from ..files import stores
 from ..labeling import inputs
-from ..labeling.batch import Listing
+from ..labeling.batch import Listing, reason
 from ..results import areas, overview, tables
 from ..results.areas import Area
 from ..results.result import Result, open_result
@@ -49,13 +49,14 @@ i {{ display: inline-block; width: .8em; height: .8em; margin-right: .4em }}
 
 @dataclass(frozen=True)
 class Row:
-    """What is shown of one output: its areas and pictures, as far as there are any."""
+    """What is shown of one output: its areas and pictures, as far as there are any, or why not."""
 
     slide: Slide
     areas: Sequence[Area] = ()
     axes: int = 2
     colors: Sequence[tuple[int, ...]] = ()
     pictures: Sequence[str] = ()
+    lacking: str = ""
 
 
 class Gallery:
@@ -95,10 +96,13 @@ class Gallery:
                 areas.of_result(result),
                 len(result.labels.spatial_axes),
                 [(0, 0, 0), *colors],
-                _thumbnails(result),
             )
         except (ValueError, OSError):  # removed or begun anew just now; its state says more
             return Row(slide)
+        try:
+            found = replace(found, pictures=_thumbnails(result))
+        except (ValueError, OSError) as error:
+            return replace(found, lacking=reason(error))
         self._known[slide.output] = found
         return found
 
@@ -133,7 +137,8 @@ def _tr(row: Row) -> Html:
     slide = row.slide
     shown = [element("img", src=url, alt="") for url in row.pictures]
     bad = {} if slide.error is None else {"class": "bad"}
-    why = slide.error or (slide.labels.errors[0] if slide.labels and slide.labels.errors else "")
+    failed = slide.labels.errors if slide.labels is not None else ()
+    why = slide.error or row.lacking or next(iter(failed), "")
     megapixels = "" if slide.labels is None else f"{slide.labels.megapixels[1]:.4g}"
     return element(
         "tr",
