@@ -100,3 +100,19 @@ def test_refused(folder, output, monkeypatch, given, message):
     assert (found.code, found.err) == (2, f"tiledlaf: error: {message}\n")
     assert not Path("d.csv").exists()
     assert objects.group_of("tiledlaf", "d") == "labels/tiledlaf-d"
+
+
+def test_an_object_of_two_parts_in_a_plane(folder, monkeypatch):
+    """A bow that is one object in the volume is one feature, though rows of tiles lie between."""
+    volume = np.zeros((2, 40, 12), np.uint8)
+    volume[0, 2:38, 3:6] = volume[1, 2:5, 3:6] = volume[1, 30:38, 3:6] = 1
+    options = {"prototypes": [[0], [1]], "names": ["a", "b"], "time": 0.01, "axes": "zyx"}
+    tiledlaf.label(volume, folder / "bow.zarr", overview=False, **options)
+    monkeypatch.setattr(polygons, "EDGE", 8)
+    tiledlaf.export(folder / "bow.zarr", folder / "bow.geojson", objects="b", z=1)
+    (one,) = json.loads((folder / "bow.geojson").read_text())["features"]
+    shape = shapely.from_geojson(json.dumps(one["geometry"]))
+    plane = tiledlaf.objects(folder / "bow.zarr", "b").labels.read(np.s_[1:2, :40, :12])[0, 0]
+    boxes = [shapely.box(x, y, x + 1, y + 1) for y, x in np.argwhere(plane)]
+    assert shapely.equals(shape, shapely.union_all(boxes))
+    assert len(shapely.get_parts(shape)) == 2

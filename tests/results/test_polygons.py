@@ -19,6 +19,7 @@ from tiledlaf.files import images
 from tiledlaf.pool import tasks
 from tiledlaf.results import polygons, simplifying
 from tiledlaf.results.exporting import Choice
+from tiledlaf.results.formats import geojson
 from tiledlaf.results.formats.geojson import GeoJson
 from tiledlaf.results.result import Result
 
@@ -277,3 +278,24 @@ def test_of_the_command(tmp_path, monkeypatch):
     }
     x0, y0, x1, y1 = shapely.from_geojson(json.dumps(first["geometry"])).bounds
     assert (x0, y0, x1, y1) == (10, 6, 120, 88)
+
+
+@pytest.mark.parametrize("held", [1, 2**26])
+def test_more_classes_than_a_process_may_open_files(folder, monkeypatch, held):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(geojson, "HELD", held)  # polygons of a class lie in places of one file
+    labels = np.random.default_rng(0).integers(0, 3000, (60, 70), dtype=np.uint16)
+    labels[:, ::9] = 7
+    names = {value: str(value) for value in range(1, 3000)}
+    result = dataclasses.replace(
+        result_of(labels), names=names, colors=dict.fromkeys(names, (0, 0, 0))
+    )
+    kept = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, kept[1]), kept[1]))
+    try:
+        found = shapes(written(result, folder / "a.geojson", 16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, kept)
+    assert {int(name) for name in found} == set(np.unique(labels).tolist()) - {0}
+    for value in (7, int(labels[1, 1]), int(labels[59, 68])):
+        assert shapely.equals(found[str(value)], of_pixels(labels, value))

@@ -165,13 +165,13 @@ def _json(value: Any) -> bytes:
 
 def polygons(
     job: Drawing, pool: Pool, progress: Callable[[int, int], None] = lambda done, of: None
-) -> Iterator[tuple[list[tuple[int, bytes]], frozenset[int]]]:
+) -> Iterator[tuple[list[tuple[int, bytes]], int]]:
     """Polygons as they are complete.
 
     Yields
     ------
     polygons : value and coordinates, as JSON, of each
-    left : values of which more may follow; others are complete
+    complete : rows of pixels; of what has pixels in these alone nothing follows
     """
     rows, columns = job.grid.shape
     waiting: dict[int, dict[int, Drawn]] = {}
@@ -184,7 +184,10 @@ def polygons(
         progress(done, rows * columns)
         while len(waiting.get(following, ())) == columns:
             row = waiting.pop(following)
-            yield seam.add([row[i] for i in range(columns)])
+            found_here = seam.add([row[i] for i in range(columns)])
+            # what reaches the last row may go on in the next one
+            end = job.grid.tile_at((following, 0)).core[0].stop
+            yield found_here, end - (following < rows - 1)
             following += 1
 
 
@@ -200,8 +203,8 @@ class _Seam:
         self._count = 0
         self._above: list[np.ndarray] = []  # pieces along the last row of the tiles above
 
-    def add(self, row: list[Drawn]) -> tuple[list[tuple[int, bytes]], frozenset[int]]:
-        """Take a row of tiles; polygons that are complete now, and values of those that are not."""
+    def add(self, row: list[Drawn]) -> list[tuple[int, bytes]]:
+        """Take a row of tiles; returns polygons that are complete now."""
         found: list[tuple[int, bytes]] = []
         edges = []
         for tile in row:
@@ -219,8 +222,7 @@ class _Seam:
         self._above = [edge["bottom"] for edge in edges if "bottom" in edge]
         reaching = {int(p) for edge in self._above for p in np.unique(edge) if p >= 0}
         going_on = {self._root[p] for p in reaching}
-        found += self._close([root for root in self._members if root not in going_on])
-        return found, frozenset(self._values[p] for p in reaching)
+        return found + self._close([root for root in self._members if root not in going_on])
 
     def _join(self, one: np.ndarray, other: np.ndarray) -> None:
         """Unite the pieces on both sides of a border that have the same value."""

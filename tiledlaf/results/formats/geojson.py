@@ -6,11 +6,10 @@ import json
 import math
 import os
 import re
-import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -22,6 +21,7 @@ from ..exporting import Choice, Export, Progress, beside, chosen
 from ..result import Result
 
 END = b"\n]}\n"
+HELD = 2**26  # bytes of polygons in memory
 PLACE = re.compile(r"label|t|(min|max)_[zyx]")  # columns that measure nothing
 
 
@@ -60,24 +60,51 @@ class GeoJson(Export):
 def _write_classes(
     out: IO[bytes], result: Result, choice: Choice, pool: Pool, progress: Progress
 ) -> None:
-    """Write a feature per class: its polygons come from everywhere, and wait in files."""
+    """Write a feature per class: its polygons come from everywhere, and wait in a file."""
     values, plane = chosen(result, choice), planes.plane(result, choice)
     job, folder = _drawing(result, choice, tuple(values)), os.path.dirname(out.name) or "."
-    with ExitStack() as stack:
-        files = {value: stack.enter_context(tempfile.TemporaryFile(dir=folder)) for value in values}
-        counts = dict.fromkeys(values, 0)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        waiting = _Waiting(file)
         for found, _ in polygons.polygons(job, pool, _told(progress)):
             for value, text in found:
-                files[value].write(b",\n" * bool(counts[value]) + text)
-                counts[value] += 1
-        for number, value in enumerate(value for value in values if counts[value]):
+                waiting.add(value, text)
+        for number, value in enumerate(value for value in values if waiting.counts[value]):
             properties = {"objectType": "annotation", "classification": _class(result, value)}
             name = f"{result.notes.get('fingerprint')}/{plane.position}/{value}"
             out.write(b",\n" * bool(number))
-            out.write(_head(counts[value], name, plane))
-            files[value].seek(0)
-            shutil.copyfileobj(files[value], out, 2**20)
-            out.write(_tail(counts[value], properties))
+            out.write(_head(waiting.counts[value], name, plane))
+            out.writelines(waiting.texts(value))
+            out.write(_tail(waiting.counts[value], properties))
+
+
+class _Waiting:
+    """Polygons of many classes in one file: a file each would be more than a process may open."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.counts: Counter[int] = Counter()
+        self._file, self._size = file, 0
+        self._held: dict[int, list[bytes]] = {}
+        self._places: dict[int, list[tuple[int, int]]] = {}  # of the parts in the file
+
+    def add(self, value: int, text: bytes) -> None:
+        """Keep a polygon of a class."""
+        part = b",\n" * bool(self.counts[value]) + text
+        self.counts[value] += 1
+        self._held.setdefault(value, []).append(part)
+        self._size += len(part)
+        if self._size > HELD:
+            for one, parts in self._held.items():
+                whole = b"".join(parts)
+                self._places.setdefault(one, []).append((self._file.tell(), len(whole)))
+                self._file.write(whole)
+            self._held, self._size = {}, 0
+
+    def texts(self, value: int) -> Iterator[bytes]:
+        """The polygons of a class, one after the other."""
+        for start, length in self._places.get(value, ()):
+            self._file.seek(start)
+            yield self._file.read(length)
+        yield from self._held.get(value, ())
 
 
 def _write_objects(
@@ -86,15 +113,17 @@ def _write_objects(
     """Write a feature per object, once none of its pixels can follow."""
     found = objects.find_objects(result, str(choice.objects), pool, None, progress)
     instances, plane = beside(result, found), planes.plane(result, choice)
-    table = {name: one for name, one in found.table.items() if not PLACE.fullmatch(name)}
+    every = found.table
+    table = {name: one for name, one in every.items() if not PLACE.fullmatch(name)}
     job = _drawing(instances, choice, None)
     shown = _class(result, objects.value_of(result.names, found.name))
     waiting: dict[int, list[bytes]] = {}
     written = False
-    for several, left in polygons.polygons(job, pool, _told(progress)):
+    for several, complete in polygons.polygons(job, pool, _told(progress)):
         for value, text in several:
             waiting.setdefault(value, []).append(text)
-        for value in [one for one in waiting if one not in left]:
+        # parts of one object need not be connected within the plane
+        for value in [one for one in waiting if every["max_y"][one - 1] <= complete]:
             texts = waiting.pop(value)
             measured = {name: one[value - 1].item() for name, one in table.items()}
             properties = {
