@@ -1,7 +1,9 @@
 """`export`: formats by suffix, whole files, nothing over what is there."""
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import tiledlaf
 from tiledlaf.files import stores
 from tiledlaf.model import classes
 from tiledlaf.pool.opening import Running
-from tiledlaf.results import polygons
+from tiledlaf.results import pictures, polygons, targets
 from tiledlaf.results.formats import ometiff, png
 
 
@@ -200,3 +202,102 @@ def test_on_an_object_store(output, monkeypatch, tmp_path):
     assert here == cloud != []
     assert (there / "a.csv").read_text().startswith("value,class,pixels,share\n")
     np.testing.assert_array_equal(tifffile.imread(there / "a.tif"), tifffile.imread("a.tif"))
+
+
+def test_classes_by_value(output):
+    """Of a name with a comma, which the command cannot spell."""
+    assert run("export", output, "a.csv", "--classes", "1").code == 0
+    assert Path("a.csv").read_text().splitlines()[1].startswith('1,"a, b",')
+    tiledlaf.export(output, "b.csv", classes=[2, "a, b"])
+    assert len(Path("b.csv").read_text().splitlines()) == 3
+    with pytest.raises(ValueError, match="`classes` expects one or more classes, got none"):
+        tiledlaf.export(output, "c.csv", classes=())
+
+
+def test_a_store_keeps_its_format(output):
+    Path("link").symlink_to("out.zarr")
+    for place in ("out.zarr/a.csv", "out.zarr/labels/a.csv", "link/a.csv"):
+        found = run("export", output, place)
+        assert (found.code, found.out) == (2, "")
+        assert f"{place}: expected a place outside of out.zarr" in found.err
+    assert run("export", output, "out.zarr.csv").code == 0
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_stays(folder, monkeypatch, links):
+    """Also where a file system has no links, as FAT; then as well, of two writers one succeeds."""
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "")))
+
+    def write(theirs=""):
+        with targets.written("a.csv") as part:
+            Path(part).write_text("ours")
+            if theirs:
+                Path("a.csv").write_text(theirs)
+
+    with pytest.raises(ValueError, match="expected a new file"):
+        write("theirs")
+    assert Path("a.csv").read_text() == "theirs"
+    kept = os.path.lexists  # which another program is quicker than
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)
+    with pytest.raises(ValueError, match="expected a new file"):
+        write()
+    assert Path("a.csv").read_text() == "theirs"
+    monkeypatch.setattr(os.path, "lexists", kept)
+    with targets.written("b.csv") as part:
+        Path(part).write_text("ours")
+    assert Path("b.csv").read_text() == "ours"
+    assert {p.name for p in Path().iterdir()} == {"a.csv", "b.csv"}
+
+
+def test_nothing_stays_of_a_file_that_cannot_be_put_into_place(folder, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "")))
+    with pytest.raises(OSError, match="5"), targets.written("a.csv") as part:
+        Path(part).write_text("ours")
+    assert not list(Path().iterdir())
+
+
+def picture(path):
+    with PIL.Image.open(path) as found:
+        return np.asarray(found.convert("RGB")).astype(int)
+
+
+def test_picture_has_a_scale_bar(folder):
+    """A black bar of a round length below the picture; of anisotropic pixels along x."""
+    image = np.tile(np.arange(500) % 2, (400, 1))
+    tiledlaf.label(
+        image_at(image), "out.zarr", classes=2, input_pixel_size=(2, 0.5), overview=False
+    )
+    tiledlaf.export("out.zarr", "a.png")
+    below = picture("a.png")[30 + 400 :]
+    black = (below == 0).all(axis=2).sum(axis=1)
+    assert 101 in black  # 50 µm, of 250 µm at most a third; both ends are drawn
+    tiledlaf.label(image_at(image), "bare.zarr", classes=2, overview=False)
+    tiledlaf.export("bare.zarr", "b.png")
+    below = picture("b.png")[30 + 400 :]
+    assert (below == 0).all(axis=2).sum(axis=1).max() < 90
+
+
+def test_picture_of_many_classes(folder, monkeypatch):
+    """The legend has those that cover most, and rows are read a few at a time."""
+    names = [f"class {n}" for n in range(1, 70)]
+    image = np.kron(np.arange(70 * 9).reshape(21, 30) % 69, np.ones((4, 4)))
+    options = {"prototypes": [[n] for n in range(69)], "time": 1e-3, "names": names}
+    tiledlaf.label(image_at(image), "out.zarr", copy_image=False, overview=False, **options)
+    drawn = []
+    monkeypatch.setattr(
+        pictures, "sheet", lambda *given: drawn.append(given) or PIL.Image.new("L", (1, 1))
+    )
+    tiledlaf.export("out.zarr", "a.png")
+    monkeypatch.setattr(png, "BAND", 1)
+    tiledlaf.export("out.zarr", "b.png")
+    np.testing.assert_array_equal(drawn[0][0], drawn[1][0])
+    legend = [name for name, _ in drawn[0][1]]
+    assert len(legend) == png.LISTED + 1
+    assert legend[-1] == "and 9 more classes"
+    counts = np.unique(
+        zarr.open_array("out.zarr/labels/tiledlaf/0", mode="r")[:], return_counts=True
+    )
+    most = counts[0][np.argsort(-counts[1], kind="stable")][: png.LISTED]
+    assert set(legend[:-1]) == {names[value - 1] for value in most}

@@ -125,3 +125,27 @@ def test_many_values(folder, dtype):
     check_schema(path)
     np.testing.assert_array_equal(tifffile.imread(path), pixels)
     np.testing.assert_array_equal(tifffile.imread(path, level=1), pixels[::2, ::2])
+
+
+def test_steps_of_levels_that_are_not_stored(monkeypatch):
+    """Of sizes that no step divides, as of volumes, whose stored levels have fewer planes."""
+    monkeypatch.setattr(ometiff, "TILE", 2)
+    for edge in range(1, 600, 7):
+        labels = images.from_array(np.zeros((2, 1, edge), np.uint8), "zyx")
+        found = ometiff.levels(Result("out.zarr", "a", labels, {}, {}, {}))
+        for number, (image, step, shape) in enumerate(found):
+            assert image is labels
+            assert step == 2**number
+            assert shape == (2, 1, len(range(0, edge, step)))
+
+
+def test_names_that_xml_cannot_hold(tmp_path):
+    pixels = np.ones((4, 5), np.uint8)
+    image = images.from_array(pixels, "yx")
+    names = {1: "a\uffff\ufffe\x00\ud800b"}
+    result = Result("out.zarr", "cells\uffff", image, names, {1: (1, 2, 3)}, {})
+    with tasks.threads(1) as pool:
+        ometiff.OmeTiff().write(
+            result, str(tmp_path / "a.tif"), Choice(), pool, lambda record: None
+        )
+    check_schema(tmp_path / "a.tif")

@@ -131,3 +131,12 @@ def test_object_stores(cloud, monkeypatch, most):
     assert (cloud / "bucket/deep/a.csv").read_text() == "a\n2\n"
     with pytest.raises(ValueError, match="expected a place to write"):
         tables.write("https://host/a.csv", {"a": [1]})
+
+
+def test_names_of_half_letters(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    given = {"class": ["a\udce9", None], "value": [1, 2]}
+    for suffix in (".parquet", ".csv"):
+        tables.write(tmp_path / f"a{suffix}", given)
+    assert parquet.read_table(tmp_path / "a.parquet")["class"].to_pylist() == ["a\\udce9", None]
+    assert (tmp_path / "a.csv").read_text() == "class,value\na\\udce9,1\n,2\n"

@@ -27,7 +27,11 @@ CHOSEN = "What is exported"
 @click.argument("output", metavar="OUT")
 @click.argument("target")
 @click.option("--name", help="Export labels/NAME (default: the only ones).")
-@click.option("--classes", metavar="CLASS,...", help="Export only these classes (default: all).")
+@click.option(
+    "--classes",
+    metavar="CLASS,...",
+    help="Export only these classes, by name or label value (default: all).",
+)
 @click.option("--objects", metavar="CLASS", help="Export the objects of a class, one by one.")
 @object_options.meaning_options
 @click.option(

@@ -65,12 +65,20 @@ def areas(
 
 def pixel_size(image: Image) -> tuple[float, ...] | None:
     """Micrometers along each spatial axis of an image, None where one is not known."""
-    front = len(image.grid) - len(image.spatial_axes)
-    sizes = [
-        abs(scale) * MICROMETERS.get(unit or "", math.nan)
-        for scale, unit in zip(image.scale, image.units, strict=True)
-    ][front:]
-    return tuple(sizes) if all(0 < size < math.inf for size in sizes) else None
+    return _sizes(image, len(image.spatial_axes))
+
+
+def plane_size(image: Image) -> tuple[float, float] | None:
+    """Micrometers along y and x, None where one is not known; along z it may be anything."""
+    found = _sizes(image, 2)
+    return None if found is None else (found[0], found[1])
+
+
+def _sizes(image: Image, axes: int) -> tuple[float, ...] | None:
+    """Micrometers along the last axes."""
+    given = zip(image.scale[-axes:], image.units[-axes:], strict=True)
+    sizes = tuple(abs(scale) * MICROMETERS.get(unit or "", math.nan) for scale, unit in given)
+    return sizes if all(0 < size < math.inf for size in sizes) else None
 
 
 def in_words(size: float, axes: int) -> str:

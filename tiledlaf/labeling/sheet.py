@@ -123,7 +123,10 @@ def draw(scene: Scene, edge: int = EDGE) -> PIL.Image.Image:
             top + row * (labels.height + GAP),
         )
         sheet.paste(picture, where)
-    _scale_bar(pen, scene, labels.width, foot)
+    across = None
+    if scene.pixel_size is not None:
+        across = scene.pixel_size[-1] * scene.labels.grid[-1] / labels.width
+    scale_bar(pen, (GAP, foot), across, labels.width)
     for (x, y), (tone, text) in zip(places, legend, strict=True):
         y += foot + LINE + GAP
         if tone is not None:
@@ -199,17 +202,25 @@ def _placed(legend: Sequence[tuple[object, str]], width: int) -> tuple[list[tupl
     return places, rows * LINE
 
 
-def _scale_bar(pen: PIL.ImageDraw.ImageDraw, scene: Scene, width: int, y: int) -> None:
-    """A bar of a round length below the panels."""
-    if scene.pixel_size is None:
-        lettering.write(pen, (GAP, y), "pixel size not known", 13)
+def scale_bar(
+    pen: PIL.ImageDraw.ImageDraw, place: tuple[int, int], across: float | None, width: int
+) -> None:
+    """Draw a bar of a round length, up to a third of a picture's width, or say that there is none.
+
+    Parameters
+    ----------
+    place : x and y of the line to draw it in
+    across : micrometers per drawn pixel, None where the pixel size is not known
+    """
+    x, y = place
+    if across is None:
+        lettering.write(pen, place, "pixel size not known", 13)
         return
-    across = scene.pixel_size[-1] * scene.labels.grid[-1] / width  # micrometers per drawn pixel
     length = max((n for n in LENGTHS if n <= across * width / 3), default=0.0)
     if not length or length / across < 1:
         return
-    end = GAP + length / across
-    pen.rectangle((GAP, y + 5, end, y + 9), fill="black")
+    end = x + length / across
+    pen.rectangle((x, y + 5, end, y + 9), fill="black")
     lettering.write(pen, (end + 6, y), _length(length), 13)
 
 

@@ -69,6 +69,12 @@ def shown(pixels: np.ndarray, image: Image, channels: list[int]) -> np.ndarray:
     return _bytes(total.clip(0, 1))
 
 
+def rgb(pixels: np.ndarray) -> np.ndarray:
+    """Red, green and blue (3, y, x), of which nothing else is known, as (y, x, 3) uint8."""
+    found = _stretched(pixels, *_window(pixels, Channel()))
+    return _bytes(np.ascontiguousarray(np.moveaxis(found, 0, -1)))
+
+
 def _bytes(shares: np.ndarray) -> np.ndarray:
     return np.rint(shares * 255).astype(np.uint8)
 
@@ -81,6 +87,8 @@ def _window(pixels: np.ndarray, channel: Channel) -> tuple[float, float]:
         low, high = channel.window[:2]
         if high > low and (low, high) != whole:
             return low, high
+    if pixels.dtype == bool:
+        return whole
     if pixels.dtype == np.uint8 and channel.window is None and channel.color is None:
         return whole
     finite = pixels[np.isfinite(pixels)].astype(np.float64)

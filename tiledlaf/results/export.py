@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..errors import InputError
+from ..files import stores
 from ..pool.opening import PROCESSES, THREADS, Running, open_pool
 from ..pool.tasks import Pool, check_progress
 from ..registry import Registry
@@ -63,7 +64,7 @@ def export(
     target: str | os.PathLike[str],
     *,
     name: str | None = None,
-    classes: str | Sequence[str] | None = None,
+    classes: str | int | Sequence[str | int] | None = None,
     objects: str | None = None,
     connectivity: str | None = None,
     min_size: float | str | None = None,
@@ -86,7 +87,7 @@ def export(
     name : str, optional
         Of the labels; may be left out where there is one.
     classes : names, optional
-        Which classes; all by default.
+        Which classes, by name or label value; all by default.
     objects : str, optional
         A class whose objects are exported one by one; they are made if they are not there.
     connectivity, min_size, fill_holes : optional
@@ -123,13 +124,10 @@ def export(
     2,right,24,0.5
     """
     check_progress(progress)
-    choice = Choice(
-        (classes,) if isinstance(classes, str) else None if classes is None else tuple(classes),
-        objects,
-        simplify,
-        z,
-        time_point,
-    )
+    some: Any = classes
+    if classes is not None:
+        some = (classes,) if isinstance(classes, str | int) else tuple(classes)
+    choice = Choice(some, objects, simplify, z, time_point)
     form = format_of(target)
     asked = {"connectivity": connectivity, "min_size": min_size, "fill_holes": fill_holes}
     said = {name: value for name, value in asked.items() if value is not None}
@@ -142,6 +140,7 @@ def export(
         if option not in form.options:
             raise InputError(f"`{option}` is nothing that {form.name} knows")
     targets.check(target, overwrite)
+    _check_outside(os.fspath(target), os.fspath(output))
     result = open_result(output, name)
     if choice.objects is not None:
         finding.value_of(result.names, choice.objects)
@@ -153,6 +152,16 @@ def export(
         if meant is not None and choice.objects is not None:
             finding.find_objects(result, choice.objects, pool, meant, progress)
         form.write(result, part, choice, pool, progress or _untold)
+
+
+def _check_outside(target: str, output: str) -> None:
+    """Refuse a file within the output, which is a store of its own format."""
+    if stores.is_url(output) != stores.is_url(target):
+        return
+    url = stores.is_url(output)
+    whole, part = (one if url else os.path.realpath(one) for one in (output, target))
+    if part.startswith(whole.rstrip("/") + ("/" if url else os.sep)):
+        raise InputError(f"{target}: expected a place outside of {output}")
 
 
 def _pool(pooled: bool, result: Result, running: Running) -> AbstractContextManager[Pool]:

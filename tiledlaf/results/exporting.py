@@ -21,13 +21,13 @@ class Choice:
 
     Attributes
     ----------
-    classes : names of those to export; None: all
+    classes : names or label values of those to export; None: all
     objects : class whose objects are exported, one by one, instead of classes
     simplify : micrometers by which the borders of polygons may move
     z, time_point : the plane of a volume, and the time point, from 0, where a file holds one
     """
 
-    classes: tuple[str, ...] | None = None
+    classes: tuple[str | int, ...] | None = None
     objects: str | None = None
     simplify: float | None = None
     z: int | None = None
@@ -37,6 +37,8 @@ class Choice:
         settle_numbers(self)
         if self.simplify is not None and not 0 < self.simplify < float("inf"):
             raise InputError(f"`simplify` expects micrometers above 0, got {self.simplify:g}")
+        if self.classes is not None and not self.classes:
+            raise InputError("`classes` expects one or more classes, got none")
 
     @property
     def named(self) -> list[str]:
@@ -101,9 +103,11 @@ def chosen(result: Result, choice: Choice) -> Mapping[int, str]:
     """
     if choice.classes is None:
         return result.names
-    known = set(result.names.values())
-    for name in choice.classes:
-        if name not in known:
-            listed = ", ".join(result.names.values())
-            raise InputError(f"`classes` expects some of {listed}, got {name}")
-    return {value: name for value, name in result.names.items() if name in choice.classes}
+    names, values = result.names, set[int]()
+    for one in choice.classes:
+        same = {v for v, name in names.items() if name == one}
+        same = same or {v for v in names if str(v) == str(one)}
+        if not same:
+            raise InputError(f"`classes` expects some of {', '.join(names.values())}, got {one}")
+        values |= same
+    return {value: name for value, name in names.items() if value in values}

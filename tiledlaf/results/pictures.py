@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
 from ..errors import InputError
-from ..files import ngff, nodes, stores
+from ..files import ngff, nodes
+from ..labeling import lettering
+from ..labeling.sheet import scale_bar
+from ..labeling.tones import rgb
 from ..model import classes
 from ..model.classes import color, palette
 from ..redaction import plain
-from ..tiles import Grid
+from . import targets
 
 SMALL = 480  # images with shorter edges are enlarged
 DIM = 0.35  # brightness of a color where labels are right
@@ -33,13 +32,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
     Three channels are red, green and blue; otherwise the first is shown in gray.
     """
-    planes = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)
-    if planes.dtype == bool:
-        planes = planes * np.uint8(255)
-    if planes.dtype != np.uint8:
-        low, high = np.nanpercentile(planes, (0.5, 99.5))
-        planes = np.clip((planes - low) / (high - low or 1) * 255, 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+    return rgb(image if len(image) == 3 else np.repeat(image[:1], 3, axis=0))
 
 
 def caption(name: str) -> str:
@@ -112,9 +105,17 @@ def errors(
 
 
 def sheet(
-    pixels: np.ndarray, legend: Sequence[tuple[str, Sequence[np.ndarray]]], title: str
+    pixels: np.ndarray,
+    legend: Sequence[tuple[str, Sequence[np.ndarray]]],
+    title: str,
+    across: tuple[float | None] | None = None,
 ) -> PIL.Image.Image:
-    """Pixels, enlarged if few, between a title and a legend of names and tones."""
+    """Pixels, enlarged if few, between a title and a legend of names and tones.
+
+    Parameters
+    ----------
+    across : micrometers per pixel, or None in it where they are not known, for a scale bar
+    """
     picture = PIL.Image.fromarray(pixels)
     times = max(1, SMALL // max(picture.size))
     picture = picture.resize(
@@ -122,25 +123,28 @@ def sheet(
     )
     gap, line, square = 8, 22, 12
     width = max(picture.width, SMALL)
-    pen = PIL.ImageDraw.Draw(picture)
     legend = [(caption(name), tones) for name, tones in legend]
     places = []  # as many per line as fit
-    x, y = 0, picture.height + line + 2 * gap
+    foot = picture.height + line + 2 * gap
+    x, y = 0, foot + (line if across else 0)
     for name, tones in legend:
-        need = len(tones) * square + 28 + int(pen.textlength(name, font_size=13))
+        need = len(tones) * square + 28 + lettering.width(name, 13)
         if x and x + need > width:
             x, y = 0, y + line
         places.append((gap + x, y, name, tones))
         x += need
     sheet = PIL.Image.new("RGB", (width + 2 * gap, y + line), "white")
     draw = PIL.ImageDraw.Draw(sheet)
-    draw.text((gap, 6), title, fill="black", font_size=13)
+    lettering.write(draw, (gap, 6), title, 13)
     sheet.paste(picture, (gap, line + gap))
+    if across:
+        of_one = None if across[0] is None else across[0] / times
+        scale_bar(draw, (gap, foot), of_one, picture.width)
     for x, y, name, tones in places:
         for tone in tones:
             draw.rectangle((x, y, x + square, y + square), fill=tuple(tone.tolist()))
             x += square
-        draw.text((x + 6, y - 2), name, fill="black", font_size=13)
+        lettering.write(draw, (x + 6, y - 2), name, 13)
     return sheet
 
 
@@ -187,70 +191,32 @@ def tile_map(seconds: np.ndarray, title: str) -> PIL.Image.Image:
 
 
 def export(store: str, group: str, path: str, classes: int) -> None:
-    """Write a label image as one file.
+    """Write a plane of labels as PNG: values, with the labels' colors as palette.
 
     Parameters
     ----------
     store, group : where the labels are
-    path : ``.png`` (2-D; label values with the labels' colors as palette) or ``.tif`` (tiled,
-        compressed, written block by block)
     classes : J
 
     Raises
     ------
     ValueError
-        If the file format cannot hold these labels.
+        If the file cannot hold these labels.
     """
     array = nodes.open_array(store, f"{group}/0")
     check_export(path, array.shape, classes)
-    part = f"{path}.{uuid.uuid4().hex}{stores.PART}"
-    try:
-        _write(store, group, part, Path(path).suffix.lower() == ".png", array, classes)
-        os.replace(part, path)  # of two runs at one time one is there, and whole
-    finally:
-        Path(part).unlink(missing_ok=True)
-
-
-def _write(store: str, group: str, path: str, png: bool, array: Any, classes: int) -> None:
-    if png:
+    colors = palette(classes, ngff.label_colors(store, group))
+    with targets.written(path, overwrite=True) as part:
         picture = PIL.Image.fromarray(np.asarray(array[:]))
-        colors = palette(classes, ngff.label_colors(store, group))
         picture.putpalette(colors.ravel().tolist())
-        picture.save(path, "png")
-    else:
-        import tifffile
-
-        tifffile.imwrite(
-            path,
-            _blocks(array, array.shape),
-            shape=array.shape,
-            dtype=array.dtype,
-            tile=(256, 256),
-            compression="zlib",
-            bigtiff=True,
-            photometric="minisblack",
-        )
+        picture.save(part, "png")
 
 
 def check_export(path: str, shape: Sequence[int], classes: int) -> None:
-    """Refuse a file that cannot hold these labels, before anything is computed."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".tif", ".tiff"):
-        raise InputError(f"`export` expects a file ending .png or .tif, got {path}")
-    if suffix == ".png" and (len(shape) != 2 or classes > 255 or max(shape) > 65000):
+    """Refuse a PNG that cannot hold these labels, before anything is computed."""
+    if len(shape) != 2 or classes > 255 or max(shape) > 65000:
         raise InputError(
             "`export` .png holds one plane of up to 65000 pixels per edge and 255 labels; "
             f"got the shape {tuple(shape)} and {classes} labels: use .tif"
         )
-    if not Path(path).parent.is_dir() or Path(path).is_dir():
-        what = "a folder" if Path(path).is_dir() else "no such folder"
-        raise InputError(f"`export` {path}: expected a file in a folder that exists, got {what}")
-
-
-def _blocks(array: Any, shape: Sequence[int]) -> Iterator[np.ndarray]:
-    zero, edges = (0,) * len(shape), (1,) * (len(shape) - 2) + (256, 256)
-    for tile in Grid(tuple(shape), zero, tuple(shape), edges, zero):
-        block: Any = np.asarray(array[tile.core])
-        height, width = block.shape[-2:]
-        block = block.reshape(height, width)
-        yield np.pad(block, [(0, 256 - height), (0, 256 - width)])
+    targets.check(path, overwrite=True)

@@ -13,7 +13,7 @@ from ..errors import DamagedFile, InputError
 from ..files import images, ngff, nodes, stores
 from ..files.image import Image
 from ..labeling import records
-from ..labeling.areas import pixel_size
+from ..labeling.areas import pixel_size, plane_size
 from ..labeling.output import Output, is_beside
 from ..model.arrays import convert
 from ..model.classes import color
@@ -76,6 +76,11 @@ class Result:
     def pixel_size(self) -> tuple[float, ...] | None:
         """Micrometers along each spatial axis, None where one is not known."""
         return pixel_size(self.labels)
+
+    @property
+    def plane_size(self) -> tuple[float, float] | None:
+        """Micrometers along y and x, None where one is not known."""
+        return plane_size(self.labels)
 
     @property
     def picture(self) -> Image | None:

@@ -133,6 +133,7 @@ def _write_parquet(path: str, columns: Columns) -> None:
     import pyarrow
     import pyarrow.parquet
 
+    columns = {name: _whole_letters(values) for name, values in columns.items()}
     # types are those of whole columns: a piece of a list may hold nothing but None
     types = [
         pyarrow.array(values[:0] if _typed(values) else values).type for values in columns.values()
@@ -149,3 +150,13 @@ def _write_parquet(path: str, columns: Columns) -> None:
 
 def _typed(values: Any) -> bool:
     return isinstance(values, np.ndarray) and values.dtype.kind in "biuf"
+
+
+def _whole_letters(values: Any) -> Any:
+    """Texts that UTF-8 can hold: a name may have half a letter, as of bytes in another encoding."""
+    if _typed(values):
+        return values
+    return [
+        one.encode("utf-8", "backslashreplace").decode() if isinstance(one, str) else one
+        for one in values
+    ]

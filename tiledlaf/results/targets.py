@@ -92,9 +92,20 @@ def _put(part: str, path: str) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        if os.path.lexists(path):  # a file system without links
-            raise _there(path) from None
+        _put_without_links(part, path)
+
+
+def _put_without_links(part: str, path: str) -> None:
+    """As `_put`, by an empty file of the name first: nobody else has made it."""
+    try:
+        open(path, "xb").close()
+    except FileExistsError:
+        raise _there(path) from None
+    try:
         os.replace(part, path)
+    except OSError:
+        os.unlink(path)
+        raise
 
 
 def _there(path: str) -> InputError:

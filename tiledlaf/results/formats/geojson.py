@@ -38,7 +38,7 @@ class GeoJson(Export):
         """Refuse several planes at once, and micrometers where a pixel has no size."""
         chosen(result, choice)
         planes.check(result, choice)
-        if choice.simplify is not None and result.pixel_size is None:
+        if choice.simplify is not None and result.plane_size is None:
             raise InputError(
                 f"{result.store}: `simplify` is in micrometers, and the pixel size is not known "
                 "(`input_pixel_size` of label states it)"
@@ -142,8 +142,8 @@ def _drawing(result: Result, choice: Choice, values: tuple[int, ...] | None) -> 
     plane = planes.plane(result, choice)
     tolerance = None
     if choice.simplify is not None:
-        assert result.pixel_size is not None
-        y, x = result.pixel_size[-2:]
+        assert result.plane_size is not None
+        y, x = result.plane_size
         tolerance = choice.simplify / y, choice.simplify / x
     return polygons.drawing(
         result.labels, plane.before, values, plane.origin, plane.ratio, tolerance

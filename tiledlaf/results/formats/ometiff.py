@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...files import image as image_files
-from ...files import images
+from ...files import planes
 from ...files.image import Image
 from ...files.lengths import MICROMETERS
 from ...model.classes import palette
@@ -87,25 +87,18 @@ class OmeTiff(Export):
 def levels(result: Result) -> list[tuple[Image, int, tuple[int, ...]]]:
     """Each level down to a tile: what is read, every how many of its pixels, and its shape."""
     full = result.labels
-    group = f"{result.store}/{result.group}"
     found = [(full, 1, tuple(full.grid))]
-    stored = [full]
+    nearest, level, own = full, 0, 1  # what is stored, and every how many pixels of all it has
     factor = 1
     while max(found[-1][2][-2:]) > TILE:
         factor *= 2
         shape = (*full.grid[:-2], *(-(-n // factor) for n in full.grid[-2:]))
-        if shape in full.levels and full.levels.index(shape) == len(stored):
-            series = "all" if "t" in full.grid_axes else None
-            stored.append(images.open_image(group, level=len(stored), time_point=series))
-        nearest = stored[-1]
+        if full.levels[level + 1 : level + 2] == (shape,):
+            level, own = level + 1, factor
+            nearest = planes.at_level(full, level)
         # of a volume, levels of fewer planes are of no use here: planes are thinned by themselves
-        found.append((nearest, round(shape_ratio(nearest.grid, shape)), shape))
+        found.append((nearest, factor // own, shape))
     return found
-
-
-def shape_ratio(grid: Sequence[int], shape: Sequence[int]) -> float:
-    """How many pixels of a grid are one of a coarser one."""
-    return max(n / m for n, m in zip(grid[-2:], shape[-2:], strict=True))
 
 
 def _count(shape: Sequence[int]) -> int:
