@@ -270,6 +270,33 @@ def asked(site, *lines):
         return line.makefile("rb").readline().decode().strip()
 
 
+def test_every_answer_is_guarded(made, served):
+    """Nothing keeps the token: no cache, no referrer; nothing of others runs on a page."""
+    origin, token = served("color.zarr")[0].rstrip("/").rsplit("/", 1)
+    line = http.client.HTTPConnection(origin.removeprefix("http://"), timeout=20)
+    for code, method, path in (
+        *((302, "GET", f"/{token}/"), (200, "GET", f"/v/{token}/"), (404, "GET", "/v/no/")),
+        *((200, "GET", f"/data/{token}/1/data/0/c/0/0"), (200, "POST", f"/state/{token}")),
+        (200, "HEAD", f"/v/{token}/"),
+    ):
+        line.request(method, path, b"{}" if method == "POST" else None)
+        found = line.getresponse()
+        body = found.read()
+        assert (found.status, bool(body)) == (code, code == 200 and method != "HEAD")
+        assert int(found.headers["Content-Length"]) >= len(body)
+        assert found.headers["Referrer-Policy"] == "no-referrer"
+        assert found.headers["Cache-Control"] == "no-store"
+        assert found.headers["X-Content-Type-Options"] == "nosniff"
+        parts = found.headers["Content-Security-Policy"].split("; ")
+        policy = dict(part.split(" ", 1) for part in parts)
+        assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+        assert policy["connect-src"] == "'self' data: blob:"
+        assert "'unsafe-inline'" not in policy["script-src"]
+        # a refusal ends the connection: what else was sent on it is not a request
+        assert (found.headers["Connection"] == "close") == (code == 404)
+    line.close()
+
+
 def test_odd_requests_get_an_answer(made):
     """None ends in an exception, or says more than a status."""
     said = []

@@ -43,8 +43,9 @@ table { border-collapse: collapse; margin: .5em 0 }
 th, td { padding: .2em .8em .2em 0; text-align: left; vertical-align: top }
 th { font-weight: 600; border-bottom: 1px solid #ccc }
 .row { display: flex; gap: 1em } .row figure { flex: 1; min-width: 0 }
-.row img { width: 100%; image-rendering: pixelated }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.row img { width: 100% }
+.number { text-align: right; padding-left: .8em; font-variant-numeric: tabular-nums;
+  white-space: nowrap }
 i { display: inline-block; width: .8em; height: .8em; margin-right: .4em; border: 1px solid #0003 }
 .key span { margin-right: 1.2em; white-space: nowrap }
 summary { cursor: pointer; font-weight: 600 }

@@ -32,7 +32,9 @@ def _certainty(confidence: Image, classes: int, size: tuple[int, int]) -> Html:
     low = 1 / max(classes, 1)
     gray = np.clip((found[0].astype(np.float64) - low) / max(1 - low, 1e-9), 0, 1) * 255
     picture = PIL.Image.fromarray(np.rint(gray).astype(np.uint8))
-    picture = picture.resize(size, PIL.Image.Resampling.NEAREST)
+    enlarged = size[0] > picture.width
+    how = PIL.Image.Resampling.NEAREST if enlarged else PIL.Image.Resampling.BOX
+    picture = picture.resize(size, how)
     return frame.picture(picture, f"confidence: black {low:.2g}, undecided; white 1")
 
 

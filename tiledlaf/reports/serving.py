@@ -283,6 +283,8 @@ class _Handler(BaseHTTPRequestHandler):
         }
         if length is not None:
             common["Content-Length"] = str(length)
+        if self.close_connection:
+            common["Connection"] = "close"
         for name, value in (common | dict(headers)).items():
             self.send_header(name, value)
         self.end_headers()

@@ -98,7 +98,8 @@ def _confusion(found: Model, trained: TrainedEntry) -> list[Html]:
             cell = {"class": "number", "style": style, "title": title}
             cells.append(markup.element("td", text, **cell))
         rows.append(markup.element("tr", *cells))
-    head = [markup.element("th", name) for name in ("truth \\ label", *found.names)]
+    head = [markup.element("th", "truth \\ label")]
+    head += [markup.element("th", name, **{"class": "number"}) for name in found.names]
     made = markup.element("table", markup.element("tr", *head), *rows)
     worst = _worst(found.names, table)
     note = (
