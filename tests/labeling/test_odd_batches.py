@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seeds
 import zarr
 from command import run
 
 import tiledlaf
-from tiledlaf.errors import TiledlafWarning
+from tiledlaf.errors import InputChanged, TiledlafWarning, Unavailable
 from tiledlaf.files import stores
 from tiledlaf.files.image import FileWarning
 from tiledlaf.files.selection import Selection
@@ -173,6 +174,13 @@ def test_a_glob_of_tables_and_a_folder_called_like_one(folder):
     assert names("x[1].csv") == ["x.zarr"]
 
 
+def test_one_name_for_all_images_of_a_file_is_refused(folder):
+    seeds.series("slides/x.zarr")
+    with pytest.raises(tiledlaf.InputError, match="no output of one name for 2 images"):
+        table("input,output,series\nx.zarr,o,all\n")
+    assert len(table("input,output,series\nx.zarr,o,1\n")) == 1
+
+
 def test_an_image_called_tissue_lies_beside_its_table(folder):
     save("slides/any.npy")
     os.rename("slides/any.npy", "slides/tissue")
@@ -206,6 +214,34 @@ def test_a_lost_pool_ends_the_batch_and_a_bad_image_does_not():
     with pytest.raises(OSError, match="of the tile"):
         batch._check_alive(Lost(), OSError("of the tile"))
     batch._check_alive(Lost(), tiledlaf.InputError("of the image"))
+
+
+def test_a_batch_beside_its_images_takes_its_pages_for_nothing(folder):
+    for _ in range(2):
+        found = run("label", "slides", "--into", "slides", *LABEL)
+        assert (found.code, found.err.count("left out")) == (0, 0)
+
+
+def test_what_may_pass_is_no_refusal():
+    """The exit code 2 says that trying the same again does not help."""
+    kinds = {InputChanged: False, Unavailable: False, tiledlaf.InputError: True}
+    for kind, refused in {**kinds, OSError: False}.items():
+        assert batch.Outcome("a.npy", "a.zarr", None, kind("x")).refused == refused
+
+
+def test_an_output_of_another_image_is_left_alone(folder):
+    Path("t.csv").write_text("input,output\nslides/a.npy,x\n")
+    assert run("label", "t.csv", "--into", "results", *LABEL).code == 0
+    Path("t.csv").write_text("input,output\nslides/b.npy,x\n")
+    found = run("label", "t.csv", "--into", "results", *LABEL)
+    assert found.code == 2
+    assert "results/x.zarr belongs to another image" in found.err
+    assert "(choose another --into)" in found.err
+
+
+def test_a_glob_of_a_web_server_is_refused(folder):
+    with pytest.raises(tiledlaf.InputError, match="a web server lists nothing"):
+        names("https://host/slides/*.zarr")
 
 
 # what goes wrong with one is of that one alone

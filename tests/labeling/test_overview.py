@@ -206,6 +206,9 @@ def test_a_kill_while_labels_are_claimed_on_an_object_store(here, monkeypatch):
         patch.setattr(stores.Bucket, "create", interrupt)
         assert run(*label, "--rho", "0.5", "--overwrite").code == 130
     assert not picture.exists()
+    (here / "cloud/bucket/out.zarr/labels/tiledlaf/0/tiledlaf.claims/000002").write_text("{")
+    done(*label, "--rho", "0.5", "--overwrite")  # and one that is damaged is none
+    assert picture.is_file()
     stores._bucket.cache_clear()
 
 

@@ -520,6 +520,18 @@ def test_damaged_notes_and_tables_are_one_line(tmp_path):
             found.table  # noqa: B018
 
 
+@pytest.mark.parametrize("what", ["labels/tiledlaf/0", "0"])
+def test_damaged_pixels_are_named(tmp_path, what):
+    """A codec raises what it likes; nothing is made of what cannot be read."""
+    store = labeled(tmp_path / "out.zarr", (30, 30))
+    (chunk,) = (p for p in (tmp_path / "out.zarr" / what / "c").rglob("*") if p.is_file())
+    data = chunk.read_bytes()
+    chunk.write_bytes(data[:-30] + bytes(30))
+    with pytest.raises(ValueError, match=r"out\.zarr.*cannot be read"):
+        tiledlaf.objects(store, "cell nuclei")
+    assert ngff.label_names(store) == ["tiledlaf"]
+
+
 def test_settings_read_the_words_of_the_command():
     assert Finding(min_size="12px").settings(None)["min_size"] == 12
     assert Finding(min_size="3").settings((0.5, 0.5))["min_size"] == 12

@@ -255,7 +255,7 @@ class Start:
         while True:
             now = out.current() or {}
             number = now.get(STAMP, "")
-            held = json.loads((number and place.read(f"{there}/{number}")) or "{}")
+            held = _said((number and place.read(f"{there}/{number}")) or b"{}")
             known = number == self.before.get(STAMP, "")
             ready = now.get("ready") and same(now, held) if held else now.get("ready")
             if held and same(held, self.notes) and not (known and ready):
@@ -301,6 +301,15 @@ class Start:
             records_first = sorted(keys, key=lambda key: f"/{records.NAME}" not in key)
             place.delete_all(records_first)
             return
+
+
+def _said(data: bytes) -> dict[str, Any]:
+    """What a claim says; nothing where it is damaged."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def following(number: str) -> str:

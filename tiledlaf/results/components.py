@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..files import image as image_files
 from ..files.image import Image
 from ..tiles import Box, Grid, Tile
 
@@ -169,7 +170,7 @@ def core_of(search: Search, tile: Tile, found: np.ndarray) -> np.ndarray:
 
 def _read(search: Search, tile: Tile) -> np.ndarray:
     """Labels of a window, without t."""
-    block = search.labels.read(_window(search, tile))[0]
+    block = image_files.read(search.labels, _window(search, tile))[0]
     return np.asarray(block.reshape(block.shape[search.front :]))
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import readable
+from ..files import image as image_files
 from ..files import nodes
 from ..files.image import Image
 from ..tiles import Box, Grid, Tile
@@ -131,7 +133,8 @@ def _ids(gauge: Gauge, tile: Tile) -> tuple[np.ndarray, Box]:
         start, stop = max(0, core.start - 2), min(n, core.stop + 2)
         box.append(slice(start, stop))
         pad.append((2 - (core.start - start), 2 - (stop - core.stop)))
-    block = nodes.read(array, (*tile.core[: gauge.front], *box))
+    with readable(f"{gauge.store}/{gauge.name}"):
+        block = nodes.read(array, (*tile.core[: gauge.front], *box))
     ids = np.pad(block.reshape(block.shape[gauge.front :]), pad)
     return ids, tuple(slice(2, n - 2) for n in ids.shape)
 
@@ -222,7 +225,7 @@ def _values(
     if image is None:
         return []
     found = []
-    for channel in image.read(core):
+    for channel in image_files.read(image, core):
         flat = channel.ravel().astype(np.int64 if _whole(image) else np.float64)
         # what lies between two runs, or the next pixel where nothing does, is dropped
         bounds = np.stack([start, start + length], axis=1).ravel()
