@@ -409,7 +409,10 @@ def test_batch_outputs(data, trying, batched):
             path.write_bytes(draw(damaged(path.read_bytes())))
         elif how == "output":
             path = draw(st.sampled_from(seeds.files(out / "a.zarr")))
-            path.write_bytes(draw(damaged(path.read_bytes())))
+            if path.suffix == ".json" and draw(st.booleans()):
+                path.write_text(text_of(draw(edited(json.loads(path.read_bytes())))))
+            else:
+                path.write_bytes(draw(damaged(path.read_bytes())))
         else:
             path = out / draw(st.sampled_from(("x.zarr", "x.zarr/zarr.json", "b.zarr.partial")))
             path.parent.mkdir(exist_ok=True)

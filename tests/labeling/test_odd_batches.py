@@ -206,6 +206,38 @@ def test_names_beside_a_model_are_refused(folder, monkeypatch):
         batch.settled_choice({"model": object(), "writing": Writing(names=["a", "b"])})
 
 
+def test_masks_that_do_not_fit_are_told(folder):
+    save("masks/a.npy")
+    found = run("label", "slides", "--into", "results", *LABEL, "--mask", "masks")
+    assert found.code == 2
+    assert "expected mask for 3 images, got 1; no mask for slides/b.npy, slides/c.npy" in found.err
+    assert "(a table of inputs can name them in its column mask)" in found.err
+
+
+def test_a_mask_of_its_own_counts_before_those_of_a_folder(folder):
+    for path in ("masks/b_mask.npy", "own.npy"):
+        save(path)
+    Path("t.csv").write_text("input,mask\nslides/a.npy,own.npy\nslides/b.npy,\n")
+    items, rest = inputs.paired(inputs.find(["t.csv"], "results"), {"mask": "masks"})
+    assert [one.own["mask"] for one in items] == ["own.npy", "masks/b_mask.npy"]
+    assert rest["mask"] is None
+
+
+def test_a_dry_run_goes_on_where_a_reader_breaks(folder, monkeypatch):
+    """As the run itself does, whatever a reader raises."""
+    planned = batch.request.prepare
+
+    def prepare(image, *rest, **options):
+        if image == "slides/b.npy":
+            raise RuntimeError("no such codec")
+        return planned(image, *rest, **options)
+
+    monkeypatch.setattr(batch.request, "prepare", prepare)
+    found = run("label", "slides", "--into", "results", *LABEL, "--dry-run")
+    assert found.code == 1
+    assert "slides/b.npy: cannot be labeled, RuntimeError: no such codec" in found.out
+
+
 def test_a_lost_pool_ends_the_batch_and_a_bad_image_does_not():
     class Lost:
         def map(self, *given):

@@ -121,7 +121,12 @@ def _absolute(path: str) -> str:
     return path if stores.is_url(path) else os.path.realpath(path)
 
 
-def partners(images_: Sequence[str], others: Sequence[str], what: str) -> list[str]:
+def partners(
+    images_: Sequence[str],
+    others: Sequence[str],
+    what: str,
+    advice: str = "`pairs` can name a CSV file of pairs",
+) -> list[str]:
     """The file that belongs to each image, by names.
 
     One image and one file are a pair whatever their names. Of several, these must agree, in this
@@ -131,6 +136,7 @@ def partners(images_: Sequence[str], others: Sequence[str], what: str) -> list[s
     Parameters
     ----------
     what : what the files are, for messages
+    advice : what else can be done, for messages
 
     Raises
     ------
@@ -152,7 +158,7 @@ def partners(images_: Sequence[str], others: Sequence[str], what: str) -> list[s
         sure |= match.found
         if number < LOOSE or len(match.found) > len(best.found):
             best = max(best, match, key=lambda one: (len(one.found), len(one.repeated)))
-    raise InputError(_refusal(images_, others, what, best))
+    raise InputError(f"{_refusal(images_, others, what, best)} ({advice})")
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,7 @@ def _refusal(images_: Sequence[str], others: Sequence[str], what: str, match: _M
     ):
         if files:
             text += f"; {word} {_listed(files)}"
-    return f"{text} (`pairs` can name a CSV file of pairs)"
+    return text
 
 
 def _tell_numbers(images_: Sequence[str], others: Sequence[str], found: Mapping[str, str]) -> None:

@@ -365,7 +365,8 @@ def partners(items: Sequence[Item], what: str, given: Iterable[str] | str) -> li
     """
     found = pairing.find(str(given), drawn=True)
     lacking = [item for item in items if what not in item.own]
-    chosen = iter(pairing.partners([item.input for item in lacking], found, what))
+    advice = f"a table of inputs can name them in its column {what}"
+    chosen = iter(pairing.partners([item.input for item in lacking], found, what, advice))
     return [
         item if what in item.own else replace(item, own={**item.own, what: next(chosen)})
         for item in items

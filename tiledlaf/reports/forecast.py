@@ -99,7 +99,7 @@ def _need(item: Item, choice: Mapping[str, Any], check: Callable[[Plan], None]) 
         check(plan)
         known = _finished(plan)
         need = needed_bytes(plan)
-    except (ValueError, OSError) as error:
+    except Exception as error:  # of readers of any kind, as in the batch itself
         return Need(item, None, reason(error))
     grid = plan.job.grid
     total = math.prod(grid.size) / 1e6
@@ -131,7 +131,7 @@ def _time(needs: Sequence[Need], left: float, choice: Mapping[str, Any], running
         plan = next(need for need in needs if need.left)
         try:
             rate, pixels = _sampled(plan.item, choice)
-        except (ValueError, OSError) as error:
+        except Exception as error:
             return f"time: not known, a sample could not be labeled: {reason(error)}"
         source = f"as a sample of {pixels} pixels of {plan.item.title} took"
     elsewhere = running.named and running.scheduler not in (opening.THREADS, opening.PROCESSES)
