@@ -225,7 +225,7 @@ def looked(texts, harm):
         neuroglancer.client = lambda: {"index.html": Path("own.npy")}
         try:
             found, _ = layers.read("lab.zarr", None)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # which the command says in a line
             print(f"tiledlaf: {error}", file=sys.stderr)
             return 2
         complaints = []

@@ -156,6 +156,7 @@ def test_a_cell_may_hold_what_ends_lines(folder):
         ("input,output\na.npy,b/c\n", "got 'b/c'"),
         ("input\na\0.npy\n", "got a null byte"),
         ("input,output\na.npy,x\nb.npy,x.zarr\n", "name them in the column output"),
+        ("input,output\na.npy,b\nb.npy,\n", "name them in the column output"),
     ],
 )
 def test_odd_cells_are_refused(folder, text, said):
@@ -221,6 +222,12 @@ def test_a_mask_of_its_own_counts_before_those_of_a_folder(folder):
     items, rest = inputs.paired(inputs.find(["t.csv"], "results"), {"mask": "masks"})
     assert [one.own["mask"] for one in items] == ["own.npy", "masks/b_mask.npy"]
     assert rest["mask"] is None
+
+
+def test_the_word_tissue_is_no_folder(folder):
+    save("tissue/a.npy")
+    items = inputs.find(["slides/a.npy"], "results")
+    assert inputs.paired(items, {"mask": "tissue"}) == (items, {"mask": "tissue"})
 
 
 def test_a_dry_run_goes_on_where_a_reader_breaks(folder, monkeypatch):

@@ -14,8 +14,10 @@ from command import contents, run
 import tiledlaf
 from tiledlaf.errors import TiledlafWarning
 from tiledlaf.files import stores
-from tiledlaf.labeling import beside, claiming, overview
+from tiledlaf.files.selection import Selection
+from tiledlaf.labeling import beside, claiming, overview, request
 from tiledlaf.labeling.output import Output
+from tiledlaf.labeling.plan import Writing
 from tiledlaf.model.classes import color
 from tiledlaf.results.overview import draw, thumbnail
 from tiledlaf.results.result import open_result
@@ -331,6 +333,104 @@ def test_a_damaged_text_is_not_ours(here):
     for cut in (0, 7, 20, 60):
         Path(PICTURE).write_bytes(data[:cut])
         assert beside.held(out) == ""
+
+
+def test_no_overview_takes_the_place_of_an_input(here):
+    """Not even where one is an overview itself, as of a slide for a talk."""
+    done(*LABEL)
+    shutil.rmtree("out.zarr")
+    before = Path(PICTURE).read_bytes()
+    with pytest.warns(TiledlafWarning, match="left as it is"):
+        found = tiledlaf.label(PICTURE, "out.zarr", classes=2, workers=1)
+    assert (found.overview, found.complete) == (None, True)
+    assert Path(PICTURE).read_bytes() == before
+
+
+@pytest.mark.parametrize("when", ["while it is drawn", "as it is written"])
+def test_a_file_that_comes_meanwhile_stays(here, monkeypatch, when):
+    drawn, create = overview._drawn, stores.Folder.create
+
+    def draw(*given):
+        if when == "while it is drawn":
+            Path(PICTURE).write_text("mine")
+        return drawn(*given)
+
+    def made(place, key, data):
+        if not key.endswith(PICTURE):
+            return create(place, key, data)
+        Path(PICTURE).write_text("mine")
+        return False
+
+    monkeypatch.setattr(overview, "_drawn", draw)
+    monkeypatch.setattr(stores.Folder, "create", made)
+    with pytest.warns(TiledlafWarning, match="left as it is"):
+        assert tiledlaf.label(image(), "out.zarr", classes=2, workers=1).overview is None
+    assert Path(PICTURE).read_text() == "mine"
+
+
+def test_a_disk_that_takes_no_picture_fails_no_run(here, monkeypatch):
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(beside, "put", full)
+        found = run(*LABEL)
+    assert found.code == 0
+    assert f"{PICTURE}: the overview was not drawn, OSError: [Errno 28]" in found.err
+    done(*LABEL)
+    with monkeypatch.context() as patch:
+        patch.setattr(beside, "held", full)
+        found = run(*LABEL, "--rho", "0.5", "--overwrite")
+    assert found.code == 0
+    assert "this picture of earlier labels could not be removed, No space left" in found.err
+
+
+def test_labels_that_are_begun_anew_as_theirs_are_drawn_have_no_picture(here, monkeypatch):
+    put, check, there = beside.put, Output.check_mine, []
+
+    def drawn(*given):
+        there.append(put(*given))
+        return there[0]
+
+    def lost(out):
+        if there:
+            raise tiledlaf.OutputBelongsElsewhere("begun anew")
+        check(out)
+
+    monkeypatch.setattr(beside, "put", drawn)
+    monkeypatch.setattr(Output, "check_mine", lost)
+    assert run(*LABEL).code == 2
+    assert there == [PICTURE]
+    assert not os.path.exists(PICTURE)
+
+
+def test_a_picture_of_other_labels_under_this_name_is_not_ours(here):
+    done(*LABEL, "--name", "b")
+    os.rename("out.zarr.b.overview.png", PICTURE)
+    found = run(*LABEL)
+    assert f"{PICTURE}: this is not an overview of labels/tiledlaf" in found.err
+
+
+def test_places_of_odd_outputs(here):
+    """A bucket has nothing beside it; a folder without a name has one all the same."""
+    bucket = Output("s3://bucket", "tiledlaf")
+    assert beside.path(bucket) == "s3://bucket/labels/tiledlaf/0/overview.png"
+    assert beside.path(Output(".", "b")) == f"{here}.b.overview.png"
+    assert beside.path(Output("a/", "tiledlaf")) == "a.overview.png"
+
+
+def test_what_is_drawn_without_a_copy_is_what_was_labeled(here):
+    np.save("two.npy", np.stack([image(), image()]))
+    selection = Selection(axes="cyx", channels=(1,))
+    writing = Writing(copy_image=False)
+    given = {"classes": 2, "region": ((0, 64), (32, 160)), "selection": selection}
+    plan = request.prepare("two.npy", "out.zarr", **given, writing=writing)
+    shown, region = overview._pictured(plan, plan.out)
+    assert (shown.channels, region) == ((1,), ((0, 32), (64, 128)))
+    tiledlaf.label("two.npy", "out.zarr", classes=2, axes="cyx", channels=(1,), workers=1)
+    plan = request.prepare("two.npy", "out.zarr", classes=2, selection=selection)
+    shown, region = overview._pictured(plan, plan.out)
+    assert (shown.channels, region) == ((1,), None)
 
 
 def test_warnings_are_for_python_as_well(here):

@@ -109,10 +109,15 @@ def _said(data: bytes) -> dict[str, Any]:
     return {}
 
 
+def is_one_of(out: Output, inputs: Iterable[str]) -> bool:
+    """Whether the overview would lie where a run reads."""
+    return stores.absolute(path(out)) in set(map(stores.absolute, inputs))
+
+
 def remove(out: Output, inputs: Iterable[str] = ()) -> None:
     """Remove an overview of these labels, which are about to change; never an input."""
     full = path(out)
-    if stores.absolute(full) in set(map(stores.absolute, inputs)):
+    if is_one_of(out, inputs):
         return
     try:
         if held(out):

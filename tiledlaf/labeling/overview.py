@@ -33,7 +33,7 @@ def finish(plan: Plan, out: Output, areas: Sequence[Area], failed: int) -> str |
         held = beside.held(out)
         if held == of:
             return beside.path(out)
-        if held == "":
+        if held == "" or beside.is_one_of(out, plan.paths):
             beside.refuse(out)
             return None
         picture = _drawn(plan, out, areas, failed)

@@ -63,6 +63,11 @@ class Plan:
     tissue: Mapping[str, Any] | None = None
     overview: bool = True
 
+    @property
+    def paths(self) -> list[str]:
+        """Paths of what is read."""
+        return [image.path for image in self.sources.values()]
+
     def changed(self) -> list[str]:
         """Paths of the inputs whose files are no longer as they were when the run was planned."""
         return [

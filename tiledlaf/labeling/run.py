@@ -108,7 +108,7 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
 
         tell(records.BEGUN, versions=versions.installed())
         if not idle:  # labels of another content than the picture's
-            beside.remove(out, _paths(plan))
+            beside.remove(out, plan.paths)
         notes = {"fingerprint": fingerprint, "tile": list(plan.job.grid.tile)}
         out, job = _stamped(out, run_mask.write(plan, out), notes)
         left = (tile.index for tile in job.grid if not finished(tile))
@@ -297,7 +297,7 @@ def _started(plan: Plan, out: Output, fingerprint: str) -> Output:
             job.confidence,
             plan.names,
             plan.before,
-            _paths(plan),
+            plan.paths,
         )
         out.remove_objects()
         return out
@@ -307,11 +307,6 @@ def _started(plan: Plan, out: Output, fingerprint: str) -> Output:
     if plan.held.get("names") != list(plan.names.values()):
         out.describe(plan.held, plan.names, job.labels)
     return out
-
-
-def _paths(plan: Plan) -> list[str]:
-    """Paths of what a run reads."""
-    return [image.path for image in plan.sources.values()]
 
 
 def _source(image: Image) -> dict[str, Any]:
