@@ -359,7 +359,7 @@ def test_files_are_whole_or_as_before(folder, option, monkeypatch):
 
     Path("kept.png").write_text("old")
     before = contents(".")
-    monkeypatch.setattr(evaluation.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     found = run("evaluate", "out.zarr", "truth.png", option, "kept.png")
     assert found.code == 2
     assert found.err == "tiledlaf: error: kept.png: No space left on device\n"
@@ -539,6 +539,14 @@ def test_bad_pixels(tmp_path, monkeypatch, labels, truth, options, words):
     assert not Path("f.json").exists()
 
 
+def test_instances_are_refused_by_their_first_tile(monkeypatch):
+    """Not once all of them are counted: there may be millions."""
+    monkeypatch.setattr(evaluation.scores, "compared", no_reading)
+    many = np.arange(0, 6000, 20).reshape(20, 15)
+    with pytest.raises(InputError, match="at most 256 classes, got 300 "):
+        evaluate(many, many * 0)
+
+
 def test_pixels_that_no_class_has(folder):
     labels, truth = folder
     np.save("other.npy", np.full_like(truth, 99))
@@ -563,7 +571,7 @@ def test_arrays_that_are_no_labels():
 
 
 def test_read_only_folder(folder, monkeypatch):
-    monkeypatch.setattr(evaluation.os, "access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda *_: False)
     refused(run("evaluate", "out.zarr", "truth.png", "--json", "f.json"), "is read-only")
 
 

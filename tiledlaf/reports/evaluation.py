@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from ..files.image import Image
 from ..model.classes import ignored
 from ..pool import tasks
 from ..pool.opening import cores
-from ..results import pictures
+from ..results import pictures, targets
 from ..results.finding import Finding
 from ..tiles import Box, Grid, Tile
 from . import matching, scores, sides
@@ -335,17 +333,6 @@ def _score(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-@contextmanager
-def _whole_file(path: str) -> Iterator[Path]:
-    """A file to write that is put into place when complete, or not at all."""
-    partial = Path(path).with_name(f".{Path(path).name}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_json(found: Evaluation, path: str, origin: Mapping[str, str]) -> None:
     """Write all numbers as JSON.
 
@@ -353,9 +340,9 @@ def write_json(found: Evaluation, path: str, origin: Mapping[str, str]) -> None:
     ----------
     origin : entries on what was compared
     """
-    with _whole_file(path) as file:
-        text = json.dumps({**origin, **found.as_dict()}, indent=2, allow_nan=False)
-        file.write_text(text + "\n", "utf-8")
+    text = json.dumps({**origin, **found.as_dict()}, indent=2, allow_nan=False)
+    with targets.written(path, overwrite=True) as part:
+        Path(part).write_text(text + "\n", "utf-8")
 
 
 def write_picture(
@@ -405,8 +392,8 @@ def write_picture(
         title += f"; one of {step} x {step} pixels"
     if depth:
         title += f"; plane {plane[0].start}"
-    with _whole_file(path) as file:
-        pictures.errors(shown[0], shown[1], found.names, title).save(file, "PNG")
+    with targets.written(path, overwrite=True) as part:
+        pictures.errors(shown[0], shown[1], found.names, title).save(part, "PNG")
 
 
 def _read_coarse(job: tuple[Image, Mapping[int, int], Box, int], tile: Tile) -> np.ndarray:
