@@ -1,6 +1,7 @@
 """Pages of runs and of trainings: what they say is true, and they are whole by themselves."""
 
 import base64
+import concurrent.futures
 import dataclasses
 import datetime
 import html.parser
@@ -197,6 +198,41 @@ def test_a_plane_of_a_volume_is_shown(tmp_path):
     shown = found["labels, the middle plane"]  # small ones are enlarged
     np.testing.assert_array_equal(shown[4::9, 4::9], COLORED[labels])
     assert "volume" not in page(tmp_path / "v.zarr.report.html").rows[0]
+
+
+def test_labels_of_one_plane_of_an_input_have_its_picture(tmp_path):
+    """The time point and the plane that they are of, on the page and in the viewer."""
+    image = np.random.default_rng(0).integers(0, 99, (3, 4, 40, 50), dtype=np.uint8)
+    image[1, 2, :, 25:] += 150
+    group = zarr.open_group(tmp_path / "i.zarr", mode="w")
+    group.create_array("0", data=image, chunks=(1, 1, 40, 50))
+    axes = [{"name": "t", "type": "time"}, *({"name": a, "type": "space"} for a in "zyx")]
+    scale = [{"type": "scale", "scale": [1.0] * 4}]
+    dataset = {"path": "0", "coordinateTransformations": scale}
+    multiscale = {"name": "image", "axes": axes, "datasets": [dataset]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+    for name, given in (("one", ["--time-point", "1"]), ("all", ["--time-point", "all"])):
+        options = [*given, "--z", "2", "--classes", "2", "--workers", "1", "--name", name]
+        found = run("label", tmp_path / "i.zarr", "--into-input", *options)
+        assert found.code == 0, found
+        shown, _ = layers.read(tmp_path / "i.zarr", name)
+        chosen = 1 if name == "one" else slice(None)
+        pixels = shown[0].image.read(tuple(slice(0, n) for n in shown[0].image.grid))
+        np.testing.assert_array_equal(pixels[0], image[chosen, 2])
+        tiledlaf.report(tmp_path / "i.zarr", tmp_path / f"{name}.html", name=name)
+        where = "image, the first time point" if name == "all" else "image"
+        picture = pictures(tmp_path / f"{name}.html")[where][4::9, 4::9, 0].astype(float)
+        expected = image[1 if name == "one" else 0, 2]
+        assert np.corrcoef(picture.ravel(), expected.ravel())[0, 1] > 0.98
+
+
+def test_pages_at_once_are_whole(made):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: tiledlaf.report("out.zarr", "p.html"), range(8))) == {
+            "p.html"
+        }
+    page("p.html")
+    assert not list(Path().glob("*.partial"))
 
 
 ODD = {
