@@ -143,6 +143,19 @@ def test_holes_that_reach_what_is_not_labeled_stay_open():
     assert found[3, 10] == found[3, 11] == 0
 
 
+@pytest.mark.parametrize("tile", [(9, 9), (40, 40), (4, 3)])
+def test_holes_up_to_a_size(tile):
+    """Of each size, within tiles and across their borders."""
+    labels = np.ones((36, 40), np.uint8)
+    for row, size in itertools.product(range(5), range(1, 7)):
+        start = 6 * size - 4 + row
+        labels[7 * row + 3, start : start + size] = 2
+    for largest in (1, 3, 4, 6):
+        found, _ = tiled(search_of(labels, tile, "yx", fill=True, largest=largest), 1)
+        np.testing.assert_array_equal(found, expected(labels, 1, 0, False, True, largest, 1))
+        assert (found == 0).sum() == 5 * sum(range(largest + 1, 7))
+
+
 def measured(tmp_path, ids, tile, axes, picture=None, confidence=None, pixel_size=None):
     """The table of a label image, by tiles."""
     store = str(tmp_path / "ids.zarr")
@@ -236,6 +249,7 @@ def check(row, one, axes, front, ids, picture, sure, size):
         faces = [np.abs(np.diff(padded, axis=a)).sum() for a in range(3)]
         assert row["surface"] == sum(faces)
         assert row["surface_um2"] == pytest.approx(faces[0] * 0.25 + faces[1] + faces[2])
+        assert row["axis_minor"] == pytest.approx(one.axis_minor_length, abs=1e-6)
     assert [row[f"mean_channel_{c}"] for c in range(3)] == pytest.approx(one.intensity_mean)
     assert row["mean_confidence"] == pytest.approx(sure[own].mean())
 
@@ -269,6 +283,26 @@ def test_sums_are_exact_beyond_64_bits():
     assert found["axis_major"] == pytest.approx(4 * np.sqrt((16 * n - 1) / 12), rel=1e-12)
     assert found["axis_minor"] == pytest.approx(4 * np.sqrt((n - 1) / 12), rel=1e-12)
     assert found["mean_channel_0"] == 2**62 / n
+
+
+def test_pixels_that_are_no_squares(tmp_path):
+    """Have no perimeter in micrometers; axes are those of the shape as it is."""
+    y, x = np.mgrid[:40, :60]
+    ids = (np.hypot(y - 20, (x - 30) / 2.5) < 9).astype(np.uint32)
+    table = measured(tmp_path, ids, (16, 16), "yx", pixel_size=(2.0, 0.5))
+    (one,) = regionprops(ids.astype(int), spacing=(2.0, 0.5))
+    assert table["axis_major_um"] == pytest.approx(one.axis_major_length)
+    assert table["axis_minor_um"] == pytest.approx(one.axis_minor_length)
+    assert table["area_um2"] == ids.sum()
+    assert "perimeter_um" not in table
+
+
+def test_means_of_large_whole_numbers(tmp_path):
+    """Which no sum in 64 bits holds."""
+    ids = np.ones((6, 7), np.uint32)
+    picture = images.from_array(np.full((6, 7), 2**63 + 2**62, np.uint64), "yx")
+    table = measured(tmp_path, ids, (4, 4), "yx", picture)
+    assert table["mean_channel_0"] == pytest.approx(2**63 + 2**62)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

@@ -250,6 +250,14 @@ def test_a_file_that_appears_meanwhile_stays(folder, monkeypatch, links):
     assert {p.name for p in Path().iterdir()} == {"a.csv", "b.csv"}
 
 
+def test_a_folder_that_is_read_only(output, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    found = run("export", output, "a.csv")
+    assert found.code == 2
+    assert "a.csv: expected a place to write, but " in found.err
+    assert found.err.endswith(" is read-only\n")
+
+
 def test_nothing_stays_of_a_file_that_cannot_be_put_into_place(folder, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "")))
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "")))

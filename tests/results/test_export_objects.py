@@ -102,6 +102,19 @@ def test_refused(folder, output, monkeypatch, given, message):
     assert objects.group_of("tiledlaf", "d") == "labels/tiledlaf-d"
 
 
+def test_what_is_no_number_is_no_measurement(folder, output, monkeypatch):
+    """JSON has none."""
+    found = objects.Objects.table.fget
+    table = property(lambda self: found(self) | {"area": found(self)["area"] * np.nan})
+    monkeypatch.setattr(objects.Objects, "table", table)
+    tiledlaf.export(output, folder / "nan.geojson", objects="b")
+    text = (folder / "nan.geojson").read_text()
+    assert "NaN" not in text
+    measured = json.loads(text)["features"][0]["properties"]["measurements"]
+    assert "area" not in measured
+    assert "area_um2" in measured
+
+
 def test_an_object_of_two_parts_in_a_plane(folder, monkeypatch):
     """A bow that is one object in the volume is one feature, though rows of tiles lie between."""
     volume = np.zeros((2, 40, 12), np.uint8)

@@ -60,6 +60,8 @@ def test_readers_see_the_same(folder, monkeypatch, axes, shape):
             step = 2**number
             np.testing.assert_array_equal(level.asarray(), expected[..., ::step, ::step])
             assert level.keyframe.is_tiled
+            over, under = level.keyframe.tags["XResolution"].value  # pixels per centimeter
+            assert over / under == pytest.approx(2e4 * level.shape[-1] / shape[-1], rel=1e-6)
         colors = series.keyframe.colormap[:, 1:4].T // 257
         assert colors.tolist() == [list(c) for c in open_result(out).colors.values()]
     check_metadata(target, axes, shape)
@@ -110,6 +112,19 @@ def test_our_own_reader_sees_names_and_sizes(tmp_path):
         found.read((slice(0, 80), slice(0, 90)))[0], np.where(expected == 3, 3, 0)
     )
     assert found.scale == (0.5, 0.5)
+
+
+def test_time_between_planes(tmp_path):
+    image = images.from_array(np.ones((3, 4, 5), np.uint8), "tyx", time_point="all")
+    units = ("second", "nanometer", "nanometer")
+    image = dataclasses.replace(image, scale=(2.5, 500.0, 250.0), units=units)
+    path = tmp_path / "a.tif"
+    with tasks.threads(1) as pool:
+        result = Result("out.zarr", "a", image, {}, {}, {})
+        ometiff.OmeTiff().write(result, str(path), Choice(), pool, lambda record: None)
+    (found,) = pytest.importorskip("ome_types").from_tiff(path).images
+    assert (found.pixels.time_increment, found.pixels.time_increment_unit.value) == (2.5, "s")
+    assert (found.pixels.physical_size_y, found.pixels.physical_size_x) == (0.5, 0.25)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])

@@ -17,7 +17,7 @@ import tiledlaf
 from tiledlaf.annotations import numbering, opening
 from tiledlaf.files import images
 from tiledlaf.pool import tasks
-from tiledlaf.results import polygons, simplifying
+from tiledlaf.results import planes, polygons, simplifying
 from tiledlaf.results.exporting import Choice
 from tiledlaf.results.formats import geojson
 from tiledlaf.results.formats.geojson import GeoJson
@@ -254,6 +254,27 @@ def test_planes(folder):
     assert shapely.equals(shapes(found)["tumor"], of_pixels(labels[1], 1))
     found = written(result_of(labels, "tyx"), folder / "a.geojson", time_point=0)
     assert shapely.equals(shapes(found)["tumor"], of_pixels(labels[0], 1))
+
+
+def test_planes_of_a_coarser_level():
+    """Whose planes stand for several: the position is that of the middle one."""
+    result = result_of(np.ones((4, 6, 6), np.uint8), "zyx")
+    result.notes["source"] |= {"whole": [12, 12, 12], "grid": [4, 6, 6]}
+    assert [planes.plane(result, Choice(z=z)).position["z"] for z in range(4)] == [1, 4, 7, 10]
+
+
+def test_simplified_plane_of_unknown_depth(folder):
+    """Only sizes along y and x count."""
+    labels = np.stack([smooth(1, 40)] * 2)
+    result = result_of(labels, "zyx")
+    sizes = dataclasses.replace(result.labels, units=(None, "micrometer", "micrometer"))
+    result = dataclasses.replace(result, labels=sizes)
+    assert result.pixel_size is None
+    found = shapes(written(result, folder / "a.geojson", simplify=1, z=0))
+    assert points(found) < points(shapes(written(result, folder / "a.geojson", z=0)))
+    bare = dataclasses.replace(sizes, units=(None, "micrometer", None))
+    with pytest.raises(ValueError, match="`simplify` is in micrometers, and the pixel size is not"):
+        written(dataclasses.replace(result, labels=bare), folder / "a.geojson", simplify=1, z=0)
 
 
 def test_of_the_command(tmp_path, monkeypatch):

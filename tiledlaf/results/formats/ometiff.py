@@ -145,11 +145,11 @@ def _look(result: Result, step: int) -> dict[str, Any]:
 
 def _resolution(result: Result, shape: Sequence[int]) -> dict[str, Any]:
     """Pixels per centimeter, which programs read that do not know OME."""
-    sizes = result.pixel_size
+    sizes = result.plane_size
     if sizes is None:
         return {}
     there = [n / m for n, m in zip(result.labels.grid[-2:], shape[-2:], strict=True)]
-    y, x = (1e4 / (size * f) for size, f in zip(sizes[-2:], there, strict=True))
+    y, x = (1e4 / (size * f) for size, f in zip(sizes, there, strict=True))
     return {"resolution": (x, y), "resolutionunit": "CENTIMETER"}
 
 
