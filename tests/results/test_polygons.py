@@ -263,6 +263,25 @@ def test_planes_of_a_coarser_level():
     assert [planes.plane(result, Choice(z=z)).position["z"] for z in range(4)] == [1, 4, 7, 10]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"settings": {}},
+        {"settings": {"region": None}},
+        {"settings": {"region": [[0], [5, 5]]}},
+        {"settings": {"region": [["a", 0], [5, 5]]}},
+        {"source": {"whole": 3, "grid": [5, 5]}},
+        {"source": {"whole": [5, 5], "grid": ["a", 5]}},
+        {"source": {"fixed": [3]}},
+    ],
+)
+def test_damaged_notes_are_one_line(damage):
+    result = result_of(np.ones((5, 5), np.uint8))
+    result = dataclasses.replace(result, notes={**result.notes, **damage})
+    with pytest.raises(tiledlaf.DamagedFile, match="its notes on labels/tiledlaf cannot be read"):
+        planes.plane(result, Choice())
+
+
 def test_simplified_plane_of_unknown_depth(folder):
     """Only sizes along y and x count."""
     labels = np.stack([smooth(1, 40)] * 2)

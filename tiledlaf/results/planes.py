@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ..errors import InputError, readable
 from .exporting import Choice
 from .result import Result
 
@@ -51,22 +51,27 @@ def check(result: Result, choice: Choice) -> None:
 
 def plane(result: Result, choice: Choice) -> Plane:
     """The plane that is chosen, which `check` has seen."""
-    axes = result.labels.grid_axes
     wanted = {"z": choice.z or 0, "t": choice.time_point or 0}
-    starts = result.notes["settings"]["region"][0]
+    with readable(f"{result.store}: its notes on {result.group}"):
+        origin, ratio, position = _place(result)
+        for axis in set(origin) & set("zt"):
+            index = origin[axis] + wanted[axis]
+            position[axis] = math.floor((index + 0.5) * ratio[axis])
+        return Plane(
+            tuple(wanted[axis] for axis in result.labels.grid_axes[:-2]),
+            position,
+            (origin["y"], origin["x"]),
+            (ratio["y"], ratio["x"]),
+        )
+
+
+def _place(result: Result) -> tuple[dict[str, int], dict[str, float], dict[str, int]]:
+    """By the notes: where labels begin, ratios along the axes, and positions that are fixed."""
+    starts = list(map(int, result.notes["settings"]["region"][0]))
     # the image's axes: labels of one time point may be without theirs
     own = ("t" + result.labels.spatial_axes)[-len(starts) :]
-    origin = dict(zip(own, starts, strict=True))
     source = result.notes.get("source") or {}
     sizes = zip(own, source.get("whole", ()), source.get("grid", ()), strict=False)
     ratio = dict.fromkeys(own, 1.0) | {axis: whole / grid for axis, whole, grid in sizes}
     position = {axis: int(index) for axis, index in source.get("fixed", ()) if axis in "zt"}
-    for axis in set(own) & set("zt"):
-        index = origin[axis] + wanted[axis]
-        position[axis] = math.floor((index + 0.5) * ratio[axis])
-    return Plane(
-        tuple(wanted[axis] for axis in axes[:-2]),
-        position,
-        (origin["y"], origin["x"]),
-        (ratio["y"], ratio["x"]),
-    )
+    return dict(zip(own, starts, strict=True)), ratio, position
