@@ -221,6 +221,11 @@ def test_a_store_keeps_its_format(output):
         assert (found.code, found.out) == (2, "")
         assert f"{place}: expected a place outside of out.zarr" in found.err
     assert run("export", output, "out.zarr.csv").code == 0
+    again = ("label", "image.npy", "out.zarr", "--classes", "2", "--overwrite", "--export")
+    for place in ("out.zarr/a.csv", "out.zarr/a.png"):
+        found = run(*again, place)
+        assert found.code == 2
+        assert f"{place}: expected a place outside of out.zarr" in found.err
 
 
 @pytest.mark.parametrize("links", [True, False])

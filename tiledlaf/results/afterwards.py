@@ -25,9 +25,6 @@ def check(plan: Plan, path: str) -> None:
         Says what was expected.
     """
     classes, shape = plan.job.term.classes, plan.job.grid.size
-    if _is_plain(path):
-        pictures.check_export(path, shape, classes)
-        return
     try:
         form = format_of(path)
     except ValueError:
@@ -39,6 +36,11 @@ def check(plan: Plan, path: str) -> None:
         what = "a folder" if Path(path).is_dir() else "no such folder"
         raise InputError(f"`export` {path}: expected a file in a folder that exists, got {what}")
     targets.check(path, overwrite=True)
+    if plan.out is not None:
+        targets.check_outside(path, plan.out.store)
+    if _is_plain(path):
+        pictures.check_export(shape, classes)
+        return
     planes = dict(zip(plan.job.image.grid_axes[:-2], shape, strict=False))
     if "z" in form.options and max(planes.values(), default=1) > 1:
         raise InputError(

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..errors import InputError
-from ..files import stores
 from ..pool.opening import PROCESSES, THREADS, Running, open_pool
 from ..pool.tasks import Pool, check_progress
 from ..registry import Registry
@@ -140,7 +139,7 @@ def export(
         if option not in form.options:
             raise InputError(f"`{option}` is nothing that {form.name} knows")
     targets.check(target, overwrite)
-    _check_outside(os.fspath(target), os.fspath(output))
+    targets.check_outside(target, output)
     result = open_result(output, name)
     if choice.objects is not None:
         finding.value_of(result.names, choice.objects)
@@ -152,16 +151,6 @@ def export(
         if meant is not None and choice.objects is not None:
             finding.find_objects(result, choice.objects, pool, meant, progress)
         form.write(result, part, choice, pool, progress or _untold)
-
-
-def _check_outside(target: str, output: str) -> None:
-    """Refuse a file within the output, which is a store of its own format."""
-    if stores.is_url(output) != stores.is_url(target):
-        return
-    url = stores.is_url(output)
-    whole, part = (one if url else os.path.realpath(one) for one in (output, target))
-    if part.startswith(whole.rstrip("/") + ("/" if url else os.sep)):
-        raise InputError(f"{target}: expected a place outside of {output}")
 
 
 def _pool(pooled: bool, result: Result, running: Running) -> AbstractContextManager[Pool]:

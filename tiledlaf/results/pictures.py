@@ -204,7 +204,7 @@ def export(store: str, group: str, path: str, classes: int) -> None:
         If the file cannot hold these labels.
     """
     array = nodes.open_array(store, f"{group}/0")
-    check_export(path, array.shape, classes)
+    check_export(array.shape, classes)
     colors = palette(classes, ngff.label_colors(store, group))
     with targets.written(path, overwrite=True) as part:
         picture = PIL.Image.fromarray(np.asarray(array[:]))
@@ -212,11 +212,10 @@ def export(store: str, group: str, path: str, classes: int) -> None:
         picture.save(part, "png")
 
 
-def check_export(path: str, shape: Sequence[int], classes: int) -> None:
+def check_export(shape: Sequence[int], classes: int) -> None:
     """Refuse a PNG that cannot hold these labels, before anything is computed."""
     if len(shape) != 2 or classes > 255 or max(shape) > 65000:
         raise InputError(
             "`export` .png holds one plane of up to 65000 pixels per edge and 255 labels; "
             f"got the shape {tuple(shape)} and {classes} labels: use .tif"
         )
-    targets.check(path, overwrite=True)

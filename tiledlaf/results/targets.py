@@ -42,6 +42,22 @@ def check(path: str | os.PathLike[str], overwrite: bool = False) -> None:
         raise _there(path)
 
 
+def check_outside(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+    """Refuse a file within an output, which is a store of its own format.
+
+    Raises
+    ------
+    ValueError
+        Names both.
+    """
+    url = stores.is_url(output)
+    if stores.is_url(path) != url:
+        return
+    whole, part = (os.fspath(one) if url else os.path.realpath(one) for one in (output, path))
+    if part.startswith(whole.rstrip("/") + ("/" if url else os.sep)):
+        raise InputError(f"{os.fspath(path)}: expected a place outside of {os.fspath(output)}")
+
+
 @contextmanager
 def written(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[str]:
     """A file to write, which is put into place once it is whole, and removed after an error.
