@@ -180,6 +180,7 @@ def test_one_name_for_all_images_of_a_file_is_refused(folder):
     with pytest.raises(tiledlaf.InputError, match="no output of one name for 2 images"):
         table("input,output,series\nx.zarr,o,all\n")
     assert len(table("input,output,series\nx.zarr,o,1\n")) == 1
+    assert names("slides/x.zarr") == ["x.zarr"]  # its largest: only of a plate all are meant
 
 
 def test_an_image_called_tissue_lies_beside_its_table(folder):
@@ -224,10 +225,13 @@ def test_a_mask_of_its_own_counts_before_those_of_a_folder(folder):
     assert rest["mask"] is None
 
 
-def test_the_word_tissue_is_no_folder(folder):
+def test_one_mask_for_all_is_no_folder(folder):
+    """Neither the word is, whatever lies there, nor a store, which is a folder as well."""
     save("tissue/a.npy")
+    zarr.save_array("mask.zarr", np.ones((32, 40), np.uint8))
     items = inputs.find(["slides/a.npy"], "results")
-    assert inputs.paired(items, {"mask": "tissue"}) == (items, {"mask": "tissue"})
+    for mask in ("tissue", "mask.zarr", "slides/b.npy", "s3://bucket/mask.zarr"):
+        assert inputs.paired(items, {"mask": mask}) == (items, {"mask": mask})
 
 
 def test_a_dry_run_goes_on_where_a_reader_breaks(folder, monkeypatch):
