@@ -537,3 +537,6 @@ def test_settings_read_the_words_of_the_command():
     assert Finding(min_size="3").settings((0.5, 0.5))["min_size"] == 12
     assert Finding(fill_holes="7").settings((2.0, 1.0, 1.0))["largest_hole"] == 3
     assert Finding(fill_holes=True).settings(None)["largest_hole"] is None
+    for size in (1e308, "1e308px"):
+        found = Finding(min_size=size, fill_holes=size).settings((0.1, 0.1))
+        assert found["min_size"] == found["largest_hole"] == 2**62

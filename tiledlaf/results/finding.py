@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InputError, as_number
 
 CONNECTIVITIES = ("face", "full")
+MOST = 2.0**62  # pixels, more than any image has
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def _pixels(name: str, given: Any, pixel_size: tuple[float, ...] | None) -> floa
             f"pixels, such as 20px; got {given!r}"
         )
     if pixels:
-        return size
+        return min(size, MOST)
     if pixel_size is None:
         raise InputError(
             f"`{name}` expects a size in pixels, such as 20px, since the size of pixels is not "
             f"known; got {given!r}"
         )
-    return size / math.prod(pixel_size)
+    return min(size / math.prod(pixel_size), MOST)
