@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from tiledlaf.files import stores
 from tiledlaf.model import arrays
 from tiledlaf.model.classes import Class
 from tiledlaf.model.terms import Prototypes
-from tiledlaf.reports import charts, chunks, frame, layers, neuroglancer, panels, words
+from tiledlaf.reports import charts, chunks, frame, layers, neuroglancer, panels, run_page, words
 from tiledlaf.results import confidence
 from tiledlaf.results.result import open_result
 from tiledlaf.training import run as training_run
@@ -395,6 +396,75 @@ def test_what_cannot_be_reported(made, arguments, said):
     assert said.replace("`name`", "--name") in found.err
     assert found.err.count("\n") == 1
     assert not list(Path().glob("*.html"))
+
+
+def test_time_is_that_of_all_starts(tmp_path):
+    """Work of each, tiles by what became of them at last; a claim is no start."""
+    done = {"state": "done", "proven": 5, "retries": 1}
+    lines = [
+        {"stage": "claimed", "time": 100, "after": 50, "run": "claim"},
+        {"stage": "begun", "time": 101, "after": 1, "run": "a", "versions": "old"},
+        {"tile": [0, 0], "time": 110, "after": 10, "run": "a", "worker": "v", "peak_mib": 300}
+        | {"seconds": [1, 2, 3], "counts": [2, 6, 0], **done},
+        {"tile": [0, 1], "state": "failed", "time": 112, "after": 12, "run": "a"},
+        {"stage": "begun", "time": 200, "after": 0, "run": "b", "versions": "new"},
+        {"tile": [0, 1], "time": 205, "after": 5, "run": "b", "worker": "w", "peak_mib": 200}
+        | {"seconds": [1, 1, 1], "counts": [0, 1, 3], **done},
+        {"stage": "complete", "time": 204, "after": 4, "run": "b"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = types.SimpleNamespace(records=tmp_path / "a.jsonl")
+    found = run_page._work(types.SimpleNamespace(out=out))
+    assert (found.began, found.ended, found.versions) == (50, 205, "new")
+    assert found.seconds == {"a": 12, "b": 5}
+    assert found.tiles == {"done": 2}
+    assert (found.parts.tolist(), found.workers, found.peak) == ([2, 3, 4], {"v", "w"}, 300)
+    assert (found.proven, found.pixels, found.retries) == (10, 10, 2)
+    shown = Page(run_page._time(found))
+    rows = dict(shown.rows)
+    assert rows["running"] == "17 s, in 2 starts"
+    assert rows["tiles"] == "2 done; tried again: 2"
+    assert rows["workers"] == "2, at most 300 MiB each"
+
+
+@pytest.mark.parametrize(
+    ("proven", "pixels", "integrator", "said"),
+    [
+        (10**6 - 1, 10**6, "Krylov", "99.999 % of the labels are proven; 1 is a tie"),
+        (999_996, 10**6, "Taylor", "99.999 % of the labels are proven; 4 are ties"),
+        (10**6, 10**6, "Taylor", "100 % of the labels are proven."),
+        (0, 10, "Euler", "0 % of the labels are proven; 10 are ties"),
+        (0, 10, "Krylov", "No label is proven: this integrator has no bound"),
+        (0, 0, "Taylor", "No pixel was labeled."),
+    ],
+)
+def test_proven_labels_are_never_said_to_be_all_but_where_they_are(
+    proven, pixels, integrator, said
+):
+    result = types.SimpleNamespace(notes={"settings": {"integrator": [integrator, {}]}})
+    assert run_page._proven(result, run_page.Work(proven=proven, pixels=pixels)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("micrometers", "said"),
+    [(0.2271, "227.1 nm"), (1, "1 µm"), (999.9, "999.9 µm"), (1000, "1 mm"), (25_000, "2.5 cm")],
+)
+def test_lengths_are_in_units_that_suit_them(micrometers, said):
+    assert run_page.length(micrometers) == said
+
+
+def test_labels_of_an_input_that_changed_are_not_shown(made, tmp_path):
+    shutil.copytree("out.zarr", tmp_path / "cut.zarr")
+    journal = tmp_path / "cut.zarr/labels/tiledlaf/0/tiledlaf.jsonl"
+    with journal.open("a") as file:
+        file.write(json.dumps({"stage": "changed", "error": "a.tif"}) + "\n")
+    found = run("report", tmp_path / "cut.zarr")
+    assert found.code == 2
+    words = "a.tif changed while labels/tiledlaf were made, so they are not to be trusted"
+    assert words in found.err
+    labels = zarr.open_array(tmp_path / "cut.zarr/labels/tiledlaf/0", mode="r")[:]
+    with pytest.warns(tiledlaf.FileWarning, match=r"a\.tif changed during the run, so these"):
+        tiledlaf.evaluate(tmp_path / "cut.zarr", labels)
 
 
 def test_unfinished_labels_have_no_page(made, tmp_path):

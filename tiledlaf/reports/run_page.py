@@ -157,7 +157,8 @@ def _proven(result: Result, work: Work) -> str:
         return "No label is proven: this integrator has no bound for a pixel."
     left = work.pixels - work.proven
     share = math.floor(1e5 * work.proven / work.pixels) / 1e3  # never 100 while some are not
-    ties = f"; {left:,} are ties within the error of the computation" if left else ""
+    many = "is a tie" if left == 1 else "are ties"
+    ties = f"; {left:,} {many} within the error of the computation" if left else ""
     return f"{share:g} % of the labels are proven{ties}."
 
 
