@@ -23,6 +23,7 @@ from tiledlaf.errors import InputChanged, OutputBelongsElsewhere
 from tiledlaf.files import claims, stores
 from tiledlaf.files.claims import Claim
 from tiledlaf.labeling import claiming, records
+from tiledlaf.labeling.output import Output
 from tiledlaf.labeling.records import Appender
 from tiledlaf.training import estimate as estimation
 from tiledlaf.training import run as training_run
@@ -168,6 +169,24 @@ def test_parts_of_the_confidence_of_other_labels(whole):
 
 def renamed_to(command, old, new):
     return [new if part == old else part for part in command]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "count"),
+    [(Output, "describe", 1), (records, "claim", 1), (records, "claim", 2)],
+)
+def test_arrays_that_another_run_takes_for_leftovers(whole, monkeypatch, owner, name, count):
+    """As it ends, between two files of theirs; the last is of the confidence."""
+
+    def remove():
+        place = stores.at("out.zarr")
+        parts = [n for n in place.names("labels") if stores.is_part(n, "tiledlaf")]
+        assert place.remove(*(f"labels/{part}" for part in parts))
+
+    once(monkeypatch, owner, name, remove, count)
+    found = run(*COMMAND)
+    assert found.code == 0, found.err
+    check_arrays(whole)
 
 
 def test_a_path_that_is_a_link_to_nothing(here):

@@ -18,7 +18,7 @@ import time as clock
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import OutputBelongsElsewhere
 from ..files import ngff, nodes, stores
@@ -27,6 +27,7 @@ from ..files.stores import PART, Bucket
 from . import beside, records
 from .output import CLAIMS, STAMP, Output, check_same, same
 
+T = TypeVar("T")
 PATIENCE = 60.0  # seconds that a start on an object store has to make its arrays
 JOINING = 10.0  # seconds that one has to remove others, before one of the same run does so as well
 
@@ -156,16 +157,7 @@ class Start:
     def here(self) -> Output:
         """Claim the labels on a file system, or join the same run."""
         out = self.out
-        made = _elsewhere(out)
-        for last in (False, False, True):
-            try:
-                stamp, own = self._placed(made)
-                break
-            except FileNotFoundError:  # another run took it for what a killed one has left
-                if last:
-                    raise
-            finally:
-                shutil.rmtree(made, ignore_errors=True)
+        stamp, own = _retried(out, self._placed)
         now = out.current()
         if now and now[STAMP] != stamp and same(now, self.notes):  # the same run replaced this one
             stamp, own = now[STAMP], False
@@ -203,6 +195,7 @@ class Start:
                 now = out.current()
                 if now and self._joins(now):
                     return now[STAMP], False
+                _check_whole(made, self.labels)
                 there = os.path.lexists(final)
                 if there and records.is_locked(out.records):  # by a run begun since the plan
                     if now and same(now, self.notes):
@@ -325,9 +318,37 @@ def _make_confidence(out: Output, store: str, confidence: Pyramid) -> None:
     confidence.create(store, *made)
 
 
-def _elsewhere(out: Output) -> str:
-    """A new folder, beside the labels, in which arrays are made before they are put into place."""
-    return os.path.join(out.store, "labels", f"{out.name}.{uuid.uuid4().hex}{PART}")
+def _retried(out: Output, make: Callable[[str], T]) -> T:
+    """What a function makes of a new folder beside the labels, which puts arrays into place.
+
+    Another run that ends meanwhile may take the folder for what a killed one has left.
+    """
+    for last in (False, False, True):
+        made = os.path.join(out.store, "labels", f"{out.name}.{uuid.uuid4().hex}{PART}")
+        try:
+            return make(made)
+        except FileNotFoundError:
+            if last:
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    raise AssertionError
+
+
+def _check_whole(made: str, pyramid: Pyramid) -> None:
+    """Notice that a folder was removed while it was filled, and then made again by what followed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If its first files are gone.
+    """
+    try:
+        whole = ngff.is_whole(made, pyramid)
+    except ValueError:  # between two looks
+        whole = False
+    if not whole:
+        raise FileNotFoundError(errno.ENOENT, "removed by another run", made)
 
 
 def _move_away(out: Output, group: str, stamp: str, gone: list[str]) -> None:
@@ -342,14 +363,16 @@ def _move_away(out: Output, group: str, stamp: str, gone: list[str]) -> None:
 
 def _place_confidence(out: Output, confidence: Pyramid, stamp: str) -> None:
     """Put the confidence of a start into place, unless it is there already."""
-    made, group = _elsewhere(out), "confidence"
+    group = "confidence"
     final = os.path.join(out.store, group)
     gone: list[str] = []
-    try:
+
+    def placed(made: str) -> None:
         _make_confidence(out, made, confidence)
         stores.at(made).write(f"{group}/0/{records.NAME}", records.claim(stamp)[1])
         while True:
             out.check_confidence()
+            _check_whole(made, confidence)
             if os.path.lexists(final):
                 found = out.found_stamp(group)
                 if found and found == stamp:
@@ -357,8 +380,10 @@ def _place_confidence(out: Output, confidence: Pyramid, stamp: str) -> None:
                 _move_away(out, group, found or "", gone)
             elif renamed(os.path.join(made, group), final):
                 break
+
+    try:
+        _retried(out, placed)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
         stores.at(out.store).remove(*gone)
     nodes.index(out.store, group)
 
