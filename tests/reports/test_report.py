@@ -138,6 +138,12 @@ def test_a_page_of_a_run(made):
     assert next(row[1] for row in shown.rows if row[0] == "tiles") == "6 done"
     assert ["time", "5.0"] in [row[:2] for row in shown.rows]
     assert "Counted at full resolution." in shown.text
+    confidence = zarr.open_array("out.zarr/confidence/0", mode="r")[:]
+    for value, name in ((1, redaction.plain(EVIL)), (2, "bright")):
+        own = confidence[labels == value]
+        mean, below = next(r[1:] for r in shown.rows if r[0] == name and len(r) == 3)
+        assert float(mean) == pytest.approx(own.mean(dtype=float), abs=1e-3)
+        assert float(below.removesuffix(" %")) == pytest.approx(100 * (own < 0.75).mean(), abs=0.02)
     for name in ("confidence", "proven"):
         assert words.WORDS[name][0] in shown.text
 

@@ -275,9 +275,9 @@ def test_every_answer_is_guarded(made, served):
     origin, token = served("color.zarr")[0].rstrip("/").rsplit("/", 1)
     line = http.client.HTTPConnection(origin.removeprefix("http://"), timeout=20)
     for code, method, path in (
-        *((302, "GET", f"/{token}/"), (200, "GET", f"/v/{token}/"), (404, "GET", "/v/no/")),
-        *((200, "GET", f"/data/{token}/1/data/0/c/0/0"), (200, "POST", f"/state/{token}")),
-        (200, "HEAD", f"/v/{token}/"),
+        *((302, "GET", f"/{token}/"), (200, "HEAD", f"/v/{token}/"), (200, "GET", f"/v/{token}/")),
+        *((404, "GET", "/v/no/"), (200, "GET", f"/data/{token}/1/data/0/c/0/0")),
+        (200, "POST", f"/state/{token}"),
     ):
         line.request(method, path, b"{}" if method == "POST" else None)
         found = line.getresponse()
