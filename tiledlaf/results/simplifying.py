@@ -200,7 +200,7 @@ def _wrong(
         tree = shapely.STRtree(shapely.points(points[ends]))
         line, point = tree.query(lines[own], predicate="dwithin", distance=reach)
         found |= _passing(points, begin, end, own[line], ends[point])
-    return found | _turning(arcs, begin, end)
+    return found
 
 
 def _along_the_edge(arcs: Arcs, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -276,26 +276,3 @@ def _inside(points: np.ndarray, begin: np.ndarray, end: np.ndarray, p: np.ndarra
     turn = (b - a)[:, 1] * (p - a)[:, 0] - (b - a)[:, 0] * (p - a)[:, 1]
     right = np.where(b[:, 0] > a[:, 0], turn > 0, turn < 0)
     return np.asarray(odd ^ (passes & right))
-
-
-def _turning(arcs: Arcs, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Whether lines leave a node in another order than its borders."""
-    points = arcs.points
-    out, back = np.flatnonzero(arcs.first[begin]), np.flatnonzero(arcs.last[end])
-    line = np.concatenate([out, back])
-    node = points[np.concatenate([begin[out], end[back]])]
-    near = points[np.concatenate([begin[out] + 1, end[back] - 1])] - node
-    far = points[np.concatenate([end[out], begin[back]])] - node
-    place = node @ [1 << 32, 1]
-    before, after = (np.arctan2(way[:, 0], way[:, 1]) for way in (near, far))
-    order = np.lexsort((before, place))
-    place, after, line = place[order], after[order], line[order]
-    starts = np.flatnonzero(np.diff(place, prepend=-1))
-    stops = np.append(starts[1:], len(place))
-    group = np.repeat(np.arange(len(starts)), stops - starts)
-    following = np.arange(1, len(place) + 1)
-    following[stops - 1] = starts
-    descents = np.add.reduceat(after[following] < after, starts)
-    found = np.zeros(len(begin), bool)
-    found[line[descents[group] > 1]] = True
-    return found
