@@ -164,3 +164,24 @@ def test_names_that_xml_cannot_hold(tmp_path):
             result, str(tmp_path / "a.tif"), Choice(), pool, lambda record: None
         )
     check_schema(tmp_path / "a.tif")
+
+
+def test_stored_levels_are_read(tmp_path, monkeypatch):
+    """Each as it is, and coarser ones by steps from the last."""
+    monkeypatch.setattr(ometiff, "TILE", 64)
+    image = (np.random.default_rng(0).random((1101, 30)) * 255).astype(np.uint8)
+    options = {"prototypes": [[50], [200]], "time": 1e-3, "tile": 256}
+    tiledlaf.label(image, tmp_path / "out.zarr", copy_image=False, overview=False, **options)
+    result = open_result(tmp_path / "out.zarr")
+    found = ometiff.levels(result)
+    stored = len(result.labels.levels)
+    assert 1 < stored < len(found)
+    assert [step for _, step, _ in found[:stored]] == [1] * stored
+    assert [step for _, step, _ in found[stored:]] == [
+        2 ** (n + 1) for n in range(len(found) - stored)
+    ]
+    tiledlaf.export(tmp_path / "out.zarr", tmp_path / "a.tif")
+    whole = pixels_of(tmp_path / "out.zarr")
+    for number in range(len(found)):
+        pixels = tifffile.imread(tmp_path / "a.tif", level=number)
+        np.testing.assert_array_equal(pixels, whole[:: 2**number, :: 2**number])
