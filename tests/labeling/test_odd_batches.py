@@ -430,6 +430,13 @@ def test_masks_and_probabilities_may_be_arrays(folder):
     assert [one.summary.pixels[0] for one in found] == [23 * 40] * 3
 
 
+@pytest.mark.parametrize("region", [5, float("inf"), "x", [5], [(0, 5)], [("a", 5), (0, 5)]])
+def test_odd_regions_are_refused_by_name(folder, region):
+    for one in tiledlaf.batch("slides/a.npy", "results", classes=2, region=region, **OPTIONS):
+        assert isinstance(one.error, tiledlaf.InputError)
+        assert "region" in str(one.error)
+
+
 def test_no_function_of_progress_is_refused_before_any_work(folder):
     with pytest.raises(tiledlaf.InputError, match="`progress` expects a function"):
         tiledlaf.batch("slides", "results", progress=5, classes=2, **OPTIONS)

@@ -1,5 +1,6 @@
 """The overview that a run ends with: what it shows, whose it is, and when it changes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from tiledlaf.errors import TiledlafWarning
 from tiledlaf.files import stores
 from tiledlaf.files.selection import Selection
 from tiledlaf.labeling import beside, claiming, overview, request
+from tiledlaf.labeling.areas import Area
 from tiledlaf.labeling.output import Output
 from tiledlaf.labeling.plan import Writing
 from tiledlaf.model.classes import color
@@ -431,6 +433,20 @@ def test_what_is_drawn_without_a_copy_is_what_was_labeled(here):
     plan = request.prepare("two.npy", "out.zarr", classes=2, selection=selection)
     shown, region = overview._pictured(plan, plan.out)
     assert (shown.channels, region) == ((1,), None)
+
+
+def test_whatever_a_picture_says_draws_it_anew(here):
+    """Also the start of its labels and the tiles that failed, which areas need not tell."""
+    plan = request.prepare("image.npy", "out.zarr", classes=2)
+    areas = [Area(0, "not labeled", 5, 0.5, None)]
+    first = overview._content(plan, plan.out, areas, 0)
+    assert first == overview._content(plan, plan.out, areas, 0)
+    others = [
+        overview._content(plan, plan.out, areas, 1),
+        overview._content(plan, dataclasses.replace(plan.out, stamp="x"), areas, 0),
+        overview._content(plan, plan.out, [dataclasses.replace(areas[0], name="b")], 0),
+    ]
+    assert len({first, *others}) == 4
 
 
 def test_warnings_are_for_python_as_well(here):

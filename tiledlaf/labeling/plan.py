@@ -255,12 +255,12 @@ def _region(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Origin and size of the part to label; one without t is that of every time point."""
     grid = image.grid
-    if region is not None and len(region) == len(image.spatial_axes) < len(grid):
-        region = [(0, grid[0]), *region]
     if region is None:
         return (0,) * len(grid), tuple(grid)
     with understood("region", region, "start and stop for each axis"):
         region = [(as_whole("region", a), as_whole("region", b)) for a, b in region]
+    if len(region) == len(image.spatial_axes) < len(grid):
+        region = [(0, grid[0]), *region]
     inside = len(region) == len(grid) and all(
         0 <= a < b <= n for (a, b), n in zip(region, grid, strict=False)
     )
