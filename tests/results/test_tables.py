@@ -20,7 +20,7 @@ def columns(n):
         "class": [ODD[i % len(ODD)] for i in range(n)],
         "area": rng.random(n) * 10.0 ** rng.integers(-9, 9, n),
         "mean": rng.random(n).astype(np.float32),
-        "note": [None if i % 2 else 0.1 * i for i in range(n)],
+        "note": [0.1 * i if i % 2 else None for i in range(n)],
         "inside": np.arange(n) % 3 == 0,
     }
 
