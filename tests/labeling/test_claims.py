@@ -514,6 +514,7 @@ LINES = [
     b'{"tile": [0, 0], "state": "done", "bytes": -1}',
     b'{"tile": [0, 0], "state": "failed", "error": 5}',
     b'{"stage": ["begun"], "time": "now"}',
+    b'{"stage": "begun", "run": "a", "after": 0, "time": 1e18}',
     b'{"stage": "complete", "run": 5, "after": {}}',
     b'{"tile": ' + b"[" * 100_000,
 ]
@@ -537,10 +538,11 @@ def test_a_damaged_line_costs_its_tile(whole):
         assert len(found) >= 9 - 3
     shutil.copytree("whole.zarr", "out.zarr")
     Path(RECORDS).write_bytes(b"\n".join([*LINES, *lines[:3], b"x", *lines[4:], *LINES]) + b"\n")
-    for command in (["status", "out.zarr"], ["info", "out.zarr"], COMMAND, COMMAND):
+    report = ["report", "out.zarr"]
+    for command in (["status", "out.zarr"], ["info", "out.zarr"], COMMAND, COMMAND, report):
         found = run(*command)
         assert "Traceback" not in found.err
-        if command is COMMAND:
+        if command in (COMMAND, report):
             assert found.code == 0, found
     check_arrays(whole)
 

@@ -40,6 +40,7 @@ NAME, ENDING = RECORDS, ".jsonl"
 FINISHED = ("done", "skipped")
 CLAIMED, BEGUN, LEVELS, COMPLETE, ENDED = "claimed", "begun", "levels", "complete", "ended"
 KEPT = ("state", "pixels", "counts", "proven", "error")
+LATEST = 253402300800  # seconds from 1970 on that are a date: up to the year 9999
 CHANGED = "changed"  # with the input in place of an error
 # seconds between two batches, or this share of the run's duration if that is longer, so that a kill
 # costs little work and a long run does not make thousands of objects
@@ -183,7 +184,8 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "counts": lambda value: _numbers(value, whole=True),
     "seconds": lambda value: _numbers(value) and len(value) == 3,
     **dict.fromkeys(("pixels", "proven", "bytes", "retries"), lambda v: _numbers([v], whole=True)),
-    **dict.fromkeys(("time", "after", "peak_mib"), _number),
+    **dict.fromkeys(("after", "peak_mib"), _number),
+    "time": lambda value: _number(value) and 0 <= value < LATEST,
     **dict.fromkeys(("stage", "state", "run", "worker", "error"), _text),
 }
 
