@@ -3,12 +3,13 @@
 import csv
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tiledlaf.files import stores
-from tiledlaf.results import tables
+from tiledlaf.results import tables, targets
 
 ODD = ['say "a, b"', "two\nlines", "=1+1", "+tumor", "-1", "@x", "é", "-"]
 
@@ -140,3 +141,14 @@ def test_names_of_half_letters(tmp_path):
         tables.write(tmp_path / f"a{suffix}", given)
     assert parquet.read_table(tmp_path / "a.parquet")["class"].to_pylist() == ["a\\udce9", None]
     assert (tmp_path / "a.csv").read_text() == "class,value\na\\udce9,1\n,2\n"
+
+
+def test_an_object_that_appears_meanwhile_stays(cloud):
+    def write():
+        with targets.written("s3://bucket/a.csv") as part:
+            Path(part).write_text("ours")
+            (cloud / "bucket/a.csv").write_text("theirs")
+
+    with pytest.raises(ValueError, match="expected a new file"):
+        write()
+    assert (cloud / "bucket/a.csv").read_text() == "theirs"
