@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import judge
@@ -33,7 +34,7 @@ def made(tmp_path_factory):
     """A folder with labels of two classes, their confidence, and the objects of one."""
     folder = tmp_path_factory.mktemp("made")
     np.save(folder / "own.npy", np.tile(seeds.IMAGE, (2, 2)))
-    label = ("label", "own.npy", "lab.zarr", "--classes", "2", "--tile", "16", "--confidence")
+    label = ("label", "own.npy", "lab.zarr", "--classes", "2", "--tile", "32", "--confidence")
     label = (*label, "--input-pixel-size", "0.5", "--objects", "class 1", *QUICK)
     assert judge.forked(command(*label), folder, 600) == (0, False)
     shutil.rmtree(folder / judge.HOME)
@@ -42,29 +43,35 @@ def made(tmp_path_factory):
 
 def give(made, folder):
     Path(folder, "folder").mkdir()
+    if time.monotonic() > judge.until:  # what is tried no more needs no files
+        return
     for one in ("own.npy", "lab.zarr"):
         copy = shutil.copytree if one.endswith(".zarr") else shutil.copy2
         copy(made / one, f"{folder}/{one}")
 
 
-def spoil(draw, folder, below=""):
+def spoil(draw, made, folder, below=""):
     """Damage, remove or replace one of the files of the labels, most likely its metadata."""
-    held = seeds.files(Path(folder, "lab.zarr", below))
+    held = seeds.files(made / "lab.zarr" / below)
     about = [path for path in held if path.suffix in (".json", ".jsonl")]
-    path = draw(st.sampled_from(about if draw(st.integers(0, 3)) else held))
-    if path.suffix == ".json" and draw(st.integers(0, 4)):
-        path.write_text(text_of(draw(edited(json.loads(path.read_bytes())))))
+    given = draw(st.sampled_from(about if draw(st.integers(0, 3)) else held))
+    how, data = "bytes", b""
+    if given.suffix == ".json" and draw(st.integers(0, 4)):
+        data = text_of(draw(edited(json.loads(given.read_bytes())))).encode()
     elif draw(st.integers(0, 2)):
-        path.write_bytes(draw(damaged(path.read_bytes())))
+        data = draw(damaged(given.read_bytes()))
     else:
-        path.unlink()
-        made = draw(st.sampled_from(("nothing", "folder", "loop", "empty")))
-        if made == "folder":
-            path.mkdir()
-        elif made == "loop":
-            path.symlink_to(path.name)
-        elif made == "empty":
-            path.write_bytes(b"")
+        how = draw(st.sampled_from(("nothing", "folder", "loop", "bytes")))
+    path = Path(folder, given.relative_to(made))
+    if not path.exists():  # see `give`
+        return
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how == "loop":
+        path.symlink_to(path.name)
+    elif how == "bytes":
+        path.write_bytes(data)
 
 
 def exported(draw, target):
@@ -82,7 +89,7 @@ def test_export_of_damaged_labels(data, trying, made):
     draw = data.draw
     with trying() as folder:
         give(made, folder)
-        spoil(draw, folder, draw(st.sampled_from(("", GROUP, "labels/tiledlaf"))))
+        spoil(draw, made, folder, draw(st.sampled_from(("", GROUP, "labels/tiledlaf"))))
         call = command(*exported(draw, draw(st.sampled_from(TARGETS[:6]))))
         # objects that are damaged are made again
         writes = (*WRITES, "lab.zarr") if "--objects" in call.about else WRITES
@@ -157,7 +164,7 @@ def test_objects(data, trying, made):
     with trying() as folder:
         give(made, folder)
         if harm:
-            spoil(draw, folder, draw(st.sampled_from(("", GROUP, "labels/tiledlaf"))))
+            spoil(draw, made, folder, draw(st.sampled_from(("", GROUP, "labels/tiledlaf"))))
         about = f"objects of {cls!r}, {options}"
         survives("objects", library(refused, about), folder, ("lab.zarr",))
 
@@ -169,8 +176,8 @@ def test_objects_of_a_run(data, trying, made):
     with trying() as folder:
         give(made, folder)
         if draw(st.booleans()):
-            spoil(draw, folder, GROUP)
-        label = ["own.npy", "lab.zarr", "--classes", "2", "--tile", "16", "--confidence"]
+            spoil(draw, made, folder, GROUP)
+        label = ["own.npy", "lab.zarr", "--classes", "2", "--tile", "32", "--confidence"]
         label += ["--input-pixel-size", "0.5", *QUICK]
         label += [
             f"--objects={draw(st.sampled_from(('class 1', 'class 2', '1', '9', '', *TEXTS)))}"
@@ -195,7 +202,7 @@ def test_reports(data, trying, made):
             given = draw(damaged(judge.model.read_bytes()))
             Path(folder, "a.model").write_bytes(given)
         elif draw(st.integers(0, 2)):
-            spoil(draw, folder)
+            spoil(draw, made, folder)
         call = odd_calls(draw, [of, f"--output={page}"], "report", 1)
         files = [one.partition("=")[2].split("/")[0] for one in call if one.startswith("-")]
         keep = {"own.npy", "lab.zarr", "a.model", "folder"}
@@ -269,7 +276,7 @@ def test_views(data, trying, made):
     with trying() as folder:
         give(made, folder)
         if harm:
-            spoil(draw, folder)
+            spoil(draw, made, folder)
         survives("views", looked(asks, harm), folder)
 
 
