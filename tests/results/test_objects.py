@@ -276,6 +276,26 @@ def test_the_folder_outlasts_other_leftovers(tmp_path):
     assert not folder.exists()
 
 
+def test_labels_that_are_begun_anew_meanwhile(tmp_path):
+    store = labeled(tmp_path / "out.zarr")
+
+    def again(record):
+        if (record["stage"], record["done"]) == ("measuring objects", 12):
+            tiledlaf.label(noise((90, 110)), store, overwrite=True, **OPTIONS | {"time": 0.1})
+
+    with pytest.raises(OutputBelongsElsewhere, match="begun anew while objects of it were made"):
+        tiledlaf.objects(store, 2, progress=again)
+    assert ngff.label_names(store) == ["tiledlaf"]
+
+
+def test_objects_of_another_class_are_refused(tmp_path):
+    """Whose name makes the same path."""
+    store = labeled(tmp_path / "out.zarr", names=["a/b", "a:b"])
+    assert tiledlaf.objects(store, "a/b").group == "labels/tiledlaf-a_b"
+    with pytest.raises(OutputBelongsElsewhere, match="the objects of another class, 'a/b'"):
+        tiledlaf.objects(store, "a:b")
+
+
 def test_the_command_makes_objects(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("image.npy", noise((90, 110)))
