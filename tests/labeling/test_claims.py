@@ -1,5 +1,6 @@
 """One output, one truth: who writes there, of which input, and what damaged notes cost."""
 
+import contextlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ import tiledlaf
 from tiledlaf.errors import InputChanged, OutputBelongsElsewhere
 from tiledlaf.files import claims, stores
 from tiledlaf.files.claims import Claim
+from tiledlaf.files.folders import lock
 from tiledlaf.labeling import claiming, records
 from tiledlaf.labeling.output import Output
 from tiledlaf.labeling.records import Appender
@@ -242,6 +244,29 @@ def test_a_file_that_is_made_once(tmp_path, monkeypatch, links):
     assert place.create("a/b", b"3")
     assert place.read("a/b") == b"3"
     assert os.listdir(tmp_path / "a") == ["b"]
+
+
+def test_the_same_command_that_comes_between_two_looks(whole, monkeypatch):
+    """And is still at work."""
+    current, calls = Output.current, []
+
+    def look(out):
+        found = current(out)
+        calls.append(found)
+        if len(calls) == 3:  # of the plan, of the start, and before it takes the place
+            monkeypatch.setattr(Output, "current", current)
+            assert run(*COMMAND).code == 0
+            file = os.open(RECORDS, os.O_RDWR)
+            held.callback(os.close, file)
+            lock(file, alone=False)
+        return found
+
+    monkeypatch.setattr(Output, "current", look)
+    with contextlib.ExitStack() as held:
+        found = run(*COMMAND)
+    assert calls == [None] * 3
+    assert found.code == 0, found.err
+    check_arrays(whole)
 
 
 def test_who_was_refused_hears_of_both_settings(whole, monkeypatch):

@@ -192,12 +192,13 @@ class Start:
         gone: list[str] = []
         try:
             while True:
+                _check_whole(made, self.labels)
                 now = out.current()
                 if now and self._joins(now):
                     return now[STAMP], False
-                _check_whole(made, self.labels)
                 there = os.path.lexists(final)
                 if there and records.is_locked(out.records):  # by a run begun since the plan
+                    now = out.current()  # perhaps since the last look
                     if now and same(now, self.notes):
                         return now[STAMP], False
                     raise OutputBelongsElsewhere(
