@@ -13,8 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import PIL.ImageFont
 import pytest
 from command import run
+
+from tiledlaf.labeling import lettering
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs/tutorials"
@@ -62,6 +65,8 @@ def follow(page, folder, path=()):
     said = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        # words in pictures are in Pillow's own letters, as on a machine without fonts
+        patch.setattr(lettering, "_font", lambda size: (PIL.ImageFont.load_default(size), False))
         places = (*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"])
         patch.setenv("PATH", os.pathsep.join(places))
         for line, shown in commands(page):
