@@ -1,5 +1,6 @@
 """What the command prints and writes, as people meet it."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -19,9 +20,11 @@ import zarr
 from command import contents, run
 from distributed import LocalCluster
 
+import tiledlaf
 from tiledlaf.cli import progress
 from tiledlaf.files import image as image_files
 from tiledlaf.model import classes
+from tiledlaf.reports import text
 
 SHAPE = (100, 120)
 LABEL = ["label", "image.tif", "out.zarr", "--classes", "3", "--tile", "32"]
@@ -68,6 +71,13 @@ def test_summary(image):
     assert re.fullmatch(r"seconds: \d+\.\d", lines[-3])
     assert float(re.fullmatch(r"throughput: (\S+) megapixels a second", lines[-2])[1]) > 0
     assert lines[-1] == "output: out.zarr"
+
+
+def test_a_label_that_is_not_proven_is_seen(tmp_path):
+    found = tiledlaf.label(np.eye(8), str(tmp_path / "out.zarr"), classes=2)
+    many = dataclasses.replace(found, pixels=[0, 10**8, 10**8], proven=2 * 10**8 - 1)
+    assert "proven labels: 99.999 %" in text.summary(many)
+    assert "proven labels: 100.000 %" in text.summary(dataclasses.replace(many, proven=2 * 10**8))
 
 
 def test_summary_of_krylov(image):

@@ -156,7 +156,7 @@ def _proven(result: Result, work: Work) -> str:
     if not work.proven and name not in BOUNDED:
         return "No label is proven: this integrator has no bound for a pixel."
     left = work.pixels - work.proven
-    share = math.floor(1e5 * work.proven / work.pixels) / 1e3  # never 100 while some are not
+    share = text.proven_percent(work.proven, work.pixels)
     many = "is a tie" if left == 1 else "are ties"
     ties = f"; {left:,} {many} within the error of the computation" if left else ""
     return f"{share:g} % of the labels are proven{ties}."

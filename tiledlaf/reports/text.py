@@ -75,6 +75,11 @@ def dry_run(plan: Plan) -> list[str]:
     return lines
 
 
+def proven_percent(proven: int, labeled: int) -> float:
+    """Percentage of labels that are proven, rounded down: never 100 while some are not."""
+    return math.floor(1e5 * proven / labeled) / 1e3
+
+
 def summary(found: Summary) -> list[str]:
     """Lines on tiles, the area of each class, overview, proven labels, seconds and output."""
     lines = ["tiles: " + ", ".join(f"{n} {state}" for state, n in found.tiles.items())]
@@ -86,7 +91,7 @@ def summary(found: Summary) -> list[str]:
     if found.proven is None:
         lines.append("proven labels: none (this integrator has no bound a pixel)")
     elif labeled:
-        lines.append(f"proven labels: {100 * found.proven / labeled:.3f} %")
+        lines.append(f"proven labels: {proven_percent(found.proven, labeled):.3f} %")
     lines.append(f"seconds: {found.seconds:.1f}")
     if found.fresh:
         lines.append(f"throughput: {found.rate / 1e6:.3g} megapixels a second")
