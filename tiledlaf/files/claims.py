@@ -103,7 +103,7 @@ class Claim:
             file.flush()
             with contextlib.suppress(OSError):  # not every file system has locks
                 lock(file, alone=False)
-            if link(part, self.file) and not _gone(file, self.file):
+            if link(part, self.file) and not is_gone(file, self.file):
                 return file
         except FileNotFoundError:  # another run took it for what a killed one has left
             pass
@@ -132,7 +132,7 @@ class Claim:
         except OSError as error:
             if not same:
                 clock.sleep(0.05)  # another start may hold it only to remove it
-                gone = _gone(file, self.file)
+                gone = is_gone(file, self.file)
                 file.close()
                 if gone:
                     return None
@@ -146,7 +146,7 @@ class Claim:
                 )
         if not same:
             _remove(file, self.file)
-        if not same or _gone(file, self.file):
+        if not same or is_gone(file, self.file):
             file.close()
             return None
         return file
@@ -167,7 +167,7 @@ def clear(path: str | os.PathLike[str]) -> None:
         _remove(held, file)
 
 
-def _gone(file: IO[str], path: Path) -> bool:
+def is_gone(file: IO[Any], path: Path) -> bool:
     """Whether a path leads no longer to an open file."""
     try:
         return not os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -177,6 +177,6 @@ def _gone(file: IO[str], path: Path) -> bool:
 
 def _remove(file: IO[str], path: Path) -> None:
     """Remove an open file, unless another one has its path now."""
-    if not _gone(file, path):
+    if not is_gone(file, path):
         with contextlib.suppress(OSError):  # another run was quicker, or it is open in Windows
             path.unlink()

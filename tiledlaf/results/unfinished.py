@@ -22,9 +22,9 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from ..files import stores
+from ..files import claims, stores
 from ..files.folders import PART, is_part, lock
-from ..labeling.records import between
+from ..labeling import records
 from ..pool.tasks import Pool
 
 TASK = 2**20  # pixels of small tiles that share a task
@@ -71,7 +71,7 @@ class Journal:
         """Keep the result of a tile; with others it is written every few seconds."""
         self._held.setdefault(stage, []).append(msgspec.Raw(_ENCODER.encode((index, result))))
         now = clock.monotonic()
-        if now - self._last >= between(now - self._began):
+        if now - self._last >= records.between(now - self._began):
             self.flush()
 
     def flush(self) -> None:
@@ -148,10 +148,10 @@ def _locked(store: str, group: str, key: str) -> tuple[str, IO[bytes]]:
     """The folder of this name or, where another process is in it, a new one; and its lock."""
     while True:
         folder = f"{group}.{key}{PART}"
-        path = os.path.join(store, folder, LOCK)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        path = Path(store, folder, LOCK)
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = open(path, "a+b")  # noqa: SIM115 - open as long as the work goes on
+            file = path.open("a+b")  # as long as the work goes on
         except FileNotFoundError:  # its owner has just removed it
             continue
         try:
@@ -162,13 +162,11 @@ def _locked(store: str, group: str, key: str) -> tuple[str, IO[bytes]]:
             continue
         except OSError:  # no locks: two would write the same
             pass
-        try:
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+        with contextlib.suppress(FileNotFoundError):
+            if not claims.is_gone(file, path):
                 # leftovers are removed an hour after their last change
                 os.utime(path, (clock.time() + LASTS,) * 2)
                 return folder, file
-        except FileNotFoundError:
-            pass
         file.close()
 
 
@@ -182,16 +180,10 @@ def _remove_others(store: str, group: str) -> None:
 
 def _at_work(store: str, folder: str) -> bool:
     """Whether a process holds the lock of a folder; also where there are no locks to tell."""
-    if stores.is_url(store):
-        return False  # all that it would lose is its journal
-    try:
-        with Path(store, folder, LOCK).open("r+b") as file:
-            lock(file, alone=True)
-    except FileNotFoundError:  # of earlier versions, or moved away from its place
+    path = Path(store, folder, LOCK)
+    if stores.is_url(store) or not path.exists():  # all that it would lose is its journal
         return False
-    except OSError:
-        return True
-    return False
+    return records.is_locked(path) is not False
 
 
 class Telling:
