@@ -22,6 +22,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import zarr
+from cloud import standing_in
 from command import contents, run
 from faults import FAULTY, PROCESSES, begun, kill_in_turn, row
 from runs import arrays
@@ -77,19 +78,9 @@ def local(_local):
 def cloud(_local, tmp_path, monkeypatch):
     """A folder that stands for all object stores; it holds the image."""
     monkeypatch.chdir(tmp_path)
-    from_url = obstore.store.from_url
-
-    def folder(url, **options):
-        if url.startswith("http"):
-            return from_url(url, **options)
-        path = tmp_path / "cloud" / url.split("://")[1]
-        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
-
-    monkeypatch.setattr(obstore.store, "from_url", folder)
-    stores._bucket.cache_clear()
-    shutil.copytree(_local[0] / "image.zarr", "cloud/bucket/image.zarr")
-    yield tmp_path / "cloud" / "bucket"
-    stores._bucket.cache_clear()
+    with standing_in(tmp_path / "cloud"):
+        shutil.copytree(_local[0] / "image.zarr", "cloud/bucket/image.zarr")
+        yield tmp_path / "cloud" / "bucket"
 
 
 def label(*options, source=IMAGE, out=OUT):

@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import threading
-import urllib.parse
 from pathlib import Path
 
 import numpy as np
 import pytest
 import seeds
 import zarr
+from cloud import standing_in
 from command import run
 
 import tiledlaf
@@ -504,18 +504,10 @@ def test_labels_without_their_objects_are_there(folder, monkeypatch):
 
 
 @pytest.fixture
-def cloud(folder, monkeypatch):
+def cloud(folder):
     """A folder that stands for all object stores, whose URLs are percent-encoded."""
-    obstore = pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed")
-
-    def opened(url, **options):
-        path = folder / "cloud" / urllib.parse.unquote(url.split("://")[1])
-        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
-
-    monkeypatch.setattr(obstore.store, "from_url", opened)
-    stores._bucket.cache_clear()
-    yield folder / "cloud/bucket"
-    stores._bucket.cache_clear()
+    with standing_in(folder / "cloud"):
+        yield folder / "cloud/bucket"
 
 
 def test_a_batch_on_an_object_store(cloud):

@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import zarr
+from cloud import standing_in
 from command import contents, run
 
 import tiledlaf
@@ -184,19 +185,17 @@ def test_a_start_that_is_refused_takes_no_picture(here, monkeypatch):
     assert Path(PICTURE).read_bytes() == before
 
 
-def test_a_kill_while_labels_are_claimed_on_an_object_store(here, monkeypatch):
-    obstore = pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed")
+@pytest.fixture
+def cloud(here):
+    with standing_in(here / "cloud"):
+        yield here / "cloud"
 
-    def folder(url, **options):
-        path = here / "cloud" / url.split("://")[1]
-        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
 
-    monkeypatch.setattr(obstore.store, "from_url", folder)
-    stores._bucket.cache_clear()
+def test_a_kill_while_labels_are_claimed_on_an_object_store(cloud, monkeypatch):
     label = [one.replace("out.zarr", "s3://bucket/out.zarr") for one in LABEL]
     label += ["--scheduler", "threads"]
     done(*label)
-    picture = here / "cloud/bucket" / PICTURE
+    picture = cloud / "bucket" / PICTURE
     assert picture.is_file()
     create = stores.Bucket.create
 
@@ -210,10 +209,9 @@ def test_a_kill_while_labels_are_claimed_on_an_object_store(here, monkeypatch):
         patch.setattr(stores.Bucket, "create", interrupt)
         assert run(*label, "--rho", "0.5", "--overwrite").code == 130
     assert not picture.exists()
-    (here / "cloud/bucket/out.zarr/labels/tiledlaf/0/tiledlaf.claims/000002").write_text("{")
+    (cloud / "bucket/out.zarr/labels/tiledlaf/0/tiledlaf.claims/000002").write_text("{")
     done(*label, "--rho", "0.5", "--overwrite")  # and one that is damaged is none
     assert picture.is_file()
-    stores._bucket.cache_clear()
 
 
 def test_new_names_are_in_a_new_picture(here):

@@ -14,16 +14,15 @@ import types
 from pathlib import Path
 
 import numpy as np
-import obstore
 import PIL.Image
 import pytest
 import zarr
+from cloud import standing_in
 from command import contents, run
 from voronoi import lines
 
 import tiledlaf
 from tiledlaf import redaction
-from tiledlaf.files import stores
 from tiledlaf.model import arrays
 from tiledlaf.model.classes import Class
 from tiledlaf.model.terms import Prototypes
@@ -482,29 +481,24 @@ def test_unfinished_labels_have_no_page(made, tmp_path):
     assert "expected finished labels, got 2 of 6 tiles" in found.err
 
 
-def test_pages_on_an_object_store(made, tmp_path, monkeypatch):
-    from_url = obstore.store.from_url
+@pytest.fixture
+def cloud(tmp_path):
+    with standing_in(tmp_path):
+        yield tmp_path
 
-    def folder(url, **options):
-        if url.startswith("http"):
-            return from_url(url, **options)
-        path = tmp_path / url.split("://")[1]
-        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
 
-    monkeypatch.setattr(obstore.store, "from_url", folder)
-    stores._bucket.cache_clear()
+def test_pages_on_an_object_store(made, cloud):
     options = ["--classes", "2", "--workers", "1", "--tile", "256"]
     assert run("label", "image.zarr", "s3://a/out.zarr", *options).code == 0
     found = run("report", "s3://a/out.zarr")
     assert found.out == "page: s3://a/out.zarr.report.html\n", found
-    assert "The run did not keep its confidence" in page(tmp_path / "a/out.zarr.report.html").text
-    (tmp_path / "a/mine.html").write_text("mine")
+    assert "The run did not keep its confidence" in page(cloud / "a/out.zarr.report.html").text
+    (cloud / "a/mine.html").write_text("mine")
     found = run("report", "s3://a/out.zarr", "-o", "s3://a/mine.html")
     assert found.code == 2
     assert "expected a new file or a page of tiledlaf" in found.err
     assert run("report", "out.zarr", "-o", "s3://b/page.html").code == 0
-    page(tmp_path / "b/page.html")
-    stores._bucket.cache_clear()
+    page(cloud / "b/page.html")
 
 
 # Trainings

@@ -15,14 +15,13 @@ import urllib.request
 from contextlib import ExitStack, suppress
 
 import numpy as np
-import obstore
 import pytest
 import tifffile
 import zarr
+from cloud import standing_in
 from command import run
 
 import tiledlaf
-from tiledlaf.files import stores
 from tiledlaf.reports import chunks, layers, napari, neuroglancer, serving, viewing
 
 NAMES = ["dark <b>", "bright"]
@@ -410,23 +409,18 @@ def test_damaged_pixels_are_told_of(made, served, tmp_path):
     assert url.rstrip("/").rpartition("/")[2] not in "".join(said)
 
 
-def test_object_stores_are_read_through_the_server(made, served, tmp_path, monkeypatch):
-    from_url = obstore.store.from_url
+@pytest.fixture
+def cloud(tmp_path):
+    with standing_in(tmp_path):
+        yield tmp_path
 
-    def folder(url, **options):
-        if url.startswith("http"):
-            return from_url(url, **options)
-        path = tmp_path / url.split("://")[1]
-        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
 
-    monkeypatch.setattr(obstore.store, "from_url", folder)
-    stores._bucket.cache_clear()
+def test_object_stores_are_read_through_the_server(made, cloud, served):
     found = tiledlaf.label(halves((300, 280)), "s3://a/out.zarr", classes=2, tile=256)
     assert not found.errors
     _, about, _ = served("s3://a/out.zarr")
-    expected = zarr.open_array(tmp_path / "a/out.zarr/labels/tiledlaf/0", mode="r")[:]
+    expected = zarr.open_array(cloud / "a/out.zarr/labels/tiledlaf/0", mode="r")[:]
     np.testing.assert_array_equal(fetched(source(about["layers"][-1]), 0), expected)
-    stores._bucket.cache_clear()
 
 
 # The command

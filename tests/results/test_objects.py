@@ -9,6 +9,7 @@ import time
 import command
 import numpy as np
 import pytest
+from cloud import standing_in
 from scipy import ndimage
 from skimage.measure import regionprops
 
@@ -410,18 +411,9 @@ def test_channels_of_an_input_that_is_not_copied(tmp_path, monkeypatch, region):
 
 
 @pytest.fixture
-def cloud(tmp_path, monkeypatch):
-    """A folder that stands for all object stores."""
-    obstore = pytest.importorskip("obstore", reason="NOT TESTED: obstore is not installed")
-
-    def folder(url, **options):
-        path = tmp_path / "cloud" / url.split("://")[1]
-        return obstore.store.LocalStore(path, mkdir=True, automatic_cleanup=True)
-
-    monkeypatch.setattr(obstore.store, "from_url", folder)
-    stores._bucket.cache_clear()
-    yield "s3://bucket/out.zarr"
-    stores._bucket.cache_clear()
+def cloud(tmp_path):
+    with standing_in(tmp_path / "cloud"):
+        yield "s3://bucket/out.zarr"
 
 
 def test_object_stores(cloud, shared_store, monkeypatch):
