@@ -27,7 +27,7 @@ from tiledlaf.flow import losses
 from tiledlaf.flow.gradient import Polynomials
 from tiledlaf.flow.stencil import parse
 from tiledlaf.model import arrays as model_arrays
-from tiledlaf.model import features
+from tiledlaf.model import calibration, features
 from tiledlaf.model import model as model_file
 from tiledlaf.model.classes import Class
 from tiledlaf.model.predictor import Predictor
@@ -371,6 +371,18 @@ def test_not_finite_on_the_way(whole, monkeypatch, where):
     now = model_file.load("model").trained
     assert now["history"] == history[:2]
     assert now["error"] == history[1]["validation"]
+
+
+def test_confidence_is_calibrated_on_validation_pixels(whole):
+    Path("model").write_bytes(whole)
+    found = model_file.load("model")
+    held = found.trained["reliability"]
+    pixels = [sum(row[0] for row in held[key]) for key in ("raw", "calibrated")]
+    wrong = [sum(n * (1 - share) for n, _, share in held[key]) for key in ("raw", "calibrated")]
+    assert pixels == [np.sum(found.trained["confusion"])] * 2
+    np.testing.assert_allclose(wrong, found.trained["error"] * pixels[0], atol=1)
+    assert found.calibration.slope > 0
+    assert calibration.error_of(held["calibrated"]) < calibration.error_of(held["raw"])
 
 
 def test_time_counts_from_the_first_start(whole, monkeypatch):

@@ -40,6 +40,13 @@ class ImagesEntry(Struct):
     names: list[Name] = []
 
 
+class CalibrationEntry(Struct):
+    """How confidence becomes the probability that a label is right."""
+
+    slope: Positive
+    offset: Number
+
+
 class PredictorEntry(Struct):
     """A predictor of weights, beside its arrays."""
 
@@ -58,6 +65,19 @@ class ValidationEntry(Struct):
     loss: float | None = None
 
 
+Share = Annotated[float, Meta(ge=0, le=1)]
+# of a bin of confidences: pixels, their mean confidence, the share that is right
+Bin = tuple[Annotated[int, Meta(ge=1, le=2**53)], Share, Share]
+Bins = Annotated[list[Bin], Meta(min_length=1, max_length=2**10)]
+
+
+class Reliability(Struct):
+    """How often labels of validation pixels are right, by their confidence before and after."""
+
+    raw: Bins
+    calibrated: Bins
+
+
 class TrainedEntry(Struct):
     """What is read of the notes on a training."""
 
@@ -66,6 +86,7 @@ class TrainedEntry(Struct):
     history: list[dict[str, Any]] = []
     print: dict[str, Any] = {}
     confusion: list[list[Count]] | None = None
+    reliability: Reliability | None = None
 
     def __post_init__(self) -> None:
         steps, first = self.print.get("steps", 0), [one.get("uniform", 0.0) for one in self.history]
@@ -100,3 +121,4 @@ class ModelEntry(Struct):
     trained: dict[str, Any]
     predictor: PredictorEntry | None
     images: ImagesEntry | None = None
+    calibration: CalibrationEntry | None = None

@@ -18,6 +18,7 @@ from ..flow.linear import Taylor, check_time
 from ..flow.stencil import fit
 from . import arrays as files
 from . import classes, terms
+from .calibration import Calibration
 from .classes import Class
 from .entries import FAR, LARGE, ImagesEntry, ModelEntry, TrainedEntry
 from .features import Features
@@ -76,6 +77,7 @@ class Model:
     bias : J numbers, added to log W0 + Z(T) before argmax
     trained : how it was trained, as JSON
     images : what the training images were like
+    calibration : of the confidence; None: it stays the share of the winning class
     """
 
     classes: tuple[Class, ...]
@@ -89,6 +91,7 @@ class Model:
     bias: tuple[float, ...]
     trained: Mapping[str, Any] = field(default_factory=dict)
     images: Images = Images()
+    calibration: Calibration | None = None
 
     @property
     def names(self) -> list[str]:
@@ -141,6 +144,8 @@ class Model:
         }
         if self.images != Images():
             about["images"] = dataclasses.asdict(self.images)
+        if self.calibration is not None:
+            about["calibration"] = dataclasses.asdict(self.calibration)
         found = {"model": np.array(json.dumps(about, sort_keys=True))}
         found |= {f"term/{k}": v for k, v in parts.items()}
         if self.predictor is not None:
@@ -227,6 +232,7 @@ def _model(arrays: dict[str, np.ndarray], where: str) -> Model:
         tuple(about.bias),
         about.trained,
         Images.from_entry(about.images),
+        Calibration.from_entry(about.calibration),
     )
 
 

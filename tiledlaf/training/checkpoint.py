@@ -23,7 +23,8 @@ from ..files.claims import Claim
 from ..flow.optimizers import Moments
 from ..model import arrays, terms
 from ..model import model as model_file
-from ..model.entries import LARGE, Count, Positive
+from ..model.calibration import Calibration
+from ..model.entries import LARGE, CalibrationEntry, Count, Positive, Reliability
 from ..model.features import Features
 from ..model.model import Model
 from ..model.predictor import Predictor
@@ -39,7 +40,8 @@ SAVED = {"anchors": "prototypes"}  # parameters that have another name in checkp
 class State:
     """A training between two steps: all that a checkpoint must hold.
 
-    `confusion` is that of the best state; checkpoints of earlier releases have none.
+    `confusion`, `calibration` and `reliability` are those of the best state; checkpoints of
+    earlier releases have none.
     """
 
     step: int
@@ -52,6 +54,8 @@ class State:
     seconds: float
     history: list[dict[str, Any]]
     confusion: list[list[int]] | None = None
+    calibration: Calibration | None = None
+    reliability: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ class _State(msgspec.Struct):
     now: Positive
     best: Positive
     confusion: list[list[Count]] | None = None
+    calibration: CalibrationEntry | None = None
+    reliability: Reliability | None = None
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
@@ -282,6 +288,8 @@ class Checkpoint:
             about.seconds,
             about.history,
             about.confusion,
+            Calibration.from_entry(about.calibration),
+            None if about.reliability is None else msgspec.to_builtins(about.reliability),
         )
 
     def keep(self, state: State) -> None:
@@ -297,6 +305,8 @@ class Checkpoint:
             "now": state.predictor.sigma,
             "best": state.best.sigma,
             "confusion": state.confusion,
+            "calibration": state.calibration and dataclasses.asdict(state.calibration),
+            "reliability": state.reliability,
         }
         found = self._entries() | {
             "state": np.array(json.dumps(about)),

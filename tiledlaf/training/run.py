@@ -16,7 +16,9 @@ import numpy as np
 
 from ..errors import InputChanged, InputError
 from ..flow.optimizers import RATES, Adam
+from ..model import calibration as calibrations
 from ..model import predictor as predictors
+from ..model.calibration import Calibration
 from ..model.model import Images, Model
 from ..model.predictor import Predictor
 from ..model.terms import DataTerm
@@ -182,20 +184,28 @@ class Tiles:
         parts = self.pool.map(training_worker.validation_scores, argument, self.validation)
         loss = _value(self.flow, tree_sum([sums for sums, _, _ in parts]))
         if not np.isfinite(loss):
-            return Validation(loss, 1.0, np.zeros(len(self.flow.classes)), None)
+            return Validation(loss, 1.0, np.zeros(len(self.flow.classes)), None, None, None)
         rows = np.concatenate([rows for _, rows, _ in parts])
         labels = np.concatenate([labels for _, _, labels in parts])
         bias, error = fit_bias(rows, labels)
-        return Validation(loss, error, bias, _confusion(rows + bias, labels))
+        scores = rows + bias
+        return Validation(
+            loss, error, bias, _confusion(scores, labels), *calibrations.of_scores(scores, labels)
+        )
 
 
 class Validation(NamedTuple):
-    """Loss, share of wrong pixels with the best biases, those biases (J,), and the confusion."""
+    """Loss, share of wrong pixels with the best biases, those biases (J,), and the confusion.
+
+    Then how the confidence of these pixels is calibrated, and how reliable it is.
+    """
 
     loss: float
     error: float
     bias: np.ndarray
     confusion: list[list[int]] | None
+    calibration: Calibration | None
+    reliability: dict[str, Any] | None
 
 
 def _confusion(scores: np.ndarray, labels: np.ndarray) -> list[list[int]] | None:
@@ -222,9 +232,7 @@ def _first(tiles: Tiles, plan: TrainingPlan, recipe: Recipe, say: Progress) -> S
     found = tiles.validate(first)
     history = {"step": 0, "uniform": uniform.error, "loss": found.loss, "validation": found.error}
     moments = Adam(RATES).init(first.parameters)
-    return State(
-        0, first, moments, first, found.bias, found.error, 0, 0.0, [history], found.confusion
-    )
+    return State(0, first, moments, first, found.bias, found.error, 0, 0.0, [history], *found[3:])
 
 
 def _learn(
@@ -354,7 +362,7 @@ def fit_bias(scores: np.ndarray, labels: np.ndarray, rounds: int = 3) -> tuple[n
 
 def _validated(state: State, found: Validation, record: Mapping[str, Any]) -> State:
     """The state after a validation: a new best one, or one more validation without improvement."""
-    loss, error, bias, confusion = found
+    loss, error, bias, confusion, calibration, reliability = found
     history = [
         *state.history,
         {"step": state.step, "loss": loss, "validation": error, "training": record["training"]},
@@ -368,6 +376,8 @@ def _validated(state: State, found: Validation, record: Mapping[str, Any]) -> St
             stale=0,
             history=history,
             confusion=confusion,
+            calibration=calibration,
+            reliability=reliability,
         )
     return dataclasses.replace(state, stale=state.stale + 1, history=history)
 
@@ -387,6 +397,8 @@ def _model(
     }
     if state.confusion is not None:
         trained["confusion"] = state.confusion
+    if state.reliability is not None:
+        trained["reliability"] = state.reliability
     return Model(
         flow.classes,
         term,
@@ -399,4 +411,5 @@ def _model(
         tuple(map(float, state.bias)),
         trained,
         learned,
+        state.calibration,
     )
