@@ -17,6 +17,11 @@ KINDS = [
     ("hessian", 0.9),
     ("eigenvalues", 1.4),
     ("difference", 0.7, 2),
+    ("structure", 0.8, 1.2),
+    ("lines", 0.9, 1),
+    ("lines", 0.7, 6),
+    ("ring", 1, 0),
+    ("ring", 4, 0.8),
 ]
 
 
@@ -116,6 +121,101 @@ def test_filters_are_those_of_scipy(grid):
     matrix = np.moveaxis(np.array([[xx, xy], [xy, yy]]), (0, 1), (-2, -1))
     values = np.moveaxis(np.linalg.eigvalsh(matrix), -1, 0)[::-1]
     np.testing.assert_allclose(one("eigenvalues", 1.5), values, **close)
+
+
+DIRECTIONS = [(np.sin(angle), np.cos(angle)) for angle in np.arange(8) * np.pi / 8]
+
+
+def close_to_scipy(plane, *spec):
+    """A feature's planes, and g found by SciPy with a border wide enough to look like the whole."""
+    found = Features((("image", *spec),)).compute(plane[None])
+    edge = 40
+    wide = np.pad(plane.astype(float), edge, mode="reflect")
+    inner = (slice(edge, -edge),) * 2
+    return found, lambda sigma: ndimage.gaussian_filter(wide, sigma, truncate=3), inner
+
+
+@pytest.mark.parametrize("grid", [(13, 17), (2, 3), (1, 6), (1, 1)])
+def test_structure_tensor_is_that_of_scikit_image(grid):
+    from skimage.feature import structure_tensor_eigenvalues
+
+    found, gauss, inner = close_to_scipy(numbers(*grid), "structure", 1, 2)
+    g = gauss(1)
+    y, x = (ndimage.correlate1d(g, [-0.5, 0, 0.5], axis) for axis in (0, 1))
+    tensor = [ndimage.gaussian_filter(p, 2, truncate=3) for p in (y * y, y * x, x * x)]
+    values = structure_tensor_eigenvalues(np.array(tensor))[:, *inner]
+    np.testing.assert_allclose(found**2, values, rtol=1e-4, atol=1e-6 * values.max())
+
+
+@pytest.mark.parametrize("grid", [(13, 17), (2, 3), (1, 6), (1, 1)])
+@pytest.mark.parametrize("length", [1, 5, 8])
+def test_lines_are_sums_of_oriented_kernels(grid, length):
+    """Each of the eight as one dense kernel: nine points, and across them a second difference."""
+    found, gauss, inner = close_to_scipy(numbers(*grid), "lines", 1, length)
+    xx, yy = (ndimage.correlate1d(gauss(1), [1, -2, 1], axis) for axis in (1, 0))
+    xy = ndimage.correlate(gauss(1), np.array([[0.25, 0, -0.25], [0, 0, 0], [-0.25, 0, 0.25]]))
+    expected = []
+    for y, x in DIRECTIONS:
+        kernel = np.zeros((2 * length + 3,) * 2)
+        for a in (-1, 0, 1):
+            for b in (-1, 0, 1):
+                steps = [(round(a * length * s / 4), round(b * length * s * 3 / 4)) for s in (y, x)]
+                kernel[tuple(length + 1 + sum(step) for step in steps)] += 1 / 9
+        second = y * y * xx - 2 * x * y * xy + x * x * yy
+        expected.append(ndimage.correlate(second, kernel)[inner])
+    close = {"rtol": 1e-4, "atol": 1e-6 * np.abs(expected).max()}
+    np.testing.assert_allclose(found[0], np.max(expected, axis=0), **close)
+    np.testing.assert_allclose(found[1], np.min(expected, axis=0), **close)
+
+
+@pytest.mark.parametrize("grid", [(13, 17), (2, 3), (1, 6), (1, 1)])
+@pytest.mark.parametrize(("distance", "count"), [(1, 8), (2, 16), (9, 16)])
+def test_rings_are_means_and_deviations(grid, distance, count):
+    found, gauss, inner = close_to_scipy(numbers(*grid), "ring", distance, 1.5)
+    steps = np.arange(16) * np.pi / 8
+    points = {(round(distance * np.sin(t)), round(distance * np.cos(t))) for t in steps}
+    assert len(points) == count
+    values = [np.roll(gauss(1.5), point, (0, 1))[inner] for point in points]
+    close = {"rtol": 1e-4, "atol": 1e-6 * np.abs(values).max()}
+    np.testing.assert_allclose(found[0], np.mean(values, axis=0), **close)
+    np.testing.assert_allclose(found[1], np.std(values, axis=0), **close)
+
+
+@pytest.mark.parametrize("spec", [k for k in KINDS if k[0] != "patch" and k[0] != "hessian"])
+def test_turned_images_have_turned_features(spec):
+    """By right angles, and mirrored; what is summed up in another order may differ by rounding."""
+    some = Features((("image", *spec),))
+    image = numbers(1, 24, 30)
+    expected = some.compute(image)
+    close = {"rtol": 1e-4, "atol": 1e-5 * np.abs(expected).max()}
+    for times in range(4):
+        for ways in (1, -1):
+            other = np.rot90(image, times, (1, 2))[:, :, ::ways]
+            turned = np.rot90(expected, times, (1, 2))[:, :, ::ways]
+            np.testing.assert_allclose(some.compute(other), turned, **close)
+
+
+def test_what_the_richer_kinds_tell_apart():
+    """A line is smooth along itself, a corner nowhere; only a line is crossed by a bent second."""
+    y, x = np.mgrid[:41, :41] - 20
+    line = np.exp(-((x * 0.8 - y * 0.6) ** 2) / 4)
+    spot = np.exp(-(x * x + y * y) / 4)
+    some = Features(
+        (("image", "structure", 1, 3), ("image", "lines", 1, 8), ("image", "ring", 6, 1))
+    )
+    along, dot = (some.compute(image[None])[:, 20, 20] for image in (line, spot))
+    assert along[1] < 0.1 * along[0]
+    assert dot[1] > 0.9 * dot[0]
+    assert along[3] < 3 * dot[3] < 0
+    assert along[5] > 0.2 > 0.01 > dot[5]
+
+
+@pytest.mark.parametrize("spec", [("structure", 1, 2), ("ring", 3, 1)])
+def test_a_level_far_from_zero_hides_no_contrast(spec):
+    image = np.random.default_rng(3).integers(0, 9, (1, 32, 32)).astype(np.float32)
+    some = Features((("image", *spec),))
+    low, high = (some.compute(image + level)[1] for level in (0, 30000))
+    np.testing.assert_allclose(high, low, rtol=0.05, atol=0.02)
 
 
 def test_order_and_count():

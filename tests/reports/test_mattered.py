@@ -171,6 +171,21 @@ def test_names_of_features():
     )
 
 
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        (("difference", 1, 3), "spots in the brightness, about 2 pixels to 6 pixels wide"),
+        (("structure", 1, 4), "edges and corners in the brightness, within 8 pixels"),
+        (("lines", 1.5, 8), "lines in the brightness, about 3 pixels wide"),
+        (("ring", 6, 1), "brightness on a circle 12 pixels wide"),
+    ],
+)
+def test_names_of_further_features(spec, name):
+    some = Features((("image", *spec),))
+    found = model([ring(1)], np.zeros((1, some.count(1, 1))), features=some)
+    assert list(mattered._groups(found, found.predictor)) == [name]
+
+
 def test_on_an_image(tmp_path):
     """Only those pixels count that are there: of two kinds, the bright one listens to the right."""
     patterns = [lambda o: o == (0, 1), lambda o: o == (-1, 0)]

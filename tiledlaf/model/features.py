@@ -7,17 +7,16 @@ is mirrored at its border.
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..kernels.arrays import Array
+from . import filters
+from .filters import blur_radius
 
 SOURCES = ("image", "odds")
 KINDS = {
@@ -27,10 +26,13 @@ KINDS = {
     "hessian": ("sigma",),
     "eigenvalues": ("sigma",),
     "difference": ("sigma", "sigma"),
+    "structure": ("sigma", "sigma"),
+    "lines": ("sigma", "length"),
+    "ring": ("distance", "sigma"),
 }
-SMALLEST = {"radius": 0, "dilation": 1}
+SMALLEST = {"radius": 0, "dilation": 1, "distance": 1}
+SHARP = ("patch", "ring")  # kinds that may have sigma 0
 REACH = 1024  # how far a single feature may look, in pixels
-Blur = Callable[[float], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Features:
     ----------
     specs : tuples (source, kind, *numbers)
         The source is "image" or "odds"; kinds, with g the plane smoothed by a Gaussian (not
-        smoothed for sigma 0, which only a patch may have):
+        smoothed for sigma 0, which only a patch and a ring may have):
 
         - "patch", radius r, dilation d, sigma: the (2 r + 1)^2 values of g that are d apart
         - "gaussian", sigma: g
@@ -49,6 +51,11 @@ class Features:
         - "hessian", sigma: g_xx, g_xy, g_yy
         - "eigenvalues", sigma: both of the Hessian, the larger first
         - "difference", sigma, sigma: the first g minus the second
+        - "structure", sigma, sigma: roots of both eigenvalues of the structure tensor, which is
+          grad g grad g^T of the first sigma, smoothed by the second; the larger first
+        - "lines", sigma, length: second differences of g across lines of eight directions,
+          averaged along each over nine points up to the length away; the largest, the smallest
+        - "ring", distance, sigma: mean and standard deviation of g at sixteen points so far away
 
     Examples
     --------
@@ -146,7 +153,7 @@ class Features:
         )
         for name, source in sources.items():
             for number, plane in enumerate(source):
-                blur = _blurs(plane)
+                blur = filters.blurs(plane)
                 for spec, start in zip(self.specs, self._starts(planes), strict=True):
                     if spec[0] == name:
                         size = _size(spec)
@@ -192,11 +199,6 @@ def log_odds(q: Array) -> Array:
     return q - total
 
 
-def blur_radius(sigma: float) -> int:
-    """Radius of a Gaussian in pixels: three sigma."""
-    return math.ceil(3 * sigma)
-
-
 def _checked(spec: Any) -> tuple[Any, ...]:
     """A checked feature, with its numbers as int or float."""
     if not isinstance(spec, list | tuple) or len(spec) < 2:
@@ -219,7 +221,7 @@ def _number(kind: str, name: str, value: Any) -> int | float:
     whole, least = name in SMALLEST, SMALLEST.get(name, 0)
     right = isinstance(value, int | float) and not isinstance(value, bool)
     right = right and least <= value <= REACH and (not whole or value == int(value))
-    if not right or (value == 0 and not whole and kind != "patch"):
+    if not right or (value == 0 and not whole and kind not in SHARP):
         expected = f"an integer {name} from {least}" if whole else f"a {name} above 0 and"
         raise InputError(f"feature {kind} needs {expected} up to {REACH}, got {value!r}")
     return int(value) if whole else float(value)
@@ -229,7 +231,8 @@ def _size(spec: tuple[Any, ...]) -> int:
     """Number of features of a spec, per plane."""
     kind, number = spec[1:3]
     side = 2 * number + 1
-    return int({"patch": side * side, "hessian": 3, "eigenvalues": 2}.get(kind, 1))
+    sizes = {"patch": side * side, "hessian": 3, "gaussian": 1, "gradient": 1, "difference": 1}
+    return int(sizes.get(kind, 2))
 
 
 def _reach(spec: tuple[Any, ...]) -> int:
@@ -237,6 +240,12 @@ def _reach(spec: tuple[Any, ...]) -> int:
     if kind == "patch":
         radius, dilation, sigma = numbers
         return int(radius * dilation) + blur_radius(sigma)
+    if kind == "ring":
+        return int(numbers[0]) + blur_radius(numbers[1])
+    if kind == "lines":
+        return blur_radius(numbers[0]) + filters.line_reach(numbers[1])
+    if kind == "structure":
+        return blur_radius(numbers[0]) + 1 + blur_radius(numbers[1])
     return blur_radius(max(numbers)) + (kind in ("gradient", "hessian", "eigenvalues"))
 
 
@@ -250,109 +259,29 @@ def _planes(name: str, given: Array | None) -> Array:
     return np.ascontiguousarray(given, np.float32)
 
 
-@functools.cache
-def _gaussian(sigma: float) -> np.ndarray:
-    """Weights of a Gaussian, with sum 1.
-
-    They use the decimal exp, which rounds correctly everywhere; others depend on the processor.
-    """
-    with localcontext(prec=40):
-        two = 2 * Decimal(sigma) ** 2
-        half = [float((-(n * n) / two).exp()) for n in range(blur_radius(sigma) + 1)]
-    total = math.fsum(half + half[1:])
-    return np.array(half[:0:-1] + half) / total
-
-
-def _blurs(plane: np.ndarray) -> Blur:
-    """The Gaussians of a plane, each computed once."""
-    from scipy.ndimage import correlate1d
-
-    known: dict[float, np.ndarray] = {0.0: plane}
-
-    def blur(sigma: float) -> np.ndarray:
-        if sigma not in known:
-            part = plane
-            for axis in (-2, -1):
-                part = correlate1d(part, _gaussian(sigma), axis, mode="mirror")
-            known[sigma] = part
-        return known[sigma]
-
-    return blur
-
-
-def _fill(out: np.ndarray, spec: tuple[Any, ...], blur: Blur) -> None:
+def _fill(out: np.ndarray, spec: tuple[Any, ...], blur: filters.Blur) -> None:
     """The features of one plane, (n, *grid)."""
     kind, *numbers = spec[1:]
     if kind == "patch":
         radius, dilation, sigma = numbers
-        _patch(out, blur(sigma), radius, dilation)
+        filters.patch(out, blur(sigma), radius, dilation)
     elif kind == "gaussian":
         out[0] = blur(*numbers)
     elif kind == "difference":
         np.subtract(blur(numbers[0]), blur(numbers[1]), out=out[0])
     elif kind == "gradient":
-        _gradient(out[0], blur(*numbers))
+        filters.gradient(out[0], blur(*numbers))
     elif kind == "hessian":
-        _hessian(out, blur(*numbers))
+        filters.hessian(out, blur(*numbers))
+    elif kind == "structure":
+        filters.structure(out, blur(numbers[0]), numbers[1])
+    elif kind == "lines":
+        filters.lines(out, blur(numbers[0]), numbers[1])
+    elif kind == "ring":
+        filters.ring(out, blur(numbers[1]), numbers[0])
     else:
-        _eigenvalues(out, _hessian(np.empty((3, *out.shape[1:]), np.float32), blur(*numbers)))
-
-
-def _neighbors(plane: np.ndarray, radius: int) -> Callable[[int, int], np.ndarray]:
-    """A function that shifts the plane by (y, x), each at most the radius."""
-    ny, nx = plane.shape[-2:]
-    edges: Sequence[tuple[int, int]] = [(0, 0)] * (plane.ndim - 2) + [(radius, radius)] * 2
-    padded = np.pad(plane, edges, mode="reflect")
-
-    def moved(y: int, x: int) -> np.ndarray:
-        return padded[..., radius + y : radius + y + ny, radius + x : radius + x + nx]
-
-    return moved
-
-
-def _patch(out: np.ndarray, plane: np.ndarray, radius: int, dilation: int) -> None:
-    moved = _neighbors(plane, radius * dilation)
-    steps = range(-radius * dilation, radius * dilation + 1, dilation)
-    for target, (y, x) in zip(out, ((y, x) for y in steps for x in steps), strict=True):
-        target[...] = moved(y, x)
-
-
-def _gradient(out: np.ndarray, g: np.ndarray) -> None:
-    """Magnitude of the gradient, from central differences."""
-    moved, half = _neighbors(g, 1), np.float32(0.5)
-    x = moved(0, 1) - moved(0, -1)
-    np.subtract(moved(1, 0), moved(-1, 0), out=out)
-    out *= out
-    x *= x
-    out += x
-    np.sqrt(out, out=out)
-    out *= half
-
-
-def _hessian(out: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """Second differences xx, xy, yy."""
-    moved = _neighbors(g, 1)
-    twice = g + g
-    for target, (y, x) in ((out[0], (0, 1)), (out[2], (1, 0))):
-        np.add(moved(y, x), moved(-y, -x), out=target)
-        target -= twice
-    np.add(moved(1, 1), moved(-1, -1), out=out[1])
-    out[1] -= moved(1, -1)
-    out[1] -= moved(-1, 1)
-    out[1] *= np.float32(0.25)
-    return out
-
-
-def _eigenvalues(out: np.ndarray, hessian: np.ndarray) -> None:
-    """mean +- sqrt(((xx - yy) / 2)^2 + xy^2), the larger first."""
-    xx, xy, yy = hessian
-    mean, root = (xx + yy) * np.float32(0.5), (xx - yy) * np.float32(0.5)
-    root *= root
-    xy *= xy
-    root += xy
-    np.sqrt(root, out=root)
-    np.add(mean, root, out=out[0])
-    np.subtract(mean, root, out=out[1])
+        second = filters.hessian(np.empty((3, *out.shape[1:]), np.float32), blur(*numbers))
+        filters.eigenvalues(out, second)
 
 
 PATCH = Features((("image", "patch", 1, 1, 0),))

@@ -166,6 +166,12 @@ def _called(what: str, spec: tuple[Any, ...], middle: bool) -> str:
         return f"{what}, averaged over {wide}"
     if kind == "gradient":
         return f"edges in the {what}, about {wide} wide"
+    if kind == "structure":
+        return f"edges and corners in the {what}, within {wide}"
+    if kind == "lines":
+        return f"lines in the {what}, about {pixels(2 * numbers[0])} wide"
+    if kind == "ring":
+        return f"{what} on a circle {pixels(2 * numbers[0])} wide"
     if kind == "difference":
         return f"spots in the {what}, about {pixels(2 * min(numbers))} to {wide} wide"
     return f"lines and spots in the {what}, about {wide} wide"
