@@ -307,8 +307,9 @@ def test_demo(tmp_path):
 
 OPTIONS = """--classes --prototypes --probabilities --name --neighborhood --rho --time --tol
     --integrator --dim --steps --tile --workers --scheduler --scheduler-file --dashboard
-    --performance-report --device --level --channels --axes --mask --region --confidence --names
-    --seed --export --no-image --no-overview --into-input --dry-run --overwrite"""
+    --performance-report --device --level --channels --axes --mask --region --confidence
+    --min-confidence --names --seed --export --no-image --no-overview --into-input --dry-run
+    --overwrite"""
 
 
 def test_help():

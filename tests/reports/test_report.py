@@ -23,10 +23,20 @@ from voronoi import lines
 
 import tiledlaf
 from tiledlaf import redaction
-from tiledlaf.model import arrays
+from tiledlaf.model import arrays, calibration
 from tiledlaf.model.classes import Class
 from tiledlaf.model.terms import Prototypes
-from tiledlaf.reports import charts, chunks, frame, layers, neuroglancer, panels, run_page, words
+from tiledlaf.reports import (
+    charts,
+    chunks,
+    frame,
+    layers,
+    neuroglancer,
+    panels,
+    reliability,
+    run_page,
+    words,
+)
 from tiledlaf.results import confidence
 from tiledlaf.results.result import open_result
 from tiledlaf.training import run as training_run
@@ -529,9 +539,11 @@ def test_a_page_of_a_training(trained, monkeypatch):
     rows = [row for row in shown.rows if len(row) == 3 and row[1].endswith(" %")]
     expected = 100 * table / table.sum(axis=1, keepdims=True)
     assert [row[1:] for row in rows] == [[f"{v:.2f} %" for v in line] for line in expected]
-    assert shown.names.count("svg") == 2
+    assert shown.names.count("svg") == 3
     points = re.findall(r'<polyline points="([^"]*)"', Path("a.model.report.html").read_text())
-    assert [len(p.split()) for p in points] == [3, 2, 2, 3]  # validation, training, equal, loss
+    bins = [len(model.trained["reliability"][key]) for key in ("raw", "calibrated")]
+    # validation, training, equal, loss, and the reliability as it should be and is
+    assert [len(p.split()) for p in points] == [3, 2, 2, 3, 2, *bins]
     for one, bias in zip(model.classes, model.bias, strict=True):
         assert f"{bias:+.4f}" in [row[3] for row in shown.rows if len(row) == 4], one
     assert words.WORDS["bias"][0] in shown.text
@@ -562,6 +574,7 @@ def test_an_older_model_says_what_it_lacks(tmp_path):
         target = tmp_path / f"{name}.html"
         tiledlaf.report(OLD / f"{name}.model", target)
         assert said in page(target).text
+        assert reliability.NOT_CALIBRATED in page(target).text
 
 
 def test_confusion_is_counted():
@@ -569,6 +582,18 @@ def test_confusion_is_counted():
     truth = np.array([0, 0, 1, 1])
     assert training_run._confusion(scores, truth) == [[1, 1], [1, 1]]
     assert training_run._confusion(scores, 0 * truth) == [[2, 2], [0, 0]]
+
+
+def test_the_reliability_of_confidence_is_shown(trained, tmp_path):
+    held = tiledlaf.load(trained).trained["reliability"]
+    tiledlaf.report(trained, tmp_path / "r.html")
+    shown = page(tmp_path / "r.html")
+    for rows, name in ((held["raw"], "before"), (held["calibrated"], "calibrated")):
+        for _, given, share in rows:
+            assert f"{name}, confidence {given:g}: {100 * share:.3g} %" in shown.text
+    after, before = (100 * calibration.error_of(held[key]) for key in ("calibrated", "raw"))
+    assert f"a pixel is {after:.2g} percentage points away" in shown.text
+    assert f"before it was calibrated it was {before:.2g}." in shown.text
 
 
 def test_many_classes_have_no_confusion(tmp_path):
@@ -595,6 +620,9 @@ def test_many_classes_have_no_confusion(tmp_path):
         ("confusion", [[1], [2]]),
         ("confusion", [[1, -2], [3, 4]]),
         ("confusion", "x"),
+        ("reliability", {"raw": [[1, 0.5, 0.5]]}),
+        ("reliability", {"raw": [[1, 0.5, 0.5]], "calibrated": [[1, 1.5, 0.5]]}),
+        ("reliability", {"raw": [[1, 0.5, 0.5]], "calibrated": []}),
         ("error", "x"),
     ],
 )

@@ -18,8 +18,9 @@ GROUPS = {
     "Data term": ("classes", "model", "classifier", "prototypes", "probabilities", "term"),
     "Scores": ("boundary",),
     "Output": (
-        *("output", "into", "name", "confidence", "export", "json_file", "as_json"),
-        *("picture_file", "no_image", "no_overview", "into_input", "overwrite", "dry_run"),
+        *("output", "into", "name", "confidence", "min_confidence", "export", "json_file"),
+        *("as_json", "picture_file", "no_image", "no_overview", "into_input", "overwrite"),
+        "dry_run",
     ),
     "Objects": ("objects", "connectivity", "min_size", "fill_holes"),
     "Labels and annotations": (

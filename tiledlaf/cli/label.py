@@ -30,6 +30,7 @@ PASSED = (
     "neighborhood",
     "rho",
     "time",
+    "min_confidence",
 )
 
 
@@ -140,7 +141,18 @@ EXAMPLES = (
     metavar="y0:y1,x0:x1",
     help="Label only this part, in pixels of the level that is read.",
 )
-@click.option("--confidence", is_flag=True, help="Also write the confidence max_j W_j(T).")
+@click.option(
+    "--confidence",
+    is_flag=True,
+    help="Also write the confidence: how probably a model's label is right; without a model, or of "
+    "one that is not calibrated, how clearly it won.",
+)
+@click.option(
+    "--min-confidence",
+    type=float,
+    metavar="P",
+    help="Leave pixels of less than this confidence without a label: 0 (default: label all).",
+)
 @click.option(
     "--names", metavar="FILE", help='File of class names: one per line, or JSON ["a", "b"].'
 )

@@ -22,7 +22,7 @@ from ..model import model as model_file
 from ..model.classes import Class
 from ..model.entries import WeightsEntry
 from ..model.model import Model
-from ..model.settings import Settings, make_settings
+from ..model.settings import Settings, check_confidence, make_settings
 
 
 def data_term(
@@ -109,6 +109,7 @@ def choose_labeling(
     integrator: Integrator | None = None,
     device: str = "cpu",
     seed: int = 0,
+    min_confidence: float | None = None,
 ) -> Choice:
     """Put together all that labels depend on; None means not given.
 
@@ -117,6 +118,7 @@ def choose_labeling(
     ValueError
         If an option contradicts a model or weights, or the data term is not exactly one.
     """
+    least = check_confidence(min_confidence)
     ndim = len(image.spatial_axes)
     if integrator is not None and not hasattr(integrator, "reach"):
         raise InputError(f"expected an `integrator` such as Taylor(), got {integrator!r}")
@@ -124,7 +126,7 @@ def choose_labeling(
     data = {"classes": classes, "prototypes": prototypes, "term": term}
     if model is not None:
         _refuse("`model`", {**data, "weights": weights, **flow})
-        return _by_model(model, ndim, device)
+        return _sure(_by_model(model, ndim, device), least)
     if weights is None:
         settings = make_settings(
             "3x3" if neighborhood is None else neighborhood,
@@ -134,7 +136,8 @@ def choose_labeling(
             integrator,
             device,
         )
-        return Choice(data_term(classes, prototypes, probabilities, seed, term), settings)
+        chosen = Choice(data_term(classes, prototypes, probabilities, seed, term), settings)
+        return _sure(chosen, least)
     _refuse("`weights`", {"classes": classes, "term": term, **flow})
     source, notes = open_weights(weights)
     held, here = notes.input, image.fingerprint()
@@ -149,7 +152,13 @@ def choose_labeling(
     recalled = terms.recalled(notes.term, prototypes, count)
     if recalled.classes != len(found):
         raise DamagedFile(f"{weights}: expected {len(found)} classes, got {recalled.classes}")
-    return Choice(recalled, settings, weights=source, classes=found)
+    return _sure(Choice(recalled, settings, weights=source, classes=found), least)
+
+
+def _sure(chosen: Choice, least: float | None) -> Choice:
+    """The same, where pixels of less than the least confidence are not labeled."""
+    settings = dataclasses.replace(chosen.settings, min_confidence=least)
+    return dataclasses.replace(chosen, settings=settings)
 
 
 def _refuse(what: str, given: Mapping[str, Any]) -> None:

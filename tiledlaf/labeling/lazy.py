@@ -113,7 +113,7 @@ def label(
     beyond = margin(chosen.term, features, len(bare.grid))
     halo = tuple(h + m for h, m in zip(settings.halo, beyond, strict=True))
     stack = lazy.map_windows(
-        _lazy_block, list(arrays.values()), halo, (term, settings, list(arrays), bare)
+        _lazy_block, list(arrays.values()), halo, (term, settings, list(arrays), bare, confidence)
     )
     labels = stack[0].astype(np.min_scalar_type(chosen.term.classes))
     return (labels, stack[1]) if confidence else labels
@@ -141,7 +141,7 @@ def _native(block: Any, name: str) -> np.ndarray:
 
 
 def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
-    term, settings, names, image = extra
+    term, settings, names, image, wanted = extra
     native = (_native(block, name) for name, block in zip(names, blocks, strict=True))
     given = dict(zip(names, native, strict=True))
     valid = given["mask"][0] != 0 if "mask" in given else None
@@ -154,4 +154,6 @@ def _lazy_block(*blocks: np.ndarray, extra: Any) -> np.ndarray:
     labels, confidence, _ = label_window(
         data.cut(whole, on_device(settings.device)), term, settings
     )
+    if wanted:
+        confidence = settings.confidence(confidence)
     return np.stack([to_host(labels).astype(np.float32), to_host(confidence)])

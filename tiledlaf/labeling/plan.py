@@ -85,7 +85,7 @@ class Writing:
     ----------
     name : labels go to labels/NAME
     names : a name for each class
-    confidence : whether max_j W_j(T) is written, or returned, as well
+    confidence : whether the confidence of each pixel is written, or returned, as well
     copy_image : whether the image is copied into the output
     into_input : whether labels are added to the store of the image itself
     overwrite : whether labels/NAME of another run are replaced
@@ -288,6 +288,8 @@ def _described(
     }
     if model is not None:
         data: dict[str, Any] = {"term": type(term).__name__, "model": model.fingerprint()}
+        if model.calibration is not None:  # for readers: the fingerprint covers it
+            data["calibration"] = [model.calibration.slope, model.calibration.offset]
     else:
         data = {"term": type(term).__name__, **dataclasses.asdict(term)}
         for found in ("scale", "unit"):  # in a sample
@@ -313,6 +315,7 @@ def _described(
             ],
         }
         | ({"arithmetic": "float64"} if settings.double or settings.wide else {})
+        | ({} if settings.least is None else {"min_confidence": settings.min_confidence})
     )
 
 

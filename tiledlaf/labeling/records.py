@@ -39,7 +39,7 @@ from ..files.stores import Bucket
 NAME, ENDING = RECORDS, ".jsonl"
 FINISHED = ("done", "skipped")
 CLAIMED, BEGUN, LEVELS, COMPLETE, ENDED = "claimed", "begun", "levels", "complete", "ended"
-KEPT = ("state", "pixels", "counts", "proven", "error")
+KEPT = ("state", "pixels", "counts", "proven", "unsure", "error")
 LATEST = 253402300800  # seconds from 1970 on that are a date: up to the year 9999
 CHANGED = "changed"  # with the input in place of an error
 # seconds between two batches, or this share of the run's duration if that is longer, so that a kill
@@ -183,7 +183,9 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "tile": lambda value: bool(value) and _numbers(value, whole=True),
     "counts": lambda value: _numbers(value, whole=True),
     "seconds": lambda value: _numbers(value) and len(value) == 3,
-    **dict.fromkeys(("pixels", "proven", "bytes", "retries"), lambda v: _numbers([v], whole=True)),
+    **dict.fromkeys(
+        ("pixels", "proven", "unsure", "bytes", "retries"), lambda v: _numbers([v], whole=True)
+    ),
     **dict.fromkeys(("after", "peak_mib"), _number),
     "time": lambda value: _number(value) and 0 <= value < LATEST,
     **dict.fromkeys(("stage", "state", "run", "worker", "error"), _text),

@@ -30,7 +30,7 @@ from .run import Progress
 # keywords that say on what labels depend
 CHOICE = (
     *("classes", "prototypes", "term", "model", "weights"),
-    *("neighborhood", "rho", "time", "integrator"),
+    *("neighborhood", "rho", "time", "integrator", "min_confidence"),
 )
 ONLY_FILES = ("level", "series", "pixel_size", "input_pixel_size")
 LAZY = "not available for dask arrays, which are labeled lazily"
@@ -61,7 +61,7 @@ def prepare(
         compute.
     **choice
         What labels depend on: classes, prototypes, term, model, weights, neighborhood, rho, time,
-        integrator, as in `label`.
+        integrator, min_confidence, as in `label`.
 
     Raises
     ------
@@ -160,6 +160,7 @@ def label(
     rho: float | None = None,
     time: float | None = None,
     integrator: Integrator | None = None,
+    min_confidence: float | None = None,
     mask: Any = None,
     region: Sequence[tuple[int, int]] | None = None,
     level: int | None = None,
@@ -199,6 +200,8 @@ def label(
     integrator : optional
         Of the linearized flow: Taylor(1e-4), the default, Krylov, Euler or LinearizedSequence; of
         the nonlinear flow: GeometricEuler or RKMK4.
+    min_confidence : float, optional
+        Pixels of a lower confidence, above 0 and up to 1, get no label: 0.
     mask : array or path, or "tissue", optional
         Pixels where it is 0 are not labeled; of annotations, those outside. "tissue" finds the
         mask in the image itself.

@@ -52,6 +52,7 @@ class Summary:
     areas : pixels, share and area of each class, those without a label first
     axes : 2 of areas, 3 of volumes
     overview : path of a picture of image and labels, None where there is none
+    unsure : pixels that have no label since their confidence is too low, None where none can be
     """
 
     tiles: dict[str, int]
@@ -65,6 +66,7 @@ class Summary:
     areas: Sequence[Area] = ()
     axes: int = 2
     overview: str | None = None
+    unsure: int | None = None
 
     @property
     def rate(self) -> float:
@@ -161,6 +163,7 @@ def _adds_up(record: Mapping[str, Any], classes: int) -> bool:
         len(counts) == classes + 1
         and sum(counts) == record.get("pixels")
         and 0 <= record.get("proven", -1) <= sum(counts)
+        and record.get("unsure", 0) <= counts[0]
     )
 
 
@@ -340,6 +343,9 @@ def summarize(
         plan.tissue,
         areas(counts.tolist(), plan.names, pixel_size(plan.job.image)),
         len(plan.job.image.spatial_axes),
+        unsure=None
+        if plan.job.settings.least is None
+        else sum(r.get("unsure", 0) for r in known.values()),
     )
 
 

@@ -83,12 +83,14 @@ class Job:
 class Labeled:
     """Labels and confidence (None if not asked for) of a tile's core, on the host.
 
-    Both are 0 where masked out; `proven` counts the labels that the certificate proves.
+    Both are 0 where masked out; `proven` counts the labels that the certificate proves, `unsure`
+    the pixels that have none since their confidence is too low.
     """
 
     labels: np.ndarray
     confidence: np.ndarray | None
     proven: int
+    unsure: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def label_window(
     window: Window, term: DataTerm, settings: Settings, part: Sequence[slice] | None = None
 ) -> tuple[Array, Array, Array]:
     """Labels, confidence and gap of a window, all (*grid), on its own device.
+
+    The confidence is the share of the winning class, which `Settings.confidence` calibrates.
 
     Parameters
     ----------
@@ -178,6 +182,8 @@ def label_window(
     if valid is not None:
         labels[~valid] = 0
         confidence[~valid] = 0
+    if settings.least is not None:
+        labels[confidence < settings.least] = 0
     return labels, confidence, gap
 
 
@@ -215,7 +221,7 @@ def compute(job: Job, data: Window, tile: Tile) -> Labeled:
     shape = tuple(s.stop - s.start for s in core)
     labels = np.empty(shape, np.min_scalar_type(term.classes))
     confidence = np.empty(shape, np.float32) if job.certain else None
-    bound, proven = job.settings.bound, 0
+    bound, proven, unsure = job.settings.bound, 0, 0
     source = data.image if data.probabilities is None else data.probabilities
     grid = bands(job, shape, tuple(s.start for s in within_window), source.shape[1:])
     narrow = dataclasses.replace(grid, halo=job.settings.halo)
@@ -234,12 +240,14 @@ def compute(job: Job, data: Window, tile: Tile) -> Labeled:
         label, certain, gap = label[inner.inner], certain[inner.inner], gap[inner.inner]
         labels[band.core] = to_host(label)
         if confidence is not None:
-            confidence[band.core] = to_host(certain)
+            confidence[band.core] = to_host(job.settings.confidence(certain))
         if bound is not None:
             proven += int(((gap > bound) & (label > 0)).sum())
+        if job.settings.least is not None:
+            unsure += int(((label == 0) & (certain > 0)).sum())
     whole = tuple(s.stop - s.start for s in tile.core)
     certainty = None if confidence is None else confidence.reshape(whole)
-    return Labeled(labels.reshape(whole), certainty, proven)
+    return Labeled(labels.reshape(whole), certainty, proven, unsure)
 
 
 # cached: almost all bands of an image without a mask have the same uniform weights
@@ -362,6 +370,7 @@ def _run(job: Job, tile: Tile) -> dict[str, Any]:
         "pixels": int(found.labels.size),
         "counts": counts,
         "proven": found.proven,
+        **({"unsure": found.unsure} if job.settings.least is not None else {}),
         "bytes": size,
         "seconds": [
             round(b - a, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +194,7 @@ def expected_error(confidences: np.ndarray, right: np.ndarray, count: int = BINS
     return error_of(bins(confidences, right, count))
 
 
-def error_of(rows: list[list[float]]) -> float:
+def error_of(rows: Sequence[Sequence[float]]) -> float:
     """Expected calibration error of what `bins` returns."""
     pixels = sum(row[0] for row in rows)
     return sum(n * abs(confidence - share) for n, confidence, share in rows) / pixels

@@ -117,6 +117,7 @@ class Model:
             device,
             predictor=self.predictor,
             bias=self.bias,
+            calibration=self.calibration,
         )
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, as_number
 from ..flow import stencil
 from ..flow.linear import (
     CONTRACTION,
@@ -19,7 +19,9 @@ from ..flow.linear import (
     check_positive,
     check_rho,
 )
-from ..kernels.arrays import Offsets, check_device
+from ..kernels.arrays import Array, Offsets, check_device
+from . import calibration as calibrations
+from .calibration import Calibration
 from .features import Features
 from .predictor import Predictor
 from .terms import Pending
@@ -49,6 +51,8 @@ class Settings:
     predictor : predicts the weights; None: uniform weights
     bias : J numbers added to log W0 + Z before argmax; () for none
     double : whether T or rho asks for float64; of a model only if Z may overflow in float32
+    calibration : of the confidence; None: it is the share of the winning class
+    min_confidence : pixels of a lower confidence are not labeled; None: all are
     """
 
     offsets: Offsets
@@ -60,6 +64,8 @@ class Settings:
     predictor: Predictor | None = None
     bias: tuple[float, ...] = ()
     double: bool = False
+    calibration: Calibration | None = None
+    min_confidence: float | None = None
 
     @property
     def halo(self) -> tuple[int, ...]:
@@ -81,6 +87,17 @@ class Settings:
         eps = float(np.finfo(np.float64 if self.wide else np.float32).eps)
         largest = math.expm1(CONTRACTION * self.time) / CONTRACTION
         return bound + max(ROUNDING * self.time, LAST * eps * largest)
+
+    @property
+    def least(self) -> np.float32 | None:
+        """Share of the winning class below which a pixel is not labeled; None: all are."""
+        if self.min_confidence is None:
+            return None
+        return calibrations.least(self.calibration, self.min_confidence)
+
+    def confidence(self, shares: Array) -> Array:
+        """Confidence of pixels whose winning classes have these shares; 0 where masked out."""
+        return shares if self.calibration is None else self.calibration.apply(shares)
 
     @property
     def wide(self) -> bool:
@@ -108,6 +125,22 @@ def check_learnable(rho: float) -> None:
     low, high = RHO_LEARNED
     if not low <= rho <= high:
         raise InputError(f"rho must be {low:g} to {high:g} to learn, got {rho:g}")
+
+
+def check_confidence(least: float | None) -> float | None:
+    """The least confidence of a label as a number.
+
+    Raises
+    ------
+    ValueError
+        If it is none above 0 and up to 1.
+    """
+    if least is None:
+        return None
+    found = as_number("min_confidence", least)
+    if not 0 < found <= 1:
+        raise InputError(f"expected a `min_confidence` above 0 and up to 1, got {found:g}")
+    return found
 
 
 def make_settings(

@@ -38,6 +38,8 @@ MEANINGS = {
     "mask": "what was left out",
     "image": "whether a copy of the image is beside the labels",
     "confidence": "whether the confidence of each pixel was kept",
+    "calibration": "by which the confidence is the probability that a label is right",
+    "min_confidence": "pixels of a lower confidence were left without a label",
 }
 BOUNDED = ("Taylor", "Euler")  # integrators that can prove a label
 

@@ -84,6 +84,9 @@ def summary(found: Summary) -> list[str]:
     """Lines on tiles, the area of each class, overview, proven labels, seconds and output."""
     lines = ["tiles: " + ", ".join(f"{n} {state}" for state, n in found.tiles.items())]
     lines += _areas(found.areas, found.axes)
+    if found.unsure is not None:
+        share = 100 * found.unsure / max(sum(found.pixels), 1)
+        lines.append(f"too unsure to be labeled: {found.unsure} pixels ({share:.3g} %)")
     if found.overview is not None:
         lines.append(f"overview: {found.overview}")
     lines += _tissue(found.tissue)
@@ -418,6 +421,8 @@ def value_in_words(key: str, value: Any) -> str:
         return f"{value[0]} {value[1]} {_times(value[2])} {value[3]}".strip()
     if key == "integrator":
         return ", ".join([value[0], *(f"{k} {v:g}" for k, v in value[1].items())])
+    if key == "calibration":
+        return f"{value[0]:g} times the log odds, {value[1]:+g}"
     if key == "channels":
         return "all" if value is None else ", ".join(map(str, value))
     if key == "mask" and isinstance(value, list):  # see labeling/tissue.py

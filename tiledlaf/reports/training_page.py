@@ -13,7 +13,7 @@ from ..model.arrays import convert
 from ..model.classes import color
 from ..model.entries import TrainedEntry, ValidationEntry
 from ..model.model import Model
-from . import charts, frame, markup, mattered, words
+from . import charts, frame, markup, mattered, reliability, words
 from .markup import Html
 
 VALIDATION, TRAINING, UNIFORM = "#0072b2", "#e69f00", "#666666"
@@ -32,6 +32,7 @@ def html_of(found: Model, path: str) -> Html:
         _summary(found, trained, history),
         frame.section("How the training went", *_curves(history)),
         frame.section("Which classes validation confused", *_confusion(found, trained)),
+        frame.section("How far its confidence can be trusted", *_reliability(found, trained)),
         frame.section("What was learned", *_learned(found, path)),
         frame.section("Classes", _classes(found), words.explained("bias", "confidence", "proven")),
         frame.section("How it was trained", _settings(found, trained)),
@@ -123,6 +124,10 @@ def _worst(names: Sequence[str], table: Sequence[Sequence[int]]) -> str:
         return "No validation pixel got a wrong label."
     share = 100 * pixels / sum(one[0] for one in wrong)
     return f"The most frequent mistake: “{truth}” labeled “{label}”, {share:.0f} % of all mistakes."
+
+
+def _reliability(found: Model, trained: TrainedEntry) -> list[Html]:
+    return reliability.section(found.calibration, trained.reliability)
 
 
 def _learned(found: Model, path: str) -> list[Html]:
