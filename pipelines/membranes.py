@@ -12,21 +12,22 @@ import csv
 import itertools
 import json
 import os
-import sys
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageDraw
-from scipy import ndimage
+from support.cuts import cut as cut
+from support.cuts import strengths as strengths
+from support.cuts import tune_cut
+from support.filters import FILTERS, RINGS, Tuned, finished, tune_filter
+from support.sections import Sections, aligned, folds_of, mapped, read, sample, say
+from support.sheets import COLORS, reddened, sheet
 
 from tiledlaf import label as tiledlaf_label
-from tiledlaf.files import images
-from tiledlaf.flow import linear, stencil
 from tiledlaf.model import classes, features
 from tiledlaf.model import trees as classifier
 from tiledlaf.model.model import Model
@@ -34,14 +35,10 @@ from tiledlaf.model.terms import Probabilities
 from tiledlaf.pool.opening import open_pool
 from tiledlaf.reports import evaluation
 from tiledlaf.training import examples
-from tiledlaf.training.run import Data, Recipe, fit_bias, train
+from tiledlaf.training.run import Data, Recipe, train
 
-FOLDS = 5
-SEARCHED = 800_000  # scores of validation pixels that parameters are searched on
-RINGS = "rings:3,7"
 PIECE = 512  # edge of what a step of learning sees
 ROOT = Path(__file__).parents[1]
-Scores = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -140,25 +137,6 @@ FULL = Effort()
 SMALL = Effort(256, 2, 8_000, 15, {"steps": 10, "predictor_size": 8}, False)
 
 
-@dataclass(frozen=True, eq=False)
-class Sections:
-    """Sections with labels 1..J and probabilities (J, y, x)."""
-
-    numbers: list[int]
-    images: list[np.ndarray]
-    labels: list[np.ndarray]
-    probabilities: list[np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-
-def read(path: Path) -> np.ndarray:
-    """The pixels of an image of one channel."""
-    found = images.open_image(str(path))
-    return found.read(tuple(slice(0, n) for n in found.grid))[0]
-
-
 def thinned(pixels: np.ndarray, effort: Effort) -> tuple[slice, ...]:
     """Which pixels of a section are used."""
     return (slice(None, None, -(-max(pixels.shape) // effort.edge)),) * 2
@@ -185,20 +163,6 @@ def load(one: Set, data: Path, effort: Effort, kept: Path) -> list[Sections]:
         out.append(Sections(group, planes[part], truths[part], chances[part]))
         start += len(group)
     return out
-
-
-def sample(
-    rows: Sequence[np.ndarray], truths: Sequence[np.ndarray], count: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, F) and classes from 0 of pixels drawn from all sections."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for planes, truth in zip(rows, truths, strict=True):
-        labeled = np.flatnonzero(truth)
-        chosen = np.sort(rng.choice(labeled, min(count // len(rows), len(labeled)), replace=False))
-        found.append((planes.reshape(len(planes), -1)[:, chosen].T, truth.ravel()[chosen]))
-    x, y = (np.concatenate(part) for part in zip(*found, strict=True))
-    return np.ascontiguousarray(x), y.astype(np.int64) - 1
 
 
 def probabilities(
@@ -237,251 +201,9 @@ def probabilities(
     return [np.exp(Probabilities(count).potential(p, None, 1.0)) for p in stored]
 
 
-def folds_of(training: int) -> list[int]:
-    """The block of each training section."""
-    return [n * min(FOLDS, training) // training for n in range(training)]
-
-
-def mapped(function: Callable[..., Any], *items: Sequence[Any]) -> list[Any]:
-    """Results in order, by as many threads as there are processors."""
-    with open_pool() as pool:
-        return pool.map(lambda _, item: function(*item), None, list(zip(*items, strict=True)))
-
-
 def odds_of(p: np.ndarray) -> np.ndarray:
     """Log-odds for features."""
     return features.log_odds(np.log(p))
-
-
-# the methods that are no learned ones: scores, to which a bias is added before argmax
-
-
-def none(p: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """The probabilities themselves."""
-    return np.log(p)
-
-
-def gaussian(p: np.ndarray, image: np.ndarray, sigma: float, of: str) -> np.ndarray:
-    """Blurred probabilities, or blurred logarithms of them."""
-    source = np.log(p) if of == "log p" else p
-    found = np.stack([ndimage.gaussian_filter(plane, sigma, mode="mirror") for plane in source])
-    return found if of == "log p" else np.log(found)
-
-
-def median(p: np.ndarray, image: np.ndarray, window: int) -> np.ndarray:
-    """Medians of the probabilities, plane by plane; two classes have one plane."""
-    first = p[:1] if len(p) == 2 else p
-    found = np.stack([ndimage.median_filter(plane, window, mode="mirror") for plane in first])
-    found = np.concatenate([found, 1 - found]) if len(p) == 2 else found
-    return np.log(np.maximum(found, np.float32(1e-6)))
-
-
-def uniform(
-    p: np.ndarray, image: np.ndarray, neighborhood: str, time: float, rho: float
-) -> np.ndarray:
-    """Z(T) of the linearized assignment flow with equal weights."""
-    offsets = stencil.parse(neighborhood, 2)
-    weights = stencil.uniform(offsets, p.shape[1:])
-    return linear.solve(weights, -np.log(p), offsets, time=time, rho=rho).z
-
-
-FILTERS: dict[str, tuple[Scores, dict[str, Sequence[Any]]]] = {
-    "none": (none, {}),
-    "Gaussian": (
-        gaussian,
-        {"sigma": (0.7, 1, 1.4, 2, 2.5, 3, 4), "of": ("p", "log p")},
-    ),
-    "median": (median, {"window": (3, 5, 7, 9, 11)}),
-    "LAF uniform": (
-        uniform,
-        {
-            "neighborhood": ("3x3", "5x5", RINGS),
-            "time": (1, 2, 5, 8, 12, 20, 30),
-            "rho": (0.5, 1, 2),
-        },
-    ),
-}
-
-
-def combinations(choices: dict[str, Sequence[Any]], fine: bool) -> list[dict[str, Any]]:
-    """All combinations of parameters; of the first two values of each unless fine."""
-    values = [v if fine else v[:2] for v in choices.values()]
-    return [dict(zip(choices, row, strict=True)) for row in itertools.product(*values)]
-
-
-@dataclass(frozen=True, eq=False)
-class Tuned:
-    """A method that is ready: labels of (p, image), and what was chosen for it."""
-
-    labels: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    chosen: dict[str, Any]
-    validation: float
-
-
-def biased(scores: np.ndarray, bias: Sequence[float]) -> np.ndarray:
-    """Labels 1..J of scores with biases."""
-    return (scores + np.asarray(bias, np.float32)[:, None, None]).argmax(0).astype(np.uint8) + 1
-
-
-def rows_of(scores: list[np.ndarray], truths: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (n, J) and classes from 0 of labeled pixels."""
-    x = np.concatenate([s.reshape(len(s), -1).T for s in scores])
-    y = np.concatenate([t.ravel() for t in truths]).astype(np.int64)
-    return x[y > 0], y[y > 0] - 1
-
-
-def tune_filter(name: str, sections: list[Sections], effort: Effort) -> Tuned:
-    """The parameters and biases of the lowest error on validation."""
-    function, choices = FILTERS[name]
-    judges = sections[1]
-    best: tuple[float, dict[str, Any]] = (np.inf, {})
-    for chosen in combinations(choices, effort.fine):
-        x, y = scored(function, judges, chosen)
-        stride = max(1, x.size // SEARCHED)
-        best = min(best, (fit_bias(x[::stride], y[::stride])[1], chosen), key=lambda one: one[0])
-    return finished(function, judges, best[1])
-
-
-def scored(
-    function: Scores, judges: Sections, chosen: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of validation pixels and their classes."""
-    found = mapped(lambda p, i: function(p, i, **chosen), judges.probabilities, judges.images)
-    return rows_of(found, judges.labels)
-
-
-def finished(function: Scores, judges: Sections, chosen: dict[str, Any]) -> Tuned:
-    """Biases fitted to all of validation."""
-    bias, error = fit_bias(*scored(function, judges, chosen))
-    return Tuned(
-        lambda p, image: biased(function(p, image, **chosen), bias),
-        chosen | {"bias": bias.round(4).tolist()},
-        error,
-    )
-
-
-# graph cuts: 8 neighbors, plain or cheaper where the image changes
-
-STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))
-
-
-def strengths(
-    image: np.ndarray, smooth: float, contrast: float
-) -> list[tuple[tuple[int, int], np.ndarray]]:
-    """What a change of label from a pixel to its neighbor costs, an array a direction."""
-    gray, found = ndimage.gaussian_filter(image.astype(np.float32), 1), []
-    for dy, dx in STEPS:
-        moved = np.roll(gray, (-dy, -dx), (0, 1))
-        square = (gray - moved) ** 2
-        cost = np.full(gray.shape, smooth / np.hypot(dy, dx), np.float64)
-        if contrast:
-            cost *= np.exp(-square / (2 * contrast * square.mean()))
-        # no neighbor beyond the border
-        cost[len(cost) - dy :] = 0
-        cost[:, cost.shape[1] - dx if dx > 0 else 0 : None if dx > 0 else -dx or 0] = 0
-        found.append(((dy, dx), cost))
-    return found
-
-
-def expand(
-    unary: np.ndarray, costs: list[tuple[tuple[int, int], np.ndarray]], now: np.ndarray, label: int
-) -> np.ndarray:
-    """The best move in which pixels may change to one label: a minimal cut."""
-    import maxflow
-
-    graph = maxflow.GraphFloat(now.size, 4 * now.size)
-    nodes = graph.add_grid_nodes(now.shape)
-    keep = np.take_along_axis(unary, now[None], 0)[0].astype(np.float64)
-    keep[now == label] = 1e9  # it has the label already
-    take = unary[label].astype(np.float64)
-    for (dy, dx), cost in costs:
-        other = np.roll(now, (-dy, -dx), (0, 1))
-        apart, first, second = (
-            cost * (now != other),
-            cost * (now != label),
-            cost * (other != label),
-        )
-        # keep/keep costs `apart`, keep/take `first`, take/keep `second`, take/take nothing
-        take += second - apart
-        keep += np.roll(second, (dy, dx), (0, 1))
-        structure = np.zeros((3, 3))
-        structure[1 + dy, 1 + dx] = 1
-        graph.add_grid_edges(nodes, first + second - apart, structure, symmetric=False)
-    least = np.minimum(keep, take)
-    graph.add_grid_tedges(nodes, take - least, keep - least)
-    graph.maxflow()
-    return np.where(graph.get_grid_segments(nodes), label, now)
-
-
-def cut(
-    p: np.ndarray, image: np.ndarray, smooth: float, contrast: float, bias: Sequence[float]
-) -> np.ndarray:
-    """Labels 1..J by a graph cut (two classes: exact) or alpha-expansion."""
-    unary = -np.log(p) - np.asarray(bias)[:, None, None]
-    costs = strengths(image, smooth, contrast)
-    if len(p) == 2:
-        return expand(unary, costs, np.zeros(image.shape, np.int64), 1).astype(np.uint8) + 1
-    now = unary.argmin(axis=0)
-    for _ in range(3):
-        before = now
-        for label in range(len(p)):
-            now = expand(unary, costs, now, label)
-        if (now == before).all():
-            break
-    return now.astype(np.uint8) + 1
-
-
-def tune_cut(name: str, sections: list[Sections], effort: Effort) -> Tuned:
-    """Contrast, smoothness and biases of the lowest error, by turns."""
-    judges, two = sections[1], len(sections[1].probabilities[0]) == 2
-    if not two:  # expansions are slow: search on the upper halves
-        upper = [slice(0, -(-len(t) // 2)) for t in judges.labels]
-        judges = Sections(
-            judges.numbers,
-            [i[u] for i, u in zip(judges.images, upper, strict=True)],
-            [t[u] for t, u in zip(judges.labels, upper, strict=True)],
-            [p[:, u] for p, u in zip(judges.probabilities, upper, strict=True)],
-        )
-    shifts = (-2, -1, 0, 1, 2) if two else (-1, 0, 1)
-
-    def error(one: dict[str, Any]) -> float:
-        key = json.dumps(one)
-        if key not in seen:
-            found = mapped(lambda p, i: cut(p, i, **one), judges.probabilities, judges.images)
-            wrong, all_ = 0, 0
-            for label, truth in zip(found, judges.labels, strict=True):
-                wrong += int(((label != truth) & (truth > 0)).sum())
-                all_ += int((truth > 0).sum())
-            seen[key] = wrong / all_
-        return seen[key]
-
-    seen: dict[str, float] = {}
-    start = finished(none, sections[1], {}).chosen["bias"]
-    smooth = (0.1, 0.2, 0.35, 0.6, 1.0) if effort.fine else (0.2,)
-    best: list[dict[str, Any]] = []
-    # plain ones, and ones that see contrast, each to its end: the better one stays
-    for contrasts in ((0,), (0.25, 0.5, 2, 8)) if effort.fine else ((0,), (2,)):
-        one = min(
-            (dict(smooth=s, contrast=c, bias=start) for s in smooth for c in contrasts), key=error
-        )
-        for factor in (2.0, 1.3) if effort.fine else ():
-            one = min(
-                (one | {"smooth": one["smooth"] * f} for f in (1 / factor, 1, factor)), key=error
-            )
-            for j in range(1 if two else 0, len(start)):
-                step = 0.25 * (factor - 1)
-                one = min(
-                    (
-                        one | {"bias": [b + d * (i == j) for i, b in enumerate(one["bias"])]}
-                        for d in (step * shift for shift in shifts)
-                    ),
-                    key=error,
-                )
-        best.append(one)
-    chosen = min(best, key=error)
-    judges = sections[1]
-    seen.clear()  # the error of whole sections
-    return Tuned(lambda p, image: cut(p, image, **chosen), chosen, error(chosen))
 
 
 # what is learned
@@ -645,11 +367,6 @@ def seconds(tuned: Tuned, p: np.ndarray, image: np.ndarray) -> float:
     return min(found) * 2**20 / image.size
 
 
-def say(text: str) -> None:
-    """Progress goes to stderr, the table to stdout."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def run(key: str, args: argparse.Namespace, effort: Effort) -> dict[str, list[dict[str, Any]]]:
     """The results of a set, a list of seeds a method; those of earlier starts are taken."""
     one, kept = SETS[key], args.output / key
@@ -700,9 +417,10 @@ def tune(
 ) -> Tuned:
     """A method with its best parameters."""
     if name in FILTERS:
-        return tune_filter(name, sections, effort)
+        return tune_filter(name, sections[1], effort.fine)
     if name == "graph cut":
-        return tune_cut(name, sections, effort)
+        # expansions are slow
+        return tune_cut(sections[1], effort.fine, 1.0 if len(one.classes) == 2 else 0.5)
     if name == "second classifier":
         return tune_control(name, sections, effort, seed)
     if name == BOTH:
@@ -761,18 +479,6 @@ def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> list[list[str]]:
     return rows
 
 
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Rows of text with columns below each other; the first two to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            text.ljust(w) if i < 2 else text.rjust(w)
-            for i, (text, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def comparison(key: str, methods: dict[str, list[dict[str, Any]]]) -> list[str]:
     """How the learned weights compare with each other method, section by section too."""
     one, thin = SETS[key], next(iter(SETS[key].classes))
@@ -803,40 +509,15 @@ def draw(
     y, x, edge = (n // (used[0].step or 1) for n in one.shown)
     part = (slice(y, y + edge), slice(x, x + edge))
     gray, wanted = pixels[part], truth[part]
-    colors = np.array(
-        [(0, 0, 0), (230, 230, 230), (213, 94, 0), (0, 114, 178), (240, 228, 66), (45, 45, 45)],
-        np.uint8,
-    )
-    if len(one.classes) == 2:
-        colors = colors[[0, 1, 5]]
+    colors = COLORS if len(one.classes) > 2 else COLORS[[0, 1, 5]]
     shown = [("image", np.repeat(gray[..., None], 3, 2)), ("truth", colors[wanted])]
     for name in found:
         stem = name.replace(",", "").replace(" ", "-").lower() + ("-0" if name in SEEDED else "")
         labels = np.asarray(PIL.Image.open(kept / f"{stem}.png"))[part]
         error = 100 * float((labels != wanted)[wanted > 0].mean())
-        mixed = colors[labels].copy()
-        wrong = (labels != wanted) & (wanted > 0)
-        mixed[wrong] = mixed[wrong] // 2 + np.array((110, 0, 0), np.uint8)
-        shown.append((f"{name}: {error:.1f} %", mixed))
-    columns, gap, bar = 5, 6, 20
-    rows = -(-len(shown) // columns)
-    sheet = PIL.Image.new(
-        "RGB", (columns * (edge + gap) + gap, rows * (edge + bar + gap) + bar + gap), "white"
-    )
-    pen = PIL.ImageDraw.Draw(sheet)
-    for i, (title, panel) in enumerate(shown):
-        row, column = divmod(i, columns)
-        left, top = gap + column * (edge + gap), gap + row * (edge + bar + gap)
-        pen.text((left, top), title, fill="black", font_size=13)
-        sheet.paste(PIL.Image.fromarray(panel), (left, top + bar))
-    left = gap
-    top = sheet.height - bar
+        shown.append((f"{name}: {error:.1f} %", reddened(labels, wanted, colors)))
     legend = [*zip(one.classes, colors[1:].tolist(), strict=True), ("reddened: wrong", [110, 0, 0])]
-    for name, color in legend:
-        pen.rectangle((left, top, left + 12, top + 12), fill=tuple(color), outline="black")
-        pen.text((left + 18, top - 2), name, fill="black", font_size=13)
-        left += 40 + int(pen.textlength(name, font_size=13))
-    sheet.save(path)
+    sheet(shown, legend).save(path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

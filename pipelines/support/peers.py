@@ -165,12 +165,32 @@ def cut(distances: np.ndarray, smooth: float = 0.5) -> np.ndarray:
 
 def dense_crf(distances: np.ndarray, image: np.ndarray, steps: int = 5) -> np.ndarray:
     """Labels from 0 of mean-field steps in a dense CRF with both of its usual kernels."""
+    return marginals(distances, np.repeat(image[..., None], 3, 2), steps=steps).argmax(axis=0)
+
+
+def marginals(
+    distances: np.ndarray,
+    color: np.ndarray,
+    smooth: float = 3,
+    weight: float = 3,
+    reach: float = 20,
+    contrast: float = 13,
+    steps: int = 5,
+) -> np.ndarray:
+    """Marginals (J, y, x) of mean-field steps in a dense CRF.
+
+    Parameters
+    ----------
+    color : (y, x, 3) uint8
+    smooth : of the kernel of places, which is 3 pixels wide
+    weight, reach, contrast : of the kernel of places and colors, and its widths
+    """
     import pydensecrf.densecrf as densecrf
 
     count, height, width = distances.shape
     crf = densecrf.DenseCRF2D(width, height, count)
     crf.setUnaryEnergy(np.ascontiguousarray(distances.reshape(count, -1), np.float32))
-    crf.addPairwiseGaussian(sxy=3, compat=3)
-    color = np.ascontiguousarray(np.repeat(image[..., None], 3, 2))
-    crf.addPairwiseBilateral(sxy=20, srgb=13, rgbim=color, compat=3)
-    return np.array(crf.inference(steps)).argmax(axis=0).reshape(height, width)
+    crf.addPairwiseGaussian(sxy=3, compat=smooth)
+    pixels = np.ascontiguousarray(color)
+    crf.addPairwiseBilateral(sxy=reach, srgb=contrast, rgbim=pixels, compat=weight)
+    return np.array(crf.inference(steps)).reshape(count, height, width)
