@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tiledlaf.model import features
+from tiledlaf.model import features, filters
 from tiledlaf.model.features import CONTEXT, MULTISCALE, PATCH, Features, log_odds
 
 KINDS = [
@@ -251,15 +251,34 @@ def test_any_type_of_image():
 
 def test_shared_blurs_are_computed_once(monkeypatch):
     calls = []
-    real = ndimage.correlate1d
+    real = filters.smoothed
 
-    def counted(plane, weights, axis, **options):
-        calls.append((len(weights), axis))
-        return real(plane, weights, axis, **options)
+    def counted(plane, sigma):
+        calls.append(sigma)
+        return real(plane, sigma)
 
-    monkeypatch.setattr(ndimage, "correlate1d", counted)
+    monkeypatch.setattr(filters, "smoothed", counted)
     CONTEXT.compute(numbers(1, 8, 8), numbers(1, 8, 8))
-    assert len(calls) == 2 * (3 + 1)
+    assert sorted(calls) == [1.5, 1.5, 3, 6]
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1, 4.2])
+def test_gaussians_are_summed_in_float64(sigma):
+    """Columns before rows, and rounded to float32 after each: the bits that earlier models had."""
+    plane = numbers(11, 14)
+    expected, radius, weights = plane, features.blur_radius(sigma), filters.gaussian(sigma)
+    for axis in (0, 1):
+        edges = [(0, 0), (0, 0)]
+        edges[axis] = (radius, radius)
+        wide = np.pad(expected.astype(float), edges, mode="reflect").swapaxes(0, axis)
+        count = plane.shape[axis]
+        total = wide[radius : radius + count] * weights[0]
+        for far in range(radius, 0, -1):
+            pair = wide[radius - far :][:count] + wide[radius + far :][:count]
+            total += pair * weights[far]
+        expected = total.swapaxes(0, axis).astype(np.float32)
+    found = Features((("image", "gaussian", sigma),)).compute(plane[None])
+    np.testing.assert_array_equal(found[0], expected)
 
 
 @pytest.mark.parametrize("preset", [PATCH, CONTEXT, MULTISCALE])

@@ -270,18 +270,17 @@ def _fill(out: np.ndarray, spec: tuple[Any, ...], blur: filters.Blur) -> None:
     elif kind == "difference":
         np.subtract(blur(numbers[0]), blur(numbers[1]), out=out[0])
     elif kind == "gradient":
-        filters.gradient(out[0], blur(*numbers))
+        filters.gradient(out, blur(*numbers))
     elif kind == "hessian":
         filters.hessian(out, blur(*numbers))
+    elif kind == "eigenvalues":
+        filters.eigenvalues(out, blur(*numbers))
     elif kind == "structure":
         filters.structure(out, blur(numbers[0]), numbers[1])
     elif kind == "lines":
         filters.lines(out, blur(numbers[0]), numbers[1])
-    elif kind == "ring":
-        filters.ring(out, blur(numbers[1]), numbers[0])
     else:
-        second = filters.hessian(np.empty((3, *out.shape[1:]), np.float32), blur(*numbers))
-        filters.eigenvalues(out, second)
+        filters.ring(out, blur(numbers[1]), numbers[0])
 
 
 PATCH = Features((("image", "patch", 1, 1, 0),))
