@@ -20,7 +20,7 @@ from tiledlaf.training import examples
 from tiledlaf.training.run import Data, Recipe, train
 
 MOST = 2_000_000  # pixels that biases are fitted to
-CUT = 3_000_000  # pixels that parameters are searched on where one try takes seconds
+CUT = 1_500_000  # pixels that parameters are searched on where one try takes seconds
 Labels = tuple[np.ndarray, np.ndarray | None]
 
 
@@ -164,9 +164,9 @@ def graph_cut(problem: Problem) -> Ready:
 
 CRF: dict[str, Any] = {
     "smooth": (1, 3),
-    "weight": (1, 3, 6),
+    "weight": (2, 5),
     "reach": (10, 30),
-    "contrast": (5, 13, 30),
+    "contrast": (5, 15),
 }
 
 
