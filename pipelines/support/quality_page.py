@@ -214,8 +214,9 @@ def draw(one: Set, loaded: Loaded, kept: Path, methods: Sequence[str], path: Pat
         *zip(one.classes, colors[1:].tolist(), strict=False),
         ("reddened: wrong", [110, 0, 0]),
     ]
-    if OURS in labels and "none" in labels:
-        shown.append(("what ours changed", changed(labels["none"], labels[OURS], truth[part])))
+    before = next((name for name in ("none", "classifier") if name in labels), None)
+    if OURS in labels and before:
+        shown.append((f"ours after {before}", changed(labels[before], labels[OURS], truth[part])))
         legend += [("mended", [0, 158, 115]), ("broken", [213, 0, 0])]
     sheet(shown, legend).save(path)
 

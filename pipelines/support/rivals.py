@@ -243,7 +243,9 @@ def ours(options: Mapping[str, Any]) -> Method:
         given = examples.pair(loaded.images[:count], loaded.labels[:count])
         with open_pool() as pool:
             data = Data(given, term="classifier", names=names, ignore=0)
-            model = train(data, recipe, pool, problem.kept / f"{name}.model")
+            # without a path: a model of an earlier version of the program would be taken
+            model = train(data, recipe, pool)
+        model.save(problem.kept / f"{name}.model")
 
         def label(number: int, part: slice = slice(None)) -> Labels:
             image = loaded.images[number][:, part, part]
