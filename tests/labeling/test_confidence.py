@@ -28,7 +28,7 @@ from tiledlaf.model.terms import Probabilities
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not say from which:tiledlaf.files.image.FileWarning"
 )
-KNOWN = Calibration(0.6, -0.3)
+KNOWN = Calibration(0.6, -0.3, ((-1.0, -0.9), (0.5, 0.8), (2.0, 1.9)))
 SHAPE = (120, 130)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ CLOSEST = 2.0**-24  # of a confidence to 0 or 1: the step of float32 below 1
 STEEPEST, FLATTEST = 1e2, 1e-2  # slopes; confidences keep their order
 FARTHEST = 60.0  # log odds of what is calibrated, so that float32 holds it above 0
 PRIOR = 10.0  # pixels that count for the confidence as it was
+FEWEST, BENDS, APART = 4, 32, 200  # least and most bends, and pixels from one to the next
+FITTED, HALVES = 100_000, 2  # pixels that are enough, and parts that judge each other's calibration
 ROUNDS, STEP = 100, 1e-10
 DIGITS = 6  # that are kept: the same on machines whose sums round differently
 ONE = int(np.float32(1).view(np.int32))  # bits of 1 as float32
@@ -28,12 +31,15 @@ ONE = int(np.float32(1).view(np.int32))  # bits of 1 as float32
 class Calibration:
     """A map from the share of the winning class to the probability that its label is right.
 
-    The log odds of the probability are slope * (log odds of the share) + offset, as Platt has it.
+    The log odds of the probability are slope * (log odds of the share) + offset, as Platt has it,
+    and then what the bends make of them.
 
     Attributes
     ----------
     slope : positive, so that order is kept
     offset : what is added
+    bends : log odds, and those in their place, both rising; in between it is linear, beyond nearly
+        level
 
     Examples
     --------
@@ -44,6 +50,12 @@ class Calibration:
 
     slope: float = 1.0
     offset: float = 0.0
+    bends: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        rising = all(a < c and b < d for (a, b), (c, d) in itertools.pairwise(self.bends))
+        if not (self.slope > 0 and rising):
+            raise InputError("expected a calibration that keeps the order of confidences")
 
     def apply(self, confidence: Array) -> Array:
         """Calibrate confidences of any shape, on their device; what is 0 (masked) stays 0.
@@ -59,6 +71,12 @@ class Calibration:
         xp = namespace(confidence)
         # float64, so that rounding to float32 leaves no two confidences in another order
         odds = xp.clip(self.slope * _odds(confidence) + self.offset, -FARTHEST, FARTHEST)
+        if self.bends:
+            (first, *_, last), level = self.bends, 2 * FARTHEST * FLATTEST
+            ends = [(-3 * FARTHEST, first[1] - level), *self.bends, (3 * FARTHEST, last[1] + level)]
+            known, bent = (xp.asarray(axis) for axis in zip(*ends, strict=True))
+            odds = xp.interp(odds.ravel(), known, bent).reshape(odds.shape)
+            odds = xp.clip(odds, -FARTHEST, FARTHEST)
         found = (1 / (1 + xp.exp(-odds))).astype(np.float32)
         found[confidence == 0] = 0
         return found
@@ -66,7 +84,12 @@ class Calibration:
     @classmethod
     def from_entry(cls, entry: CalibrationEntry | None) -> Calibration | None:
         """The calibration of a model file, None in those of earlier versions."""
-        return None if entry is None else cls(entry.slope, entry.offset)
+        return None if entry is None else cls(entry.slope, entry.offset, tuple(entry.bends))
+
+    def to_entry(self) -> dict[str, Any]:
+        """What model files hold."""
+        found: dict[str, Any] = {"slope": self.slope, "offset": self.offset}
+        return found | ({"bends": [list(bend) for bend in self.bends]} if self.bends else {})
 
 
 def _odds(confidence: Array) -> Array:
@@ -100,7 +123,8 @@ def fit(confidences: np.ndarray, right: np.ndarray) -> Calibration:
 
     Besides the pixels themselves, some count that are right as often as the confidence says:
     many pixels are not moved by these, and few, or those that are all right or all wrong, leave
-    the confidence nearly as it was.
+    the confidence nearly as it was. Where there are pixels enough, bends follow what slope and
+    offset alone do not.
 
     Parameters
     ----------
@@ -120,7 +144,44 @@ def fit(confidences: np.ndarray, right: np.ndarray) -> Calibration:
     if not FLATTEST <= slope <= STEEPEST:
         bound = float(np.clip(slope, FLATTEST, STEEPEST))
         slope, offset = _newton(odds, target, bound, 0.0, False)
-    return Calibration(round(slope, DIGITS), round(offset, DIGITS))
+    plain = Calibration(round(slope, DIGITS), round(offset, DIGITS))
+    return Calibration(plain.slope, plain.offset, _bends(plain.slope * odds + plain.offset, hits))
+
+
+def _bends(odds: np.ndarray, hits: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Log odds of pixels, one of each part of them, by those of being right."""
+    count = min(BENDS, len(odds) // APART)
+    if count < FEWEST:
+        return ()
+    order = np.argsort(odds, kind="stable")
+    odds, hits = odds[order], hits[order]
+    starts = np.linspace(0, len(odds), count, endpoint=False).astype(int)
+    # pixels of the same confidence stay together
+    starts = np.unique(np.searchsorted(odds, odds[starts]))
+    sizes = np.diff(starts, append=len(odds))
+    place = np.add.reduceat(odds, starts) / sizes
+    expected = np.add.reduceat(1 / (1 + np.exp(-odds)), starts) / sizes
+    # and one pixel more, half right, so that none are right or wrong for sure
+    share = (np.add.reduceat(hits, starts) + PRIOR * expected + 0.5) / (sizes + PRIOR + 1)
+    share = _rising(share, sizes)
+    rows = list(zip(place, _odds(share), strict=True))
+    found = [rows[0]]
+    for x, y in rows[1:]:  # where they are level, order is still kept
+        if x - found[-1][0] >= FLATTEST:
+            found.append((x, max(y, found[-1][1] + FLATTEST * (x - found[-1][0]))))
+    bends = tuple((round(float(x), DIGITS), round(float(y), DIGITS)) for x, y in found)
+    return bends if len(bends) >= FEWEST else ()
+
+
+def _rising(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The nearest values that do not fall, by pooling those next to each other that do."""
+    pools: list[tuple[float, float, int]] = []  # mean, weight, number of values
+    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
+        pools.append((value, weight, 1))
+        while len(pools) > 1 and pools[-2][0] >= pools[-1][0]:
+            (a, n, one), (b, m, other) = pools[-2:]
+            pools[-2:] = [((a * n + b * m) / (n + m), n + m, one + other)]
+    return np.repeat([p[0] for p in pools], [p[2] for p in pools])
 
 
 def _newton(
@@ -132,7 +193,7 @@ def _newton(
 
     def loss(at: np.ndarray) -> float:
         z = at[0] * odds + at[1]
-        fine = (np.logaddexp(0, z) - target * z).mean()
+        fine = (np.log1p(np.exp(-abs(z))) + np.maximum(z, 0) - target * z).mean()
         return float(fine + tiny * ((at - start) ** 2).sum() / 2)
 
     here = loss(place)
@@ -203,6 +264,9 @@ def error_of(rows: Sequence[Sequence[float]]) -> float:
 def of_scores(scores: np.ndarray, labels: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
     """The calibration of pixels whose labels are known, and how reliable they are by it.
 
+    Halves of the pixels judge what was fitted to the other one: pixels in the order of their
+    tiles are those of other places, or of other images.
+
     Parameters
     ----------
     scores : (n, J) log W0 + Z with biases, whose largest is the label
@@ -215,9 +279,16 @@ def of_scores(scores: np.ndarray, labels: np.ndarray) -> tuple[Calibration, dict
     shares = np.exp(scores - scores.max(axis=1, keepdims=True)).sum(axis=1)
     confidences = (1 / shares).astype(np.float32)
     right = scores.argmax(axis=1) == labels
-    found = fit(confidences, right)
-    after = bins(found.apply(confidences), right)
-    return found, {"raw": bins(confidences, right), "calibrated": after}
+    some = slice(None, None, -(-len(right) // FITTED))
+    confidences, right = confidences[some], right[some]
+    after = np.empty_like(confidences)
+    parts = np.arange(len(right)) * HALVES // max(len(right), HALVES)
+    for part in np.unique(parts):
+        here = parts == part
+        there = here if here.all() else ~here
+        after[here] = fit(confidences[there], right[there]).apply(confidences[here])
+    held = {"raw": bins(confidences, right), "calibrated": bins(after, right)}
+    return fit(confidences, right), held
 
 
 def _checked(confidences: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -45,6 +45,7 @@ class CalibrationEntry(Struct):
 
     slope: Positive
     offset: Number
+    bends: Annotated[list[tuple[Number, Number]], Meta(max_length=2**10)] = []
 
 
 class PredictorEntry(Struct):

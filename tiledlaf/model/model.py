@@ -146,7 +146,7 @@ class Model:
         if self.images != Images():
             about["images"] = dataclasses.asdict(self.images)
         if self.calibration is not None:
-            about["calibration"] = dataclasses.asdict(self.calibration)
+            about["calibration"] = self.calibration.to_entry()
         found = {"model": np.array(json.dumps(about, sort_keys=True))}
         found |= {f"term/{k}": v for k, v in parts.items()}
         if self.predictor is not None:

@@ -29,7 +29,7 @@ def section(calibration: Calibration | None, held: Reliability | None) -> list[H
         "Validation pixels of about the same confidence make one point: how many of them have the "
         "right label. On the dashed line, of 100 pixels with a confidence of 0.8, 80 are right; "
         "below it, confidence promises too much. Images unlike those of the training may be less "
-        "reliable."
+        "reliable. Each half of the pixels is judged by what was learned from the other one."
     )
     even = charts.Line("as it should be", EVEN, (0.0, 1.0), (0.0, 1.0), dashed=True)
     lines = [even, _line("before", BEFORE, held.raw), _line("calibrated", AFTER, held.calibrated)]

@@ -305,7 +305,7 @@ class Checkpoint:
             "now": state.predictor.sigma,
             "best": state.best.sigma,
             "confusion": state.confusion,
-            "calibration": state.calibration and dataclasses.asdict(state.calibration),
+            "calibration": state.calibration and state.calibration.to_entry(),
             "reliability": state.reliability,
         }
         found = self._entries() | {
