@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from tiledlaf.model import features, filters
-from tiledlaf.model.features import CONTEXT, MULTISCALE, PATCH, Features, log_odds
+from tiledlaf.model.features import CONTEXT, MULTISCALE, PATCH, RICH, Features, log_odds
 
 KINDS = [
     ("patch", 1, 1, 0),
@@ -237,9 +237,14 @@ def test_order_and_count():
 
 def test_planes_of_a_stack_do_not_touch():
     stack = numbers(1, 3, 9, 9)
-    out = MULTISCALE.compute(stack)
+    out = RICH.compute(stack)
     for z in range(3):
-        np.testing.assert_array_equal(out[:, z], MULTISCALE.compute(stack[:, z]))
+        np.testing.assert_array_equal(out[:, z], RICH.compute(stack[:, z]))
+
+
+def test_richer_features_need_no_wider_halo():
+    assert RICH.radius == MULTISCALE.radius
+    assert RICH.count(1, 0) == MULTISCALE.count(1, 0) + 16
 
 
 def test_any_type_of_image():
@@ -281,7 +286,7 @@ def test_gaussians_are_summed_in_float64(sigma):
     np.testing.assert_array_equal(found[0], expected)
 
 
-@pytest.mark.parametrize("preset", [PATCH, CONTEXT, MULTISCALE])
+@pytest.mark.parametrize("preset", [PATCH, CONTEXT, MULTISCALE, RICH])
 def test_a_list_for_json(preset):
     assert Features.from_list(json.loads(json.dumps(preset.to_list()))) == preset
 

@@ -16,7 +16,7 @@ from tiledlaf.flow import stencil
 from tiledlaf.flow.gradient import linearize
 from tiledlaf.kernels import select
 from tiledlaf.kernels.compiled.vector import load, store
-from tiledlaf.model.features import CONTEXT, MULTISCALE
+from tiledlaf.model.features import CONTEXT, RICH
 from tiledlaf.model.terms import Prototypes
 
 SHAPE = (60, 70)
@@ -103,7 +103,7 @@ def runs(model):
     image = rng.integers(0, 256, (3, *SHAPE)).astype(np.uint8)
     plane = uniform(rng, (1, *SHAPE), np.float32)
     yield "features, context", CONTEXT.compute(plane, plane[:, ::-1])
-    yield "features, multiscale", MULTISCALE.compute(plane)
+    yield "features, rich", RICH.compute(plane)
     yield "classifier", model.term.potential(plane, None, 0.8)
     rows = ((10, 200, 30), (220, 40, 90), (90, 90, 90))
     yield "distances", Prototypes(rows, 1e3).potential(image, None, 1.0)

@@ -451,14 +451,14 @@ def read_features(text: str) -> Any:
     from ..model import features
 
     known = {"context": features.CONTEXT, "patch": features.PATCH}
-    known["multiscale"] = features.MULTISCALE
+    known |= {"multiscale": features.MULTISCALE, "rich": features.RICH}
     if text in known:
         return known[text]
     try:
         return features.Features.from_list(texts.read_json(text, "a JSON list"))
     except ValueError as error:
         raise InputError(
-            f"`features` {text}: expected context, patch, multiscale or a JSON list, {error}"
+            f"`features` {text}: expected context, patch, multiscale, rich or a JSON list, {error}"
         ) from None
 
 

@@ -98,7 +98,7 @@ EXAMPLES = (
 )
 @click.option(
     "--features",
-    metavar="context|patch|multiscale|FILE",
+    metavar="context|patch|multiscale|rich|FILE",
     help="Features of the predictor, by name or as a JSON file (default: patch; context with "
     "probabilities or a classifier).",
 )
