@@ -210,6 +210,15 @@ def test_what_the_richer_kinds_tell_apart():
     assert along[5] > 0.2 > 0.01 > dot[5]
 
 
+def test_no_root_of_what_rounding_makes_negative():
+    """A ramp has one direction alone: its smaller eigenvalue is 0, or a rounding error."""
+    y, x = np.mgrid[:40, :40]
+    some = Features((("image", "structure", 1, 2),))
+    for steep in np.linspace(0.1, 0.9, 9):
+        found = some.compute((steep * x + (1 - steep**2) ** 0.5 * y)[None])
+        assert np.isfinite(found).all()
+
+
 @pytest.mark.parametrize("spec", [("structure", 1, 2), ("ring", 3, 1)])
 def test_a_level_far_from_zero_hides_no_contrast(spec):
     image = np.random.default_rng(3).integers(0, 9, (1, 32, 32)).astype(np.float32)

@@ -88,23 +88,14 @@ def hessian(out: np.ndarray, g: np.ndarray) -> None:
 
 def eigenvalues(out: np.ndarray, g: np.ndarray) -> None:
     """Both of the Hessian, the larger first."""
-    matrix = np.empty((3, *g.shape), np.float32)
-    hessian(matrix, g)
-    _compiled().eigenvalues(matrix.reshape(3, -1), out.reshape(2, -1))
+    _compiled().eigenvalues(_flat(mirrored(g, 1)), _many(out))
 
 
 def structure(out: np.ndarray, g: np.ndarray, sigma: float) -> None:
     """Roots of both eigenvalues of the smoothed products of derivatives, the larger first."""
-    far = blur_radius(sigma)
     # derivatives across a mirror change their sign: found on the mirrored plane, none goes wrong
-    wide = mirrored(g, far + 1)
-    matrix = np.empty((3, *g.shape[:-2], g.shape[-2] + 2 * far, g.shape[-1] + 2 * far), np.float32)
-    _compiled().products(_flat(wide), _many(matrix))
-    inner = (..., slice(far, -far or None), slice(far, -far or None))
-    matrix = np.ascontiguousarray(smoothed(matrix, sigma)[inner])
-    _compiled().eigenvalues(matrix.reshape(3, -1), out.reshape(2, -1))
-    np.maximum(out, 0, out=out)
-    np.sqrt(out, out=out)
+    wide = mirrored(g, blur_radius(sigma) + 1)
+    _compiled().structure(_flat(wide), gaussian(sigma).astype(np.float32), _many(out))
 
 
 def line_points(length: float) -> list[list[Point]]:
@@ -129,15 +120,10 @@ def line_reach(length: float) -> int:
 
 def lines(out: np.ndarray, g: np.ndarray, length: float) -> None:
     """Second differences across eight lines, averaged along each: the largest and the smallest."""
-    everything = np.array(line_points(length))
-    border = int(everything.max())
-    wide = mirrored(g, border + 1)
-    matrix = np.empty((3, *wide.shape[:-2], *(n - 2 for n in wide.shape[-2:])), np.float32)
-    _compiled().hessian(_flat(wide), _many(matrix))
-    out[0], out[1] = -np.inf, np.inf
-    for (y, x), points in zip(DIRECTIONS, everything + border, strict=True):
-        weights = np.array([y * y, -2 * y * x, x * x], np.float32)
-        _compiled().line(_many(matrix), weights, points, _flat(out[0]), _flat(out[1]))
+    points = np.array(line_points(length))
+    border = int(points.max())
+    across = np.array([(y * y, -2 * y * x, x * x) for y, x in DIRECTIONS], np.float32)
+    _compiled().lines(_flat(mirrored(g, border + 1)), across, points + border, _many(out))
 
 
 def circle(distance: int) -> list[Point]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .caching import jit
 
-HALF, QUARTER = np.float32(0.5), np.float32(0.25)
+NOTHING, QUARTER, HALF = np.float32(0), np.float32(0.25), np.float32(0.5)
 
 
 @jit
@@ -29,13 +29,13 @@ def smooth(planes, weights, rows, columns, out):
         Where the pixels of the plane with a border of r pixels come from.
     """
     radius, (ny, nx) = len(weights) - 1, planes.shape[1:]
-    total, line = np.empty(nx), np.empty(nx + 2 * radius)
+    total, line, first = np.empty(nx), np.empty(nx + 2 * radius), weights[0]
     for n in range(len(planes)):
         plane = planes[n]
         for i in range(ny):
             middle = plane[i]
             for x in range(nx):
-                total[x] = np.float64(middle[x]) * weights[0]
+                total[x] = np.float64(middle[x]) * first
             for j in range(radius, 0, -1):
                 above, below = plane[rows[i + radius - j]], plane[rows[i + radius + j]]
                 weight = weights[j]
@@ -47,7 +47,7 @@ def smooth(planes, weights, rows, columns, out):
                 line[x] = line[radius + columns[x]]
                 line[radius + nx + x] = line[radius + columns[radius + nx + x]]
             for x in range(nx):
-                total[x] = line[radius + x] * weights[0]
+                total[x] = line[radius + x] * first
             for j in range(radius, 0, -1):
                 left, right, weight = line[radius - j :], line[radius + j :], weights[j]
                 for x in range(nx):
@@ -70,21 +70,6 @@ def gradient(wide, out):
 
 
 @jit
-def products(wide, out):
-    """Products xx, xy, yy of central differences; the border is one pixel wide."""
-    count, ny, nx = out.shape[1:]
-    for n in range(count):
-        for i in range(ny):
-            above, middle, below = wide[n, i], wide[n, i + 1], wide[n, i + 2]
-            for x in range(nx):
-                down = (below[x + 1] - above[x + 1]) * HALF
-                right = (middle[x + 2] - middle[x]) * HALF
-                out[0, n, i, x] = right * right
-                out[1, n, i, x] = right * down
-                out[2, n, i, x] = down * down
-
-
-@jit
 def hessian(wide, out):
     """Second differences xx, xy, yy; the border is one pixel wide."""
     count, ny, nx = out.shape[1:]
@@ -99,48 +84,128 @@ def hessian(wide, out):
 
 
 @jit
-def eigenvalues(matrix, out):
-    """Of symmetric matrices xx, xy, yy: mean +- sqrt(((xx - yy) / 2)^2 + xy^2), flat planes."""
-    for i in range(out.shape[1]):
-        xx, xy, yy = matrix[0, i], matrix[1, i], matrix[2, i]
-        mean, root = (xx + yy) * HALF, (xx - yy) * HALF
-        root = np.sqrt(root * root + xy * xy)
-        out[0, i] = mean + root
-        out[1, i] = mean - root
+def eigenvalues(wide, out):
+    """Of the matrix of second differences: mean +- sqrt(((xx - yy) / 2)^2 + xy^2)."""
+    count, ny, nx = out.shape[1:]
+    for n in range(count):
+        for i in range(ny):
+            above, middle, below = wide[n, i], wide[n, i + 1], wide[n, i + 2]
+            large, small = out[0, n, i], out[1, n, i]
+            for x in range(nx):
+                twice = middle[x + 1] + middle[x + 1]
+                xx = middle[x + 2] + middle[x] - twice
+                yy = below[x + 1] + above[x + 1] - twice
+                xy = (below[x + 2] + above[x] - below[x] - above[x + 2]) * QUARTER
+                mean, root = (xx + yy) * HALF, (xx - yy) * HALF
+                root = np.sqrt(root * root + xy * xy)
+                large[x] = mean + root
+                small[x] = mean - root
 
 
 @jit
-def line(matrix, weights, points, most, least):
-    """Second differences across a line, averaged along it: the most and the least of them so far.
+def structure(wide, weights, out):
+    """Roots of the eigenvalues of smoothed products of central differences, the larger first.
+
+    Products and their sums are float32; the rows that a Gaussian needs are held in the cache.
 
     Parameters
     ----------
-    matrix : (3, n, *wide) float32
-        Second differences xx, xy, yy with a border.
-    weights : (3,) float32
-        Of these, in the second difference across the line.
-    points : (m, 2) int64
-        Of the line, (y, x) from the corner of the border.
-    most, least : (n, y, x) float32
+    wide : (n, *wide) float32
+        With a border one wider than the radius r.
+    weights : (r + 1,) float32
+        From the center outwards.
+    out : (2, n, y, x) float32
     """
-    count, ny, nx = most.shape
-    across, total = np.empty(matrix.shape[2:], np.float32), np.empty(nx, np.float32)
-    share = np.float32(1 / len(points))
+    radius, (count, ny, nx) = len(weights) - 1, out.shape[1:]
+    held, width = 2 * radius + 1, nx + 2 * radius
+    rows, sums = np.empty((held, 3, width), np.float32), np.empty((3, nx), np.float32)
+    column, first = np.empty(width, np.float32), weights[0]
     for n in range(count):
-        for i in range(across.shape[0]):
-            xx, xy, yy = matrix[0, n, i], matrix[1, n, i], matrix[2, n, i]
-            for x in range(across.shape[1]):
-                across[i, x] = weights[0] * xx[x] + weights[2] * yy[x] + weights[1] * xy[x]
-        for i in range(ny):
-            total[:] = np.float32(0)
-            for k in range(len(points)):
-                row = across[i + points[k, 0], points[k, 1] :]
+        for i in range(ny + 2 * radius):
+            above, middle, below = wide[n, i], wide[n, i + 1], wide[n, i + 2]
+            new = rows[i % held]
+            for x in range(width):
+                down = (below[x + 1] - above[x + 1]) * HALF
+                right = (middle[x + 2] - middle[x]) * HALF
+                new[0, x] = right * right
+                new[1, x] = right * down
+                new[2, x] = down * down
+            if i < 2 * radius:
+                continue
+            center = i - radius
+            for k in range(3):
+                same = rows[center % held, k]
+                for x in range(width):
+                    column[x] = same[x] * first
+                for j in range(radius, 0, -1):
+                    up, low = rows[(center - j) % held, k], rows[(center + j) % held, k]
+                    weight = weights[j]  # else the compiler fears that a store changes it
+                    for x in range(width):
+                        column[x] += (up[x] + low[x]) * weight
+                total = sums[k]
                 for x in range(nx):
-                    total[x] += row[x]
+                    total[x] = column[radius + x] * first
+                for j in range(radius, 0, -1):
+                    left, more, weight = column[radius - j :], column[radius + j :], weights[j]
+                    for x in range(nx):
+                        total[x] += (left[x] + more[x]) * weight
+            large, small = out[0, n, center - radius], out[1, n, center - radius]
             for x in range(nx):
-                mean = total[x] * share
-                most[n, i, x] = mean if mean > most[n, i, x] else most[n, i, x]
-                least[n, i, x] = mean if mean < least[n, i, x] else least[n, i, x]
+                xx, xy, yy = sums[0, x], sums[1, x], sums[2, x]
+                mean, root = (xx + yy) * HALF, (xx - yy) * HALF
+                root = np.sqrt(root * root + xy * xy)
+                # both are positive but for rounding
+                large[x] = np.sqrt(mean + root)
+                small[x] = np.sqrt(mean - root if mean > root else NOTHING)
+
+
+@jit
+def lines(wide, weights, points, out):
+    """Second differences across lines, averaged along each: the largest and the smallest.
+
+    The rows that the points of a line need are held in the cache.
+
+    Parameters
+    ----------
+    wide : (n, *wide) float32
+    weights : (l, 3) float32
+        Of second differences xx, xy, yy, in the one across each line.
+    points : (l, m, 2) int64
+        Of each line, (y, x) from the corner of the border without its outermost pixels.
+    out : (2, n, y, x) float32
+    """
+    count, ny, nx = out.shape[1:]
+    width, held = wide.shape[2] - 2, wide.shape[1] - 1 - ny
+    across = np.empty((len(points), held, width), np.float32)
+    second, total = np.empty((3, width), np.float32), np.empty(nx, np.float32)
+    share = np.float32(1 / points.shape[1])
+    for n in range(count):
+        for i in range(ny + held - 1):
+            above, middle, below = wide[n, i], wide[n, i + 1], wide[n, i + 2]
+            xx, xy, yy = second
+            for x in range(width):
+                twice = middle[x + 1] + middle[x + 1]
+                xx[x] = middle[x + 2] + middle[x] - twice
+                yy[x] = below[x + 1] + above[x + 1] - twice
+                xy[x] = (below[x + 2] + above[x] - below[x] - above[x + 2]) * QUARTER
+            for k in range(len(points)):
+                row, (a, b, c) = across[k, i % held], weights[k]
+                for x in range(width):
+                    row[x] = a * xx[x] + c * yy[x] + b * xy[x]
+            top = i - held + 1
+            if top < 0:
+                continue
+            most, least = out[0, n, top], out[1, n, top]
+            for k in range(len(points)):
+                total[:] = NOTHING
+                for y, shift in points[k]:
+                    row = across[k, (top + y) % held, shift:]
+                    for x in range(nx):
+                        total[x] += row[x]
+                for x in range(nx):
+                    mean = total[x] * share
+                    most[x] = mean if k == 0 or mean > most[x] else most[x]
+                    least[x] = mean if k == 0 or mean < least[x] else least[x]
 
 
 @jit
@@ -159,14 +224,14 @@ def ring(wide, points, mean, spread):
     for n in range(count):
         for i in range(ny):
             average = mean[n, i]
-            total[:] = np.float32(0)
+            total[:] = NOTHING
             for k in range(len(points)):
                 row = wide[n, i + points[k, 0], points[k, 1] :]
                 for x in range(nx):
                     total[x] += row[x]
             for x in range(nx):
                 average[x] = total[x] * share
-            total[:] = np.float32(0)
+            total[:] = NOTHING
             for k in range(len(points)):
                 row = wide[n, i + points[k, 0], points[k, 1] :]
                 for x in range(nx):
