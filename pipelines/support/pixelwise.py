@@ -5,6 +5,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tiledlaf.model.terms import Probabilities
 
 ROWS = 100_000  # pixels that a forest gets at once
 Predict = Callable[[np.ndarray], np.ndarray]
+Fit = Callable[[np.ndarray, np.ndarray, int, int], Predict]
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class Kind:
     features : from an image (C, y, x) to (F, y, x)
     fit : from features (n, F), classes from 0, their number, and a seed, to a function from
         (F, y, x) to probabilities (J, y, x)
+    fold : the same for out-of-fold probabilities
     """
 
     features: Callable[[np.ndarray], np.ndarray]
-    fit: Callable[[np.ndarray, np.ndarray, int, int], Predict]
+    fit: Fit
+    fold: Fit
 
 
 def boosted(x: np.ndarray, y: np.ndarray, count: int, seed: int) -> Predict:
@@ -46,11 +50,11 @@ def skimage_features(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(found, -1, 0), np.float32)
 
 
-def forest(x: np.ndarray, y: np.ndarray, count: int, seed: int) -> Predict:
+def forest(x: np.ndarray, y: np.ndarray, count: int, seed: int, size: int = 100) -> Predict:
     """A random forest of 100 trees, as many as ilastik's."""
     from sklearn.ensemble import RandomForestClassifier
 
-    model = RandomForestClassifier(100, random_state=seed).fit(x, y)
+    model = RandomForestClassifier(size, random_state=seed).fit(x, y)
 
     def predict(planes: np.ndarray) -> np.ndarray:
         rows = planes.reshape(len(planes), -1).T
@@ -64,8 +68,9 @@ def forest(x: np.ndarray, y: np.ndarray, count: int, seed: int) -> Predict:
 
 
 KINDS = {
-    "classifier": Kind(features.MULTISCALE.compute, boosted),
-    "forest": Kind(skimage_features, forest),
+    "classifier": Kind(features.MULTISCALE.compute, boosted, boosted),
+    # biases are all that the folds are for, and a fit of all trees takes a minute
+    "forest": Kind(skimage_features, forest, partial(forest, size=25)),
 }
 
 
@@ -105,7 +110,7 @@ def classify(
     def fitted(without: int) -> Predict:
         used = [d for d, fold in zip(drawn, loaded.folds, strict=True) if fold != without]
         x, y = (np.concatenate(part) for part in zip(*used, strict=True))
-        return kind.fit(x, y, count, seed)
+        return (kind.fit if without < 0 else kind.fold)(x, y, count, seed)
 
     def give(number: int, predict: Predict) -> None:
         p = predict(kind.features(loaded.images[number]))
@@ -129,9 +134,9 @@ def chances(name: str, loaded: Loaded, count: int, pixels: int, seed: int, kept:
     file = kept / f"{name}-{seed}.npz"
     if not file.exists():
         found, seconds = classify(KINDS[name], loaded, count, pixels, seed)
-        partial = file.with_suffix(".partial.npz")
-        np.savez_compressed(partial, *found, seconds=seconds)
-        partial.replace(file)
+        unfinished = file.with_suffix(".partial.npz")
+        np.savez_compressed(unfinished, *found, seconds=seconds)
+        unfinished.replace(file)
     with np.load(file) as arrays:
         stored = [arrays[f"arr_{i}"] for i in range(len(loaded.images))]
         return Chances([clipped(p) for p in stored], float(arrays["seconds"]))
