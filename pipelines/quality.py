@@ -30,9 +30,11 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).parents[1]
 # what of a recipe is not by default; others may be measured beside it
 VARIANTS: dict[str, dict[str, Any]] = {"ours": {}}
+SEGMENTS = "Gaussian for segments"  # where these are compared
 METHODS: dict[str, Method] = {
     "none": rivals.filtered("none"),
     "Gaussian": rivals.filtered("Gaussian"),
+    SEGMENTS: rivals.for_segments,
     "graph cut": rivals.graph_cut,
     "dense CRF": rivals.dense_crf,
     "forest": rivals.forest,
@@ -73,7 +75,9 @@ class Case:
     @property
     def methods(self) -> dict[str, Method]:
         """What is compared on it."""
-        return STROKED if self.stroked else METHODS
+        if self.stroked:
+            return STROKED
+        return {n: m for n, m in METHODS.items() if n != SEGMENTS or self.set.segments}
 
     def load(self, seed: int) -> Loaded:
         """The images, and the labels that methods get with this seed."""

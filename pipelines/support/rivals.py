@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from support import cuts, filters, peers, pixelwise, unet
+from support import cuts, filters, judging, peers, pixelwise, unet
 from support.datasets import Loaded
 from support.filters import Tuned, search, tune_filter
-from support.sections import Sections, say
+from support.sections import Sections, mapped, say
 from tiledlaf import label as tiledlaf_label
 from tiledlaf.pool.opening import cores, open_pool
 from tiledlaf.training import examples
@@ -140,6 +140,32 @@ def filtered(name: str) -> Method:
         return scored(problem, filters.FILTERS[name][0], found, False)
 
     return method
+
+
+SIGMAS, BIASES = (1, 2, 3, 4, 6), (0, 0.3, 0.6, 1, 1.5, 2, 3)
+
+
+def for_segments(problem: Problem) -> Ready:
+    """A Gaussian and a bias of the first class that lies between segments: least Rand error."""
+    given, chances = problem.training(problem.chances), problem.chances
+    fine = problem.effort.fine
+
+    def error(sigma: float, bias: float) -> float:
+        def one(p: np.ndarray, image: np.ndarray, truth: np.ndarray) -> float:
+            labels = decided(filters.gaussian(p, image, sigma, "p"), [bias, 0])[0]
+            return judging.segments(labels, truth, 1)["rand"]
+
+        return float(np.mean(mapped(one, given.probabilities, given.images, given.labels)))
+
+    tried = [(s, b) for s in SIGMAS[: None if fine else 2] for b in BIASES[: None if fine else 2]]
+    found = {one: error(*one) for one in tried}
+    sigma, bias = min(found, key=lambda one: found[one])
+
+    def label(number: int) -> Labels:
+        p = chances.all[number]
+        return decided(filters.gaussian(p, problem.loaded.gray(number), sigma, "p"), [bias, 0])
+
+    return Ready(label, {"sigma": sigma, "bias": [bias, 0]}, found[sigma, bias], chances.seconds)
 
 
 def share(given: Sections, most: int) -> float:
