@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import Image, read_pixels, say
 from ..model import sampling
-from ..model.intensity import matched, span
+from ..model.intensity import far, matched, span
 from ..model.model import Images
 from ..model.terms import normalized
 from ..pool.tasks import retried
@@ -61,13 +61,21 @@ def _with_windows(plan: Plan) -> Plan:
 
 def _with_gain(plan: Plan, learned: Images) -> Plan:
     """Bring the image's intensities to those that a model learned from."""
-    image, pixels = plan.job.image, np.zeros((0, 1))
-    if image.gain is None and learned.range is not None:
+    given, pixels = plan.job.image, np.zeros((0, 1))
+    if learned.quantiles or (given.gain is None and learned.range is not None):
         try:
             pixels = _drawn(plan, seed=0)
         except InputError:  # tiles tell what is wrong with all of the pixels
             return plan
-    image = matched(image, learned, pixels)
+    image = matched(given, learned, pixels)
+    if image.gain != given.gain:
+        pixels = image_files.scaled(image, pixels)
+    what = far(learned, pixels)
+    if what is not None:
+        say(
+            f"{image.path}: far from all that the model learned from: {what}. Labels and their "
+            "confidence may be worse (what was not learned, such as background, `mask` leaves out)"
+        )
     return dataclasses.replace(plan, job=dataclasses.replace(plan.job, image=image))
 
 

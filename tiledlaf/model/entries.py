@@ -30,6 +30,9 @@ class ClassEntry(Struct):
 Classes = Annotated[list[ClassEntry], Meta(min_length=2, max_length=2**15)]
 
 
+Quantiles = tuple[Number, Number, Number, Number, Number]
+
+
 class ImagesEntry(Struct):
     """What the images of a training were like."""
 
@@ -38,6 +41,7 @@ class ImagesEntry(Struct):
     range: tuple[Number, Number] | None
     level: Annotated[int, Meta(ge=0, le=64)] = 0
     names: list[Name] = []
+    quantiles: Annotated[list[list[Quantiles]], Meta(max_length=2**10)] = []
 
 
 class CalibrationEntry(Struct):

@@ -8,6 +8,10 @@ A model keeps the type of its training's pixels, and their range. Another image 
   least half the model's, or else scaled by the ratio of the types' full ranges (255 of uint8, 65535
   of uint16, 1 of floats) if that brings them within 4 times or a fourth of it;
 - anything else is refused: `intensity_scale` states the factor.
+
+It keeps quantiles of each training image as well. An image gets a word where one of its own, or the
+distance of two, is beyond those of all training images by more than half of their spread, and by
+more than a tenth of the range of their intensities: one n-th of it, if they are n < 10.
 """
 
 from __future__ import annotations
@@ -25,6 +29,10 @@ from .sampling import EXACT
 FINE = 2.0**14  # size of intensities, in their range, of which float32 keeps ten bits
 SIZES = (1e-15, 1e18)  # of intensities whose squares are neither lost nor too large
 SHARE = 0.1  # percent of the pixels beyond each end of a range
+PERCENTILES = (5, 25, 50, 75, 95)
+SPREAD, LEAST = 0.5, 0.1  # beyond which an image is far: of what training images differ, and span
+# distances of two of the percentiles, by their places
+DISTANCES = {(1, 3): "spread of the middle half", (0, 4): "spread of all but a tenth"}
 FULL = {"bool": 1.0, "int8": 127.0, "uint8": 255.0, "int16": 32767.0, "uint16": 65535.0}
 
 
@@ -35,6 +43,54 @@ def span(pixels: np.ndarray) -> tuple[float, float] | None:
         return None
     low, high = np.percentile(values.astype(np.float64), [SHARE, 100 - SHARE])
     return float(low), float(high)
+
+
+def quantiles(sample: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    """Quantiles of each channel of a sample (n, C), as far as anybody looks at them."""
+    found = np.percentile(sample.astype(np.float64), PERCENTILES, axis=0).T
+    return tuple(tuple(float(f"{value:.6g}") for value in row) for row in found)
+
+
+def far(images: Images, sample: np.ndarray) -> str | None:
+    """In what an image is far from all that a model learned from, None where it is not.
+
+    Parameters
+    ----------
+    sample : (n, C) pixels of the image, as they are labeled
+    """
+    learned = np.array(images.quantiles, np.float64)  # (images, C, percentiles)
+    if learned.ndim != 3 or not len(sample) or learned.shape[1] != sample.shape[1]:
+        return None
+    here = _described(np.array(quantiles(sample)))
+    there = _described(learned)
+    low, high = there.min(axis=0), there.max(axis=0)
+    whole = high[:, -1:]
+    least = whole * max(LEAST, 1 / len(learned))
+    beyond = np.maximum(low - here, here - high)
+    with np.errstate(divide="ignore", invalid="ignore"):  # channels of one value say nothing
+        ratio = np.where(whole > 0, beyond / np.maximum(SPREAD * (high - low), least), 0.0)
+    if not ratio.max() > 1:
+        return None
+    middle = ratio[:, PERCENTILES.index(50)]
+    channel, what = np.unravel_index(ratio.argmax(), ratio.shape)
+    if middle.max() > 1:  # which is understood at once
+        channel, what = middle.argmax(), np.intp(PERCENTILES.index(50))
+    names = [f"{p}th percentile" if p != 50 else "median" for p in PERCENTILES]
+    name = [*names, *DISTANCES.values()][what]
+    many = f" in channel {images.names[channel] if images.names else channel}"
+    least_most = f"{low[channel, what]:.4g}"
+    if len(learned) > 1:
+        least_most += f" to {high[channel, what]:.4g}"
+    return (
+        f"its {name}{many * (learned.shape[1] > 1)} is {here[channel, what]:.4g}, in those images "
+        f"{least_most}"
+    )
+
+
+def _described(rows: np.ndarray) -> np.ndarray:
+    """Quantiles (..., 5), and then their distances."""
+    distances = [rows[..., b] - rows[..., a] for a, b in DISTANCES]
+    return np.concatenate([rows, np.stack(distances, axis=-1)], axis=-1)
 
 
 def joined(spans: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:

@@ -46,6 +46,7 @@ class Images:
     range : intensities of all but a thousandth of the pixels, or None if not known
     level : the level that was read of files without a pixel size
     names : of the channels, or none if not all are known
+    quantiles : of the intensities of each image, for each channel, at `intensity.PERCENTILES`
     """
 
     pixel_size: tuple[float, float] | None = None
@@ -53,6 +54,7 @@ class Images:
     range: tuple[float, float] | None = None
     level: int = 0
     names: tuple[str, ...] = ()
+    quantiles: tuple[tuple[tuple[float, ...], ...], ...] = ()
 
     @classmethod
     def from_entry(cls, entry: ImagesEntry | None) -> Images:
@@ -60,7 +62,13 @@ class Images:
         if entry is None:
             return cls()
         dtype = entry.dtype and np.dtype(entry.dtype).name
-        return cls(entry.pixel_size, dtype, entry.range, entry.level, tuple(entry.names))
+        quantiles = tuple(map(tuple, entry.quantiles))
+        return cls(entry.pixel_size, dtype, entry.range, entry.level, tuple(entry.names), quantiles)
+
+    def to_entry(self) -> dict[str, Any]:
+        """What model files hold; without quantiles, what those of earlier versions do."""
+        found = dataclasses.asdict(self)
+        return found if self.quantiles else {k: v for k, v in found.items() if k != "quantiles"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +152,7 @@ class Model:
             "trained": dict(self.trained),
         }
         if self.images != Images():
-            about["images"] = dataclasses.asdict(self.images)
+            about["images"] = self.images.to_entry()
         if self.calibration is not None:
             about["calibration"] = self.calibration.to_entry()
         found = {"model": np.array(json.dumps(about, sort_keys=True))}

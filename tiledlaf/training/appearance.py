@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import say
 from ..files.selection import ALIKE, micrometers
-from ..model import intensity
+from ..model import intensity, sampling
 from ..model.model import Images
 from ..pool import tasks
 from ..pool.tasks import Pool
@@ -19,7 +19,8 @@ from . import examples
 from .examples import Example
 from .worker import LabeledTile
 
-READ = 16  # labeled tiles whose intensities are looked at
+READ = 16  # labeled tiles, and images, whose intensities are looked at
+MOSTLY = 0.5  # of an image: where its labeled tiles are less, what the rest is like is not read
 MIXED = 8.0  # ratio of the ranges of two types of pixels that cannot be learned from together
 
 
@@ -57,7 +58,40 @@ def described(given: Sequence[Example], tiles: Sequence[LabeledTile], pool: Pool
         intensity.joined(spans),
         0 if size else _level(given),
         names.pop() if len(names) == 1 else (),
+        _quantiles(given, tiles, pool),
     )
+
+
+def _quantiles(
+    given: Sequence[Example], tiles: Sequence[LabeledTile], pool: Pool
+) -> tuple[tuple[tuple[float, ...], ...], ...]:
+    """Quantiles of some images, each from all of it, as of images that are labeled.
+
+    Those of images with few labels are not known: only what is near labels is read.
+    """
+    pixels = [0] * len(given)
+    for one in tiles:
+        pixels[one.example] += math.prod(c.stop - c.start for c in one.tile.core)
+    mostly = [n for n, e in enumerate(given) if pixels[n] >= MOSTLY * math.prod(e.image.grid)]
+    places = np.linspace(0, len(mostly) - 1, READ) if mostly else ()
+    chosen = sorted({mostly[round(i)] for i in places})
+    found = tasks.in_order(pool, _quantiles_of, tuple(given), chosen)
+    return tuple(one for one in found if one is not None)
+
+
+def _quantiles_of(given: tuple[Example, ...], number: int) -> tuple[tuple[float, ...], ...] | None:
+    """Quantiles of an image but for masked pixels, None where no pixel is left."""
+    example = given[number]
+    blocks, masks = [], []
+    for window in sampling.sample_windows(example.image.grid, 0):
+        block = image_files.read(example.image, window)
+        valid = examples.valid_of(example, window, block)
+        blocks.append(block)
+        masks.append(np.ones(block.shape[1:], bool) if valid is None else valid)
+    try:
+        return intensity.quantiles(sampling.pixels_of(blocks, masks))
+    except InputError:
+        return None
 
 
 def _span(given: tuple[Example, ...], labeled: LabeledTile) -> tuple[float, float] | None:
