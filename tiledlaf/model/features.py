@@ -308,9 +308,9 @@ MULTISCALE = Features(
         *(("image", "eigenvalues", sigma) for sigma in (1, 1.6, 3.5, 5, 10)),
     )
 )
-# 61 features where there were 45, and none looks further: .17 s a megapixel and not .08, beside .3 s
-# for the trees. The classifier alone gets fewer pixels wrong in blocks of sections or images that
-# were left out: 10.34 % and not 10.87 % of isbi2012 (structure tensors, lines or rings alone: 10.6),
+# 61 features where there were 45, and none looks further: .17 s a megapixel and not .08, beside .3
+# s for the trees. The classifier alone gets fewer pixels wrong in blocks of sections or images that
+# were left out: 10.34 % and not 10.87 % of isbi2012 (structure tensors, lines or rings alone 10.6),
 # 7.12 and not 7.62 of vnc's membranes, 12.3 and not 13.4 of stained nuclei (one seed each). More
 # rings, a second patch, sigma 20 and local contrast added nothing; without the patch or sigma 10
 # errors are 3 to 5 % more.
