@@ -47,6 +47,8 @@ from .reports.scores import ObjectScores as ObjectScores
 from .results.export import export as export
 from .results.objects import Objects as Objects
 from .results.objects import objects as objects
+from .results.suggestions import Suggestion as Suggestion
+from .results.suggestions import suggest as suggest
 from .training import graph as graph
 from .training.estimate import Estimation as Estimation
 from .training.estimate import estimate as estimate

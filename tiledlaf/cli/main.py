@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train",
     "estimate": "estimate",
     "evaluate": "evaluate",
+    "suggest": "suggest",
     "explain": "explain",
     "export": "export",
     "info": "info",
@@ -92,6 +93,7 @@ def _stopped(how: str, code: int) -> int:
         "train": "goes on from the last checkpoint",
         "estimate": "starts anew",
         "export": "starts anew",
+        "suggest": "starts anew",
     }
     does = rest.get(name, "completes the output")
     shared.echo(f"tiledlaf: {how}; the same command {does}", err=True)
