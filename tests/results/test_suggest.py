@@ -145,6 +145,7 @@ def test_several_images(model):
 
 
 def test_what_one_image_may_have():
+    most = [Window(900 - n, 1, ()) for n in range(20)]
     many = [Window(100 - n, 1, ()) for n in range(20)]
     few = [Window(5, 1, ()), Window(4, 1, ())]
 
@@ -154,8 +155,9 @@ def test_what_one_image_may_have():
         return [sum(n == i for n, _ in chosen) for i in range(len(found))]
 
     assert counts([many], 10) == [10]
-    assert counts([many, many], 10) == [5, 5]
-    assert counts([many, *[many] * 19], 10)[0] == 1
+    assert counts([most, many], 10) == [5, 5]
+    assert counts([most, *[many] * 4], 10)[0] == 4
+    assert counts([most, *[many] * 19], 10)[0] == 1
     assert counts([many, few, []], 10) == [8, 2, 0]  # the others have no more
     assert counts([few, []], 10) == [2, 0]
 
