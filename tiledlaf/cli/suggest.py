@@ -24,7 +24,7 @@ PASSED = (
 @click.command(
     cls=guide.Command,
     examples=EXAMPLES,
-    short_help="Find where in unlabeled images labels would help most.",
+    short_help="Find where labels of a model are most in doubt.",
     groups={"count": WINDOWS, "size": WINDOWS},
 )
 @click.argument("model")
@@ -78,7 +78,7 @@ PASSED = (
 @click.option("--scheduler-file", metavar="FILE", help="Scheduler file of a Dask cluster.")
 @shared.device_option
 def suggest(model: str, images: tuple[str, ...], **given: Any) -> None:
-    """Find the windows of IMAGES where labels would help most, to annotate there and train again.
+    """Find the windows of IMAGES where labels are most in doubt, to annotate there and train again.
 
     IMAGES are files, globs, folders and tables (.csv). They are labeled by MODEL in memory, and the
     windows with the most pixels that are expected to be wrong are written: GeoJSON for QuPath,

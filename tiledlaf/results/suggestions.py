@@ -1,4 +1,4 @@
-"""`suggest`: the windows of unlabeled images where labels would help most, to annotate there."""
+"""`suggest`: the windows of unlabeled images whose labels are most in doubt, to annotate there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Progress = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A window in which labels would help.
+    """A window in which labels are in doubt.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ def suggest(
     progress: Progress | None = None,
     **options: Any,
 ) -> list[Suggestion]:
-    """Find the windows of unlabeled images where labels would help most.
+    """Find the windows of unlabeled images whose labels are most in doubt.
 
     The images are labeled in memory, tile by tile, and no labels are written. Windows are chosen by
     the number of pixels whose label is expected to be wrong: the sum of one minus the confidence.
