@@ -69,6 +69,10 @@ class NewerFormat(InputError):
     """A file of a later release, in a format that this one does not know."""
 
 
+class OlderFormat(InputError):
+    """A file of an earlier release, which this one cannot go on with."""
+
+
 def as_number(name: str, value: Any) -> float:
     """A parameter as a number, which may be infinite or NaN.
 

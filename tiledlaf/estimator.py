@@ -63,6 +63,8 @@ class AssignmentFlow(BaseEstimator):
         steps: int = 300,
         patience: int = 10,
         seed: int = 0,
+        priors: Any = None,
+        flow: str = "auto",
         names: Any = None,
         ignore: int | None = None,
         channels: Any = None,
@@ -82,6 +84,8 @@ class AssignmentFlow(BaseEstimator):
         self.steps = steps
         self.patience = patience
         self.seed = seed
+        self.priors = priors
+        self.flow = flow
         self.names = names
         self.ignore = ignore
         self.channels = channels
@@ -101,7 +105,7 @@ class AssignmentFlow(BaseEstimator):
         mask : (y, x), or a list of them
             Pixels where it is 0 are left out.
         validation : (X, y) or (X, y, probabilities), optional
-            Validation set, to choose the best state; by default a block of X is set aside.
+            Validation set; by default there is cross-validation over X.
         """
         learned = self._pairs(X, y, probabilities, mask)
         others = [] if validation is None else self._pairs(*validation)
@@ -117,6 +121,8 @@ class AssignmentFlow(BaseEstimator):
             steps=self.steps,
             patience=self.patience,
             seed=self.seed,
+            priors=self.priors,
+            flow=self.flow,
         )
         with opening.open_pool(self.workers, None, None) as pool:
             self.model_ = training_run.train(data, recipe, pool)

@@ -92,3 +92,11 @@ def within(outer: Sequence[slice], inner: Sequence[slice]) -> Box:
     return tuple(
         slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, inner, strict=True)
     )
+
+
+def wider(window: Box, grid: Sequence[int], reach: Sequence[int]) -> Box:
+    """A window with what lies up to `reach` pixels beyond it on a grid, along each axis."""
+    return tuple(
+        slice(max(0, w.start - m), min(n, w.stop + m))
+        for w, n, m in zip(window, grid, reach, strict=True)
+    )

@@ -31,7 +31,9 @@ GROUPS = {
         *("time_point", "z", "axes", "no_data", "intensity_scale"),
     ),
     "Flow": (*("neighborhood", "time", "rho", "weights", "integrator", "tol", "dim", "sequence"),),
-    "Learning": ("loss", "predictor_size", "features", "tau", "steps", "limit", "seed"),
+    "Learning": (
+        *("loss", "flow", "priors", "predictor_size", "features", "tau", "steps", "limit", "seed"),
+    ),
     "Where it runs": (
         *("workers", "tile", "scheduler", "scheduler_file", "device", "dashboard"),
         "performance_report",

@@ -58,7 +58,8 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
                 return
             step, left = record.get("step"), None
             if step is not None:
-                if first is None:  # includes compiling: only later steps tell how long one takes
+                # the first step includes compiling: only later ones tell how long one takes
+                if first is None or step < bar.n:
                     first, began = step, clock.monotonic()
                     bar.reset(steps)
                     bar.set_description_str("", refresh=False)

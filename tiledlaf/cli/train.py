@@ -46,7 +46,7 @@ EXAMPLES = (
 )
 @click.option(
     "--validation-images",
-    help="Images of the validation set (default: a block of the images is set aside).",
+    help="Images of the validation set (default: cross-validation over the images).",
 )
 @click.option("--validation-labels", help="Labels of the validation set.")
 @click.option(
@@ -102,6 +102,20 @@ EXAMPLES = (
     help="Features of the predictor, by name or as a JSON file (default: patch; context with "
     "probabilities or a classifier).",
 )
+@click.option(
+    "--flow",
+    type=click.Choice(["auto", "none", "uniform", "learned"]),
+    default="auto",
+    show_default=True,
+    help="What the flow may add to the data term: nothing, equal weights, learned weights, or what "
+    "errs least in cross-validation.",
+)
+@click.option(
+    "--priors",
+    metavar="labels|none|S,S,...",
+    help="How often classes occur: as often as they are labeled, not known, or the share of each "
+    "class, in order (default: labels where half of all pixels are labeled, else none).",
+)
 @shared.label_values_options
 @shared.annotation_options
 @shared.selection_options
@@ -127,9 +141,20 @@ def train(**given: Any) -> int:
     recipe = training_run.Recipe(
         predictor_size=given["predictor_size"],
         features=None if given["features"] is None else shared.read_features(given["features"]),
+        priors=_priors(given["priors"]),
         **{
             key: given[key]
-            for key in ("neighborhood", "time", "rho", "tol", "loss", "steps", "seed", "device")
+            for key in (
+                "neighborhood",
+                "time",
+                "rho",
+                "tol",
+                "loss",
+                "steps",
+                "seed",
+                "flow",
+                "device",
+            )
         },
     )
     with (
@@ -143,6 +168,18 @@ def train(**given: Any) -> int:
         )
     shared.echo(*text.model(found, given["model"]))
     return 0
+
+
+def _priors(text: str | None) -> Any:
+    """Shares as numbers; other texts as they are."""
+    if text is None or "," not in text:
+        return text
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"`priors` must be labels, none or numbers with commas, got {text!r}"
+        ) from None
 
 
 def _term(given: Mapping[str, Any], probabilities: bool) -> Any:

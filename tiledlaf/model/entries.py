@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -83,6 +83,18 @@ class Reliability(Struct):
     calibrated: Bins
 
 
+class ChoiceEntry(Struct):
+    """What was chosen to add to the data term, and what judged it.
+
+    `interval` is that of the share of wrong pixels; `compared` has the share by each way.
+    """
+
+    way: Literal["none", "uniform", "learned"]
+    judged: Name
+    interval: tuple[Share, Share]
+    compared: dict[Literal["none", "uniform", "learned"], Share]
+
+
 class TrainedEntry(Struct):
     """What is read of the notes on a training."""
 
@@ -92,6 +104,7 @@ class TrainedEntry(Struct):
     print: dict[str, Any] = {}
     confusion: list[list[Count]] | None = None
     reliability: Reliability | None = None
+    choice: ChoiceEntry | None = None
 
     def __post_init__(self) -> None:
         steps, first = self.print.get("steps", 0), [one.get("uniform", 0.0) for one in self.history]

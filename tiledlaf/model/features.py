@@ -123,7 +123,12 @@ class Features:
                 [slice(start + n * size, start + (n + 1) * size) for n in range(planes[spec[0]])],
             )
 
-    def compute(self, image: Array | None = None, odds: Array | None = None) -> Array:
+    def compute(
+        self,
+        image: Array | None = None,
+        odds: Array | None = None,
+        places: np.ndarray | None = None,
+    ) -> Array:
         """All features, spec by spec, and within a spec plane by plane.
 
         Parameters
@@ -132,10 +137,12 @@ class Features:
             In the image's own units, of any real type.
         odds : (J', *grid), optional
             As from `log_odds`.
+        places : (n,) integers, optional
+            Pixels of the flattened grid whose features are wanted alone, which saves memory.
 
         Returns
         -------
-        (F, *grid) float32
+        (F, *grid) float32, or (F, n)
 
         Raises
         ------
@@ -148,16 +155,21 @@ class Features:
         if len(set(grids.values())) > 1:
             raise InputError(f"expected image and odds on one grid, got {grids}")
         planes = {name: len(sources.get(name, ())) for name in SOURCES}
-        out = np.empty(
-            (self.count(planes["image"], planes["odds"]), *next(iter(grids.values()))), np.float32
-        )
+        grid, count = next(iter(grids.values())), self.count(planes["image"], planes["odds"])
+        out = np.empty((count, *(grid if places is None else places.shape)), np.float32)
         for name, source in sources.items():
             for number, plane in enumerate(source):
                 blur = filters.blurs(plane)
                 for spec, start in zip(self.specs, self._starts(planes), strict=True):
                     if spec[0] == name:
                         size = _size(spec)
-                        _fill(out[start + number * size :][:size], spec, blur)
+                        target = out[start + number * size :][:size]
+                        if places is None:
+                            _fill(target, spec, blur)
+                            continue
+                        part = np.empty((size, *grid), np.float32)
+                        _fill(part, spec, blur)
+                        target[...] = part.reshape(size, -1)[:, places]
         return out
 
     def _starts(self, planes: dict[str, int]) -> Iterator[int]:
@@ -320,5 +332,20 @@ RICH = Features(
         *(("image", "structure", *sigmas) for sigmas in ((1, 2), (1, 4), (2, 4))),
         *(("image", "lines", *numbers) for numbers in ((1.5, 10), (2, 14))),
         *(("image", "ring", *numbers) for numbers in ((6, 1), (12, 2), (20, 2))),
+    )
+)
+# what a second classifier sees of a first one's log-odds: features of the image as well, beside
+# its own patch, left as many errors or more
+SURROUNDINGS = Features(
+    (
+        ("odds", "patch", 0, 1, 0),
+        ("odds", "patch", 1, 2, 0),
+        ("odds", "patch", 1, 4, 1),
+        ("odds", "patch", 1, 8, 2),
+        ("odds", "patch", 1, 16, 4),
+        *(("odds", "gaussian", sigma) for sigma in (1.5, 3, 6, 12)),
+        *(("odds", "hessian", sigma) for sigma in (1.5, 3, 6)),
+        ("image", "patch", 1, 1, 0),
+        ("image", "hessian", 1.5),
     )
 )

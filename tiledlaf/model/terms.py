@@ -14,7 +14,7 @@ from ..kernels import select
 from ..kernels.arrays import Array, namespace, to_host
 from ..registry import Registry
 from . import sampling
-from .features import Features
+from .features import Features, log_odds
 from .trees import Trees
 
 SMALLEST = 1e-6  # probabilities are clipped here, so that D stays finite
@@ -385,10 +385,14 @@ class Classified(DataTerm):
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
-        xp, host = namespace(pixels), to_host(usable(pixels, valid, "image"))
-        p = self.trees.probabilities(xp.asarray(self.features.compute(host)))
+        p = self.probabilities(pixels, valid)
         q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
         return q if valid is None else _blank(q, valid)
+
+    def probabilities(self, pixels: Array, valid: Array) -> Array:
+        """Probabilities (J, *grid) float32 of an image (C, *grid)."""
+        xp, host = namespace(pixels), to_host(usable(pixels, valid, "image"))
+        return self.trees.probabilities(xp.asarray(self.features.compute(host)))
 
     def check(self, channels: int) -> None:
         """Refuse images whose number of channels does not match the features."""
@@ -414,9 +418,97 @@ class Classified(DataTerm):
         return cls(Features.from_list(entry["features"]), Trees.from_arrays(dict(arrays)))
 
 
+@dataclass(frozen=True, eq=False)
+class AutoContext(DataTerm):
+    """D_j = -log p_j of a second classifier, which also sees what a first one makes of a pixel.
+
+    Its features are of the image, and of the first one's log-odds around the pixel (auto-context:
+    Tu and Bai, IEEE Trans. PAMI 2010).
+
+    Attributes
+    ----------
+    first : Classified
+    features : of the image and of the first classifier's log-odds
+    trees : Trees
+    """
+
+    kind = "auto-context"
+    slow_to_fit = True
+
+    first: Classified
+    features: Features
+    trees: Trees
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return self.trees.classes
+
+    @property
+    def radius(self) -> int:
+        """Pixels that a distance looks beyond its own, along y and x."""
+        return self.first.radius + self.features.radius
+
+    def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
+        """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
+        xp = namespace(pixels)
+        found = context(self.first, self.features, pixels, valid)
+        p = self.trees.probabilities(xp.asarray(found))
+        q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
+        return q if valid is None else _blank(q, valid)
+
+    def check(self, channels: int) -> None:
+        """Refuse images whose number of channels does not match the features."""
+        self.first.check(channels)
+        count = self.features.count(channels, 1 if self.classes == 2 else self.classes)
+        if self.trees.features != count or self.first.classes != self.classes:
+            raise InputError(
+                f"expected a second classifier on {count} features, got {self.trees.features}"
+            )
+
+    def bytes_per_pixel(self) -> int:
+        """That of the classifier with more features, and of the first one's log-odds."""
+        own = 4 * 2 * self.trees.features + 12 * self.classes
+        return max(own, self.first.bytes_per_pixel())
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Features of both, and trees of both."""
+        entry, arrays = self.first.to_parts()
+        second = self.trees.to_arrays()
+        return {"features": self.features.to_list(), "first": entry}, {
+            **{f"first/{key}": value for key, value in arrays.items()},
+            **{f"second/{key}": value for key, value in second.items()},
+        }
+
+    @classmethod
+    def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Both classifiers from their features and trees."""
+        parts: dict[str, dict[str, np.ndarray]] = {"first": {}, "second": {}}
+        for key, value in arrays.items():
+            which, _, name = key.partition("/")
+            parts[which][name] = value
+        first = Classified.from_parts(entry["first"], parts["first"])
+        features = Features.from_list(entry["features"])
+        return cls(first, features, Trees.from_arrays(parts["second"]))
+
+
+def context(
+    first: Classified,
+    features: Features,
+    pixels: Array,
+    valid: Array,
+    places: np.ndarray | None = None,
+) -> np.ndarray:
+    """What a second classifier sees, (F, *grid), or (F, n) at places of the flattened grid."""
+    odds = to_host(log_odds(first.potential(pixels, valid, 1.0)))
+    image = to_host(usable(pixels, valid, "image")) if features.needs("image") else None
+    found: np.ndarray = features.compute(image, odds, places)
+    return found
+
+
 TERMS: Registry[type[DataTerm]] = Registry(
     "tiledlaf.terms",
-    {term.kind: term for term in (Prototypes, Probabilities, Classified)},
+    {term.kind: term for term in (Prototypes, Probabilities, Classified, AutoContext)},
 )
 
 

@@ -177,12 +177,29 @@ def model(found: Model, path: str) -> list[str]:
         lines.append(f"learned from: {count}, {seen.dtype}{span}{size}")
     error = trained.get("error")
     if error is not None:
-        first = trained["history"][0] if trained.get("history") else {}
-        lines.append(
-            f"wrong in validation: {100 * error:.3f} % (uniform weights "
-            f"{100 * first.get('uniform', math.nan):.3f} %), {trained.get('steps', 0)} steps"
-        )
+        lines += _errors(trained)
     return lines
+
+
+WAYS = {"none": "data term alone", "uniform": "uniform weights", "learned": "learned weights"}
+
+
+def _errors(trained: Mapping[str, Any]) -> list[str]:
+    """Lines on how much is wrong, by what, and with what it was compared."""
+    error, steps = 100 * trained["error"], trained.get("steps", 0)
+    if "choice" not in trained:  # of an earlier release
+        first = trained["history"][0] if trained.get("history") else {}
+        uniform = f"uniform weights {100 * first.get('uniform', math.nan):.3f} %"
+        return [f"wrong in validation: {error:.3f} % ({uniform}), {steps} steps"]
+    choice = trained["choice"]
+    low, high = (100 * end for end in choice["interval"])
+    known = choice["compared"]
+    compared = ", ".join(f"{WAYS[way]} {100 * known[way]:.2f} %" for way in WAYS if way in known)
+    steps = f" of {steps} steps" if choice["way"] == "learned" else ""
+    return [
+        f"wrong in {choice['judged']}: {error:.2f} % (95 % interval {low:.2f} to {high:.2f} %)",
+        f"chosen: {WAYS[choice['way']]}{steps} ({compared})",
+    ]
 
 
 def status(found: Status) -> list[str]:

@@ -11,12 +11,17 @@ from ..errors import DamagedFile, InputError
 from ..files.selection import in_words
 from ..model.arrays import convert
 from ..model.classes import color
-from ..model.entries import TrainedEntry, ValidationEntry
+from ..model.entries import ChoiceEntry, TrainedEntry, ValidationEntry
 from ..model.model import Model
 from . import charts, frame, markup, mattered, reliability, words
 from .markup import Html
 
 VALIDATION, TRAINING, UNIFORM = "#0072b2", "#e69f00", "#666666"
+WAYS = {
+    "none": "the first opinion alone",
+    "uniform": "equal weights for all neighbors",
+    "learned": "learned weights",
+}
 NAMES = 12  # images that are named
 NOT_KEPT = "This model does not say which classes validation confused: {}."
 
@@ -43,6 +48,8 @@ def html_of(found: Model, path: str) -> Html:
 def _summary(found: Model, trained: TrainedEntry, history: Sequence[ValidationEntry]) -> Html:
     if trained.error is None or not history:
         return markup.element("p", "This model holds no notes on a training.")
+    if trained.choice is not None:
+        return _choice(trained.error, trained.choice, trained.steps)
     own = found.trained.get("validation")
     where = "pixels of the validation images" if own else "pixels that were kept for validation"
     said = f"{_share(trained.error)} of the {where} got a wrong label, after {trained.steps} steps."
@@ -50,6 +57,21 @@ def _summary(found: Model, trained: TrainedEntry, history: Sequence[ValidationEn
     if uniform is not None:
         said += f" With equal weights for all neighbors {_share(uniform)} did."
     return markup.element("p", said)
+
+
+def _choice(error: float, choice: ChoiceEntry, steps: int) -> Html:
+    low, high = map(_share, choice.interval)
+    said = (
+        f"In {choice.judged}, {_share(error)} of the labeled pixels got a wrong label: on images "
+        f"like these expect {low} to {high}. "
+    )
+    others = ", ".join(
+        f"{name} {_share(choice.compared[way])}"
+        for way, name in WAYS.items()
+        if way in choice.compared
+    )
+    chosen = WAYS[choice.way] + (f", after {steps} steps" if choice.way == "learned" else "")
+    return markup.element("p", f"{said}Compared were: {others}. Chosen was: {chosen}.")
 
 
 def _curves(history: Sequence[ValidationEntry]) -> list[Html]:

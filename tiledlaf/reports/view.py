@@ -204,14 +204,15 @@ def look(
     tile = Grid(source.grid, origin, size, size, flow.halo).tile_at((0,) * len(size))
     reader = TileReader(flow, (example,), (found.term,), predictor.features)
     data = training_worker.read(reader, LabeledTile(0, tile))
-    omega = predictor.weights(data.features, data.uniform)
+    uniform, features = data.uniform(offsets, device), data.features(predictor, found.rho)
+    omega = predictor.weights(features, uniform)
     # a volume's only section
     flat: tuple[Any, ...] = (*[0] * (len(size) - 2), slice(None), slice(None))
 
     def core(planes: Array) -> np.ndarray:
         return np.ascontiguousarray(to_host(planes)[:, *tile.inner][:, *flat])
 
-    there = core(data.uniform) > 0
+    there = core(uniform) > 0
     valid: np.ndarray = np.any(there, axis=0)
     image = image_files.read(source, tuple(slice(a, b) for a, b in spans))[:, *flat]
     image = terms.usable(image, valid, "image")
@@ -223,7 +224,7 @@ def look(
     if not valid.any():
         raise InputError(f"expected pixels in {about}, got only masked ones: `region` chooses")
     full: np.ndarray = np.all(there, axis=0)
-    weights, features = core(omega), core(data.features)
+    weights, features = core(omega), core(features)
     inside = full if full.any() else valid
     pattern = np.array([plane[inside].mean(dtype=np.float64) for plane in weights])
     chosen = training_worker.drawn(np.flatnonzero(valid), SOME, (0,))

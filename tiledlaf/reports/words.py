@@ -40,10 +40,12 @@ WORDS = {
         "winner is chosen. A class with a positive bias gets pixels that it would have lost by "
         "less than that, one with a negative bias gives them up; a bias of 0 changes nothing, and "
         "all together add up to 0.",
-        "Training chooses them last: those with which the fewest pixels of the validation images "
-        "are wrong. They correct a data term that prefers one class. If your images hold far more "
-        "or far less of a class than the validation images did, these numbers fit them less well; "
-        "train with images like those that you want to label.",
+        "Training chooses them last: those with which the fewest of the labeled pixels are wrong "
+        "that were not learned from. They correct a data term that prefers one class. Where less "
+        "than half of all pixels are labeled, as by strokes of a brush, all are 0: such labels do "
+        "not say how often a class occurs. 'train --priors' may say it. If your images hold far "
+        "more or far less of a class than those of the training, these numbers fit them less "
+        "well; train with images like those that you want to label.",
     ),
 }
 

@@ -11,51 +11,73 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from .. import redaction
-from ..errors import DamagedFile, InputError, NewerFormat
+from ..errors import DamagedFile, InputError, NewerFormat, OlderFormat
 from ..files import claims, fingerprints, versions
 from ..files.claims import Claim
 from ..flow.optimizers import Moments
 from ..model import arrays, terms
 from ..model import model as model_file
-from ..model.calibration import Calibration
-from ..model.entries import LARGE, CalibrationEntry, Count, Positive, Reliability
+from ..model.entries import (
+    LARGE,
+    CalibrationEntry,
+    ChoiceEntry,
+    Count,
+    Number,
+    Offsets,
+    Positive,
+    Reliability,
+    Share,
+)
 from ..model.features import Features
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from .worker import FlowSettings
 
-VERSION = 1  # of checkpoints; see docs/formats.md
-NUMBERS = ("mean", "scale", "bias", "now", "best", "first", "second")  # arrays, or groups of them
+VERSION = 2  # of checkpoints; see docs/formats.md
+NUMBERS = ("bias", "now", "best", "first", "second")  # arrays, or numbered groups of them
 SAVED = {"anchors": "prototypes"}  # parameters that have another name in checkpoints
+
+
+class Learned(NamedTuple):
+    """A predictor between two steps, and the optimizer's moments."""
+
+    predictor: Predictor
+    moments: Moments
 
 
 @dataclass(frozen=True)
 class State:
     """A training between two steps: all that a checkpoint must hold.
 
-    `confusion`, `calibration` and `reliability` are those of the best state; checkpoints of
-    earlier releases have none.
+    Attributes
+    ----------
+    step : steps made, in the rounds or, once `chosen` is known, from all tiles
+    learned : one for each round, or the one that is learned from all tiles
+    best, at : the rounds' predictors where the judges found the fewest errors, and their step
+    bias, error : of these, as found by the judges
+    stale : validations without improvement
+    seconds : since the training began, over all of its starts
+    history : what validations found, as JSON
+    chosen : what the rounds led to, as JSON; None while they go on
     """
 
     step: int
-    predictor: Predictor
-    moments: Moments
-    best: Predictor
+    learned: tuple[Learned, ...]
+    best: tuple[Predictor, ...]
+    at: int
     bias: np.ndarray
     error: float
     stale: int
     seconds: float
     history: list[dict[str, Any]]
-    confusion: list[list[int]] | None = None
-    calibration: Calibration | None = None
-    reliability: dict[str, Any] | None = None
+    chosen: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,19 +126,31 @@ class _Print(msgspec.Struct):
     steps: Count | None = None
 
 
+class _Chosen(msgspec.Struct):
+    """What is read of the choice that the rounds led to."""
+
+    choice: ChoiceEntry
+    offsets: Offsets
+    time: Positive
+    bias: list[Number]
+    error: Share
+    calibration: CalibrationEntry
+    reliability: Reliability
+    confusion: list[list[Count]] | None
+
+
 class _State(msgspec.Struct):
     """A `State` but its arrays; `now` and `best` are the predictors' sigmas."""
 
     step: Count
+    at: Count
     error: float
     stale: Count
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
     history: list[dict[str, Any]]
-    now: Positive
-    best: Positive
-    confusion: list[list[Count]] | None = None
-    calibration: CalibrationEntry | None = None
-    reliability: Reliability | None = None
+    now: Annotated[list[Positive], msgspec.Meta(min_length=1, max_length=2)]
+    best: Annotated[list[Positive], msgspec.Meta(min_length=1, max_length=2)]
+    chosen: _Chosen | None
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
@@ -128,7 +162,13 @@ def _read(file: Path) -> dict[str, np.ndarray]:
         If it is damaged, or of a later release.
     """
     held = arrays.read_arrays(file, "checkpoint")
-    versions.check(f"{file}: this checkpoint", held.get("version", np.array(1)).tolist(), VERSION)
+    version = held.get("version", np.array(1)).tolist()
+    versions.check(f"{file}: this checkpoint", version, VERSION)
+    if version < VERSION:
+        raise OlderFormat(
+            f"{file}: this checkpoint is of an earlier release, which learned in another way "
+            "(remove it to start anew)"
+        )
     return held
 
 
@@ -137,7 +177,7 @@ def _complete(file: Path) -> Iterator[None]:
     """Say what to do about a damaged checkpoint."""
     try:
         yield
-    except NewerFormat:
+    except (NewerFormat, OlderFormat):
         raise
     except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
@@ -251,75 +291,67 @@ class Checkpoint:
     def _state(self, about: _State, features: Features, flow: FlowSettings, channels: int) -> State:
         held, classes = self._held, len(flow.classes)
         count = features.count(channels, 1 if classes == 2 else classes)
+        names = {saved: key for key, saved in SAVED.items()}
 
         def group(name: str) -> dict[str, np.ndarray]:
-            names = {saved: key for key, saved in SAVED.items()}
-            parts = [(k.split("/")[1], v) for k, v in held.items() if k.startswith(f"{name}/")]
-            return {names.get(key, key): value for key, value in parts}
+            parts = [(k, v) for k, v in held.items() if k.startswith(f"{name}/")]
+            return {names.get(k.split("/")[1], k.split("/")[1]): v for k, v in parts}
 
         def known(name: str, sigma: float) -> Predictor:
             parts = group(name)
-            return Predictor(
-                features, held["mean"], held["scale"], parts["anchors"], parts["patches"], sigma
-            )
+            given = parts["mean"], parts["scale"], parts["anchors"], parts["patches"]
+            return Predictor(features, *given, sigma)
 
-        now, best = known("now", about.now), known("best", about.best)
-        moments = Moments(about.step, group("first"), group("second"))
-        like = {key: value.shape for key, value in now.parameters.items()}
-        for parts in (best.parameters, moments.first, moments.second):
-            if {key: value.shape for key, value in parts.items()} != like:
+        learned, best = [], [known(f"best{i}", sigma) for i, sigma in enumerate(about.best)]
+        for i, sigma in enumerate(about.now):
+            moments = Moments(about.step, group(f"first{i}"), group(f"second{i}"))
+            learned.append(Learned(known(f"now{i}", sigma), moments))
+        like = {key: value.shape for key, value in best[0].parameters.items()}
+        parts = [moments for one in learned for moments in (one.moments.first, one.moments.second)]
+        predictors = [*best, *(one.predictor for one in learned)]
+        for found in (*parts, *(one.parameters for one in predictors)):
+            if {key: value.shape for key, value in found.items()} != like:
                 raise InputError("expected parameters and moments of the same shapes")
-        shapes = now.mean.shape, now.patches.shape[1:], held["bias"].shape
+        shapes = best[0].mean.shape, best[0].patches.shape[1:], held["bias"].shape
         if shapes != ((count,), (len(flow.offsets),), (classes,)):
             raise InputError(f"expected parts of this training, got shapes {shapes}")
-        numbers = [v for k, v in held.items() if k.partition("/")[0] in NUMBERS]
+        numbers = [v for k, v in held.items() if k.partition("/")[0].rstrip("01") in NUMBERS]
         if not all(v.dtype == np.float64 and (abs(v) <= LARGE).all() for v in numbers):
             raise InputError(f"expected float64 numbers up to {LARGE:g}")
-        if not (now.scale >= 1 / LARGE).all():
+        if not all((one.scale >= 1 / LARGE).all() for one in predictors):
             raise InputError("expected a positive scale of features")
+        chosen = None if about.chosen is None else msgspec.to_builtins(about.chosen)
+        if chosen is not None and len(chosen["bias"]) != classes:
+            raise InputError(f"expected a bias of {classes} classes")
         return State(
             about.step,
-            now,
-            moments,
-            best,
+            tuple(learned),
+            tuple(best),
+            about.at,
             held["bias"],
             about.error,
             about.stale,
             about.seconds,
             about.history,
-            about.confusion,
-            Calibration.from_entry(about.calibration),
-            None if about.reliability is None else msgspec.to_builtins(about.reliability),
+            chosen,
         )
 
     def keep(self, state: State) -> None:
         """Write a checkpoint."""
         if self.path is None:
             return
-        about = {
-            "step": state.step,
-            "error": state.error,
-            "stale": state.stale,
-            "seconds": state.seconds,
-            "history": state.history,
-            "now": state.predictor.sigma,
-            "best": state.best.sigma,
-            "confusion": state.confusion,
-            "calibration": state.calibration and state.calibration.to_entry(),
-            "reliability": state.reliability,
+        keys = ("step", "at", "error", "stale", "seconds", "history", "chosen")
+        about = {key: getattr(state, key) for key in keys} | {
+            "now": [one.predictor.sigma for one in state.learned],
+            "best": [one.sigma for one in state.best],
         }
-        found = self._entries() | {
-            "state": np.array(json.dumps(about)),
-            "bias": state.bias,
-            "mean": state.predictor.mean,
-            "scale": state.predictor.scale,
-        }
-        for name, parts in (
-            ("now", state.predictor.parameters),
-            ("best", state.best.parameters),
-            ("first", state.moments.first),
-            ("second", state.moments.second),
-        ):
+        found = self._entries() | {"state": np.array(json.dumps(about)), "bias": state.bias}
+        groups: dict[str, Mapping[str, np.ndarray]] = {}
+        for i, one in enumerate(state.learned):
+            groups[f"now{i}"] = _parts(one.predictor)
+            groups[f"first{i}"], groups[f"second{i}"] = one.moments.first, one.moments.second
+        groups |= {f"best{i}": _parts(one) for i, one in enumerate(state.best)}
+        for name, parts in groups.items():
             found |= {f"{name}/{SAVED.get(k, k)}": v for k, v in parts.items()}
         arrays.write_arrays(self.file, found)
 
@@ -343,3 +375,8 @@ class Checkpoint:
         if not arrays.write_arrays(self.path, whole, new=True):
             self._same(model_file.load(self.path).trained.get("print", {}), self.path)
         self.file.unlink(missing_ok=True)
+
+
+def _parts(predictor: Predictor) -> dict[str, np.ndarray]:
+    """All arrays of a predictor."""
+    return {"mean": predictor.mean, "scale": predictor.scale, **predictor.parameters}

@@ -44,10 +44,11 @@ from ..model.terms import DataTerm
 from ..pool.opening import find_device
 from ..pool.tasks import Pool, check_progress, tree_sum
 from ..tiles import Box, Grid
-from . import survey
+from . import pixels, survey
 from . import terms as fitting
 from . import worker as training_worker
 from .examples import Example
+from .judging import Bench
 from .plan import Progress, image_state
 from .worker import FlowSettings, LabeledTile, Sums, TileData, TileReader
 
@@ -256,13 +257,15 @@ def _estimated(
     reach = 2 * how.sequence * way.degree(how.time / how.sequence) - 1
     halo = tuple(reach * r for r in stencil.radius(offsets))
     labeled_tiles = [LabeledTile(0, tile) for tile in _tiles(grid, halo, how.tile)]
-    fit = fitting.Fit(
+    alike = [0] * len(labeled_tiles)
+    fit = pixels.Fit(
         pool,
-        fitting.Source((example,), classes),
+        pixels.Source((example,), classes),
         labeled_tiles,
-        [0] * len(labeled_tiles),
+        alike,
+        Bench(alike, alike),
         seed,
-        lambda stage: say({"stage": stage}),
+        say,
     )
     (found,) = _learner(term).fit(fit)
     reader = TileReader(flow, (example,), (found,), None, everywhere=True)
@@ -398,7 +401,8 @@ def _write(work: _Work, labeled: LabeledTile, weights: Any) -> None:
 def _start(work: _Work, item: tuple[TileData, LabeledTile]) -> None:
     """Write uniform weights."""
     data, labeled = item
-    _write(work, labeled, np.stack([to_host(data.uniform)] * work.sequence, axis=1))
+    uniform = data.uniform(work.flow.offsets, work.flow.device)
+    _write(work, labeled, np.stack([to_host(uniform)] * work.sequence, axis=1))
 
 
 def _near(work: _Work, item: tuple[TileData, LabeledTile]) -> tuple[TileData, Any]:

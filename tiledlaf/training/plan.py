@@ -25,16 +25,21 @@ from ..model.settings import check_learnable
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
 from ..tiles import Box, Grid, Tile
-from . import survey
+from . import rounds, survey
 from .examples import Example
+from .judging import Bench
+from .rounds import Round
 from .survey import TrainingWarning as TrainingWarning
-from .terms import FOLDS, Learner, described, learner_of
+from .terms import Learner, described, learner_of
 from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
-BATCH = 8  # most tiles in a batch
 SPLIT = 64  # least edge of the parts into which a tile of few labels is split
-LEAST = 6  # least number of tiles of few images, so that a block can be set aside
+FLOWS = ("auto", "none", "uniform", "learned")
+PRIORS = ("labels", "none")
+ABOUT = 0.01  # by which shares may miss 1 in sum, since people round them
+DENSE = 0.5  # share of pixels that are labeled from which on labels say how often classes occur
+LEAST = 6  # least number of tiles of few images, so that blocks can be left out
 Progress = Callable[[Mapping[str, Any]], None]
 Counts = dict[tuple[int, tuple[int, ...]], tuple[int, ...]]
 
@@ -52,8 +57,13 @@ class Recipe:
     features : features of the predictor; None: CONTEXT with probabilities, else PATCH
     predictor_size : number of anchors N of the predictor
     steps : maximum number of steps
-    patience : validations without improvement after which learning stops
+    patience : tens of steps without improvement after which learning stops
     seed : seed for batches, samples and k-means
+    flow : what the flow may add to the data term: "none", "uniform" or "learned" weights; "auto":
+        what errs least on tiles that it was not learned from, and of alike ones the simplest
+    priors : how often classes occur, which biases are fitted to: "labels" (as often as they are
+        labeled), "none" (not known: no biases), or the share of each class, in order; None:
+        "labels" where half of all pixels or more are labeled, else "none"
     """
 
     neighborhood: Any = None
@@ -68,6 +78,8 @@ class Recipe:
     patience: int = 10
     seed: int = 0
     device: str = "cpu"
+    priors: str | Sequence[float] | None = None
+    flow: str = "auto"
 
     def __post_init__(self) -> None:
         settle_numbers(self)
@@ -78,6 +90,10 @@ class Recipe:
             raise InputError(f"optimizer must be {known}, got {self.optimizer!r}")
         as_seed(self.seed)
         check_learnable(self.rho)
+        if self.flow not in FLOWS:
+            raise InputError(f"flow must be one of {', '.join(FLOWS)}, got {self.flow!r}")
+        if self.priors is not None:
+            object.__setattr__(self, "priors", _checked_priors(self.priors))
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,8 @@ class Data:
 
     Attributes
     ----------
-    training, validation : examples; without validation images, some training tiles are set aside
+    training, validation : examples; without validation images, halves of the training
+        tiles judge what is learned from the other half
     term : "means", "classifier", "probabilities"; prototypes as rows; a data term, or its name
     names, ignore : as in `model.classes.find_classes`; () says that no value is ignored
     many : whether many label values are classes all the same, though they look like instances
@@ -110,8 +127,12 @@ class TrainingPlan:
     features : features of the predictor
     learner : learner of the data term
     training, validation : tiles to learn from, and to choose the best state by
-    batches : indices of the training tiles in each batch
     folds : fold of each training tile, which its classifier has not seen
+    rounds : which tiles, of training and validation ones together, are learned from and judge
+    whole : all training tiles, to learn from at last; None where validation images judge
+    bench : how the tiles judge, in the order of the rounds
+    folded : how the training tiles judge what was fitted to the other folds
+    judged : what judges, in words
     counts : number of labeled pixels of each class, for each tile
     about : lines on the label values
     print : what the training depends on, as JSON
@@ -122,11 +143,30 @@ class TrainingPlan:
     learner: Learner
     training: list[LabeledTile]
     validation: list[LabeledTile]
-    batches: list[list[int]]
     folds: list[int]
+    rounds: list[Round]
+    whole: Round | None
+    bench: Bench
+    folded: Bench
+    judged: str
     counts: Counts
     about: list[str]
     print: Mapping[str, Any]
+
+
+def _checked_priors(given: Any) -> str | tuple[float, ...]:
+    if isinstance(given, str):
+        if given not in PRIORS:
+            raise InputError(f"priors must be {', '.join(PRIORS)} or shares, got {given!r}")
+        return given
+    shares = tuple(map(float, given))
+    if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > ABOUT:
+        listed = ", ".join(f"{share:g}" for share in shares)
+        raise InputError(
+            f"priors must be shares between 0 and 1 that sum to 1, got {listed} (sum "
+            f"{sum(shares):g})"
+        )
+    return shares
 
 
 def make_plan(
@@ -151,13 +191,19 @@ def make_plan(
     tiles, classes, counts, about = _labeled(data, halo, pool, say)
     losses.check_classes(loss, len(classes))
     training, validation = _split(data, tiles, classes, counts)
-    folds = _folds(training)
+    folds = rounds.folds(training)
     if learner.per_fold:
         last = max(folds) + 1
         training = [
             dataclasses.replace(one, fold=fold) for one, fold in zip(training, folds, strict=True)
         ]
         validation = [dataclasses.replace(one, fold=last) for one in validation]
+    weights, line = _weights(data, recipe, training, classes, counts)
+    found, whole = rounds.rounds(training, validation, folds)
+    everything = [*training, *validation]
+    sides = [number for number, one in enumerate(found) for _ in one.judged]
+    units, words = rounds.units([everything[i] for one in found for i in one.judged])
+    judged = ("cross-validation" if whole else "validation") + f" over {words}"
     flow = FlowSettings(classes, offsets, recipe.rho, time, way, loss, recipe.device)
     return TrainingPlan(
         flow,
@@ -165,10 +211,14 @@ def make_plan(
         learner,
         training,
         validation,
-        _batches(training),
         folds,
+        found,
+        whole,
+        Bench(sides, units, weights),
+        Bench(folds, rounds.units(training)[0], weights),
+        judged,
         counts,
-        about,
+        [*about, *line],
         _print(data, recipe, flow, features),
     )
 
@@ -188,7 +238,7 @@ def _labeled(
     left_out = ignored(legend.ignore)
     labeled = {n for (n, _), one in zip(found, tables, strict=True) if {*one} - left_out}
     trained = sum(n < count for n in labeled)
-    if trained and _least(trained) != _least(count):  # images without labels cannot be set aside
+    if trained and _least(trained) != _least(count):  # images without labels judge nothing
         found = _cut(everything, halo, trained)
         tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found], say)
     items = [(n, tile.core) for n, tile in found]
@@ -200,7 +250,7 @@ def _labeled(
     own = sum(n < count for n, _ in items)
     lines = survey.lines(pool, data.training, items[:own], tables[:own], legend, classes)
     tiles, counts = _counted(found, tables, classes)
-    if not data.validation and not _set_aside(tiles, counts)[1]:
+    if not data.validation and not rounds.can_be_folded(tiles, counts):
         finer = _finer(everything, tiles, halo)
         tables = survey.count(pool, everything, [(n, tile.core) for n, tile in finer], say)
         tiles, counts = _counted(finer, tables, classes)
@@ -254,7 +304,7 @@ def _occupied(example: Example, box: Box, halo: Sequence[int]) -> tuple[int, lis
 def _finer(
     examples: Sequence[Example], tiles: Sequence[LabeledTile], halo: Sequence[int]
 ) -> list[tuple[int, Tile]]:
-    """Tiles, of which none could be set aside, in up to `LEAST` parts of 16 pixels or more."""
+    """Tiles, too few to be left out in turn, in up to `LEAST` parts of 16 pixels or more."""
     found = []
     for one in tiles:
         grid = _grid(examples[one.example].image.grid, halo, 1)
@@ -304,40 +354,70 @@ def _counted(
 def _split(
     data: Data, tiles: Sequence[LabeledTile], classes: Sequence[Class], counts: Counts
 ) -> tuple[list[LabeledTile], list[LabeledTile]]:
-    """Training and validation tiles; a block is set aside if there are no validation images."""
+    """Training and validation tiles."""
     training = [one for one in tiles if one.example < len(data.training)]
     validation = [one for one in tiles if one.example >= len(data.training)]
-    if not data.validation:
-        training, validation = _set_aside(training, counts)
-        if len(training) < 2 and not validation:
-            raise InputError(
-                f"expected labels in two tiles or more, to set one aside, got {len(training)}; "
-                "give validation images"
-            )
-        if not validation:
-            raise InputError(
-                "expected labeled pixels of each class outside the block that is set aside, got "
-                f"none of {_lone(classes, counts, training)}; give validation images"
-            )
-    elif not validation:
+    if data.validation and not validation:
         raise InputError("expected labeled pixels in the validation images, got none")
-    absent = _absent(classes, counts, validation)
-    if absent:
-        where = "validation pixel" if data.validation else "pixel of the block that is set aside"
-        warnings.warn(f"no {where} is of {absent}", TrainingWarning, stacklevel=4)
+    if not data.validation and len(training) < 2:
+        raise InputError(
+            "expected labels in two tiles or more, to learn from some and judge by others, got "
+            f"{len(training)}; give validation images"
+        )
+    if not data.validation:
+        _check_sides(training, classes, counts)
+    else:
+        absent = _absent(classes, counts, validation)
+        if absent:
+            warnings.warn(f"no validation pixel is of {absent}", TrainingWarning, stacklevel=4)
     return training, validation
+
+
+def _check_sides(tiles: Sequence[LabeledTile], classes: Sequence[Class], counts: Counts) -> None:
+    """Refuse labels of which neither half has all classes, and warn where one half has not."""
+    found, _ = rounds.rounds(tiles, (), rounds.folds(tiles))
+    table = np.array([counts[one.example, one.tile.index] for one in tiles])
+    missing = [(table[one.training].sum(axis=0) == 0) for one in found]
+    lone = ", ".join(c.name for c, *m in zip(classes, *missing, strict=True) if any(m))
+    if all(m.any() for m in missing):
+        raise InputError(
+            "expected labeled pixels of each class in two blocks or more, to learn from some and "
+            f"judge by others, got {lone} in a single one; give validation images"
+        )
+    if lone:
+        text = f"only one half of the images or blocks has labeled pixels of {lone}"
+        warnings.warn(f"{text}: cross-validation says little of it", TrainingWarning, stacklevel=5)
+
+
+def _weights(
+    data: Data,
+    recipe: Recipe,
+    tiles: Sequence[LabeledTile],
+    classes: Sequence[Class],
+    counts: Counts,
+) -> tuple[np.ndarray | None, list[str]]:
+    """What a pixel of each class counts for biases, None to fit none; and a line on why."""
+    count = np.sum([counts[one.example, one.tile.index] for one in tiles], axis=0)
+    priors, lines = recipe.priors, []
+    if priors is None:
+        share = count.sum() / sum(math.prod(e.image.grid) for e in data.training)
+        priors = "labels" if share >= DENSE else "none"
+        if priors == "none":
+            lines.append(
+                f"no biases: {100 * share:.2g} % of the pixels are labeled, which does not say "
+                "how often a class occurs (`priors` may)"
+            )
+    if isinstance(priors, str):
+        return (np.ones(len(classes)) if priors == "labels" else None), lines
+    if len(priors) != len(classes):
+        raise InputError(f"expected priors of {len(classes)} classes, got {len(priors)}")
+    return np.array(priors) / sum(priors) * count.sum() / count, lines
 
 
 def _absent(classes: Sequence[Class], counts: Counts, tiles: Sequence[LabeledTile]) -> str:
     """Names of the classes without a pixel in these tiles."""
     total = np.sum([counts[one.example, one.tile.index] for one in tiles], axis=0)
     return ", ".join(c.name for c, n in zip(classes, total, strict=True) if n == 0)
-
-
-def _lone(classes: Sequence[Class], counts: Counts, tiles: Sequence[LabeledTile]) -> str:
-    """Names of the classes with pixels in a single tile."""
-    held = np.sum([np.array(counts[one.example, one.tile.index]) > 0 for one in tiles], axis=0)
-    return ", ".join(c.name for c, n in zip(classes, held, strict=True) if n == 1)
 
 
 def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
@@ -351,76 +431,14 @@ def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
     return Grid(tuple(size), zero, tuple(size), (*planes, edge, columns), tuple(halo))
 
 
-def _set_aside(
-    tiles: list[LabeledTile], counts: Counts
-) -> tuple[list[LabeledTile], list[LabeledTile]]:
-    """Set a fifth aside: the last images, or the last tiles if there are few images.
-
-    Where that leaves no pixel of a class to learn from, another block of at most this size is
-    taken, of tiles if images do not do.
-    """
-    examples = [one.example for one in tiles]
-    labeled = sorted(set(examples))
-    units = [list(range(len(tiles)))]
-    if len(labeled) >= 5:
-        units.insert(0, [labeled.index(example) for example in examples])
-    table = np.array([counts[one.example, one.tile.index] for one in tiles])
-    for unit in units:
-        first, stop = _block(np.array(unit), table)
-        if first < stop:
-            block = [first <= n < stop for n in unit]
-            kept = [one for one, aside in zip(tiles, block, strict=True) if not aside]
-            return kept, [one for one, aside in zip(tiles, block, strict=True) if aside]
-    return tiles, []
-
-
-def _block(units: np.ndarray, table: np.ndarray) -> tuple[int, int]:
-    """Numbers of the units to set aside, the last fifth if the others have all classes.
-
-    Otherwise the block as large, or the largest, beside which they have; of several the one with
-    most classes, the last of those. An empty one if there is none.
-    """
-    number = int(units[-1]) + 1
-    sums = np.zeros((number + 1, table.shape[1]), np.int64)
-    np.add.at(sums, units + 1, table)
-    sums = sums.cumsum(axis=0)
-    for size in range(max(1, number // 5), 0, -1):
-        inside = sums[size:] - sums[:-size]
-        fit = np.flatnonzero((inside < sums[-1]).all(axis=1))
-        if len(fit) and fit[-1] == number - size == number - max(1, number // 5):
-            return number - size, number
-        if len(fit):
-            classes = (inside[fit] > 0).sum(axis=1)
-            first = int(fit[np.flatnonzero(classes == classes.max())[-1]])
-            return first, first + size
-    return 0, 0
-
-
-def _folds(tiles: Sequence[LabeledTile]) -> list[int]:
-    """Fold of each tile: a block of images, which may be alike, or of tiles of few images."""
-    numbers = sorted({one.example for one in tiles})
-    units = [numbers.index(one.example) for one in tiles]
-    if len(numbers) < FOLDS:
-        units = list(range(len(tiles)))
-    count = min(FOLDS, max(units) + 1)
-    return [unit * count // (max(units) + 1) for unit in units]
-
-
-def _batches(tiles: Sequence[LabeledTile]) -> list[list[int]]:
-    """Batches: the indices of at most `BATCH` tiles of one image each."""
-    found: dict[int, list[int]] = {}
-    for number, one in enumerate(tiles):
-        found.setdefault(one.example, []).append(number)
-    return [
-        numbers[i : i + BATCH] for numbers in found.values() for i in range(0, len(numbers), BATCH)
-    ]
-
-
 def _print(data: Data, recipe: Recipe, flow: FlowSettings, features: Features) -> dict[str, Any]:
     """All that a training depends on, as JSON."""
     settings = {
         k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("features", "device")
     }
+    for key, usual in (("priors", None), ("flow", "auto")):  # which earlier releases did not know
+        if settings[key] == usual:
+            del settings[key]
     settings["prototypes"] = settings.pop("predictor_size")  # its name in checkpoints and models
     return {
         **fingerprints.plain(settings),

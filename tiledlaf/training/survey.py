@@ -24,7 +24,7 @@ from ..pool.tasks import Pool
 from ..tiles import Box
 from . import examples
 from .examples import Example
-from .terms import label_values, targets_of
+from .pixels import label_values, targets_of
 
 # values that are one blob each in an image of so many values or more are instances
 FEW, MOST = 8, 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from ..model.features import Features
 from ..model.predictor import Predictor
 from ..model.settings import margin
 from ..model.terms import DataTerm, usable
-from ..tiles import Tile, within
+from ..tiles import Tile, wider, within
 from . import examples
 from .examples import Example
+
+KEPT = 64 << 20  # bytes of a tile's features up to which they are kept within a step
 
 
 @dataclass(frozen=True)
@@ -81,39 +83,66 @@ class TileReader:
 
 @dataclass
 class TileData:
-    """A tile that was read: features, q = -D / rho, targets; on the device.
+    """A tile that was read, on the device; features are computed of it when they are needed.
+
+    They would be by far the largest part, and computing them takes a tenth of a step.
 
     Attributes
     ----------
-    features : (F, *window)
-    q : (J, *window)
+    image : (C, *outer), None where no feature needs it
+    outer : (J, *outer), q = -D / rho of the window and of what its features look at
+    part : the window within `outer`
     target : (*window) class numbers, 0 outside the core and where not labeled
-    uniform : (K, *window)
+    valid : (*window) bool or None
     """
 
-    features: Array
-    q: Array
+    image: Array
+    outer: Array
+    part: tuple[slice, ...]
     target: Array
-    uniform: Array
-    memo: tuple[Any, Linearization] | None = field(default=None, repr=False)
+    valid: Array = None
+    memo: tuple[Any, Linearization, Array] | None = field(default=None, repr=False)
+
+    @property
+    def q(self) -> Array:
+        """-D / rho of the window, (J, *window)."""
+        return namespace(self.outer).ascontiguousarray(self.outer[:, *self.part])
+
+    def features(self, predictor: Predictor, rho: float) -> Array:
+        """Features of the window, (F, *window)."""
+        found = predictor.of(self.image, self.outer, rho)[:, *self.part]
+        return namespace(found).ascontiguousarray(found)
+
+    def uniform(self, offsets: Offsets, device: str) -> Array:
+        """Equal weights of all valid neighbors, (K, *window)."""
+        if self.valid is None:
+            return _uniform(offsets, self.target.shape, device)
+        return stencil.uniform(offsets, self.target.shape, self.valid, namespace(self.outer))
 
     def linearization(
         self, flow: FlowSettings, predictor: Predictor | None, key: Any
-    ) -> Linearization:
-        """The flow at the predictor's weights, uniform without a predictor; cached by key."""
+    ) -> tuple[Linearization, Array]:
+        """The flow at the predictor's weights, and its features; cached by key.
+
+        Without a predictor, weights are uniform, and there are no features.
+        """
         if self.memo is None or self.memo[0] != key or key is None:
-            omega = self.uniform
+            omega, features = self.uniform(flow.offsets, flow.device), None
             if predictor is not None:
-                omega = predictor.weights(self.features, self.uniform, flow.kernel)
-            self.memo = (key, linearize(flow, self, omega))
-        return self.memo[1]
+                features = self.features(predictor, flow.rho)
+                omega = predictor.weights(features, omega, flow.kernel)
+                if features.nbytes > KEPT:
+                    features = None
+            self.memo = (key, linearize(flow, self, omega), features)
+        return self.memo[1:]
 
     def __getstate__(self) -> dict[str, Any]:
         # the cached flow stays on the worker that computed it
         return {**self.__dict__, "memo": None}
 
     def __sizeof__(self) -> int:
-        return sum(a.nbytes for a in (self.features, self.q, self.target, self.uniform))
+        held = (self.image, self.outer, self.target, self.valid)
+        return sum(a.nbytes for a in held if a is not None)
 
 
 def linearize(flow: FlowSettings, data: TileData, weights: Array) -> Linearization:
@@ -122,54 +151,51 @@ def linearize(flow: FlowSettings, data: TileData, weights: Array) -> Linearizati
 
 
 def read(reader: TileReader, labeled: LabeledTile) -> TileData:
-    """Read a tile and compute its features and data term."""
+    """Read a tile and compute its data term."""
     flow, example = reader.flow, reader.examples[labeled.example]
-    term = reader.terms[labeled.fold]
+    term, wanted = reader.terms[labeled.fold], reader.features
     move = on_device(flow.device)
-    window = labeled.tile.window
-    reach = margin(term, reader.features, len(window))
-    outer = tuple(
-        slice(max(0, w.start - m), min(n, w.stop + m))
-        for w, n, m in zip(window, example.image.grid, reach, strict=True)
-    )
-    part = within(outer, window)
+    window, grid = labeled.tile.window, example.image.grid
+    outer = wider(window, grid, margin(term, wanted, len(window)))
     pixels = image_files.read(example.image, outer)
     valid, given = examples.valid_of(example, outer, pixels), example.probabilities
     image, valid = move(pixels), None if valid is None else move(valid)
     source = image if given is None else move(image_files.read(given, outer))
     with examples.naming(given or example.image, outer):
         q = term.potential(source, valid, flow.rho)
-    features = q[:0]
-    if reader.features is not None:
-        if reader.features.needs("image"):
-            with examples.naming(example.image, outer):
-                image = usable(image, valid, "image")
-        features = predictors.raw(reader.features, image, q, flow.rho)
-    target = np.zeros(
-        tuple(w.stop - w.start for w in window), np.min_scalar_type(len(flow.classes))
+    # what is kept: the window, and beyond it what the features of its pixels look at
+    reach = 0 if wanted is None else wanted.radius
+    seen = wider(window, grid, (0,) * (len(window) - 2) + (reach,) * 2)
+    planes = None
+    if wanted is not None and wanted.needs("image"):
+        with examples.naming(example.image, outer):
+            planes = usable(image, valid, "image")[:, *within(outer, seen)]
+    part = within(outer, window)
+    inside = None if valid is None else valid[part]
+    copied = namespace(q).ascontiguousarray
+    return TileData(
+        None if planes is None else copied(planes),
+        copied(q[:, *within(outer, seen)]),
+        within(seen, window),
+        move(_targets(reader, labeled, None if inside is None else to_host(inside))),
+        inside,
     )
-    core = labeled.tile.inner
+
+
+def _targets(reader: TileReader, labeled: LabeledTile, valid: np.ndarray | None) -> np.ndarray:
+    """Class numbers of a tile's window, 0 outside its core, if not wanted there, and unlabeled."""
+    example, classes = reader.examples[labeled.example], reader.flow.classes
+    window, core = labeled.tile.window, labeled.tile.inner
+    target = np.zeros(tuple(w.stop - w.start for w in window), np.min_scalar_type(len(classes)))
     if reader.everywhere:
-        core = tuple(slice(0, w.stop - w.start) for w in window)
+        core = tuple(slice(0, n) for n in target.shape)
     place = tuple(
         slice(w.start + i.start, w.start + i.stop) for w, i in zip(window, core, strict=True)
     )
-    target[core] = examples.targets(examples.read_labels(example.labels, place), flow.classes)
-    inside = None if valid is None else valid[part]
-    if inside is not None:
-        target[~to_host(inside)] = 0
-    grid = target.shape
-    uniform = (
-        _uniform(flow.offsets, grid, flow.device)
-        if inside is None
-        else stencil.uniform(flow.offsets, grid, inside, namespace(q))
-    )
-    return TileData(
-        np.ascontiguousarray(features[:, *part]),
-        np.ascontiguousarray(q[:, *part]),
-        move(target),
-        uniform,
-    )
+    target[core] = examples.targets(examples.read_labels(example.labels, place), classes)
+    if valid is not None:
+        target[~valid] = 0
+    return target
 
 
 @functools.lru_cache(maxsize=8)
@@ -220,7 +246,7 @@ def loss_sums(
 ) -> Sums:
     """Sums of the loss, and of wrong and labeled pixels, with one bias for each class."""
     flow, predictor, bias, key = argument
-    found = data.linearization(flow, predictor, key)
+    found, _ = data.linearization(flow, predictor, key)
     return Sums(flow.loss.sums(found.z, data.target), *wrong(found.z, data.target, bias))
 
 
@@ -242,29 +268,38 @@ def parameter_gradient(
 ) -> dict[str, np.ndarray]:
     """Gradient of the predictor's parameters, given the sums of the loss over all tiles."""
     flow, predictor, sums, key = argument
-    found = data.linearization(flow, predictor, key)
+    found, features = data.linearization(flow, predictor, key)
     g = flow.loss.gradient(found.z, data.target, sums)
     tangent = found.gradient(g).tangent
     data.memo = None
-    return predictor.gradient(data.features, tangent, flow.kernel)
+    if features is None:
+        features = data.features(predictor, flow.rho)
+    return predictor.gradient(features, tangent, flow.kernel)
 
 
-def validation_scores(
-    argument: tuple[FlowSettings, Predictor | None, int], data: TileData
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums of the loss, Z at every `stride`-th labeled pixel, (n, J), and classes from 0."""
+class Scored(NamedTuple):
+    """Sums of the loss of a tile, Z at some of its labeled pixels (n, J), their classes from 0."""
+
+    sums: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+def scores(argument: tuple[FlowSettings, Predictor | None, int], data: TileData) -> Scored:
+    """The scores at every `stride`-th labeled pixel of a tile."""
     flow, predictor, stride = argument
-    found = data.linearization(flow, predictor, None)
+    found, _ = data.linearization(flow, predictor, None)
     data.memo = None
     target = to_host(data.target).ravel()
     chosen = np.flatnonzero(target)[::stride]
     z = to_host(found.z).reshape(len(flow.classes), -1)
+    rows = np.ascontiguousarray(z[:, chosen].T)
     sums = flow.loss.sums(found.z, data.target)
-    return sums, np.ascontiguousarray(z[:, chosen].T), target[chosen].astype(np.int64) - 1
+    return Scored(sums, rows, target[chosen].astype(np.int64) - 1)
 
 
 def sample(
-    argument: tuple[FlowSettings, int, int], item: tuple[TileData, int]
+    argument: tuple[FlowSettings, Features, int, int], item: tuple[TileData, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features of randomly drawn labeled pixels, and which neighbors agree and are known.
 
@@ -272,10 +307,10 @@ def sample(
     -------
     features (n, F), agreement (n, K) bool, known (n, K) bool
     """
-    (flow, count, seed), (data, number) = argument, item
+    (flow, wanted, count, seed), (data, number) = argument, item
     target = to_host(data.target)
     chosen = drawn(np.flatnonzero(target), count, (seed, number))
-    features = to_host(data.features)
+    features = to_host(predictors.raw(wanted, data.image, data.outer, flow.rho))[:, *data.part]
     rows = features.reshape(len(features), -1)[:, chosen].T
     places = np.unravel_index(chosen, target.shape)
     own = target[places]

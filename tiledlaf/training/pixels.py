@@ -1,0 +1,96 @@
+"""Labeled pixels of tiles, and what a data term is fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..files import image as image_files
+from ..model.classes import Class
+from ..pool import tasks
+from ..pool.tasks import Pool
+from ..tiles import Box
+from . import examples
+from .examples import Example
+from .judging import Bench
+from .worker import LabeledTile, drawn
+
+SCALE_PIXELS = 65536  # pixels from which the prototypes' scale is found
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is needed to sample pixels."""
+
+    examples: tuple[Example, ...]
+    classes: tuple[Class, ...]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is needed to fit a data term.
+
+    Attributes
+    ----------
+    tiles, folds : labeled tiles, and the fold of each
+    bench : how these tiles judge what was fitted to the other folds
+    say : called with a record of each stage, and of how much of it is done
+    late : whether a time limit is used up, so that what may be left out is
+    """
+
+    pool: Pool
+    source: Source
+    tiles: Sequence[LabeledTile]
+    folds: Sequence[int]
+    bench: Bench
+    seed: int
+    say: Callable[[Mapping[str, Any]], None]
+    late: Callable[[], bool] = lambda: False
+
+    def sample(self) -> np.ndarray:
+        """Some of the labeled pixels, (n, C)."""
+        share = -(-SCALE_PIXELS // len(self.tiles))
+        work, numbered = (self.source, share, self.seed), list(enumerate(self.tiles))
+        return np.concatenate(tasks.in_order(self.pool, _pixels, work, numbered))
+
+
+def core_of(labeled: LabeledTile) -> Box:
+    """The tile's own pixels in its image."""
+    return tuple(
+        slice(w.start + i.start, w.start + i.stop)
+        for w, i in zip(labeled.tile.window, labeled.tile.inner, strict=True)
+    )
+
+
+def targets_of(example: Example, box: Box, classes: Sequence[Class]) -> np.ndarray:
+    """Class numbers of a box, 0 where not labeled or masked out."""
+    found = examples.targets(examples.read_labels(example.labels, box), classes)
+    valid = examples.valid_of(example, box)
+    if valid is not None:
+        found[~valid] = 0
+    return found
+
+
+def label_values(everything: Sequence[Example], item: tuple[int, Any]) -> dict[int, int]:
+    """How many pixels of a box have each label value; those masked out do not count."""
+    number, box = item
+    example = everything[number]
+    found = examples.read_labels(example.labels, box)
+    valid = examples.valid_of(example, box)
+    if valid is not None:
+        found = found[valid]
+    values, counts = np.unique(found, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _pixels(work: tuple[Source, int, int], item: tuple[int, LabeledTile]) -> np.ndarray:
+    """Some labeled pixels of a tile, (n, C)."""
+    (source, count, seed), (number, labeled) = work, item
+    example, box = source.examples[labeled.example], core_of(labeled)
+    target = targets_of(example, box, source.classes)
+    chosen = drawn(np.flatnonzero(target), count, (seed, number))
+    pixels = image_files.read(example.image, box)
+    return pixels.reshape(len(pixels), -1)[:, chosen].T.astype(np.float64)
