@@ -18,7 +18,7 @@ from tiledlaf.files.image import FileWarning
 from tiledlaf.model import model as model_file
 from tiledlaf.training import examples
 
-SMALL = ("--size", "4", "--steps", "2", "--workers", "1")
+SMALL = ("--size", "4", "--steps", "2", "--workers", "1", "--flow", "learned")
 RNG = np.random.default_rng(2)
 
 
@@ -307,7 +307,7 @@ def test_a_class_with_a_single_annotation(tmp_path, order):
     given = ("--images", tmp_path / "a.tif", "--labels", tmp_path / "a.geojson")
     found = run("train", tmp_path / "model", *given, *SMALL)
     assert found.code == 0, found
-    assert "is of alone" in found.err
+    assert "has labeled pixels of alone" in found.err
     assert [one.name for one in model_file.load(tmp_path / "model").classes] == [
         "dark",
         "light",
@@ -316,12 +316,12 @@ def test_a_class_with_a_single_annotation(tmp_path, order):
 
 
 def test_annotations_in_one_place(tmp_path):
-    """What one tile would hold is cut until a part of it can be set aside."""
+    """What one tile would hold is cut until parts of it can judge each other."""
     slide(tmp_path / "a.tif", edge=700, cells=20)
     drawn = [feature(box(x, 210, x + 35, 280), ["dark", "light"][x > 210]) for x in (210, 245)]
     write(tmp_path / "a.geojson", collection(*drawn))
     given = ("--images", tmp_path / "a.tif", "--labels", tmp_path / "a.geojson")
-    found = run("train", tmp_path / "model", *given, *SMALL)
+    found = run("train", tmp_path / "model", *given, *SMALL, "--classifier")
     assert found.code == 0, found
 
 

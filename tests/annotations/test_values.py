@@ -24,7 +24,7 @@ from tiledlaf.training import examples, survey
 from tiledlaf.training import plan as training_plan
 from tiledlaf.training.plan import TrainingWarning
 
-SMALL = ["--size", "4", "--steps", "10"]
+SMALL = ["--size", "4", "--steps", "10", "--flow", "learned"]
 
 
 def blobs(shape=(160, 200), count=12, seed=0):

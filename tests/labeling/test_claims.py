@@ -374,7 +374,7 @@ def test_another_input_that_changes(here, monkeypatch, option):
 @pytest.mark.parametrize("which", ["image.npy", "truth.npy"])
 @pytest.mark.parametrize("command", [TRAIN, ESTIMATE])
 def test_an_input_that_changes_while_learning(here, monkeypatch, command, which):
-    owner, name = (training_run, "_learn") if command is TRAIN else (estimation, "_descend")
+    owner, name = (training_run, "_learned") if command is TRAIN else (estimation, "_descend")
     with monkeypatch.context() as patch:
         once(patch, owner, name, lambda: os.utime(which, (1, 1)))
         found = run(*command)

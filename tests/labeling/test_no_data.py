@@ -187,7 +187,7 @@ def test_training_leaves_out_what_has_no_data():
     truth = np.where(np.arange(SHAPE[1]) < 35, 1, 2) + np.zeros(SHAPE, int)
     pixels = (truth + RNG.normal(0, 0.3, SHAPE)).astype(np.float32)
     pixels[::7] = np.nan
-    recipe = tiledlaf.Recipe(steps=2, predictor_size=4)
+    recipe = tiledlaf.Recipe(steps=2, predictor_size=4, flow="learned")
     with tiledlaf.open_pool(workers=1) as pool:
         found = []
         for options in ({"mask": ~np.isnan(pixels)}, {"no_data": np.nan}):

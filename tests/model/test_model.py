@@ -21,14 +21,14 @@ from tiledlaf.labeling.plan import Writing, make_plan
 from tiledlaf.labeling.worker import label_tile
 from tiledlaf.model import arrays as model_arrays
 from tiledlaf.model import model as model_file
-from tiledlaf.model.terms import Classified, Probabilities
+from tiledlaf.model.terms import AutoContext, Classified, Probabilities
 
 # models that are made here do not say from which intensities
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not say from which:tiledlaf.files.image.FileWarning"
 )
 SHAPE = (150, 170)
-KINDS = ["prototypes", "probabilities", "classifier", "uniform"]
+KINDS = ["prototypes", "probabilities", "classifier", "auto-context", "uniform"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -168,7 +168,7 @@ PROTOTYPES = [
     (entry(classes=[{"name": "a"}, {"name": "b"}]), "missing required field values"),
     (
         entry(term={"kind": "magic"}),
-        "of the kinds prototypes, probabilities, classifier, got 'magic'",
+        "of the kinds prototypes, probabilities, classifier, auto-context, got 'magic'",
     ),
     (entry(term__scale=0), "positive scale"),
     (entry(term__scale=float("inf")), "positive scale"),
@@ -389,7 +389,7 @@ def test_lazily(each):
 
 def test_a_smaller_halo_changes_bits(each):
     """So equality is no accident of data that do not notice."""
-    image = noisy() if isinstance(each.term, Classified) else spiked()
+    image = noisy() if isinstance(each.term, AutoContext | Classified) else spiked()
     source, p = images.from_array(image), given(each, image).get("probabilities")
     p = None if p is None else images.from_array(p, "cyx")
     chosen = choose_labeling(source, model=each, probabilities=p)

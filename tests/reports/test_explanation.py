@@ -459,6 +459,8 @@ def test_membranes(data_folder):
         "10",
         "--steps",
         "10",
+        "--flow",
+        "learned",
         "--neighborhood",
         "rings:3",
     )

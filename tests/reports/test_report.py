@@ -39,7 +39,7 @@ from tiledlaf.reports import (
 )
 from tiledlaf.results import confidence
 from tiledlaf.results.result import open_result
-from tiledlaf.training import run as training_run
+from tiledlaf.training import judging, worker
 
 OLD = Path(__file__).parents[1] / "old"
 EVIL = "<script>alert(1)</script>\"'&\x1b[2J"
@@ -520,7 +520,7 @@ def trained(tmp_path_factory):
     image, labels = lines((96, 96), cells=8, noise=0.6, seed=2)
     data = tiledlaf.Data(tiledlaf.pair(image, labels), names={"0": EVIL, "1": "line"})
     path = tmp_path_factory.mktemp("trained") / "a.model"
-    recipe = tiledlaf.Recipe(steps=20, predictor_size=5)
+    recipe = tiledlaf.Recipe(steps=20, predictor_size=5, flow="learned")
     with tiledlaf.open_pool(workers=1) as pool:
         tiledlaf.train(data, recipe, pool, path)
     return path
@@ -535,7 +535,7 @@ def test_a_page_of_a_training(trained, monkeypatch):
     wrong = 1 - np.trace(table) / table.sum()
     assert wrong == pytest.approx(model.trained["error"])
     assert 0 < wrong < 0.5
-    assert f"{100 * wrong:.3g} % of the pixels" in shown.text
+    assert f"{100 * wrong:.3g} % of the labeled pixels" in shown.text
     rows = [row for row in shown.rows if len(row) == 3 and row[1].endswith(" %")]
     expected = 100 * table / table.sum(axis=1, keepdims=True)
     assert [row[1:] for row in rows] == [[f"{v:.2f} %" for v in line] for line in expected]
@@ -543,7 +543,7 @@ def test_a_page_of_a_training(trained, monkeypatch):
     points = re.findall(r'<polyline points="([^"]*)"', Path("a.model.report.html").read_text())
     bins = [len(model.trained["reliability"][key]) for key in ("raw", "calibrated")]
     # validation, training, equal, loss, and the reliability as it should be and is
-    assert [len(p.split()) for p in points] == [3, 2, 2, 3, 2, *bins]
+    assert [len(p.split()) for p in points] == [2, 1, 2, 2, 2, *bins]
     for one, bias in zip(model.classes, model.bias, strict=True):
         assert f"{bias:+.4f}" in [row[3] for row in shown.rows if len(row) == 4], one
     assert words.WORDS["bias"][0] in shown.text
@@ -577,11 +577,16 @@ def test_an_older_model_says_what_it_lacks(tmp_path):
         assert reliability.NOT_CALIBRATED in page(target).text
 
 
+def confusion(scores, truth):
+    found = worker.Scored(np.zeros(0), scores, truth)
+    return judging.judge([found], judging.Bench([0], [0])).confusion
+
+
 def test_confusion_is_counted():
     scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     truth = np.array([0, 0, 1, 1])
-    assert training_run._confusion(scores, truth) == [[1, 1], [1, 1]]
-    assert training_run._confusion(scores, 0 * truth) == [[2, 2], [0, 0]]
+    assert confusion(scores, truth) == [[1, 1], [1, 1]]
+    assert confusion(scores, 0 * truth) == [[2, 2], [0, 0]]
 
 
 def test_the_reliability_of_confidence_is_shown(trained, tmp_path):
@@ -597,8 +602,8 @@ def test_the_reliability_of_confidence_is_shown(trained, tmp_path):
 
 
 def test_many_classes_have_no_confusion(tmp_path):
-    count = training_run.CONFUSED + 1
-    assert training_run._confusion(np.zeros((3, count)), np.arange(3)) is None
+    count = judging.CONFUSED + 1
+    assert confusion(np.zeros((3, count)), np.arange(3)) is None
     classes = tuple(Class(str(n), (n,)) for n in range(count))
     notes = {"error": 0.5, "steps": 1, "history": [{"step": 0, "validation": 0.5}]}
     term = Prototypes(tuple((float(n),) for n in range(count)), 1.0)

@@ -531,8 +531,8 @@ def test_map_of_a_volume():
 def test_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = {"step": 20, "steps": 30, "error": 0.125, "seconds": 40.0, "history": [{}] * 3}
-    state |= {"stale": 0, "now": 1.0, "best": 1.0}
-    about = {"print": np.array('{"steps": 30}'), "terms": np.array(0)}
+    state |= {"stale": 0, "at": 20, "now": [1.0], "best": [1.0], "chosen": None}
+    about = {"print": np.array('{"steps": 30}'), "terms": np.array(0), "version": np.array(2)}
     model_arrays.write_arrays("a.checkpoint", about | {"state": np.array(json.dumps(state))})
     found = run("status", "a", "--json")
     quiet = json.loads(found.out)["training"].pop("quiet")

@@ -273,16 +273,17 @@ def test_no_labeled_pixel(inputs):
 def test_one_tile(inputs):
     refused(
         train("tiny.tif", "tiny_labels.tif"),
-        "expected labels in two tiles or more, to set one aside, got 1; give validation images",
+        "expected labels in two tiles or more, to learn from some and judge by others, got 1; "
+        "give validation images",
     )
 
 
 @pytest.mark.parametrize("term", [[], ["--classifier"]])
-def test_a_class_only_in_what_is_set_aside(inputs, term):
+def test_classes_in_a_block_each(inputs, term):
     refused(
         [*train(labels="apart.tif"), "--ignore", "0", *term],
-        "expected labeled pixels of each class outside the block that is set aside, "
-        "got none of 1, 2; give validation images",
+        "expected labeled pixels of each class in two blocks or more, to learn from some and judge "
+        "by others, got 1, 2 in a single one; give validation images",
     )
 
 

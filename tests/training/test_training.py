@@ -18,7 +18,7 @@ from command import contents, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from processes import workers
-from trainings import SMALL, TRAIN, made, same, write
+from trainings import TRAIN, made, same, write
 from voronoi import lines
 
 from tiledlaf.files import levels, stores
@@ -27,7 +27,7 @@ from tiledlaf.flow import losses
 from tiledlaf.flow.gradient import Polynomials
 from tiledlaf.flow.stencil import parse
 from tiledlaf.model import arrays as model_arrays
-from tiledlaf.model import calibration, features
+from tiledlaf.model import features
 from tiledlaf.model import model as model_file
 from tiledlaf.model.classes import Class
 from tiledlaf.model.predictor import Predictor
@@ -35,7 +35,7 @@ from tiledlaf.model.terms import Prototypes
 from tiledlaf.pool import dask as dask_pool
 from tiledlaf.pool import tasks
 from tiledlaf.tiles import Grid
-from tiledlaf.training import examples
+from tiledlaf.training import checkpoint, classifiers, examples, judging, learning, pixels
 from tiledlaf.training import plan as training_plan
 from tiledlaf.training import run as training_run
 from tiledlaf.training import terms as fitting
@@ -97,8 +97,10 @@ def test_unseen_lines(here):
     command = ["train", "lines.model", "--images", "images/*.tif", "--labels", "labels"]
     found = run(*command, "--size", "50")
     assert found.code == 0, found
-    shown = [line for line in found.err.splitlines() if line.startswith("step ")]
+    rounds, _, last = found.err.partition("learning from all tiles\n")
+    shown = [line for line in rounds.splitlines() if line.startswith("step ") and "valid" in line]
     assert shown
+    assert "step 10/" in last
     for line in shown:
         for part in ("loss 0.", " % in training, ", " % in validation (best ", " s left at most"):
             assert part in line
@@ -130,7 +132,7 @@ def test_processes(whole):
         worker = workers()[0]
 
         def kill(record):
-            if record.get("step") == 12:
+            if record.get("step") == 12 and not killed:
                 killed.append(worker.pid)
                 worker.kill()
 
@@ -171,8 +173,9 @@ def test_killed_after_the_first_checkpoint(whole):
     left = {p.name for p in Path().iterdir() if p.is_file()}
     assert left == {"model.checkpoint", "model.claim"}
     again = trained()
-    assert "step 10/" not in again.err  # it went on, and
-    assert "step 20/" in again.err
+    rounds = again.err.partition("learning from all tiles\n")[0]
+    assert "step 20/" not in rounds  # it went on, and
+    assert "step 30/" in rounds
     same("model", whole)
 
 
@@ -201,9 +204,11 @@ def cut(monkeypatch, owner, name, count, *, after=False, command=TRAIN):
     ("owner", "name", "count", "after"),
     [
         (training_run.training_worker, "read", 3, False),  # before the first step
-        (training_run.predictors, "initial", 1, True),
-        (training_run.Adam, "update", 1, True),
-        (training_run.Adam, "update", 13, False),  # between two checkpoints
+        (learning.predictors, "initial", 1, True),
+        (learning.Adam, "update", 1, True),
+        (learning.Adam, "update", 45, False),  # between two checkpoints
+        (learning.Adam, "update", 65, False),  # from all tiles
+        (learning.Adam, "update", 85, True),  # and after a checkpoint of that
         (os, "replace", 1, False),  # a checkpoint is written, but not yet in its place
         (os, "replace", 2, True),
         (stores, "link", 1, False),  # the model likewise
@@ -219,7 +224,7 @@ def test_interrupted(whole, monkeypatch, owner, name, count, after):
 
 def test_cut_twice(whole, monkeypatch):
     for _ in range(2):
-        cut(monkeypatch, training_run.Adam, "update", 13)
+        cut(monkeypatch, learning.Adam, "update", 45)
     trained()
     same("model", whole)
 
@@ -231,7 +236,7 @@ def test_a_finished_training_does_nothing(whole, monkeypatch):
     def step(*_):
         raise AssertionError("a step was made")
 
-    monkeypatch.setattr(training_run.Tiles, "step", step)
+    monkeypatch.setattr(learning.Tiles, "step", step)
     monkeypatch.setattr(training_run.training_worker, "read", step)
     again = trained("--workers", "1")
     assert again.out == first.out
@@ -242,12 +247,12 @@ def test_a_finished_training_does_nothing(whole, monkeypatch):
 def test_a_classifier(whole, monkeypatch):
     """Fitted once: cut after it, or run by other workers, the model is the same."""
     command = [*TRAIN, "--classifier", "--steps", "10"]
-    few = functools.partial(fitting.trees.fit, iterations=5)
-    monkeypatch.setattr(fitting.trees, "fit", few)
+    few = functools.partial(classifiers.trees.fit, iterations=5)
+    monkeypatch.setattr(classifiers.trees, "fit", few)
     trained(command=[*command, "--workers", "1"])
     expected = Path("model").read_bytes()
     os.remove("model")
-    cut(monkeypatch, training_run.Adam, "update", 5, command=command)
+    cut(monkeypatch, learning.Adam, "update", 5, command=command)
     assert Path("model.checkpoint").exists()
 
     def fitted(*_):
@@ -279,7 +284,7 @@ def test_another_training(whole, monkeypatch, finished):
     if finished:
         trained()
     else:
-        cut(monkeypatch, training_run.Adam, "update", 13)
+        cut(monkeypatch, learning.Adam, "update", 45)
     Path("names.json").write_text('{"1": "line", "0": "cell"}')
     before = contents(".")
     for options, key in OTHERS:
@@ -311,15 +316,15 @@ def test_other_images(whole):
 def test_limit(whole):
     found = trained("--limit", "0")
     assert found.err.endswith("time limit\n")
-    assert ", 0 steps\n" in found.out
+    assert "learned weights of 0 steps" in found.out
     assert run("label", "images/0.tif", "out.zarr", "--model", "model").code == 0
     assert trained().err == "finished before\n"
 
 
 def test_limit_after_a_cut(whole, monkeypatch):
-    cut(monkeypatch, training_run.Adam, "update", 13)
+    cut(monkeypatch, learning.Adam, "update", 45)
     trained("--limit", "0")
-    assert model_file.load("model").trained["steps"] == 10
+    assert model_file.load("model").trained["steps"] == 20
 
 
 RUNAWAY = [
@@ -336,72 +341,63 @@ def test_a_loss_that_is_not_finite(whole, monkeypatch, rates):
     trained("--limit", "0")
     first = learned()
     os.remove("model")
-    monkeypatch.setattr(training_run, "RATES", rates)
+    monkeypatch.setattr(learning, "RATES", rates)
     found = trained()
     assert "tiledlaf: warning: the loss is no longer finite at step " in found.err
     assert "the best state so far is kept" in found.err
-    assert len(found.err.splitlines()) < 7
+    assert len(found.err.splitlines()) < 8
     equal(learned(), first)
 
 
-@pytest.mark.parametrize("where", ["loss_sums", "parameter_gradient", "validation_scores"])
+@pytest.mark.parametrize("where", ["loss_sums", "parameter_gradient", "scores"])
 def test_not_finite_on_the_way(whole, monkeypatch, where):
-    """At step 13 in the loss or its gradient, or at step 20 in validation."""
+    """After the first validation, in the loss or its gradient, or in the second validation."""
     Path("other").write_bytes(whole)
     history = model_file.load("other").trained["history"]
     function, calls = getattr(training_worker, where), itertools.count(1)
-    # two tiles per image
-    first = {"loss_sums": 25, "parameter_gradient": 25, "validation_scores": 7}[where]
+    # two tiles per image, and in each step one image of both rounds
+    bad = {"loss_sums": 101, "parameter_gradient": 101, "scores": 25}[where]
 
     def broken(argument, lesson):
         found = function(argument, lesson)
-        if next(calls) < first:
+        if argument[1] is None or next(calls) != bad:
             return found
         if where == "parameter_gradient":
             return {k: v * np.nan for k, v in found.items()}
         if where == "loss_sums":
             return dataclasses.replace(found, loss=found.loss * np.nan)
-        return (found[0] * np.nan, *found[1:])
+        return found._replace(sums=found.sums * np.nan)
 
     monkeypatch.setattr(training_worker, where, broken)
     found = trained("--workers", "1")
-    step = model_file.load("model").trained["steps"]
-    assert f"no longer finite at step {step + 1}: the best state so far is kept" in found.err
-    assert step == (19 if where == "validation_scores" else 12)
     now = model_file.load("model").trained
+    (line,) = [line for line in found.err.splitlines() if "no longer finite at step" in line]
+    step = int(line.split("step ")[1].split(":")[0])
+    assert line.endswith("the best state so far is kept")
+    assert step == 30 if where == "scores" else 20 < step < 30
     assert now["history"] == history[:2]
     assert now["error"] == history[1]["validation"]
 
 
-def test_confidence_is_calibrated_on_validation_pixels(whole):
-    Path("model").write_bytes(whole)
-    found = model_file.load("model")
-    held = found.trained["reliability"]
-    pixels = [sum(row[0] for row in held[key]) for key in ("raw", "calibrated")]
-    wrong = [sum(n * (1 - share) for n, _, share in held[key]) for key in ("raw", "calibrated")]
-    assert pixels == [np.sum(found.trained["confusion"])] * 2
-    np.testing.assert_allclose(wrong, found.trained["error"] * pixels[0], atol=1)
-    assert found.calibration.slope > 0
-    assert calibration.error_of(held["calibrated"]) < calibration.error_of(held["raw"])
-
-
 def test_time_counts_from_the_first_start(whole, monkeypatch):
-    cut(monkeypatch, training_run.Adam, "update", 13)
+    cut(monkeypatch, learning.Adam, "update", 45)
     held = model_arrays.read_arrays("model.checkpoint", "checkpoint")
     about = json.loads(str(held["state"])) | {"seconds": 600.0}
     model_arrays.write_arrays("model.checkpoint", held | {"state": np.array(json.dumps(about))})
     found = trained("--limit", "9")
     assert "time limit" in found.err
-    assert model_file.load("model").trained["steps"] == 10
+    assert model_file.load("model").trained["steps"] == 20
 
 
 def test_stops_when_validation_no_longer_improves(whole):
     found = trained("--steps", "2000")
     about = model_file.load("model").trained
     errors = [entry["validation"] for entry in about["history"]]
-    assert about["steps"] == 10 * (len(errors) - 1) < 2000
+    best = errors.index(min(errors))
+    assert about["steps"] == learning.EVERY * best
     assert about["error"] == min(errors)
-    assert len(errors) - 1 - errors.index(min(errors)) == training_run.Recipe().patience
+    later = len(errors) - 1 - best
+    assert later * learning.EVERY == 10 * training_run.Recipe().patience
     assert f"{about['steps']} steps" in found.out
 
 
@@ -410,7 +406,7 @@ def test_the_best_state_is_kept(whole, monkeypatch):
     trained("--limit", "0")
     first = learned()
     os.remove("model")
-    monkeypatch.setattr(training_run, "RATES", {"patches": -0.5})
+    monkeypatch.setattr(learning, "RATES", {"patches": -0.5})
     trained()
     errors = [entry["validation"] for entry in model_file.load("model").trained["history"]]
     assert min(errors[1:]) > errors[0]
@@ -511,7 +507,7 @@ def test_classes_in_increasing_order(whole):
 
 def test_prototypes_are_the_class_means(whole):
     trained()
-    pairs = [lines((64, 64), cells=10, seed=seed) for seed in range(5)]  # the sixth is set aside
+    pairs = [lines((64, 64), cells=10, seed=seed) for seed in range(6)]
     image, labels = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
     means = [[image[labels == j].mean(dtype=np.float64)] for j in (0, 1)]
     term = model_file.load("model").term
@@ -593,8 +589,8 @@ def test_pairs_are_sorted_by_number(here):
         ((40, 64, 30), "3x3x3"),
     ],
 )
-def test_a_block_is_set_aside(count, shape, neighborhood):
-    """Every pixel is in one tile alone; the last ones are for validation."""
+def test_what_judges(count, shape, neighborhood):
+    """Every pixel is in one tile alone; each judges once what was learned from others."""
     labels = (np.indices(shape).sum(axis=0) % 2).astype(np.uint8)
     axes = "zyx"[-len(shape) :]
     example = examples.Example(from_array(np.zeros(shape), axes), from_array(labels, axes))
@@ -602,50 +598,52 @@ def test_a_block_is_set_aside(count, shape, neighborhood):
     with tasks.threads(1) as pool:
         plan = training_plan.make_plan(data, training_run.Recipe(neighborhood), pool)
     times = [np.zeros(shape, int) for _ in range(count)]
-    for one in (*plan.training, *plan.validation):
-        times[one.example][fitting._core(one)] += 1
+    for one in plan.training:
+        times[one.example][pixels.core_of(one)] += 1
     assert all((found == 1).all() for found in times)
-    places = [(t.example, t.tile.index) for t in (*plan.training, *plan.validation)]
+    places = [(t.example, t.tile.index) for t in plan.training]
     assert places == sorted(places)
-    share = sum(sum(plan.counts[t.example, t.tile.index]) for t in plan.validation)
-    assert 0.04 < share / (count * labels.size) < 0.5
+    everything = list(range(len(plan.training)))
+    assert not plan.validation
+    assert sorted(i for one in plan.rounds for i in one.judged) == everything
+    assert plan.whole.training == everything
+    for one in plan.rounds:
+        assert sorted([*one.training, *one.judged]) == everything
+        assert 0.3 * len(everything) < len(one.judged) < 0.7 * len(everything)
     if count >= 5:
-        assert not {t.example for t in plan.training} & {t.example for t in plan.validation}
+        images = [{plan.training[i].example for i in one.judged} for one in plan.rounds]
+        assert not images[0] & images[1]
 
 
-def test_what_is_set_aside_is_not_learned_from(whole):
-    """Labels of the last image turned over: the steps are the same, the errors are not."""
-
-    def shown(err):
-        return [line.split(", ")[0] for line in err.splitlines() if line.startswith("step")]
-
-    first = trained()
-    os.remove("model")
+def test_what_judges_is_not_learned_from(whole, monkeypatch):
+    """Labels of the last image turned over: what is learned from the others is the same."""
     Path("turned").mkdir()
     for seed in range(6):
         labels = tifffile.imread(f"labels/{seed}.tif")
         tifffile.imwrite(f"turned/{seed}.tif", 1 - labels if seed == 5 else labels)
-    last = trained("--labels", "turned")
-    assert shown(last.err) == shown(first.err)
-    assert model_file.load("model").trained["error"] > 0.2
+    kept = []
+    monkeypatch.setattr(checkpoint.Checkpoint, "keep", lambda _, state: kept.append(state))
+    recipe = training_run.Recipe(predictor_size=5, steps=20)
+    with tasks.threads(1) as pool:
+        for labels in ("labels", "turned"):
+            data = training_run.Data(examples.pair("images", labels), term=((0.0,), (1.0,)))
+            training_run.train(data, recipe, pool)
+    first, turned = (one for one in kept if one.step == 20 and one.chosen is None)
+    for number, alike in ((0, True), (1, False)):  # the second round learns from the last image
+        pair = [one.learned[number].predictor.patches for one in (first, turned)]
+        assert np.array_equal(*pair) == alike
+    assert turned.error > first.error + 0.1
 
 
 def test_validation_images(whole):
-    """The last image as validation is what is set aside of six."""
-    Path("other").write_bytes(whole)
-    for name in ("images", "labels"):
-        Path(f"five_{name}").mkdir()
-        for seed in range(5):
-            os.symlink(Path(name).resolve() / f"{seed}.tif", f"five_{name}/{seed}.tif")
-    command = [*TRAIN[:2], "--images", "five_images", "--labels", "five_labels", *SMALL]
-    trained(
-        "--validation-images",
-        "images/5.tif",
-        "--validation-labels",
-        "labels/5.tif",
-        command=command,
-    )
-    equal(learned(), learned("other"))
+    """They judge what is learned from all training images at once, which is the model."""
+    command = [*TRAIN, "--steps", "20", "--validation-images", "images/5.tif"]
+    found = trained(command=[*command, "--validation-labels", "labels/5.tif"])
+    assert "learning from all tiles" not in found.err
+    about = model_file.load("model").trained
+    assert about["choice"]["judged"] == "validation over 2 blocks of 1 image"
+    assert about["steps"] == 20
+    assert about["error"] == about["history"][-1]["validation"]
 
 
 def test_a_class_missing_in_validation(whole):
@@ -675,7 +673,7 @@ def test_bias_of_two_classes(values):
     """The fewest errors that any bias makes."""
     table = np.array(values)
     scores, labels = table[:, :2] / 8, table[:, 2]
-    bias, error = training_run.fit_bias(scores.astype(np.float32), labels)
+    bias, error = judging.fit_bias(scores.astype(np.float32), labels)
     assert bias.sum() == 0
     gaps = np.unique(scores[:, 1] - scores[:, 0])
     between = [gaps[0] - 1, *((gaps[1:] + gaps[:-1]) / 2), gaps[-1] + 1]
@@ -698,7 +696,7 @@ def test_bias_of_more_classes(count, pixels, seed, rounded):
     scores, labels = rng.normal(size=(pixels, count)), rng.integers(0, count, pixels)
     if rounded:
         scores = scores.round(1)
-    bias, error = training_run.fit_bias(scores, labels, rounds=50)
+    bias, error = judging.fit_bias(scores, labels, rounds=50)
     assert abs(bias.sum()) < 1e-12
 
     def wrong(b):
@@ -721,7 +719,7 @@ def test_bias_of_more_classes(count, pixels, seed, rounded):
 def test_bias_without_a_need():
     """Of all biases that make no error the one nearest to none: here the middle of a wide gap."""
     scores = np.array([[0.0, 1.0], [2.0, 0.0]])
-    bias, error = training_run.fit_bias(scores, np.array([1, 0]))
+    bias, error = judging.fit_bias(scores, np.array([1, 0]))
     assert error == 0
     np.testing.assert_allclose(bias, [-0.25, 0.25])
 
@@ -731,7 +729,7 @@ def test_bias_of_a_class_without_labels(absent):
     """It is not raised as far as no pixel of the others becomes wrong."""
     labels = np.repeat(np.delete(np.arange(3), absent), 50)
     scores = np.where(np.arange(3) == labels[:, None], 9.0, 0.0)
-    bias, error = training_run.fit_bias(scores, labels)
+    bias, error = judging.fit_bias(scores, labels)
     assert error == 0
     assert not bias.any()
 
@@ -779,7 +777,7 @@ def gradients(edges, loss, *, halo=None, features=features.PATCH, time=3.0, tol=
             training_worker.TileReader(flow, (example,), (term,), features),
             tiles,
         )
-        held = training_run.Tiles(pool, flow, handles, (), 1)
+        held = learning.Tiles(pool, flow, handles)
         sums, found = held.step(weights, np.zeros(2), range(len(tiles)), None)
     return flow.loss.value(sums.loss), (sums.wrong, sums.labeled), found
 
