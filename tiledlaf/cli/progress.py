@@ -46,12 +46,15 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
     command = click.get_current_context().command
     terminal, began = sys.stderr.isatty(), 0.0
     first: int | None = None
+    last, before = clock.monotonic(), 0
     with tqdm(total=steps, disable=not terminal, file=sys.stderr, leave=False) as bar:
 
         def show(record: Mapping[str, Any]) -> None:
-            nonlocal first, began
+            nonlocal first, began, last, before
             if "of" in record:
-                if record["done"] == 1:
+                if not terminal:
+                    last = _told(record, last)
+                elif record["done"] == 1:
                     bar.reset(record["of"])
                     bar.set_description_str(plain(record["stage"]), refresh=False)
                 bar.update(record["done"] - bar.n)
@@ -59,12 +62,13 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
             step, left = record.get("step"), None
             if step is not None:
                 # the first step includes compiling: only later ones tell how long one takes
-                if first is None or step < bar.n:
+                if first is None or step <= before:  # or learning began again, from all tiles
                     first, began = step, clock.monotonic()
-                    bar.reset(steps)
+                    bar.reset(record["steps"])
                     bar.set_description_str("", refresh=False)
                 elif step > first:
-                    left = (clock.monotonic() - began) / (step - first) * (steps - step)
+                    left = (clock.monotonic() - began) / (step - first) * (record["steps"] - step)
+                before = step
                 bar.update(step - bar.n)
             for line in report_text.training(record, left):
                 tqdm.write(plain(shared.with_options(line, command)), file=sys.stderr)
@@ -84,9 +88,7 @@ def stages() -> Iterator[Callable[[dict[str, Any]], None]]:
             nonlocal last
             stage, done, of = plain(record["stage"]), record["done"], record["of"]
             if not terminal:
-                if clock.monotonic() - last >= BETWEEN:
-                    last = clock.monotonic()
-                    shared.echo(f"{stage}: {done}/{of}", err=True)
+                last = _told(record, last)
                 return
             if bar.desc != stage or bar.total != of:
                 bar.reset(of)
@@ -94,6 +96,15 @@ def stages() -> Iterator[Callable[[dict[str, Any]], None]]:
             bar.update(done - bar.n)
 
         yield show
+
+
+def _told(record: Mapping[str, Any], last: float) -> float:
+    """Say how far a stage is, if the last time is long ago; when it was said last."""
+    now = clock.monotonic()
+    if now - last < BETWEEN:
+        return last
+    shared.echo(f"{plain(record['stage'])}: {record['done']}/{record['of']}", err=True)
+    return now
 
 
 @contextmanager

@@ -20,10 +20,13 @@ from ..tiles import wider, within
 from . import examples
 from .judging import Verdict, choose, judge
 from .pixels import Fit, Source, core_of, targets_of
+from .variation import varied
 from .worker import LabeledTile, Scored, drawn
 
 SAMPLES = 150_000  # pixels that the first classifier is fitted to
 MORE = 400_000  # and the second one: 2.7 % fewer errors than 150 000 leave on membranes
+NUMBERS = 25_000_000  # features of all pixels at most: 100 MB, and as much again in each fit
+VARIANTS = 2  # varied images beside the one as it is, each for as many pixels
 AT_ONCE = 4  # fits beside each other
 
 
@@ -34,6 +37,7 @@ class Sampling:
     Attributes
     ----------
     count : pixels of each tile at most
+    span : range of intensities, within which images are varied; None: they are not
     first : the first classifier of each fold, if the features are of what it makes of the image
     """
 
@@ -41,14 +45,19 @@ class Sampling:
     features: Features
     count: int
     seed: int
+    span: tuple[float, float] | None
     first: tuple[Classified, ...] = ()
 
 
 class Rows(NamedTuple):
-    """Features (n, F) of some pixels of a tile, and their classes from 0."""
+    """Features (n, F) of some pixels of a tile, and their classes from 0.
+
+    The first ones, `own` of them, are of the image as it is.
+    """
 
     features: np.ndarray
     labels: np.ndarray
+    own: int
 
 
 def out_of_fold(fit: Fit) -> list[DataTerm]:
@@ -87,7 +96,10 @@ def _first(fit: Fit) -> tuple[list[Classified], Verdict]:
 def _sampling(
     fit: Fit, features: Features, pixels: int, first: tuple[Classified, ...] = ()
 ) -> Sampling:
-    return Sampling(fit.source, features, -(-pixels // len(fit.tiles)), fit.seed, first)
+    classes = len(fit.source.classes)
+    channels = fit.source.examples[0].image.used_channels
+    pixels = min(pixels, NUMBERS // features.count(channels, 1 if classes == 2 else classes))
+    return Sampling(fit.source, features, -(-pixels // len(fit.tiles)), fit.seed, fit.span, first)
 
 
 def _stage(
@@ -121,38 +133,56 @@ def _scored(
     """Log-probabilities of the pixels of each tile, by the trees that have not seen its fold."""
     found = []
     for one, fold in zip(parts, folds, strict=True):
-        p = fitted[fold].probabilities(np.ascontiguousarray(one.features.T)[:, None])
+        rows = one.features[: one.own]
+        p = fitted[fold].probabilities(np.ascontiguousarray(rows.T)[:, None])
         q = np.log(np.maximum(p[:, 0].T, SMALLEST))
-        found.append(Scored(np.zeros(0), np.ascontiguousarray(q), one.labels))
+        found.append(Scored(np.zeros(0), np.ascontiguousarray(q), one.labels[: one.own]))
     return found
 
 
 def _rows(sampling: Sampling, item: tuple[int, LabeledTile, int]) -> Rows:
-    """Features and classes of some labeled pixels of a tile."""
+    """Features and classes of some labeled pixels of a tile, most of them of varied images."""
     source, features = sampling.source, sampling.features
     number, labeled, fold = item
     example, box = source.examples[labeled.example], core_of(labeled)
     target = targets_of(example, box, source.classes)
-    chosen = drawn(np.flatnonzero(target), sampling.count, (sampling.seed, number))
-    labels = target.ravel()[chosen].astype(np.int64) - 1
-    ndim = len(box)
     first = sampling.first[fold] if sampling.first else None
-    reach = (0,) * (ndim - 2) + (features.radius,) * 2
+    reach = (0,) * (len(box) - 2) + (features.radius,) * 2
     if first is not None:
-        reach = margin(first, features, ndim)
+        reach = margin(first, features, len(box))
     outer = wider(box, example.image.grid, reach)
     image = image_files.read(example.image, outer)
     valid = examples.valid_of(example, outer, image)
-    shape = tuple(s.stop - s.start for s in outer)
-    corner = [s.start for s in within(outer, box)]
-    at = np.unravel_index(chosen, target.shape)
-    places = np.ravel_multi_index([a + c for a, c in zip(at, corner, strict=True)], shape)
     with examples.naming(example.image, outer):
+        image = terms.usable(image, valid, "image")
+    labeled_pixels, corner = np.flatnonzero(target), [s.start for s in within(outer, box)]
+    variants = range(1 if sampling.span is None else VARIANTS + 1)
+    found, labels = [], []
+    for variant in variants:
+        pixels = image
+        if variant and sampling.span is not None:
+            pixels = varied(image, sampling.span, (sampling.seed, number, variant))
+        count = -(-sampling.count // len(variants))
+        chosen = drawn(labeled_pixels, count, (sampling.seed, number, variant))
+        places = _moved(chosen, target.shape, corner, image.shape[1:])
         if first is None:
-            found = features.compute(terms.usable(image, valid, "image"), places=places)
+            found.append(features.compute(pixels, places=places))
         else:
-            found = terms.context(first, features, image, valid, places)
-    return Rows(np.ascontiguousarray(found.T), labels)
+            found.append(terms.context(first, features, pixels, valid, places))
+        labels.append(target.ravel()[chosen].astype(np.int64) - 1)
+    rows = np.ascontiguousarray(np.concatenate(found, axis=1).T)
+    return Rows(rows, np.concatenate(labels), len(labels[0]))
+
+
+def _moved(
+    chosen: np.ndarray, shape: Sequence[int], corner: Sequence[int], outer: Sequence[int]
+) -> np.ndarray:
+    """Places of a flattened grid in a larger one, in which it begins at a corner."""
+    at = np.unravel_index(chosen, shape)
+    found: np.ndarray = np.ravel_multi_index(
+        [a + c for a, c in zip(at, corner, strict=True)], tuple(outer)
+    )
+    return found
 
 
 def _fit(rows: np.ndarray, labels: np.ndarray, classes: Sequence[Class], seed: int) -> trees.Trees:

@@ -265,6 +265,7 @@ def _estimated(
         alike,
         Bench(alike, alike),
         seed,
+        None,
         say,
     )
     (found,) = _learner(term).fit(fit)

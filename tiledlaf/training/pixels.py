@@ -36,6 +36,7 @@ class Fit:
     Attributes
     ----------
     tiles, folds : labeled tiles, and the fold of each
+    span : range of the images' intensities, None if it is not known
     bench : how these tiles judge what was fitted to the other folds
     say : called with a record of each stage, and of how much of it is done
     late : whether a time limit is used up, so that what may be left out is
@@ -47,6 +48,7 @@ class Fit:
     folds: Sequence[int]
     bench: Bench
     seed: int
+    span: tuple[float, float] | None
     say: Callable[[Mapping[str, Any]], None]
     late: Callable[[], bool] = lambda: False
 

@@ -125,6 +125,7 @@ def _trained(
             plan.folds,
             plan.folded,
             recipe.seed,
+            learned.range,
             say,
             lambda: limit is not None and clock.perf_counter() - started > SECOND * 60 * limit,
         )
