@@ -187,7 +187,7 @@ def memory_never_suffices():
     before(
         training_worker,
         "parameter_gradient",
-        lambda argument, _: argument[3][1] == 14 and fill_memory(),
+        lambda argument, _: argument[3][2] == 24 and fill_memory(),
     )
 
 

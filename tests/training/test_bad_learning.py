@@ -202,6 +202,11 @@ def test_options(inputs, command, options, words):
 
 
 TRAIN = [
+    ("--priors often", "priors must be labels, none or shares, got 'often'"),
+    ("--priors 0.5,x", "priors must be labels, none or numbers with commas, got '0.5,x'"),
+    ("--priors 0.5,0.6", "shares between 0 and 1 that sum to 1, got 0.5, 0.6 (sum 1.1)"),
+    ("--priors 0.2,0.3,0.5", "expected priors of 2 classes, got 3"),
+    ("--flow most", "Invalid value for '--flow'"),
     ("--size 0", "--predictor-size must be 1 or more, got 0"),
     ("--seed -1", "expected a seed of 0 to 4294967295, got -1"),
     ("--limit -1", "expected a limit of 0 minutes or more, got -1.0"),

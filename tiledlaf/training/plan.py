@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..annotations import numbering
-from ..errors import InputError, as_seed, at_least, settle_numbers
+from ..errors import InputError, as_seed, at_least, settle_numbers, understood
 from ..files import fingerprints
 from ..files.image import Image
 from ..flow import losses, stencil
@@ -85,7 +85,7 @@ class Recipe:
         settle_numbers(self)
         size = self.predictor_size
         at_least(1, predictor_size=size, steps=self.steps, patience=self.patience)
-        if self.optimizer not in OPTIMIZERS:
+        if self.optimizer not in list(OPTIMIZERS):  # anything may be given
             known = " or ".join(OPTIMIZERS)
             raise InputError(f"optimizer must be {known}, got {self.optimizer!r}")
         as_seed(self.seed)
@@ -159,7 +159,8 @@ def _checked_priors(given: Any) -> str | tuple[float, ...]:
         if given not in PRIORS:
             raise InputError(f"priors must be {', '.join(PRIORS)} or shares, got {given!r}")
         return given
-    shares = tuple(map(float, given))
+    with understood("priors", given, f"{', '.join(PRIORS)} or shares"):
+        shares = tuple(map(float, given))
     if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > ABOUT:
         listed = ", ".join(f"{share:g}" for share in shares)
         raise InputError(
