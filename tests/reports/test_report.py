@@ -555,7 +555,7 @@ def test_confusion_outlives_a_checkpoint(trained, tmp_path, monkeypatch):
     """A training that was cut after its last validation has the confusion of its best state."""
     image, labels = lines((96, 96), cells=8, noise=0.6, seed=2)
     data = tiledlaf.Data(tiledlaf.pair(image, labels), names={"0": EVIL, "1": "line"})
-    recipe = tiledlaf.Recipe(steps=20, predictor_size=5)
+    recipe = tiledlaf.Recipe(steps=20, predictor_size=5, flow="learned")
 
     def stop(record):
         if record.get("step") == 11:
