@@ -249,6 +249,9 @@ def test_a_classifier(whole, monkeypatch):
     command = [*TRAIN, "--classifier", "--steps", "10"]
     few = functools.partial(classifiers.trees.fit, iterations=5)
     monkeypatch.setattr(classifiers.trees, "fit", few)
+    monkeypatch.setattr(classifiers, "RICH", features.PATCH)
+    around = features.Features((("odds", "gaussian", 2),))
+    monkeypatch.setattr(classifiers, "SURROUNDINGS", around)
     trained(command=[*command, "--workers", "1"])
     expected = Path("model").read_bytes()
     os.remove("model")
