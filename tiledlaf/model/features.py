@@ -211,6 +211,11 @@ def log_odds(q: Array) -> Array:
     return q - total
 
 
+def odds_planes(classes: int) -> int:
+    """Number of planes of `log_odds` for so many labels."""
+    return 1 if classes == 2 else classes
+
+
 def _checked(spec: Any) -> tuple[Any, ...]:
     """A checked feature, with its numbers as int or float."""
     if not isinstance(spec, list | tuple) or len(spec) < 2:

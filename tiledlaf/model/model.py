@@ -21,7 +21,7 @@ from . import classes, terms
 from .calibration import Calibration
 from .classes import Class
 from .entries import FAR, LARGE, ImagesEntry, ModelEntry, TrainedEntry
-from .features import Features
+from .features import Features, odds_planes
 from .predictor import Predictor
 from .settings import Settings
 from .terms import DataTerm
@@ -262,7 +262,7 @@ def _predictor(
     # squares of what is compared fit into float32
     if not max(abs(found.anchors).max(), (abs(found.mean) / found.scale).max()) <= FAR:
         raise InputError(f"expected anchors and means within {FAR:g} deviations")
-    count = features.count(about.channels, 1 if len(about.classes) == 2 else len(about.classes))
+    count = features.count(about.channels, odds_planes(len(about.classes)))
     if len(found.mean) != count or entry.count != count:
         raise InputError(f"expected {count} features, got {len(found.mean)}")
     if found.patches.shape[1] != neighbors:

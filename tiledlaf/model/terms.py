@@ -14,7 +14,7 @@ from ..kernels import select
 from ..kernels.arrays import Array, namespace, to_host
 from ..registry import Registry
 from . import sampling
-from .features import Features, log_odds
+from .features import Features, log_odds, odds_planes
 from .trees import Trees
 
 SMALLEST = 1e-6  # probabilities are clipped here, so that D stays finite
@@ -322,9 +322,7 @@ class Probabilities(DataTerm):
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of probabilities (J, *grid); 0 at masked-out pixels."""
         check_finite(pixels, valid, "probabilities")
-        p = normalized(pixels, valid)
-        q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
-        return q if valid is None else _blank(q, valid)
+        return _logarithm(normalized(pixels, valid), valid, rho)
 
     def bytes_per_pixel(self) -> int:
         """Probabilities as float32, their sum, and what is wrong with it."""
@@ -385,14 +383,9 @@ class Classified(DataTerm):
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
-        p = self.probabilities(pixels, valid)
-        q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
-        return q if valid is None else _blank(q, valid)
-
-    def probabilities(self, pixels: Array, valid: Array) -> Array:
-        """Probabilities (J, *grid) float32 of an image (C, *grid)."""
-        xp, host = namespace(pixels), to_host(usable(pixels, valid, "image"))
-        return self.trees.probabilities(xp.asarray(self.features.compute(host)))
+        found = self.features.compute(to_host(usable(pixels, valid, "image")))
+        p = self.trees.probabilities(namespace(pixels).asarray(found))
+        return _logarithm(p, valid, rho)
 
     def check(self, channels: int) -> None:
         """Refuse images whose number of channels does not match the features."""
@@ -451,16 +444,14 @@ class AutoContext(DataTerm):
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
-        xp = namespace(pixels)
         found = context(self.first, self.features, pixels, valid)
-        p = self.trees.probabilities(xp.asarray(found))
-        q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
-        return q if valid is None else _blank(q, valid)
+        p = self.trees.probabilities(namespace(pixels).asarray(found))
+        return _logarithm(p, valid, rho)
 
     def check(self, channels: int) -> None:
         """Refuse images whose number of channels does not match the features."""
         self.first.check(channels)
-        count = self.features.count(channels, 1 if self.classes == 2 else self.classes)
+        count = self.features.count(channels, odds_planes(self.classes))
         if self.trees.features != count or self.first.classes != self.classes:
             raise InputError(
                 f"expected a second classifier on {count} features, got {self.trees.features}"
@@ -578,6 +569,12 @@ def _unknown(kind: Any) -> str:
         f"expected a data term of the kinds {', '.join(TERMS)}, got {kind!r} (is the package that "
         "adds it installed?)"
     )
+
+
+def _logarithm(p: Array, valid: Array, rho: float) -> Array:
+    """log p / rho of probabilities (J, *grid), 0 at masked-out pixels."""
+    q: Array = select(p).logarithm(p, SMALLEST, 1 / rho)
+    return q if valid is None else _blank(q, valid)
 
 
 def _blank(q: Array, valid: Array) -> Array:

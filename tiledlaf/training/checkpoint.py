@@ -34,7 +34,7 @@ from ..model.entries import (
     Reliability,
     Share,
 )
-from ..model.features import Features
+from ..model.features import Features, odds_planes
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..model.terms import DataTerm
@@ -290,7 +290,7 @@ class Checkpoint:
 
     def _state(self, about: _State, features: Features, flow: FlowSettings, channels: int) -> State:
         held, classes = self._held, len(flow.classes)
-        count = features.count(channels, 1 if classes == 2 else classes)
+        count = features.count(channels, odds_planes(classes))
         names = {saved: key for key, saved in SAVED.items()}
 
         def group(name: str) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..model import terms, trees
 from ..model.classes import Class
-from ..model.features import RICH, SURROUNDINGS, Features
+from ..model.features import RICH, SURROUNDINGS, Features, odds_planes
 from ..model.settings import margin
 from ..model.terms import SMALLEST, AutoContext, Classified, DataTerm
 from ..pool import opening, tasks
@@ -98,7 +98,7 @@ def _sampling(
 ) -> Sampling:
     classes = len(fit.source.classes)
     channels = fit.source.examples[0].image.used_channels
-    pixels = min(pixels, NUMBERS // features.count(channels, 1 if classes == 2 else classes))
+    pixels = min(pixels, NUMBERS // features.count(channels, odds_planes(classes)))
     return Sampling(fit.source, features, -(-pixels // len(fit.tiles)), fit.seed, fit.span, first)
 
 
