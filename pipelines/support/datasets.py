@@ -56,6 +56,20 @@ def span(start: int, stop: int) -> Callable[[list[str]], list[str]]:
     return lambda names: names[start:stop]
 
 
+def nuclei(title: str, glob: str) -> Set:
+    """Images of one kind of DSB 2018, the last third of which judges."""
+    return Set(
+        title,
+        named("dsb2018/images", glob),
+        "dsb2018/images/{name}",
+        "dsb2018/instances/{name}",
+        lambda names: names[: 2 * len(names) // 3],
+        lambda names: names[2 * len(names) // 3 :],
+        {"nucleus": None, "background": (0,)},
+        ("nucleus",),
+    )
+
+
 MEMBRANE = (0, 32, 64, 96, 128)
 SETS = {
     "isbi": Set(
@@ -95,26 +109,8 @@ SETS = {
         },
         ("membrane",),
     ),
-    "stained": Set(
-        "DSB 2018, stained nuclei",
-        named("dsb2018/images", "he_*.png"),
-        "dsb2018/images/{name}",
-        "dsb2018/instances/{name}",
-        lambda names: names[: 2 * len(names) // 3],
-        lambda names: names[2 * len(names) // 3 :],
-        {"nucleus": None, "background": (0,)},
-        ("nucleus",),
-    ),
-    "fluorescence": Set(
-        "DSB 2018, fluorescence",
-        named("dsb2018/images", "fluo_*.png"),
-        "dsb2018/images/{name}",
-        "dsb2018/instances/{name}",
-        lambda names: names[: 2 * len(names) // 3],
-        lambda names: names[2 * len(names) // 3 :],
-        {"nucleus": None, "background": (0,)},
-        ("nucleus",),
-    ),
+    "stained": nuclei("DSB 2018, stained nuclei", "he_*.png"),
+    "fluorescence": nuclei("DSB 2018, fluorescence", "fluo_*.png"),
     "hrf": Set(
         "HRF, arteries and veins",
         named("hrf/training/images", "*.[jJ][pP][gG]"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.arrays import Offsets
-from ..model.features import is_patch, of_image
+from ..model.features import is_patch, odds_planes, of_image
 from ..model.model import Model
 from ..model.predictor import Predictor
 from .view import View, describe
@@ -130,7 +130,7 @@ def _weights(predictor: Predictor, rows: np.ndarray) -> np.ndarray:
 
 def _groups(found: Model, predictor: Predictor) -> dict[str, np.ndarray]:
     """The features that one name stands for."""
-    odds = 1 if len(found.classes) == 2 else len(found.classes)
+    odds = odds_planes(len(found.classes))
     groups: dict[str, list[int]] = defaultdict(list)
     for spec, places in predictor.features.parts(found.channels, odds):
         for plane, place in enumerate(places):

@@ -17,7 +17,7 @@ from ..flow.gradient import Spaces, linearize_at
 from ..flow.problem import Gradient
 from ..kernels.arrays import Array
 from ..model.classes import palette
-from ..model.features import is_patch, of_image
+from ..model.features import is_patch, odds_planes, of_image
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..results.pictures import to_rgb
@@ -74,7 +74,7 @@ def anchors(found: Model, predictor: Predictor, view: View | None) -> Page:
     # a weight is at most K times the uniform one, but may be far smaller
     largest = min(float(np.abs(relative[order]).max()), math.log(len(found.offsets))) or 1.0
     values = predictor.anchors * predictor.scale + predictor.mean
-    odds = 1 if len(found.classes) == 2 else len(found.classes)
+    odds = odds_planes(len(found.classes))
     looks, parts = None, []
     if used is not None:
         looks = _gray(used.looks[order])
