@@ -50,13 +50,14 @@ def survives(door, call, folder, writes=()):
     folder = Path(folder)
     (folder / HOME).mkdir(exist_ok=True)
     before = _contents(folder, writes)
+    # of help, and of what a file calls by a name that reads as no number, nan may be said
+    given_names = "--help" in getattr(call, "about", "") or _has_odd_name(_contents(folder, ()))
     started = time.monotonic()
     status, killed = forked(call, folder)
     said = (folder / HOME / "stderr").read_text(errors="replace")
     out = (folder / HOME / "stdout").read_text(errors="replace")
     after = _contents(folder, writes)
-    helped = "--help" in getattr(call, "about", "")  # which may say nan
-    wrong = _wrong(status, said, "" if helped else out)
+    wrong = _wrong(status, said, "" if given_names else out)
     if killed:
         wrong = f"still ran after {SECONDS} s"
     elif before != after:
@@ -93,6 +94,15 @@ def _wrong(status, said, out):
     if re.search(r"(?<![\w.-])(nan|inf)(?![\w.-])", out):
         return "a number that is none"
     return None
+
+
+def _has_odd_name(contents):
+    """Whether a file has a text, in quotes, that reads as a number that is none."""
+    return any(
+        re.search(rb'"(nan|inf)"', content)
+        for content in contents.values()
+        if isinstance(content, bytes)
+    )
 
 
 def _contents(folder, writes):
