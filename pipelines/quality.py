@@ -30,7 +30,8 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).parents[1]
 # what of a recipe is not by default; others may be measured beside it
 VARIANTS: dict[str, dict[str, Any]] = {"ours": {}}
-SEGMENTS = "Gaussian for segments"  # where these are compared
+# where segments are compared
+SEGMENTS, OURS_SEGMENTS = "Gaussian for segments", "ours for segments"
 METHODS: dict[str, Method] = {
     "none": rivals.filtered("none"),
     "Gaussian": rivals.filtered("Gaussian"),
@@ -40,6 +41,7 @@ METHODS: dict[str, Method] = {
     "forest": rivals.forest,
     "U-Net": rivals.small_unet,
     **{name: rivals.ours(options) for name, options in VARIANTS.items()},
+    OURS_SEGMENTS: rivals.ours({"boundary": "membrane"}),
 }
 STROKED: dict[str, Method] = {
     "forest": rivals.plain("forest"),
@@ -77,7 +79,8 @@ class Case:
         """What is compared on it."""
         if self.stroked:
             return STROKED
-        return {n: m for n, m in METHODS.items() if n != SEGMENTS or self.set.segments}
+        special = () if self.set.segments else (SEGMENTS, OURS_SEGMENTS)
+        return {n: m for n, m in METHODS.items() if n not in special}
 
     def load(self, seed: int) -> Loaded:
         """The images, and the labels that methods get with this seed."""

@@ -65,6 +65,7 @@ class AssignmentFlow(BaseEstimator):
         seed: int = 0,
         priors: Any = None,
         flow: str = "auto",
+        boundary: str | None = None,
         names: Any = None,
         ignore: int | None = None,
         channels: Any = None,
@@ -86,6 +87,7 @@ class AssignmentFlow(BaseEstimator):
         self.seed = seed
         self.priors = priors
         self.flow = flow
+        self.boundary = boundary
         self.names = names
         self.ignore = ignore
         self.channels = channels
@@ -123,6 +125,7 @@ class AssignmentFlow(BaseEstimator):
             seed=self.seed,
             priors=self.priors,
             flow=self.flow,
+            boundary=self.boundary,
         )
         with opening.open_pool(self.workers, None, None) as pool:
             self.model_ = training_run.train(data, recipe, pool)

@@ -95,8 +95,8 @@ def verdicts(one: Set, methods: Mapping[str, Sequence[Cell]]) -> list[str]:
     lines, won = [], []
     for what, values, lowest, digits in asked:
         best = judging.first(values, lowest)[0]
-        if values[best] == values[OURS]:
-            won.append(what)
+        if values[best] == values[OURS] or best.startswith(OURS):
+            won.append(what + f" ({best})" * (values[best] != values[OURS]))
             continue
         line = f"**Not first in {what}**: {best} {values[best]:.{digits}f}"
         line += f", ours {values[OURS]:.{digits}f}"

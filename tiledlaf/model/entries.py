@@ -86,13 +86,15 @@ class Reliability(Struct):
 class ChoiceEntry(Struct):
     """What was chosen to add to the data term, and what judged it.
 
-    `interval` is that of the share of wrong pixels; `compared` has the share by each way.
+    `interval` is that of the share of wrong pixels; `compared` has the share by each way or, with
+    a class as `boundary`, the adapted Rand error of the pieces between.
     """
 
     way: Literal["none", "uniform", "learned"]
     judged: Name
     interval: tuple[Share, Share]
     compared: dict[Literal["none", "uniform", "learned"], Share]
+    boundary: Name | None = None
 
 
 class TrainedEntry(Struct):

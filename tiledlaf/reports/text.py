@@ -184,6 +184,17 @@ def model(found: Model, path: str) -> list[str]:
 WAYS = {"none": "data term alone", "uniform": "uniform weights", "learned": "learned weights"}
 
 
+def compared(
+    errors: Mapping[Any, float], boundary: str | None, names: Mapping[str, str] = WAYS
+) -> str:
+    """Errors of each way: shares of wrong pixels, or of the pieces between a class."""
+    form = "{} {:.2f} %" if boundary is None else "{} {:.3f}"
+    scale = 100 if boundary is None else 1
+    parts = [form.format(names[way], scale * errors[way]) for way in names if way in errors]
+    by = "" if boundary is None else f"adapted Rand error between {boundary}: "
+    return by + ", ".join(parts)
+
+
 def _errors(trained: Mapping[str, Any]) -> list[str]:
     """Lines on how much is wrong, by what, and with what it was compared."""
     error, steps = 100 * trained["error"], trained.get("steps", 0)
@@ -193,12 +204,11 @@ def _errors(trained: Mapping[str, Any]) -> list[str]:
         return [f"wrong in validation: {error:.3f} % ({uniform}), {steps} steps"]
     choice = trained["choice"]
     low, high = (100 * end for end in choice["interval"])
-    known = choice["compared"]
-    compared = ", ".join(f"{WAYS[way]} {100 * known[way]:.2f} %" for way in WAYS if way in known)
     steps = f" of {steps} steps" if choice["way"] == "learned" else ""
+    ways = compared(choice["compared"], choice.get("boundary"))
     return [
         f"wrong in {choice['judged']}: {error:.2f} % (95 % interval {low:.2f} to {high:.2f} %)",
-        f"chosen: {WAYS[choice['way']]}{steps} ({compared})",
+        f"chosen: {WAYS[choice['way']]}{steps} ({ways})",
     ]
 
 

@@ -15,6 +15,7 @@ from ..model.entries import ChoiceEntry, TrainedEntry, ValidationEntry
 from ..model.model import Model
 from . import charts, frame, markup, mattered, reliability, words
 from .markup import Html
+from .text import compared
 
 VALIDATION, TRAINING, UNIFORM = "#0072b2", "#e69f00", "#666666"
 WAYS = {
@@ -65,11 +66,7 @@ def _choice(error: float, choice: ChoiceEntry, steps: int) -> Html:
         f"In {choice.judged}, {_share(error)} of the labeled pixels got a wrong label: on images "
         f"like these expect {low} to {high}. "
     )
-    others = ", ".join(
-        f"{name} {_share(choice.compared[way])}"
-        for way, name in WAYS.items()
-        if way in choice.compared
-    )
+    others = compared(choice.compared, choice.boundary, WAYS)
     chosen = WAYS[choice.way] + (f", after {steps} steps" if choice.way == "learned" else "")
     return markup.element("p", f"{said}Compared were: {others}. Chosen was: {chosen}.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,7 +79,14 @@ def _deviation(numerator: np.ndarray, denominator: np.ndarray) -> float:
     return float(np.sqrt(count / (count - 1) * (rest**2).sum()) / denominator.sum())
 
 
-def judge(found: Sequence[Scored], bench: Bench) -> Verdict:
+class Biases(NamedTuple):
+    """Biases (J,) of all tiles, and of each side, which come of the other ones."""
+
+    all: np.ndarray
+    sides: dict[int, np.ndarray]
+
+
+def judge(found: Sequence[Scored], bench: Bench, biases: Biases | None = None) -> Verdict:
     """Errors of scores, each side of the tiles with biases that were fitted to the others.
 
     Of a single side, biases are fitted to the pixels that they are judged by.
@@ -87,10 +94,11 @@ def judge(found: Sequence[Scored], bench: Bench) -> Verdict:
     Parameters
     ----------
     found : one for each tile, with J scores of each of its pixels
+    biases : None: with the fewest errors
     """
     units, count = np.array(bench.units), found[0].rows.shape[1]
     worth = np.ones(count) if bench.weights is None else bench.weights
-    bias, each = _biases(found, bench)
+    bias, each = biases or fewest(found, bench)
     wrong, labeled = np.zeros((2, int(units.max()) + 1))
     table = np.zeros(count**2 if count <= CONFUSED else 0, np.int64)
     for one, side, unit in zip(found, bench.sides, units, strict=True):
@@ -104,27 +112,30 @@ def judge(found: Sequence[Scored], bench: Bench) -> Verdict:
     return Verdict(bias, wrong[there], labeled[there], confusion)
 
 
-def calibrated(found: Sequence[Scored], bench: Bench) -> tuple[Calibration, dict[str, Any]]:
+def calibrated(
+    found: Sequence[Scored], bench: Bench, biases: Biases | None = None
+) -> tuple[Calibration, dict[str, Any]]:
     """Calibration of these scores, with the biases that `judge` gives them; how reliable it is."""
-    _, each = _biases(found, bench)
+    _, each = biases or fewest(found, bench)
     rows = [one.rows + each[side] for one, side in zip(found, bench.sides, strict=True)]
     labels = np.concatenate([one.labels for one in found])
     return calibration.of_scores(np.concatenate(rows), labels)
 
 
-def _biases(found: Sequence[Scored], bench: Bench) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """The bias fitted to all tiles, and for each side that of the other ones."""
+def fewest(found: Sequence[Scored], bench: Bench) -> Biases:
+    """Biases with the fewest errors; 0 where the labels do not say how often a class occurs."""
     bias, sides = np.zeros(found[0].rows.shape[1]), dict.fromkeys(bench.sides)
     if bench.weights is None:
-        return bias, dict.fromkeys(sides, bias)
+        return Biases(bias, dict.fromkeys(sides, bias))
     bias = _fitted(found, bench.weights)
     if len(sides) == 1:
-        return bias, dict.fromkeys(sides, bias)
+        return Biases(bias, dict.fromkeys(sides, bias))
     pairs = list(zip(found, bench.sides, strict=True))
-    return bias, {
+    each = {
         side: _fitted([one for one, other in pairs if other != side], bench.weights)
         for side in sides
     }
+    return Biases(bias, each)
 
 
 def _fitted(found: Sequence[Scored], weights: np.ndarray) -> np.ndarray:

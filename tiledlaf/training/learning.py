@@ -17,6 +17,7 @@ from ..model.features import Features
 from ..model.predictor import Predictor
 from ..pool import tasks
 from ..pool.tasks import Pool, tree_sum
+from . import pieces
 from . import worker as training_worker
 from .checkpoint import Checkpoint, Learned, State
 from .judging import Bench, Verdict, judge
@@ -57,14 +58,6 @@ class Tiles:
         parts = self.pool.map(training_worker.parameter_gradient, given, batch)
         return sums, {k: tree_sum([part[k] for part in parts]) for k in parts[0]}
 
-    def scores(
-        self, predictor: Predictor | None, chosen: Sequence[int], flow: FlowSettings | None = None
-    ) -> list[Scored]:
-        """The scores of some tiles; weights are uniform without a predictor."""
-        argument = (flow or self.flow, predictor, self.stride)
-        handles = [self.handles[i] for i in chosen]
-        return self.pool.map(training_worker.scores, argument, handles)
-
     def initial(self, features: Features, chosen: Sequence[int], recipe: Recipe) -> Predictor:
         """K-means anchors of some tiles."""
         parts = self.pool.map(
@@ -103,19 +96,40 @@ class Course:
     seconds: Callable[[], float]
     limit: float | None
 
-    @property
-    def order(self) -> list[int]:
-        """The tiles that judge, round by round."""
-        return [i for one in self.rounds for i in one.judged]
+    def scores(
+        self, flow: FlowSettings, learned: Sequence[Predictor] | None = None
+    ) -> list[Scored]:
+        """The scores by each round's predictor, of the tiles that it has not learned from."""
+        return self._judged(training_worker.scores, flow, learned, self.tiles.stride)
 
-    def scores(self, learned: Sequence[Predictor]) -> list[Scored]:
-        """The scores of the rounds' predictors, each of the tiles that it has not learned from."""
-        pairs = zip(learned, self.rounds, strict=True)
-        return [one for p, r in pairs for one in self.tiles.scores(p, r.judged)]
+    def pieces(
+        self,
+        flow: FlowSettings,
+        learned: Sequence[Predictor] | None,
+        biases: np.ndarray,
+        between: int,
+    ) -> list[np.ndarray]:
+        """Adapted Rand errors of these tiles, as of `pieces.rand_errors`."""
+        return self._judged(pieces.rand_errors, flow, learned, biases, between)
+
+    def _judged(
+        self,
+        call: Callable[..., Any],
+        flow: FlowSettings,
+        learned: Sequence[Predictor] | None,
+        *more: Any,
+    ) -> list[Any]:
+        """What a call finds of the tiles that judge; weights are equal if none were learned."""
+        each: Sequence[Predictor | None] = learned or [None] * len(self.rounds)
+        found = []
+        for one, predictor in zip(self.rounds, each, strict=True):
+            handles = [self.tiles.handles[i] for i in one.judged]
+            found += self.tiles.pool.map(call, (flow, predictor, *more), handles)
+        return found
 
     def validate(self, learned: Sequence[Predictor]) -> Validation:
         """What the rounds' predictors make of the tiles that judge."""
-        found = self.scores(learned)
+        found = self.scores(self.tiles.flow, learned)
         loss = _value(self.tiles.flow, tree_sum([one.sums for one in found]))
         return Validation(loss, judge(found, self.bench) if np.isfinite(loss) else None)
 

@@ -64,6 +64,9 @@ class Recipe:
     priors : how often classes occur, which biases are fitted to: "labels" (as often as they are
         labeled), "none" (not known: no biases), or the share of each class, in order; None:
         "labels" where half of all pixels or more are labeled, else "none"
+    boundary : name of a class that lies between others, such as membranes between cells: flow and
+        biases are then those with the least adapted Rand error of what lies between, not the ones
+        with the fewest wrong pixels
     """
 
     neighborhood: Any = None
@@ -80,6 +83,7 @@ class Recipe:
     device: str = "cpu"
     priors: str | Sequence[float] | None = None
     flow: str = "auto"
+    boundary: str | None = None
 
     def __post_init__(self) -> None:
         settle_numbers(self)
@@ -133,6 +137,7 @@ class TrainingPlan:
     bench : how the tiles judge, in the order of the rounds
     folded : how the training tiles judge what was fitted to the other folds
     judged : what judges, in words
+    boundary : number, from 0, of the class between the pieces that ways are compared by
     counts : number of labeled pixels of each class, for each tile
     about : lines on the label values
     print : what the training depends on, as JSON
@@ -149,6 +154,7 @@ class TrainingPlan:
     bench: Bench
     folded: Bench
     judged: str
+    boundary: int | None
     counts: Counts
     about: list[str]
     print: Mapping[str, Any]
@@ -218,6 +224,7 @@ def make_plan(
         Bench(sides, units, weights),
         Bench(folds, rounds.units(training)[0], weights),
         judged,
+        _boundary(recipe, classes, weights),
         counts,
         [*about, *line],
         _print(data, recipe, flow, features),
@@ -415,6 +422,22 @@ def _weights(
     return np.array(priors) / sum(priors) * count.sum() / count, lines
 
 
+def _boundary(recipe: Recipe, classes: Sequence[Class], weights: np.ndarray | None) -> int | None:
+    """Number of the recipe's class between others, from 0."""
+    if recipe.boundary is None:
+        return None
+    names = [c.name for c in classes]
+    if recipe.boundary not in names:
+        known = ", ".join(names)
+        raise InputError(f"boundary: expected a class of {known}, got {recipe.boundary!r}")
+    if weights is None:
+        raise InputError(
+            "boundary: expected images that are labeled throughout, or `priors`, since pieces are "
+            "compared as wholes; got labels of fewer pixels"
+        )
+    return names.index(recipe.boundary)
+
+
 def _absent(classes: Sequence[Class], counts: Counts, tiles: Sequence[LabeledTile]) -> str:
     """Names of the classes without a pixel in these tiles."""
     total = np.sum([counts[one.example, one.tile.index] for one in tiles], axis=0)
@@ -437,7 +460,8 @@ def _print(data: Data, recipe: Recipe, flow: FlowSettings, features: Features) -
     settings = {
         k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("features", "device")
     }
-    for key, usual in (("priors", None), ("flow", "auto")):  # which earlier releases did not know
+    # which earlier releases did not know
+    for key, usual in (("priors", None), ("flow", "auto"), ("boundary", None)):
         if settings[key] == usual:
             del settings[key]
     settings["prototypes"] = settings.pop("predictor_size")  # its name in checkpoints and models

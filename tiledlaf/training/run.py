@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputChanged, InputError
@@ -15,15 +16,16 @@ from ..model.arrays import convert
 from ..model.calibration import Calibration
 from ..model.entries import CalibrationEntry
 from ..model.model import Images, Model
+from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool, check_progress
-from . import learning
+from . import learning, pieces
 from . import worker as training_worker
 from .appearance import described
 from .checkpoint import Checkpoint, State
 from .examples import with_same_values
-from .judging import Verdict, calibrated, choose, fit_bias, judge
+from .judging import Biases, Verdict, calibrated, choose, fewest, fit_bias, judge
 from .learning import Course, Tiles
 from .pixels import Fit, Source
 from .plan import (
@@ -157,9 +159,9 @@ def _trained(
 def _learned(course: Course, plan: TrainingPlan, state: State | None) -> State:
     """The state at the end of all steps, with what was chosen."""
     if state is None or state.chosen is None:
-        simple = _simple(course)
+        simple = _simple(course, plan)
         if state is None:
-            entry = {name: found.error for name, (_, found) in simple.items()}
+            entry = {name: way.verdict.error for name, way in simple.items()}
             state = learning.first(course, plan.features, entry)
         if course.recipe.flow in ("auto", "learned"):
             state = learning.learn_rounds(course, state)
@@ -172,15 +174,49 @@ def _learned(course: Course, plan: TrainingPlan, state: State | None) -> State:
     return learning.learn_from_all(course, state, plan.whole)
 
 
-def _simple(course: Course) -> dict[str, tuple[FlowSettings, Verdict]]:
+@dataclass(frozen=True)
+class Way:
+    """A way to label, and what the judges found of it.
+
+    Attributes
+    ----------
+    verdict : of single pixels, with `biases`
+    compared : what ways are compared by: this, or what was found of the pieces between a class
+    """
+
+    flow: FlowSettings
+    biases: Biases
+    verdict: Verdict
+    compared: Verdict
+
+
+def _way_of(
+    course: Course, plan: TrainingPlan, flow: FlowSettings, learned: Sequence[Predictor] | None
+) -> Way:
+    """Judge a way with learned weights of each round, or with equal ones."""
+    scores = course.scores(flow, learned)
+    biases = fewest(scores, plan.bench)
+    if plan.boundary is None:
+        verdict = judge(scores, plan.bench, biases)
+        return Way(flow, biases, verdict, verdict)
+    tried = pieces.candidates(scores, biases.all, plan.boundary)
+    found = pieces.judge(course.pieces(flow, learned, tried, plan.boundary), tried, plan.bench)
+    if found is None:
+        name = plan.flow.classes[plan.boundary].name
+        raise InputError(f"expected labeled pixels that {name} lies between, got none to compare")
+    compared, biases = found
+    return Way(flow, biases, judge(scores, plan.bench, biases), compared)
+
+
+def _simple(course: Course, plan: TrainingPlan) -> dict[str, Way]:
     """What no flow reaches, and the best one with equal weights."""
-    found: dict[str, tuple[FlowSettings, Verdict]] = {}
+    found: dict[str, Way] = {}
     for name, flow in _candidates(course.tiles.flow):
-        verdict = judge(course.tiles.scores(None, course.order, flow), course.bench)
-        if name not in found or verdict.error < found[name][1].error:
-            found[name] = flow, verdict
+        way = _way_of(course, plan, flow, None)
+        if name not in found or way.compared.error < found[name].compared.error:
+            found[name] = way
     for name, text in (("none", "data term alone"), ("uniform", "uniform weights")):
-        course.say({"stage": text, "validation": found[name][1].error})
+        course.say({"stage": text, "validation": found[name].verdict.error})
     return found
 
 
@@ -197,38 +233,33 @@ def _candidates(flow: FlowSettings) -> list[tuple[str, FlowSettings]]:
     return [("none", alone), *found]
 
 
-def _chosen(
-    course: Course,
-    plan: TrainingPlan,
-    state: State,
-    simple: Mapping[str, tuple[FlowSettings, Verdict]],
-) -> State:
+def _chosen(course: Course, plan: TrainingPlan, state: State, simple: Mapping[str, Way]) -> State:
     """The state with the choice of what the flow adds, as JSON; ready to learn from all tiles."""
-    scores = course.scores(state.best)
-    ways = {**simple, "learned": (plan.flow, judge(scores, plan.bench))}
+    ways = dict(simple)
     name = course.recipe.flow
+    if name in ("auto", "learned"):
+        ways["learned"] = _way_of(course, plan, plan.flow, state.best)
     if name == "auto":
-        name = list(ways)[choose([verdict for _, verdict in ways.values()])]
-    elif name != "learned":  # no steps were made
-        del ways["learned"]
-    flow, verdict = ways[name]
-    if name != "learned":
-        scores = course.tiles.scores(None, course.order, flow)
-    calibration, reliability = calibrated(scores, plan.bench)
+        name = list(ways)[choose([way.compared for way in ways.values()])]
+    way = ways[name]
+    scores = course.scores(way.flow, state.best if name == "learned" else None)
+    calibration, reliability = calibrated(scores, plan.bench, way.biases)
+    boundary = None if plan.boundary is None else plan.flow.classes[plan.boundary].name
     chosen = {
         "choice": {
             "way": name,
             "judged": plan.judged,
-            "interval": verdict.interval,
-            "compared": {key: one.error for key, (_, one) in ways.items()},
+            "interval": way.verdict.interval,
+            "compared": {key: one.compared.error for key, one in ways.items()},
+            "boundary": boundary,
         },
-        "offsets": [list(o) for o in flow.offsets],
-        "time": flow.time,
-        "bias": verdict.bias.tolist(),
-        "error": verdict.error,
+        "offsets": [list(o) for o in way.flow.offsets],
+        "time": way.flow.time,
+        "bias": way.verdict.bias.tolist(),
+        "error": way.verdict.error,
         "calibration": calibration.to_entry(),
         "reliability": reliability,
-        "confusion": verdict.confusion,
+        "confusion": way.verdict.confusion,
     }
     if plan.whole is None or name != "learned":
         return dataclasses.replace(state, chosen=chosen)
