@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import numpy as np
 import oracle
 import pytest
@@ -61,6 +64,58 @@ def test_files_refused(tmp_path, rows, message):
     file.write_text(rows)
     with pytest.raises(ValueError, match=message):
         stencil.parse(str(file), 2)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=2, max_size=3),
+    distance=st.integers(1, 200),
+)
+def test_a_ball_has_exactly_what_is_near(sizes, distance):
+    far = [distance // size for size in sizes]
+    box = itertools.product(*(range(-f - 2, f + 3) for f in far))
+    near = {
+        o for o in box if sum((a * s) ** 2 for a, s in zip(o, sizes, strict=True)) <= distance**2
+    }
+    if not any(far) or len(near) > stencil.MOST:
+        with pytest.raises(ValueError, match=r"a ball (needs a distance|has at most 10000)"):
+            stencil.ball(distance, sizes)
+        return
+    # fractions that floating point does not hold, as pixel sizes are
+    found = stencil.ball(distance * 0.1, [size * 0.1 for size in sizes])
+    assert len(found) == len(near)
+    assert set(found) == near == {tuple(-o for o in offset) for offset in found}
+    assert list(found) == sorted(found)
+    assert stencil.fit(found, len(sizes)) == found
+
+
+def test_balls_of_cubes_are_known_boxes():
+    assert stencil.ball(1.5, (1, 1)) == stencil.box(3, 3)
+    assert stencil.ball(1.75, (1, 1, 1)) == stencil.box(3, 3, 3)
+    assert stencil.ball(3, (2, 2)) == stencil.box(3, 3)
+    assert stencil.ball(3, (9, 2, 2)) == stencil.parse("3x3", 3)
+    assert len(stencil.ball(1, (1, 1, 1))) == 7
+    # both sides and their diagonal, of numbers that round differently
+    assert stencil.radius(stencil.ball(0.3, (0.1, 0.1))) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("distance", "sizes", "message"),
+    [
+        (0, (1, 1), "positive lengths"),
+        (-1, (1, 1), "positive lengths"),
+        (math.nan, (1, 1), "positive lengths"),
+        (math.inf, (1, 1), "positive lengths"),
+        (1, (1, 0), "positive lengths"),
+        (1, (1, math.nan), "positive lengths"),
+        ("far", (1, 1), "positive numbers"),
+        (0.9, (1, 2), "a distance of a pixel or more, got 0.9 for pixels of 1 x 2"),
+        (60, (1, 1), "at most 10000 offsets, got 60 "),
+        (1e300, (1e-3, 1), "at most 10000 offsets"),
+    ],
+)
+def test_balls_refused(distance, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        stencil.ball(distance, sizes)
 
 
 @settings(max_examples=40)

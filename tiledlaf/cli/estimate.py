@@ -60,8 +60,9 @@ EXAMPLES = (
     "--neighborhood",
     default="3x3",
     show_default=True,
-    metavar="3x3|5x5|rings:3,7|...",
-    help="Pixels to average over.",
+    metavar="3x3|5x5|rings:3,7|15nm|...",
+    help="Pixels to average over, or all within a distance such as 15nm or 1.5um, by the image's "
+    "pixel size along each axis.",
 )
 @click.option(
     "--time",

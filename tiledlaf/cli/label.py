@@ -82,8 +82,9 @@ EXAMPLES = (
 )
 @click.option(
     "--neighborhood",
-    metavar="3x3|5x5|3x3x3|rings:3,7|FILE",
-    help="Pixels to average over (default: 3x3).",
+    metavar="3x3|5x5|3x3x3|rings:3,7|15nm|FILE",
+    help="Pixels to average over, or all within a distance such as 15nm or 1.5um, by the image's "
+    "pixel size along each axis (default: 3x3).",
 )
 @click.option("--rho", type=float, help="Scale of the distances (default: 1).")
 @click.option(

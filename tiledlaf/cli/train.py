@@ -68,8 +68,9 @@ EXAMPLES = (
 @click.option("--validation-mask", help="Mask images or annotations of the validation set.")
 @click.option(
     "--neighborhood",
-    metavar="3x3|5x5|rings:3,7|...",
-    help="Pixels to average over (default: 3x3; rings:3,7 with probabilities or a classifier).",
+    metavar="3x3|5x5|rings:3,7|15nm|...",
+    help="Pixels to average over, or all within a distance such as 15nm or 1.5um, by the images' "
+    "pixel size along each axis (default: 3x3; rings:3,7 with probabilities or a classifier).",
 )
 @click.option(
     "--time",

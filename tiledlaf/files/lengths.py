@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MICROMETERS = {
     "picometer": 1e-6,
     "pm": 1e-6,
@@ -24,3 +26,17 @@ MICROMETERS = {
     "meter": 1e6,
     "m": 1e6,
 }
+
+
+def micrometers_of(text: str) -> float | None:
+    """A length as people write it, such as 15nm or 1.5 µm; None where the text is none.
+
+    Examples
+    --------
+    >>> from tiledlaf.files.lengths import micrometers_of
+    >>> micrometers_of("250nm"), micrometers_of("1.5 um"), micrometers_of("3x3")
+    (0.25, 1.5, None)
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\s?(\D{1,12})", text.strip())
+    unit = None if found is None else MICROMETERS.get(found[2])
+    return None if found is None or unit is None else float(found[1]) * unit

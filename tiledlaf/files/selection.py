@@ -78,13 +78,22 @@ def _both(size: Any, name: str = "pixel_size") -> tuple[float, float]:
     return as_number(name, two[0]), as_number(name, two[1])
 
 
-def micrometers(image: Image) -> tuple[float, float] | None:
-    """Pixel size along y and x in micrometers, None where it is not known."""
-    units = [MICROMETERS.get(str(unit)) for unit in image.units[-2:]]
-    if None in units:
-        return None
-    y, x = (s * (u or 0) for s, u in zip(image.scale[-2:], units, strict=True))
-    return y, x
+def pixel_size(image: Image) -> tuple[float, ...] | None:
+    """Micrometers along each spatial axis of an image, None where one is not known."""
+    return _sizes(image, len(image.spatial_axes))
+
+
+def plane_size(image: Image) -> tuple[float, float] | None:
+    """Micrometers along y and x, None where one is not known; along z it may be anything."""
+    found = _sizes(image, 2)
+    return None if found is None else (found[0], found[1])
+
+
+def _sizes(image: Image, axes: int) -> tuple[float, ...] | None:
+    """Micrometers along the last axes."""
+    given = zip(image.scale[-axes:], image.units[-axes:], strict=True)
+    sizes = tuple(abs(scale) * MICROMETERS.get(unit or "", math.nan) for scale, unit in given)
+    return sizes if all(0 < size < math.inf for size in sizes) else None
 
 
 def measured(image: Image, size: float | tuple[float, float] | None) -> Image:
@@ -127,7 +136,7 @@ def nearest_level(
     ValueError
         If the file does not give its pixel size, or its pixels are far larger.
     """
-    wanted, finest = _both(size), micrometers(image)
+    wanted, finest = _both(size), plane_size(image)
     text = in_words(wanted)
     if finest is None:
         if not learned:
@@ -170,7 +179,7 @@ def nearest_level(
 
 def check_learned(image: Image, size: tuple[float, float]) -> None:
     """Refuse an array whose pixels have another size than those that a model learned from."""
-    known = micrometers(image)
+    known = plane_size(image)
     if known is None:
         _say_unknown(image, in_words(size))
     elif not all(1 / ALIKE <= n / m <= ALIKE for n, m in zip(known, size, strict=True)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from ..kernels.arrays import Array, Offsets
 from ..kernels.numpy import shifted
 
 MOST = 10_000  # offsets
+ROUNDED = 1e-9  # share of a distance by which a product of sizes may miss it
 
 
 def box(*edges: int) -> Offsets:
@@ -79,6 +81,49 @@ def rings(*distances: int) -> Offsets:
     return (*box(3, 3), *far)
 
 
+def ball(distance: float, sizes: Sequence[float]) -> Offsets:
+    """All offsets that are no longer than a distance, in C order.
+
+    Parameters
+    ----------
+    distance : float
+        In the unit of the sizes.
+    sizes : sequence of float
+        What one pixel is long along each axis.
+
+    Raises
+    ------
+    ValueError
+        If no neighbor is so near, or too many are.
+
+    Examples
+    --------
+    Sections that are far apart do not reach each other, unless the distance does:
+
+    >>> from tiledlaf import stencil
+    >>> len(stencil.ball(15, (45, 5, 5))), stencil.radius(stencil.ball(15, (45, 5, 5)))
+    (29, (0, 3, 3))
+    >>> stencil.radius(stencil.ball(45, (45, 5, 5)))
+    (1, 9, 9)
+    """
+    with understood("distance and sizes", (distance, sizes), "positive numbers"):
+        far, lengths = float(distance), [float(size) for size in sizes]
+    if not all(0 < number < math.inf for number in (far, *lengths)):
+        raise InputError(f"a ball needs positive lengths, got {distance} and {list(sizes)}")
+    about = f"got {distance:g} for pixels of {' x '.join(f'{size:g}' for size in lengths)}"
+    far *= 1 + ROUNDED
+    reach = [math.floor(far / size) for size in lengths]
+    if not any(reach):
+        raise InputError(f"a ball needs a distance of a pixel or more, {about}")
+    found: list[tuple[int, ...]] = []
+    if math.prod(2 * r + 1 for r in reach) <= 4 * MOST:  # a ball fills a quarter of its box or more
+        within = itertools.product(*(range(-r, r + 1) for r in reach))
+        found = [o for o in within if math.hypot(*map(operator.mul, o, lengths)) <= far]
+    if not 0 < len(found) <= MOST:
+        raise InputError(f"a ball has at most {MOST} offsets, {about}")
+    return tuple(found)
+
+
 def parse(text: str, ndim: int) -> Offsets:
     """Read a neighborhood: ``3x3``, ``3x3x3``, ``rings:3,7`` or a file with one offset per row.
 
@@ -114,7 +159,8 @@ def parse(text: str, ndim: int) -> Offsets:
         offsets = _read(text)
     else:
         raise InputError(
-            f"neighborhood must be like 3x3, 3x3x3, rings:3,7 or a file of offsets, got {text!r}"
+            "neighborhood must be like 3x3, 3x3x3, rings:3,7 or a file of offsets, or, of images "
+            f"with a pixel size, a distance such as 1.5um, got {text!r}"
         )
     return fit(offsets, ndim)
 

@@ -6,9 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..files.image import Image
-from ..files.lengths import MICROMETERS
-
 UNLABELED = "not labeled"
 
 
@@ -61,24 +58,6 @@ def areas(
         )
         for value, count in enumerate(counts)
     ]
-
-
-def pixel_size(image: Image) -> tuple[float, ...] | None:
-    """Micrometers along each spatial axis of an image, None where one is not known."""
-    return _sizes(image, len(image.spatial_axes))
-
-
-def plane_size(image: Image) -> tuple[float, float] | None:
-    """Micrometers along y and x, None where one is not known; along z it may be anything."""
-    found = _sizes(image, 2)
-    return None if found is None else (found[0], found[1])
-
-
-def _sizes(image: Image, axes: int) -> tuple[float, ...] | None:
-    """Micrometers along the last axes."""
-    given = zip(image.scale[-axes:], image.units[-axes:], strict=True)
-    sizes = tuple(abs(scale) * MICROMETERS.get(unit or "", math.nan) for scale, unit in given)
-    return sizes if all(0 < size < math.inf for size in sizes) else None
 
 
 def in_words(size: float, axes: int) -> str:

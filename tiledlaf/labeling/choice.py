@@ -16,7 +16,7 @@ from ..files.image import Image, choose_channels, say
 from ..flow import stencil
 from ..flow.linear import Integrator, LinearizedSequence, Taylor
 from ..kernels.arrays import check_device
-from ..model import arrays, sampling, terms
+from ..model import arrays, neighborhoods, sampling, terms
 from ..model import classes as model_classes
 from ..model import model as model_file
 from ..model.classes import Class
@@ -128,8 +128,12 @@ def choose_labeling(
         _refuse("`model`", {**data, "weights": weights, **flow})
         return _sure(_by_model(model, ndim, device), least)
     if weights is None:
+        near = "3x3" if neighborhood is None else neighborhood
+        offsets, lines = neighborhoods.choose(near, [image])
+        for line in lines:
+            say(f"{image.path}: {line}")
         settings = make_settings(
-            "3x3" if neighborhood is None else neighborhood,
+            offsets,
             ndim,
             1.0 if rho is None else rho,
             5.0 if time is None else time,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from ..errors import TiledlafWarning
 from ..files import fingerprints, images, ngff
 from ..files.image import Image
+from ..files.selection import pixel_size
 from . import beside
-from .areas import Area, pixel_size
+from .areas import Area
 from .output import Output
 from .plan import Plan
 

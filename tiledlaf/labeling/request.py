@@ -194,7 +194,8 @@ def label(
     weights : path, optional
         Weight patches of this image, from `estimate`; they fix neighborhood, rho and time.
     neighborhood : str or offsets
-        ``3x3`` by default, ``5x5``, ``3x3x3``, ``rings:3,7``, a file of offsets, or the offsets.
+        ``3x3`` by default, ``5x5``, ``3x3x3``, ``rings:3,7``, a file of offsets, the offsets, or
+        all pixels within a distance such as ``15nm``, by the image's pixel size along each axis.
     rho, time : float
         Scale of the distances (1) and integration time T (5).
     integrator : optional

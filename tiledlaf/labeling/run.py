@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import InputChanged
 from ..files import fingerprints, levels, stores, units, versions
 from ..files.image import Image
+from ..files.selection import pixel_size
 from ..model import terms
 from ..model.classes import color
 from ..pool import tasks
@@ -25,7 +26,7 @@ from ..redaction import shown
 from ..tiles import Tile
 from . import beside, claiming, overview, records
 from . import mask as run_mask
-from .areas import Area, areas, pixel_size
+from .areas import Area, areas
 from .output import STAMP, Output
 from .plan import Plan
 from .records import Appender

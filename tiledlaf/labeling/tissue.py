@@ -20,7 +20,7 @@ from ..errors import InputError, readable
 from ..files import image as image_files
 from ..files.image import Image, TimePoint, read_pixels, say
 from ..files.resampled import Resampled
-from ..files.selection import micrometers
+from ..files.selection import plane_size
 from ..pool import tasks
 from ..pool.tasks import Pool
 from ..tiles import Grid
@@ -114,7 +114,7 @@ def low(image: Image) -> Image:
 
 def _pixel_area(image: Image) -> float:
     """Area of a pixel in square micrometers, 0 where it is not known."""
-    return math.prod(micrometers(image) or (0.0,))
+    return math.prod(plane_size(image) or (0.0,))
 
 
 def _grids(image: Image) -> tuple[int, list[tuple[int, ...]]]:

@@ -12,8 +12,8 @@ import msgspec
 from ..errors import DamagedFile, InputError
 from ..files import images, ngff, nodes, stores
 from ..files.image import Image
+from ..files.selection import pixel_size, plane_size
 from ..labeling import records
-from ..labeling.areas import pixel_size, plane_size
 from ..labeling.output import Output, is_beside
 from ..model.arrays import convert
 from ..model.classes import color

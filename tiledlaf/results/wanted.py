@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..files.cropped import cropped
 from ..files.image import Image
-from ..labeling.areas import pixel_size
+from ..files.selection import pixel_size
 from ..labeling.plan import Plan
 from ..labeling.run import Summary
 from ..pool.tasks import Pool

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import say
-from ..files.selection import ALIKE, micrometers
+from ..files.selection import ALIKE, plane_size
 from ..model import intensity, sampling
 from ..model.model import Images
 from ..pool import tasks
@@ -104,7 +104,7 @@ def _span(given: tuple[Example, ...], labeled: LabeledTile) -> tuple[float, floa
 
 def _pixel_size(given: Sequence[Example]) -> tuple[float, float] | None:
     """Pixel size of all training images; None, with a word, where they have no common one."""
-    sizes = [micrometers(e.image) for e in given]
+    sizes = [plane_size(e.image) for e in given]
     known = [size for size in sizes if size is not None]
     if not known:
         return None

@@ -38,6 +38,7 @@ from ..flow.optimizers import Descent
 from ..flow.sequence import LinearizedSteps
 from ..kernels import namespace
 from ..kernels.arrays import on_device, to_host
+from ..model import neighborhoods
 from ..model.classes import Class, entries
 from ..model.settings import check_learnable
 from ..model.terms import DataTerm
@@ -62,7 +63,7 @@ class Estimation:
 
     Attributes
     ----------
-    neighborhood : str or offsets
+    neighborhood : str or offsets, as in `model.neighborhoods`
     time, rho, tol : parameters of the flow
     loss : cosine, pixel-cosine or cross-entropy
     tau : scale of the regularizer (3.5)
@@ -245,7 +246,7 @@ def _estimated(
 ) -> Estimated:
     """Estimate weights into the first of two stores, by means of the other."""
     grid = example.image.grid
-    offsets = stencil.choose(how.neighborhood, len(grid))
+    offsets, lines = neighborhoods.choose(how.neighborhood, [example.image])
     tiles = _tiles(grid, (0,) * len(grid), how.tile)
     every = [t.core for t in tiles]
     classes, about = _classes(pool, example, every, names, ignore, many)
@@ -270,7 +271,7 @@ def _estimated(
     )
     (found,) = _learner(term).fit(fit)
     reader = TileReader(flow, (example,), (found,), None, everywhere=True)
-    say({"stage": "reading tiles", "labels": about})
+    say({"stage": "reading tiles", "labels": [*lines, *about]})
     handles = pool.persist(training_worker.read, reader, labeled_tiles)
     items = list(zip(handles, labeled_tiles, strict=True))
     result = _descend(pool, how, flow, items, partial, example.image, tiles, say)

@@ -19,6 +19,7 @@ from ..flow import losses, stencil
 from ..flow.gradient import Polynomials
 from ..flow.linear import check_growth
 from ..flow.optimizers import Adam, AdaMax
+from ..model import neighborhoods
 from ..model.classes import Class, ignored
 from ..model.features import CONTEXT, PATCH, Features
 from ..model.settings import check_learnable
@@ -50,7 +51,8 @@ class Recipe:
 
     Attributes
     ----------
-    neighborhood : str or offsets; None: ``rings:3,7`` with probabilities, else ``3x3``
+    neighborhood : str or offsets, as in `model.neighborhoods`; None: ``rings:3,7`` with
+        probabilities, else ``3x3``
     time, rho, tol : parameters of the flow; time None: 1 with probabilities, else 3
     loss : cosine, pixel-cosine, cross-entropy, or a loss from `flow.losses`
     optimizer : adam or adamax
@@ -183,12 +185,13 @@ def make_plan(
     if not data.training:
         raise InputError("expected images to learn from, got none")
     find_device(recipe.device, pool)
-    ndim = _alike((*data.training, *data.validation))
+    examples = (*data.training, *data.validation)
+    _check_alike(examples)
     learner = learner_of(data.term)
     chosen = recipe.neighborhood
     if chosen is None:
         chosen = "rings:3,7" if learner.probable else "3x3"
-    offsets = stencil.choose(chosen, ndim)
+    offsets, lines = neighborhoods.choose(chosen, [e.image for e in examples])
     time = recipe.time if recipe.time is not None else 1.0 if learner.probable else 3.0
     features = recipe.features or (CONTEXT if learner.probable else PATCH)
     way = Polynomials(recipe.tol)
@@ -226,7 +229,7 @@ def make_plan(
         judged,
         _boundary(recipe, classes, weights),
         counts,
-        [*about, *line],
+        [*lines, *about, *line],
         _print(data, recipe, flow, features),
     )
 
@@ -265,8 +268,8 @@ def _labeled(
     return tiles, classes, counts, lines
 
 
-def _alike(examples: Sequence[Example]) -> int:
-    """Number of spatial axes of all images; refuse ones that differ in axes or channels."""
+def _check_alike(examples: Sequence[Example]) -> None:
+    """Refuse images that differ in axes or channels."""
     ndims = {len(e.image.grid) for e in examples}
     channels = {e.image.used_channels for e in examples}
     if len(ndims) > 1 or len(channels) > 1:
@@ -274,7 +277,6 @@ def _alike(examples: Sequence[Example]) -> int:
             f"expected images with the same number of axes and channels, got {sorted(ndims)} axes "
             f"and {sorted(channels)} channels"
         )
-    return ndims.pop()
 
 
 def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> list[tuple[int, Tile]]:
