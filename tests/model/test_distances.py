@@ -8,6 +8,7 @@ from command import run
 
 import tiledlaf
 from tiledlaf.files import images
+from tiledlaf.files.image import FileWarning
 from tiledlaf.files.lengths import micrometers_of
 from tiledlaf.flow import stencil
 from tiledlaf.model import model as model_file
@@ -64,6 +65,29 @@ def test_pixel_sizes_must_be_known(sizes):
     message = "b.ome.tif: a `neighborhood` of 15nm expects an image with a pixel size along z, y, x"
     with pytest.raises(ValueError, match=message):
         neighborhoods.choose("15nm", [volume("a"), volume("b", sizes)])
+
+
+def test_pixel_sizes_may_be_stated():
+    volume("a", (0, 0, 0))
+    sizes = (0.045, 0.005, 0.005)
+    image = images.open_image("a.ome.tif", input_pixel_size=sizes)
+    assert neighborhoods.choose("15nm", [image]) == (DISK, [LINE])
+    assert images.open_image("a.ome.tif", input_pixel_size=sizes, z=1).scale == sizes[1:]
+    # y and x alone leave z as it was: not known
+    with pytest.raises(ValueError, match="expects an image with a pixel size along z, y, x"):
+        neighborhoods.choose("15nm", [images.open_image("a.ome.tif", input_pixel_size=0.005)])
+    with pytest.warns(FileWarning, match=r"neighborhood 1um: 7 pixels within 5 x 3 \(y, x\)"):
+        tiledlaf.label(np.eye(16), classes=2, input_pixel_size=(0.5, 1), neighborhood="1um")
+    with pytest.raises(ValueError, match="along y and x, got z as well"):
+        tiledlaf.label(np.eye(16), classes=2, input_pixel_size=(1, 1, 1))
+    given = ["label", "a.ome.tif", "out.zarr", "--classes", "2", "--neighborhood", "15nm"]
+    found = run(*given, "--input-pixel-size", "0.045,0.005,0.005", "--dry-run")
+    assert found.code == 0, found.err
+    assert LINE in found.err
+    found = run(*given, "--input-pixel-size", "0.045,thin", "--dry-run")
+    assert "--input-pixel-size expects micrometers such as 0.5, or 0.05,0.004,0.004" in found.err
+    found = run(*given, "--input-pixel-size", "1,1,1,1", "--dry-run")
+    assert "two along y and x, or three along z, y and x, got 4 of them" in found.err
 
 
 def test_pixel_sizes_must_be_alike():

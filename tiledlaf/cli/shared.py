@@ -178,6 +178,20 @@ def _time_point(context: Any, option: click.Parameter, text: str | None) -> int 
         raise InputError(f"`{option.name}` expects an index or all, got {text!r}") from None
 
 
+def _sizes(context: Any, option: click.Parameter, text: str | None) -> Any:
+    """Read a size along y and x, or one for each axis, as in 0.05,0.004,0.004."""
+    if text is None:
+        return None
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"`{option.name}` expects micrometers such as 0.5, or 0.05,0.004,0.004 along z, y and "
+            f"x, got {text!r}"
+        ) from None
+    return found[0] if len(found) == 1 else found
+
+
 SELECTION = (
     *("level", "channels", "axes", "series", "time_point", "z"),
     *("pixel_size", "input_pixel_size", "no_data", "intensity_scale"),
@@ -202,9 +216,10 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--input-pixel-size",
-            type=float,
-            metavar="UM",
-            help="Pixel size of level 0 in micrometers, where the file does not say it.",
+            callback=_sizes,
+            metavar="UM|Z,Y,X",
+            help="Pixel size of level 0 in micrometers, where the file does not say it; one number "
+            "along y and x, or one for each axis.",
         ),
         click.option(
             "--pixel-size",

@@ -29,7 +29,8 @@ class Selection:
     z : index of the plane to read, of this level if one is given, otherwise of level 0
     series : which of the images in the file, by number or name; the largest by default
     pixel_size : micrometers along y and x that pixels should have, or one number for both
-    input_pixel_size : micrometers along y and x of the file's level 0, where it does not say so
+    input_pixel_size : micrometers along y and x, or z, y and x, of the file's level 0, where it
+        does not say so
     no_data : pixels whose channels all have this value are masked; NaN: those with any NaN
     intensity_scale : what pixels are multiplied by; by default what brings them to a model's
     learned : whether `pixel_size` is that of a model, which files without one need not have
@@ -42,7 +43,7 @@ class Selection:
     z: int | None = None
     series: str | int | None = None
     pixel_size: float | tuple[float, float] | None = None
-    input_pixel_size: float | tuple[float, float] | None = None
+    input_pixel_size: float | tuple[float, ...] | None = None
     no_data: float | None = None
     intensity_scale: float | None = None
     learned: bool = False
@@ -50,7 +51,8 @@ class Selection:
     def __post_init__(self) -> None:
         for name in ("pixel_size", "input_pixel_size"):
             given = getattr(self, name)
-            sizes = () if given is None else _both(given, name)
+            read = _both if name == "pixel_size" else _stated
+            sizes = () if given is None else read(given)
             if not all(0 < value < math.inf for value in sizes):
                 raise InputError(f"expected a positive `{name}` in micrometers, got {given}")
         settle_numbers(self)
@@ -70,12 +72,23 @@ class Selection:
             raise InputError("expected `level` or `pixel_size`, got both")
 
 
-def _both(size: Any, name: str = "pixel_size") -> tuple[float, float]:
+def _both(size: Any) -> tuple[float, float]:
     """A size along y and x, given as one number or as two."""
     two = size if isinstance(size, list | tuple) else (size, size)
     if len(two) != 2:
-        raise InputError(f"expected one `{name}`, or two along y and x, got {len(two)} of them")
-    return as_number(name, two[0]), as_number(name, two[1])
+        raise InputError(f"expected one `pixel_size`, or two along y and x, got {len(two)} of them")
+    return as_number("pixel_size", two[0]), as_number("pixel_size", two[1])
+
+
+def _stated(size: Any) -> tuple[float, ...]:
+    """A size along y and x, or z, y and x, given as one number, two or three."""
+    each = size if isinstance(size, list | tuple) else (size, size)
+    if len(each) not in (2, 3):
+        raise InputError(
+            "expected one `input_pixel_size`, two along y and x, or three along z, y and x, got "
+            f"{len(each)} of them"
+        )
+    return tuple(as_number("input_pixel_size", one) for one in each)
 
 
 def pixel_size(image: Image) -> tuple[float, ...] | None:
@@ -96,22 +109,26 @@ def _sizes(image: Image, axes: int) -> tuple[float, ...] | None:
     return sizes if all(0 < size < math.inf for size in sizes) else None
 
 
-def measured(image: Image, size: float | tuple[float, float] | None) -> Image:
+def measured(image: Image, size: float | tuple[float, ...] | None) -> Image:
     """The image with pixels of this size at level 0."""
     if size is None:
         return image
-    front = len(image.grid) - 2
-    steps = [n / m for n, m in zip(image.whole[-2:], image.grid[-2:], strict=True)]
-    scale = [s * f for s, f in zip(_both(size), steps, strict=True)]
+    sizes = _stated(size)
+    if len(sizes) == 3 and "z" not in image.axes:
+        raise InputError(f"{image.path}: expected `input_pixel_size` along y and x, got z as well")
+    sizes = sizes[-len(image.spatial_axes) :]  # of one plane the third says nothing
+    front = len(image.grid) - len(sizes)
+    steps = [n / m for n, m in zip(image.whole[front:], image.grid[front:], strict=True)]
+    scale = [s * f for s, f in zip(sizes, steps, strict=True)]
     shift = [
         t * new / old
-        for t, new, old in zip(image.translation[-2:], scale, image.scale[-2:], strict=True)
+        for t, new, old in zip(image.translation[front:], scale, image.scale[front:], strict=True)
     ]
     return dataclasses.replace(
         image,
         scale=(*image.scale[:front], *scale),
         translation=(*image.translation[:front], *shift),
-        units=(*image.units[:front], "micrometer", "micrometer"),
+        units=(*image.units[:front], *["micrometer"] * len(sizes)),
         measured=True,
     )
 
