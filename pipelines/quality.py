@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from support import datasets, judging, quality_page, rivals, strokes
+from support import datasets, judging, perturbed, quality_page, rivals, strokes
 from support.datasets import SETS, Loaded, Set
 from support.rivals import FULL, SMALL, Effort, Method, Problem
 from support.sections import folds_of, say
@@ -152,9 +152,11 @@ def cell(case: Case, method: str, seed: int, kept: Path) -> dict[str, Any]:
         rows.append({"name": loaded.names[number]} | row)
         if number == loaded.training:
             PIL.Image.fromarray(labels).save(kept / f"{quality_page.stem(method, seed)}.png")
+    light = {} if ready.other is None or case.stroked else other_light(loaded, ready.other)
     return {
         "method": method,
         "seed": seed,
+        "perturbed": light,
         "error": ready.error,
         "chosen": ready.chosen,
         "tuning": tuning,
@@ -162,6 +164,21 @@ def cell(case: Case, method: str, seed: int, kept: Path) -> dict[str, Any]:
         "step": loaded.step,
         "images": rows,
     }
+
+
+def other_light(loaded: Loaded, label: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+    """Errors on judged images as they are, and changed in light, stain and focus."""
+    numbers = range(loaded.training, len(loaded.images))
+    found = {}
+    for name, change in perturbed.ways(len(loaded.images[0])).items():
+        wrong = known = 0
+        for number in numbers:
+            truth = loaded.labels[number]
+            labels = label(change(loaded.images[number]))
+            wrong += int(((labels != truth) & (truth > 0)).sum())
+            known += int((truth > 0).sum())
+        found[name] = wrong / known
+    return found
 
 
 def wanted(args: argparse.Namespace, case: Case) -> Iterator[tuple[str, int]]:

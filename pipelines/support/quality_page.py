@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from support import judging
+from support import judging, perturbed
 from support.datasets import SETS, Loaded, Set
 from support.judging import Cell, paired, summary
 from support.sheets import COLORS, reddened, sheet
@@ -166,9 +166,31 @@ def stroke_rows(found: Found) -> list[list[str]]:
     return rows
 
 
+def light_rows(found: Found) -> list[list[str]]:
+    """Errors of ours on judged images that were changed in light, stain and focus."""
+    rows: list[list[str]] = []
+    names = [*perturbed.ways(3)]
+    for key, methods in found.items():
+        cells = [one for one in done(methods).get(OURS, ()) if one.get("perturbed")]
+        if key not in SETS or not cells:
+            continue
+        plain = summary(cells, groups(SETS[key])).error
+        each = {
+            name: 100 * float(np.mean([one["perturbed"][name] for one in cells]))
+            for name in cells[0]["perturbed"]
+        }
+        grown = max(each.values()) / plain - 1
+        shown = [text(each[name], 2) if name in each else "" for name in names]
+        rows.append([SETS[key].title, text(plain, 2), *shown, f"{100 * grown:+.0f} %"])
+    return [["errors of ours, %", "as they are", *names, "at most"], *rows]
+
+
 def page(found: Found, command: str) -> str:
     """What stands between the markers."""
     lines = [BEGIN, "", f"Made by `{command}`.", "", *sections(found)]
+    light = light_rows(found)
+    if len(light) > 1:
+        lines += ["### Other light, stain and focus", "", *markdown(light), ""]
     strokes = stroke_rows(found)
     if len(strokes) > 1:
         lines += ["### Strokes", "", *markdown(strokes), ""]

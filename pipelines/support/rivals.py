@@ -99,12 +99,14 @@ class Ready:
     chosen : what was chosen for it
     error : where it was chosen; None: nothing was
     before : seconds a megapixel that probabilities cost before
+    other : labels of any image (C, y, x), of methods that are judged on changed ones as well
     """
 
     label: Callable[[int], Labels]
     chosen: dict[str, Any]
     error: float | None = None
     before: float = 0.0
+    other: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 Method = Callable[[Problem], Ready]
@@ -278,8 +280,12 @@ def ours(options: Mapping[str, Any]) -> Method:
             labels, p = tiledlaf_label(image, model=model, workers=1, confidence=True)
             return np.asarray(labels, np.uint8), np.asarray(p)
 
+        def other(image: np.ndarray) -> np.ndarray:
+            return np.asarray(tiledlaf_label(image, model=model, workers=1), np.uint8)
+
         label(count, slice(0, 64))  # compiles
-        about = {"steps": model.trained["steps"], "validation": model.trained["error"]}
-        return Ready(label, about, float(model.trained["error"]))
+        error, choice = model.trained["error"], model.trained["choice"]
+        about = {"steps": model.trained["steps"], "validation": error, "flow": choice["way"]}
+        return Ready(label, about, float(error), other=other)
 
     return method

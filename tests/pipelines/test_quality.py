@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from support import datasets, judging, quality_page
+from support import datasets, judging, perturbed, quality_page
 
 ROOT = Path(__file__).parents[2]
 STROKED = "strokes-isbi-1.5-equal"
 SEGMENTS = "Gaussian for segments"
 METHODS = ["none", "Gaussian", SEGMENTS, "dense CRF", "forest", "U-Net", "classifier", "ours"]
+METHODS += ["ours for segments"]
 OTHERS = {"dense CRF": "pydensecrf", "U-Net": "torch"}
 
 
@@ -87,6 +88,21 @@ def test_the_page_says_where_ours_is_not_first():
     assert "Ours is not measured yet." in page
 
 
+def test_other_light():
+    gray = np.tile(np.arange(256, dtype=np.uint8), (3, 16, 1))
+    color = gray.copy()
+    color[0, :, :99] //= 2  # an edge
+    assert set(perturbed.ways(1)) < set(perturbed.ways(3))
+    for name, change in perturbed.ways(3).items():
+        found = change(color)
+        assert found.dtype == np.uint8, name
+        assert (found != color).any(), name
+    # gray has no stain, and a gamma of half and one of two undo each other but for rounding
+    assert abs(perturbed.turned(gray).astype(int) - gray).max() <= 1
+    back = perturbed.gamma(2.0)(perturbed.gamma(0.5)(gray))
+    assert abs(back.astype(int) - gray).max() <= 1
+
+
 def test_a_page_without_markers_is_refused(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"a\n{quality_page.BEGIN}\nold\n{quality_page.END}\nb\n")
@@ -143,6 +159,7 @@ def test_every_method_has_its_cells(finished):
             assert 0.02 < row["error"] < 0.45
             assert np.sum(row["confusion"]) == 128 * 128
     assert "### ISBI 2012, membranes" in found.stdout
+    assert "### Other light, stain and focus" in found.stdout
     assert "### Strokes" in found.stdout
 
 
