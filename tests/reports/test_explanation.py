@@ -494,7 +494,7 @@ def test_membranes(data_folder):
         ("patch.model unseen.tif --mask none.tif", "expected pixels in all of unseen.tif"),
         ("patch.model unseen.tif --channels 3", "expected different channels of 0 to 0, got 3"),
         ("patch.model images --truth labels", "expected one IMAGE, got 3"),
-        ("uniform.model", "expected a model with a predictor of weights"),
+        ("uniform.model", "expected a model with learned weights, got one without"),
     ],
 )
 def test_refusals(arguments, words):

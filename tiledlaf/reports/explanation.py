@@ -87,7 +87,10 @@ def explain(
     """
     found = model if isinstance(model, Model) else model_file.load(model)
     if found.predictor is None:
-        raise InputError("expected a model with a predictor of weights, got one of uniform weights")
+        raise InputError(
+            "expected a model with learned weights, got one without (`report` shows what its "
+            "training compared; `train --flow learned` learns them in any case)"
+        )
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target}: expected a new or empty folder for the pictures")
