@@ -29,6 +29,7 @@ from tiledlaf.files.selection import Selection
 from tiledlaf.flow import stencil
 from tiledlaf.pool.opening import open_pool
 from tiledlaf.training import examples
+from tiledlaf.training.plan import FLOWS
 from tiledlaf.training.run import Data, Recipe, train
 
 ROOT = Path(__file__).parents[1]
@@ -104,21 +105,45 @@ def measure(
     }
 
 
+def equal(way: str, images: Planes, labels: Planes, p: Planes, training: int) -> dict[str, Any]:
+    """Judge equal weights of a way's neighborhood, with nothing learned, on the same sections."""
+    if WAYS[way] is None:
+        return {}
+    made = tiledlaf.label(
+        np.stack(images[training:]),
+        probabilities=np.stack(p[training:], 1),
+        neighborhood=WAYS[way],
+        time=1.0,
+        axes="zyx",
+        input_pixel_size=SIZES,
+        workers=1,
+    )
+    return {"equal": judging.numbers(np.asarray(made), None, np.stack(labels[training:]), 2, 0)}
+
+
+def scores(found: Mapping[str, Any]) -> str:
+    """Share of wrong pixels and F1 of membranes."""
+    (hit, missed), (more, _) = (row[1:] for row in found["confusion"])
+    return f"{100 * found['error']:.2f} | {2 * hit / (2 * hit + missed + more):.3f}"
+
+
 def table(cells: Sequence[Mapping[str, Any]]) -> str:
     """Markdown, a row per way."""
     found = [
-        "| labeled | neighbors | weights | error % | F1 membrane | minutes to learn | s/Mpx |",
-        "|---|---:|---|---:|---:|---:|---:|",
+        "| labeled | equal weights: error % | F1 | in cross-validation: none, equal, learned "
+        "| chosen | error % | F1 | minutes to learn | s/Mpx |",
+        "|---|---:|---:|---:|---|---:|---:|---:|---:|",
     ]
     for cell in cells:
-        (hit, missed), (more, _) = (row[1:] for row in cell["confusion"])
-        score = f"{100 * cell['error']:.2f} | {2 * hit / (2 * hit + missed + more):.3f}"
         if cell["way"] == NONE:
-            found.append(f"| {NONE} | | | {score} | | |")
+            found.append(f"| {NONE} | | | | | {scores(cell)} | | |")
             continue
+        compared = (cell["compared"].get(name) for name in ("none", "uniform", "learned"))
         found.append(
-            f"| {cell['way']} | {cell['neighbors']} | {cell['chosen']} | {score} | "
-            f"{cell['minutes']:.1f} | {cell['seconds']:.2f} |"
+            f"| {cell['way']} | {scores(cell['equal']) if 'equal' in cell else '|'} | "
+            f"{', '.join('' if c is None else f'{100 * c:.2f}' for c in compared)} | "
+            f"{cell['chosen']} ({cell['neighbors']}) | {scores(cell)} | {cell['minutes']:.1f} | "
+            f"{cell['seconds']:.2f} |"
         )
     return "\n".join(found)
 
@@ -132,12 +157,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sections", type=int, default=11, help="that are learned from (11)")
     parser.add_argument("--edge", type=int, default=1024, help="of the part of each (1024)")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help=f"({Recipe.steps})")
+    parser.add_argument("--flow", choices=FLOWS, default="auto", help="as of train (auto)")
     parser.add_argument("--pixels", type=int, default=FULL.pixels, help=f"({FULL.pixels})")
     args = parser.parse_args(argv)
     first = first_of(SETS["vnc"], args.data)
     if not first.exists():
         parser.error(f"--data: expected images such as {first}, which is missing")
     return args
+
+
+def write(path: Path, value: Any) -> None:
+    """JSON, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value) + "\n")
+    partial.replace(path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -158,16 +191,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     p = chances("classifier", loaded, 2, args.pixels, 0, folder).all
     images = [planes[0] for planes in loaded.images]
+    given = (images, loaded.labels, p, training)
     cells = []
     for number, way in enumerate(WAYS):
-        file = folder / f"{number}-{args.steps}.json"
+        file = folder / f"{number}-{args.flow}-{args.steps}.json"
         if not file.exists():
             say(way)
-            cell = measure(way, images, loaded.labels, p, training, {"steps": args.steps})
-            partial = file.with_suffix(".partial")
-            partial.write_text(json.dumps(cell) + "\n")
-            partial.replace(file)
-        cells.append(json.loads(file.read_text()))
+            write(file, measure(way, *given, {"steps": args.steps, "flow": args.flow}))
+        cells.append(json.loads(file.read_text()) | equal(way, *given))
     print(table(cells))
 
 

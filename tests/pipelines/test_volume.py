@@ -14,7 +14,7 @@ import volume
 from tiledlaf.flow import stencil
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("--sections", "2", "--edge", "48", "--steps", "2", "--pixels", "2000")
+SMALL = ("--sections", "2", "--edge", "48", "--pixels", "2000", "--flow", "uniform")
 
 
 def test_a_row():
@@ -24,13 +24,16 @@ def test_a_row():
         "error": 0.15,
         "neighbors": 9,
         "chosen": "uniform",
+        "compared": {"none": 0.2, "uniform": 0.155},
         "minutes": 1.25,
         "seconds": 0.5,
     }
     row = volume.table([cell]).splitlines()[-1]
-    assert row == "| volume | 9 | uniform | 15.00 | 0.667 | 1.2 | 0.50 |"
+    assert row == "| volume | | | 20.00, 15.50,  | uniform (9) | 15.00 | 0.667 | 1.2 | 0.50 |"
+    row = volume.table([cell | {"equal": {"confusion": [[0, 4, 4], [0, 0, 8]], "error": 0.25}}])
+    assert row.splitlines()[-1].startswith("| volume | 25.00 | 0.667 | 20.00")
     alone = volume.table([cell | {"way": volume.NONE}]).splitlines()[-1]
-    assert alone == "| probabilities alone | | | 15.00 | 0.667 | | |"
+    assert alone == "| probabilities alone | | | | | 15.00 | 0.667 | | |"
 
 
 def test_neighborhoods_differ():
@@ -47,6 +50,19 @@ def test_probabilities_alone():
     p = np.array([[[0.9, 0.2, 0.6, 0.8]], [[0.1, 0.8, 0.4, 0.2]]])
     found = volume.measure(volume.NONE, [truth] * 2, [truth] * 2, [p] * 2, 1, {})
     assert found["error"] == 0.25
+    assert volume.equal(volume.ALONE, [truth] * 2, [truth] * 2, [p] * 2, 1) == {}
+
+
+@pytest.mark.filterwarnings("ignore:array. neighborhood 15nm:tiledlaf.files.image.FileWarning")
+def test_equal_weights():
+    truth = np.ones((16, 16), np.uint8)
+    truth[:, 8:] = 2
+    p = np.stack([np.where(truth == 1, 0.9, 0.1), np.where(truth == 1, 0.1, 0.9)])
+    p[:, 3, 3] = 0.3, 0.7  # one pixel that its neighbors correct
+    for way, neighborhood in volume.WAYS.items():
+        if neighborhood is not None:
+            found = volume.equal(way, [truth] * 4, [truth] * 4, [p] * 4, 2)
+            assert found["equal"]["error"] == 0
 
 
 @pytest.mark.slow

@@ -223,8 +223,10 @@ def _simple(course: Course, plan: TrainingPlan) -> dict[str, Way]:
 def _candidates(flow: FlowSettings) -> list[tuple[str, FlowSettings]]:
     """Flows to compare learned weights with, which need no more halo than theirs."""
     ndim, found = len(flow.offsets[0]), []
-    small = stencil.box(*(min(3, 2 * r + 1) for r in radius(flow.offsets)))
-    for offsets in dict.fromkeys((small, flow.offsets)):
+    edges = [min(3, 2 * r + 1) for r in radius(flow.offsets)]
+    # of a volume also within its planes, which may be far apart
+    flat, small = stencil.fit(stencil.box(*edges[-2:]), ndim), stencil.box(*edges)
+    for offsets in dict.fromkeys((flat, small, flow.offsets)):
         for times in TIMES:
             one = dataclasses.replace(flow, offsets=offsets, time=times * flow.time)
             if all(a <= b for a, b in zip(one.halo, flow.halo, strict=True)):
