@@ -19,6 +19,7 @@ OLD = Path(__file__).parent / "old"
 spec = importlib.util.spec_from_file_location("make_old", OLD / "make.py")
 make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
+GIVEN = ["--probabilities", "given"]
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,20 @@ def test_models_and_weights_give_the_same_labels(old, name):
     found = run(*make.label("new.zarr", *make.LABELS[name]))
     assert found.code == 0, found
     np.testing.assert_array_equal(labels("new.zarr"), old[name])
+
+
+@pytest.mark.parametrize(("name", "more"), [("means", []), ("trees", []), ("given", GIVEN)])
+def test_training_goes_on_from_old_models(old, name, more):
+    command = ["train", "new.model", "--from", f"{name}.model", *make.TRAIN, *more, "--steps", "2"]
+    found = run(*command)
+    assert found.code == 0, found
+    first, new = (tiledlaf.load(path) for path in (f"{name}.model", "new.model"))
+    assert new.classes == first.classes
+    assert new.term.kind == first.term.kind
+    assert new.offsets == first.offsets
+    assert new.predictor.anchors.shape == first.predictor.anchors.shape
+    if name == "trees":  # on the features of then
+        assert new.term.features == first.term.features
 
 
 def test_a_finished_output_is_left_as_it_is(old):

@@ -32,6 +32,8 @@ class AssignmentFlow(BaseEstimator):
         Number of threads; all cores by default. The model does not depend on it.
     prototypes : int, optional
         Former name of `predictor_size`.
+    start : Model or path, optional
+        A model to go on from: parameters that are left at their defaults are those of it.
 
     Attributes
     ----------
@@ -72,6 +74,7 @@ class AssignmentFlow(BaseEstimator):
         axes: str | None = None,
         workers: int | None = None,
         prototypes: int | None = None,
+        start: Any = None,
     ) -> None:
         self.term = term
         self.neighborhood = neighborhood
@@ -93,6 +96,7 @@ class AssignmentFlow(BaseEstimator):
         self.channels = channels
         self.axes = axes
         self.workers = workers
+        self.start = start
 
     def fit(
         self, X: Any, y: Any, *, probabilities: Any = None, mask: Any = None, validation: Any = None
@@ -111,26 +115,31 @@ class AssignmentFlow(BaseEstimator):
         """
         learned = self._pairs(X, y, probabilities, mask)
         others = [] if validation is None else self._pairs(*validation)
-        data = training_run.Data(learned, others, self.term, self.names, self.ignore)
-        recipe = training_run.Recipe(
-            self.neighborhood,
-            self.time,
-            self.rho,
-            self.tol,
-            self.loss,
-            features=self.features,
-            predictor_size=self.prototypes or self.predictor_size,
-            steps=self.steps,
-            patience=self.patience,
-            seed=self.seed,
-            priors=self.priors,
-            flow=self.flow,
-            boundary=self.boundary,
-        )
+        given = self._chosen()
+        data = training_run.Data(learned, others, given.pop("term", None), self.names, self.ignore)
+        make = training_run.Recipe
+        recipe = make(**given) if self.start is None else make.from_model(self.start, **given)
         with opening.open_pool(self.workers, None, None) as pool:
             self.model_ = training_run.train(data, recipe, pool)
         self.classes_ = np.array([one.values[0] for one in self.model_.classes], np.int64)
         return self
+
+    def _chosen(self) -> dict[str, Any]:
+        """The data term and the settings of the recipe that are not left at their defaults."""
+        usual = type(self)().get_params()
+        keys = [
+            *("term", "neighborhood", "time", "rho", "tol", "loss", "features"),
+            *("predictor_size", "steps", "patience", "seed", "priors", "flow", "boundary"),
+        ]
+        given = {k: getattr(self, k) for k in keys}
+        if self.prototypes:
+            given["predictor_size"] = self.prototypes
+        plain = (int, float, str)
+        return {
+            k: v
+            for k, v in given.items()
+            if v is not usual[k] and not (isinstance(v, plain) and v == usual[k])
+        }
 
     def _pairs(self, X: Any, y: Any, probabilities: Any = None, mask: Any = None) -> Any:
         return examples.pair(X, y, probabilities, mask, axes=self.axes, channels=self.channels)

@@ -45,8 +45,12 @@ def names_of(labels: Image) -> tuple[LabelName, ...]:
     return labels.reader.names if isinstance(labels.reader, Annotations) else ()
 
 
-def numbered(labels: Sequence[Image]) -> list[Image]:
+def numbered(labels: Sequence[Image], first: Sequence[str] = ()) -> list[Image]:
     """The same labels, in which a class of annotations has the same value in all images.
+
+    Parameters
+    ----------
+    first : classes that have the first values, whether or not there are any
 
     Raises
     ------
@@ -62,7 +66,7 @@ def numbered(labels: Sequence[Image]) -> list[Image]:
             f"{other.path}: expected annotations as for the other images, such as "
             f"{drawn[0].path}, got a label image, whose values have no names"
         )
-    colors: dict[str, str] = {}
+    colors = dict.fromkeys(first, "")
     for image in labels:
         for one in names_of(image):
             colors[one.name] = colors.get(one.name) or one.color

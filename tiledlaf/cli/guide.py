@@ -12,7 +12,7 @@ import click
 # order; an option that stands in none is shown under OTHER, and a test names it.
 GROUPS = {
     "Images to learn from": (
-        *("images", "labels", "pairs", "validation_images", "validation_labels"),
+        *("images", "labels", "start", "pairs", "validation_images", "validation_labels"),
         *("validation_probabilities", "validation_mask", "truth"),
     ),
     "Data term": ("classes", "model", "classifier", "prototypes", "probabilities", "term"),

@@ -39,6 +39,13 @@ EXAMPLES = (
     "JSON, ROIs of ImageJ, shapes of napari); glob, folder or file, paired by their names.",
 )
 @click.option(
+    "--from",
+    "start",
+    metavar="MODEL",
+    help="Model to go on from, with its labels and new ones: what is not said here is taken from "
+    "it, and few steps suffice.",
+)
+@click.option(
     "--pairs",
     metavar="FILE.csv",
     help="Table of images and what belongs to them, in place of --images and --labels: columns "
@@ -126,7 +133,12 @@ EXAMPLES = (
 @shared.label_values_options
 @shared.annotation_options
 @shared.selection_options
-@click.option("--steps", type=int, default=300, show_default=True, help="Maximum number of steps.")
+@click.option(
+    "--steps",
+    type=int,
+    default=300,
+    help="Maximum number of steps (default: 300; 60 with --from).",
+)
 @click.option("--limit", type=float, metavar="MINUTES", help="Stop learning after so many minutes.")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed for sampling and batches."
@@ -136,39 +148,25 @@ def train(**given: Any) -> int:
     """Learn from images and their labels how to label others; writes the file MODEL.
 
     Labels may be sparse: --ignore names the value of unlabeled pixels. An interrupted training
-    continues from its last checkpoint when the same command is given again.
+    continues from its last checkpoint when the same command is given again. With --from, labels
+    that were added or corrected are learned from in a fraction of the time.
     """
+    from ..model import model as model_file
     from ..reports import text
     from ..training import run as training_run
 
-    meant = shared.data_of(given)
+    meant, path = shared.data_of(given), given["start"]
+    if path is not None and shared.same(path, given["model"]):
+        raise InputError(f"expected a new file for the model, got that of `start`, {path}")
+    given["start"] = start = None if path is None else model_file.load(path)
     training, validation = _sets(given)
     term = _term(given, training[0].probabilities is not None)
     data = training_run.Data(training, validation, term, **meant)
-    recipe = training_run.Recipe(
-        predictor_size=given["predictor_size"],
-        features=None if given["features"] is None else shared.read_features(given["features"]),
-        priors=_priors(given["priors"]),
-        **{
-            key: given[key]
-            for key in (
-                "neighborhood",
-                "time",
-                "rho",
-                "tol",
-                "loss",
-                "steps",
-                "seed",
-                "flow",
-                "boundary",
-                "device",
-            )
-        },
-    )
+    recipe = _recipe(given, start)
     with (
         shared.under_way(),
         shared.learning_pool(given, (*training, *validation)) as pool,
-        progress.training_progress(given["steps"]) as show,
+        progress.training_progress(recipe.steps) as show,
     ):
         shared.say_where(pool)
         found = training_run.train(
@@ -176,6 +174,27 @@ def train(**given: Any) -> int:
         )
     shared.echo(*text.model(found, given["model"]))
     return 0
+
+
+RECIPE = (
+    *("neighborhood", "time", "rho", "tol", "loss", "predictor_size", "features", "priors"),
+    *("steps", "seed", "flow", "boundary", "device"),
+)
+
+
+def _recipe(given: Mapping[str, Any], start: Any) -> Any:
+    """The recipe of these options; with a model to go on from, of those that were typed."""
+    from ..training.run import Recipe
+
+    found = {key: given[key] for key in RECIPE}
+    if found["features"] is not None:
+        found["features"] = shared.read_features(found["features"])
+    found["priors"] = _priors(found["priors"])
+    if start is None:
+        return Recipe(**found)
+    context, usual = click.get_current_context(), click.core.ParameterSource.DEFAULT
+    typed = {k: v for k, v in found.items() if context.get_parameter_source(k) != usual}
+    return Recipe.from_model(start, **typed)
 
 
 def _priors(text: str | None) -> Any:
@@ -191,7 +210,7 @@ def _priors(text: str | None) -> Any:
 
 
 def _term(given: Mapping[str, Any], probabilities: bool) -> Any:
-    """The requested data term; a named one may use the probabilities."""
+    """The requested data term, None if nothing is said; a named one may use the probabilities."""
     chosen = given["classifier"] + sum(given[key] is not None for key in ("prototypes", "term"))
     if chosen + (probabilities and given["term"] is None) > 1:
         raise InputError(
@@ -203,7 +222,7 @@ def _term(given: Mapping[str, Any], probabilities: bool) -> Any:
         return shared.read_csv(given["prototypes"])
     if given["term"] is not None:
         return given["term"]
-    return "probabilities" if probabilities else "means"
+    return "probabilities" if probabilities else None
 
 
 PARTS = ("images", "labels", "probabilities", "mask")
@@ -232,7 +251,10 @@ def _sets(given: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
 
 def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
     """Which part of each image is meant, and how annotations become pixels."""
-    return {"selection": shared.selection_of(given), "painting": shared.painting(given)}
+    selection, start = shared.selection_of(given), given["start"]
+    if start is not None:
+        selection = start.select(selection)
+    return {"selection": selection, "painting": shared.painting(given)}
 
 
 def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:

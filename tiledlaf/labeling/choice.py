@@ -12,7 +12,7 @@ from typing import Any
 from .. import redaction
 from ..errors import DamagedFile, InputError, understood
 from ..files import images, ngff, nodes
-from ..files.image import Image, choose_channels, say
+from ..files.image import Image, say
 from ..flow import stencil
 from ..flow.linear import Integrator, LinearizedSequence, Taylor
 from ..kernels.arrays import check_device
@@ -174,24 +174,6 @@ def _refuse(what: str, given: Mapping[str, Any]) -> None:
 def loaded(model: Any) -> Model | None:
     """The model: a path to load, a model, or None."""
     return model if model is None or isinstance(model, Model) else model_file.load(model)
-
-
-def with_channels(model: Model, image: Image, chosen: Any) -> Image:
-    """The image with the channels that a model learned from, by their names.
-
-    Parameters
-    ----------
-    chosen : channels that the user asks for, or None
-    """
-    wanted, found = model.images.names, image.used_names
-    if not wanted or not found or wanted == found:
-        return image
-    here, there = ", ".join(found), ", ".join(wanted)
-    if chosen is None and set(wanted) <= set(found):
-        say(f"{image.path}: of its channels {here}, the model learned from {there}: these are used")
-        return choose_channels(image, wanted)
-    say(f"{image.path}: the model learned from the channels {there}, and these are {here}")
-    return image
 
 
 def _by_model(model: Any, ndim: int, device: str) -> Choice:

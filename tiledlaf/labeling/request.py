@@ -16,6 +16,7 @@ from ..files.image import Image, say
 from ..files.repeated import at_every_time
 from ..files.selection import Selection
 from ..flow.linear import Integrator
+from ..model.channels import with_channels
 from ..model.model import Model
 from ..pool.lazy import is_dask
 from ..pool.opening import Running
@@ -23,7 +24,7 @@ from ..pool.tasks import Pool, check_progress
 from . import lazy, resources, sample, tissue
 from . import mask as run_mask
 from . import run as labeling_run
-from .choice import choose_labeling, loaded, with_channels
+from .choice import choose_labeling, loaded
 from .plan import Plan, Writing, make_plan
 from .run import Progress
 

@@ -64,18 +64,29 @@ def out_of_fold(fit: Fit) -> list[DataTerm]:
     """Classifiers: for each fold, one fitted to the other folds; and last, one fitted to all.
 
     Of one or two stages: with the second one, which looks at what the first one makes of a pixel's
-    surroundings, if it is better at pixels that it was not fitted to.
+    surroundings, if it is better at pixels that it was not fitted to. Going on from a model, its
+    features are taken, and no second stage is tried where it has none.
     """
     if max(fit.folds) == 0:
         raise InputError(
             "expected labels in two tiles or more for a classifier, which is fitted to all blocks "
             "but one, got 1 tile"
         )
-    first, verdict = _first(fit)
+    like, around = fit.like, SURROUNDINGS
+    known = like.first if isinstance(like, AutoContext) else like
+    first, verdict = _first(fit, known.features if isinstance(known, Classified) else RICH)
+    if isinstance(like, AutoContext):
+        around = like.features
+    elif isinstance(like, Classified):
+        return list(first)
     if fit.late():
         fit.say({"stage": "time limit: one classifier, without the one that looks around"})
         return list(first)
-    sampling = _sampling(fit, SURROUNDINGS, MORE, tuple(first))
+    if verdict.error <= verdict.deviation:  # not even one without an error were better by that
+        share = f"{100 * verdict.error:.2f} %"
+        fit.say({"stage": f"wrong by one classifier {share}: too little to try a second one"})
+        return list(first)
+    sampling = _sampling(fit, around, MORE, tuple(first))
     rows, fitted = _stage(fit, sampling, "what surrounds pixels", "second classifiers")
     verdicts = [verdict, judge(_scored(rows, fitted, fit.folds), fit.bench)]
     best = choose(verdicts)
@@ -83,14 +94,14 @@ def out_of_fold(fit: Fit) -> list[DataTerm]:
     fit.say({"stage": f"wrong by one classifier {one}, by two {two}: {('one', 'two')[best]}"})
     if best == 0:
         return list(first)
-    return [AutoContext(one, SURROUNDINGS, trees) for one, trees in zip(first, fitted, strict=True)]
+    return [AutoContext(one, around, trees) for one, trees in zip(first, fitted, strict=True)]
 
 
-def _first(fit: Fit) -> tuple[list[Classified], Verdict]:
+def _first(fit: Fit, features: Features) -> tuple[list[Classified], Verdict]:
     """First classifiers of each fold and of all, and what judges found of them."""
-    rows, fitted = _stage(fit, _sampling(fit, RICH, SAMPLES), "features", "classifiers")
+    rows, fitted = _stage(fit, _sampling(fit, features, SAMPLES), "features", "classifiers")
     verdict = judge(_scored(rows, fitted, fit.folds), fit.bench)
-    return [Classified(RICH, one) for one in fitted], verdict
+    return [Classified(features, one) for one in fitted], verdict
 
 
 def _sampling(

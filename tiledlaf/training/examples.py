@@ -280,9 +280,14 @@ def as_learned(given: Example, classes: Sequence[Class]) -> tuple[Example, tuple
     return dataclasses.replace(given, labels=labels), tuple(own)
 
 
-def with_same_values(given: Sequence[Example]) -> list[Example]:
-    """The same examples, in which a class of annotations has the same value everywhere."""
-    labels = numbering.numbered([one.labels for one in given])
+def with_same_values(given: Sequence[Example], first: Sequence[str] = ()) -> list[Example]:
+    """The same examples, in which a class of annotations has the same value everywhere.
+
+    Parameters
+    ----------
+    first : classes that have the first values
+    """
+    labels = numbering.numbered([one.labels for one in given], first)
     return [
         dataclasses.replace(one, labels=found) for one, found in zip(given, labels, strict=True)
     ]

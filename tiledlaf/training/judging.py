@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import InputError, understood
 from ..model import calibration
 from ..model.calibration import Calibration
 from .worker import Scored
 
 CONFUSED = 64  # classes up to which it is kept which ones were confused
+PRIORS = ("labels", "none")
+ABOUT = 0.01  # by which shares may miss 1 in sum, since people round them
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,23 @@ def choose(verdicts: Sequence[Verdict]) -> int:
         if one.error - verdicts[best].error <= _deviation(more, one.labeled / one.labeled.sum()):
             return i
     return best
+
+
+def checked_priors(given: Any) -> str | tuple[float, ...]:
+    """How often classes occur: a word of `PRIORS`, or shares that sum to 1."""
+    if isinstance(given, str):
+        if given not in PRIORS:
+            raise InputError(f"priors must be {', '.join(PRIORS)} or shares, got {given!r}")
+        return given
+    with understood("priors", given, f"{', '.join(PRIORS)} or shares"):
+        shares = tuple(map(float, given))
+    if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > ABOUT:
+        listed = ", ".join(f"{share:g}" for share in shares)
+        raise InputError(
+            f"priors must be shares between 0 and 1 that sum to 1, got {listed} (sum "
+            f"{sum(shares):g})"
+        )
+    return shares
 
 
 def fit_bias(

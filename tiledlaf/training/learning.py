@@ -17,7 +17,7 @@ from ..model.features import Features
 from ..model.predictor import Predictor
 from ..pool import tasks
 from ..pool.tasks import Pool, tree_sum
-from . import pieces
+from . import continuing, pieces
 from . import worker as training_worker
 from .checkpoint import Checkpoint, Learned, State
 from .judging import Bench, Verdict, judge
@@ -140,10 +140,9 @@ class Course:
 
 def first(course: Course, features: Features, entry: dict[str, Any]) -> State:
     """The state to start from; `entry` is what its record in the history holds beside."""
-    learned = []
-    for one in course.rounds:
-        predictor = course.tiles.initial(features, one.training, course.recipe)
-        learned.append(started(predictor))
+    # a model to go on from has seen the halves that judge each other, but not validation images
+    begin = begun if len(course.rounds) == 1 else _anew
+    learned = [started(begin(course, features, one.training)) for one in course.rounds]
     best = tuple(one.predictor for one in learned)
     found = course.validate(best)
     error, bias = 1.0, np.zeros(len(course.tiles.flow.classes))
@@ -151,6 +150,27 @@ def first(course: Course, features: Features, entry: dict[str, Any]) -> State:
         error, bias = found.verdict.error, found.verdict.bias
     history = {"step": 0, "loss": found.loss, "validation": error} | entry
     return State(0, tuple(learned), best, 0, bias, error, 0, 0.0, [history])
+
+
+def begun(course: Course, features: Features, chosen: Sequence[int]) -> Predictor:
+    """The predictor to begin with: that of the model to go on from, or of k-means of some tiles."""
+    recipe, flow = course.recipe, course.tiles.flow
+    if recipe.start is not None:
+        found = continuing.predictor(recipe.start, features, flow, recipe.predictor_size)
+        if found is not None:
+            return found
+    return _anew(course, features, chosen)
+
+
+def _anew(course: Course, features: Features, chosen: Sequence[int]) -> Predictor:
+    return course.tiles.initial(features, chosen, course.recipe)
+
+
+def without_steps(course: Course, entry: dict[str, Any]) -> State:
+    """The state of a training that learns no weights; `entry` is its record in the history."""
+    bias = np.zeros(len(course.tiles.flow.classes))
+    found = {"step": 0, "validation": entry[course.recipe.flow]} | entry
+    return State(0, (), (), 0, bias, found["validation"], 0, course.seconds(), [found])
 
 
 def started(predictor: Predictor) -> Learned:

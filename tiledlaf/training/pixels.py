@@ -10,6 +10,7 @@ import numpy as np
 
 from ..files import image as image_files
 from ..model.classes import Class
+from ..model.terms import DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool
 from ..tiles import Box
@@ -40,6 +41,7 @@ class Fit:
     bench : how these tiles judge what was fitted to the other folds
     say : called with a record of each stage, and of how much of it is done
     late : whether a time limit is used up, so that what may be left out is
+    like : the data term of the model that the training goes on from, or None
     """
 
     pool: Pool
@@ -51,6 +53,7 @@ class Fit:
     span: tuple[float, float] | None
     say: Callable[[Mapping[str, Any]], None]
     late: Callable[[], bool] = lambda: False
+    like: DataTerm | None = None
 
     def sample(self) -> np.ndarray:
         """Some of the labeled pixels, (n, C)."""

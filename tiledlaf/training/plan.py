@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,23 +13,25 @@ from typing import Any
 import numpy as np
 
 from ..annotations import numbering
-from ..errors import InputError, as_seed, at_least, settle_numbers, understood
+from ..errors import InputError, as_seed, at_least, settle_numbers
 from ..files import fingerprints
 from ..files.image import Image
 from ..flow import losses, stencil
 from ..flow.gradient import Polynomials
 from ..flow.linear import check_growth
 from ..flow.optimizers import Adam, AdaMax
+from ..model import model as model_file
 from ..model import neighborhoods
 from ..model.classes import Class, ignored
 from ..model.features import CONTEXT, PATCH, Features
+from ..model.model import Model
 from ..model.settings import check_learnable
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
 from ..tiles import Box, Grid, Tile
-from . import rounds, survey
+from . import continuing, rounds, survey
 from .examples import Example
-from .judging import Bench
+from .judging import Bench, checked_priors
 from .rounds import Round
 from .survey import TrainingWarning as TrainingWarning
 from .terms import Learner, described, learner_of
@@ -36,9 +39,8 @@ from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
 SPLIT = 64  # least edge of the parts into which a tile of few labels is split
+ALONE = ((0, 0),)  # the neighborhood that adds nothing
 FLOWS = ("auto", "none", "uniform", "learned")
-PRIORS = ("labels", "none")
-ABOUT = 0.01  # by which shares may miss 1 in sum, since people round them
 DENSE = 0.5  # share of pixels that are labeled from which on labels say how often classes occur
 LEAST = 6  # least number of tiles of few images, so that blocks can be left out
 Progress = Callable[[Mapping[str, Any]], None]
@@ -69,6 +71,8 @@ class Recipe:
     boundary : name of a class that lies between others, such as membranes between cells: flow and
         biases are then those with the least adapted Rand error of what lies between, not the ones
         with the fewest wrong pixels
+    start : the model to go on from, if any: its classes, its kind of data term and the features of
+        its classifier are taken, and its predictor to begin with; `from_model` takes all settings
     """
 
     neighborhood: Any = None
@@ -86,6 +90,7 @@ class Recipe:
     priors: str | Sequence[float] | None = None
     flow: str = "auto"
     boundary: str | None = None
+    start: Model | None = None
 
     def __post_init__(self) -> None:
         settle_numbers(self)
@@ -99,7 +104,19 @@ class Recipe:
         if self.flow not in FLOWS:
             raise InputError(f"flow must be one of {', '.join(FLOWS)}, got {self.flow!r}")
         if self.priors is not None:
-            object.__setattr__(self, "priors", _checked_priors(self.priors))
+            object.__setattr__(self, "priors", checked_priors(self.priors))
+        if not isinstance(self.start, Model | None):
+            raise InputError(f"start must be a model, as from load, got {self.start!r}")
+
+    @classmethod
+    def from_model(cls, model: Model | str | os.PathLike[str], **given: Any) -> Recipe:
+        """How to go on from a model, or from its file, with old labels and new ones.
+
+        What is not given is the model's, also which way was chosen for the flow; of steps there are
+        at most 60, and patience is 4.
+        """
+        start = model if isinstance(model, Model) else model_file.load(model)
+        return cls(**{**continuing.settings(start, given), **given, "start": start})
 
 
 @dataclass(frozen=True)
@@ -110,14 +127,15 @@ class Data:
     ----------
     training, validation : examples; without validation images, halves of the training
         tiles judge what is learned from the other half
-    term : "means", "classifier", "probabilities"; prototypes as rows; a data term, or its name
+    term : "means", "classifier", "probabilities"; prototypes as rows; a data term, or its name;
+        None: of the kind of the model that the recipe goes on from, else "means"
     names, ignore : as in `model.classes.find_classes`; () says that no value is ignored
     many : whether many label values are classes all the same, though they look like instances
     """
 
     training: Sequence[Example]
     validation: Sequence[Example] = ()
-    term: Any = "means"
+    term: Any = None
     names: Mapping[str, str] | None = None
     ignore: int | Sequence[int] | None = None
     many: bool = False
@@ -142,6 +160,7 @@ class TrainingPlan:
     boundary : number, from 0, of the class between the pieces that ways are compared by
     counts : number of labeled pixels of each class, for each tile
     about : lines on the label values
+    ignore : values that mean "not labeled", None where nothing was said of them
     print : what the training depends on, as JSON
     """
 
@@ -159,23 +178,8 @@ class TrainingPlan:
     boundary: int | None
     counts: Counts
     about: list[str]
+    ignore: list[int] | None
     print: Mapping[str, Any]
-
-
-def _checked_priors(given: Any) -> str | tuple[float, ...]:
-    if isinstance(given, str):
-        if given not in PRIORS:
-            raise InputError(f"priors must be {', '.join(PRIORS)} or shares, got {given!r}")
-        return given
-    with understood("priors", given, f"{', '.join(PRIORS)} or shares"):
-        shares = tuple(map(float, given))
-    if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > ABOUT:
-        listed = ", ".join(f"{share:g}" for share in shares)
-        raise InputError(
-            f"priors must be shares between 0 and 1 that sum to 1, got {listed} (sum "
-            f"{sum(shares):g})"
-        )
-    return shares
 
 
 def make_plan(
@@ -185,12 +189,14 @@ def make_plan(
     if not data.training:
         raise InputError("expected images to learn from, got none")
     find_device(recipe.device, pool)
+    data = _settled(data, recipe.start)
     examples = (*data.training, *data.validation)
     _check_alike(examples)
     learner = learner_of(data.term)
     chosen = recipe.neighborhood
     if chosen is None:
         chosen = "rings:3,7" if learner.probable else "3x3"
+    chosen = ALONE if recipe.flow == "none" else chosen
     offsets, lines = neighborhoods.choose(chosen, [e.image for e in examples])
     time = recipe.time if recipe.time is not None else 1.0 if learner.probable else 3.0
     features = recipe.features or (CONTEXT if learner.probable else PATCH)
@@ -198,7 +204,7 @@ def make_plan(
     check_growth(way, time, np.float32)
     loss = losses.make(recipe.loss) if isinstance(recipe.loss, str) else recipe.loss
     halo = tuple(way.degree(time) * r for r in stencil.radius(offsets))
-    tiles, classes, counts, about = _labeled(data, halo, pool, say)
+    tiles, classes, counts, about = _labeled(data, recipe.start, halo, pool, say)
     losses.check_classes(loss, len(classes))
     training, validation = _split(data, tiles, classes, counts)
     folds = rounds.folds(training)
@@ -230,12 +236,22 @@ def make_plan(
         _boundary(recipe, classes, weights),
         counts,
         [*lines, *about, *line],
+        None if data.ignore is None else sorted(ignored(data.ignore) - ignored(None)),
         _print(data, recipe, flow, features),
     )
 
 
+def _settled(data: Data, start: Model | None) -> Data:
+    """The data with what they leave to the model that the training goes on from."""
+    if start is None:
+        return dataclasses.replace(data, term="means") if data.term is None else data
+    term = continuing.term(start) if data.term is None else data.term
+    ignore = continuing.unlabeled(start, data.training[0].labels, data.ignore)
+    return dataclasses.replace(data, term=term, ignore=ignore)
+
+
 def _labeled(
-    data: Data, halo: Sequence[int], pool: Pool, say: Progress
+    data: Data, start: Model | None, halo: Sequence[int], pool: Pool, say: Progress
 ) -> tuple[list[LabeledTile], tuple[Class, ...], Counts, list[str]]:
     """Tiles with labeled pixels, classes, how many pixels of each a tile has, and lines on them."""
     everything, count = (*data.training, *data.validation), len(data.training)
@@ -246,6 +262,8 @@ def _labeled(
         kept[number < count].update(table)
     labels = [e.labels for e in data.training]
     legend = numbering.legend(labels, kept[True], data.names, data.ignore)
+    if start:
+        legend = continuing.legend(start, legend, labels[0], kept[True])
     left_out = ignored(legend.ignore)
     labeled = {n for (n, _), one in zip(found, tables, strict=True) if {*one} - left_out}
     trained = sum(n < count for n in labeled)
@@ -256,6 +274,8 @@ def _labeled(
     if not data.many:
         survey.check_values(pool, everything, items, tables, legend)
     classes = legend.classes(kept[True])
+    if start:
+        classes = continuing.colored(start, classes)
     _warn_unknown(labels[0], kept[False] - {v for c in classes for v in c.values} - left_out)
     survey.warn_empty(everything, labeled)
     own = sum(n < count for n, _ in items)
@@ -459,9 +479,10 @@ def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
 
 def _print(data: Data, recipe: Recipe, flow: FlowSettings, features: Features) -> dict[str, Any]:
     """All that a training depends on, as JSON."""
-    settings = {
-        k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("features", "device")
-    }
+    asked = dataclasses.asdict(dataclasses.replace(recipe, start=None))
+    settings = {k: v for k, v in asked.items() if k not in ("features", "device", "start")}
+    if recipe.start is not None:
+        settings["from"] = recipe.start.fingerprint()
     # which earlier releases did not know
     for key, usual in (("priors", None), ("flow", "auto"), ("boundary", None)):
         if settings[key] == usual:

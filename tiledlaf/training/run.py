@@ -20,7 +20,7 @@ from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool, check_progress
-from . import learning, pieces
+from . import continuing, learning, pieces
 from . import worker as training_worker
 from .appearance import described
 from .checkpoint import Checkpoint, State
@@ -42,6 +42,7 @@ from .worker import FlowSettings, TileReader
 __all__ = ["Data", "Recipe", "TrainingWarning", "fit_bias", "train"]
 JUDGED = 400_000  # pixels that ways are judged by, and that biases are fitted to
 SECOND = 0.3  # share of a time limit after which no second classifier is tried
+SIMPLE = {"none": "data term alone", "uniform": "uniform weights"}
 TIMES = (0.25, 0.5, 1, 2, 4)  # of the flow with equal weights, in times of that with learned ones
 
 
@@ -84,7 +85,11 @@ def train(
         raise InputError(f"expected a limit of 0 minutes or more, got {limit}")
     started = clock.perf_counter()
     everything = (*data.training, *data.validation)
-    examples = with_same_values([e.with_absolute_paths() for e in everything])
+    start = recipe.start
+    examples = [e.with_absolute_paths() for e in everything]
+    if start is not None:
+        examples = continuing.brought(start, examples)
+    examples = with_same_values(examples, [c.name for c in start.classes] if start else ())
     count = len(data.training)
     data = dataclasses.replace(data, training=examples[:count], validation=examples[count:])
     plan = make_plan(data, recipe, pool, say)
@@ -118,6 +123,8 @@ def _trained(
     """Learn terms and weights, from where an earlier start has stopped."""
     examples = (*data.training, *data.validation)
     learned = described(data.training, plan.training, pool)
+    if recipe.start is not None:
+        learned = continuing.joined(recipe.start.images, learned)
     terms = held.terms()
     if not terms:
         fit = Fit(
@@ -130,11 +137,13 @@ def _trained(
             learned.range,
             say,
             lambda: limit is not None and clock.perf_counter() - started > SECOND * 60 * limit,
+            None if recipe.start is None else recipe.start.term,
         )
         terms = plan.learner.fit(fit)
     tasks.retried(Checkpoint.keep_terms, held, terms)
     say({"stage": "reading tiles"})
-    reader = TileReader(plan.flow, tuple(examples), tuple(terms), plan.features)
+    wanted = plan.features if _learns(recipe) else None
+    reader = TileReader(plan.flow, tuple(examples), tuple(terms), wanted)
     handles = pool.persist(training_worker.read, reader, [*plan.training, *plan.validation])
     judges = [(*plan.training, *plan.validation)[i] for one in plan.rounds for i in one.judged]
     pixels = sum(sum(plan.counts[one.example, one.tile.index]) for one in judges)
@@ -156,15 +165,21 @@ def _trained(
     return _model(state, data, recipe, plan, terms[-1], learned)
 
 
+def _learns(recipe: Recipe) -> bool:
+    """Whether weights are learned, be it to be compared."""
+    return recipe.flow in ("auto", "learned")
+
+
 def _learned(course: Course, plan: TrainingPlan, state: State | None) -> State:
     """The state at the end of all steps, with what was chosen."""
     if state is None or state.chosen is None:
         simple = _simple(course, plan)
+        entry = {name: way.verdict.error for name, way in simple.items()}
+        if not _learns(course.recipe):  # nor is there anything to keep until the end
+            return _chosen(course, plan, learning.without_steps(course, entry), simple)
         if state is None:
-            entry = {name: way.verdict.error for name, way in simple.items()}
             state = learning.first(course, plan.features, entry)
-        if course.recipe.flow in ("auto", "learned"):
-            state = learning.learn_rounds(course, state)
+        state = learning.learn_rounds(course, state)
         state = _chosen(course, plan, state, simple)
         tasks.retried(Checkpoint.keep, course.held, state)
     if _way(state) != "learned" or plan.whole is None:
@@ -211,18 +226,27 @@ def _way_of(
 def _simple(course: Course, plan: TrainingPlan) -> dict[str, Way]:
     """What no flow reaches, and the best one with equal weights."""
     found: dict[str, Way] = {}
-    for name, flow in _candidates(course.tiles.flow):
+    for name, flow in _candidates(course.tiles.flow, course.recipe):
         way = _way_of(course, plan, flow, None)
         if name not in found or way.compared.error < found[name].compared.error:
             found[name] = way
-    for name, text in (("none", "data term alone"), ("uniform", "uniform weights")):
-        course.say({"stage": text, "validation": found[name].verdict.error})
+    for name, way in found.items():
+        course.say({"stage": SIMPLE[name], "validation": way.verdict.error})
     return found
 
 
-def _candidates(flow: FlowSettings) -> list[tuple[str, FlowSettings]]:
-    """Flows to compare learned weights with, which need no more halo than theirs."""
+def _candidates(flow: FlowSettings, recipe: Recipe) -> list[tuple[str, FlowSettings]]:
+    """Flows to compare learned weights with, which need no more halo than theirs.
+
+    Where a model was found to need a uniform one, it is that one.
+    """
     ndim, found = len(flow.offsets[0]), []
+    alone = dataclasses.replace(flow, offsets=((0,) * ndim,))
+    if recipe.flow == "none":
+        return [("none", alone)]
+    start = recipe.start
+    if start is not None and recipe.flow == "uniform" == continuing.way(start):
+        return [("none", alone), ("uniform", flow)]
     edges = [min(3, 2 * r + 1) for r in radius(flow.offsets)]
     # of a volume also within its planes, which may be far apart
     flat, small = stencil.fit(stencil.box(*edges[-2:]), ndim), stencil.box(*edges)
@@ -231,7 +255,6 @@ def _candidates(flow: FlowSettings) -> list[tuple[str, FlowSettings]]:
             one = dataclasses.replace(flow, offsets=offsets, time=times * flow.time)
             if all(a <= b for a, b in zip(one.halo, flow.halo, strict=True)):
                 found.append(("uniform", one))
-    alone = dataclasses.replace(flow, offsets=((0,) * ndim,))
     return [("none", alone), *found]
 
 
@@ -239,7 +262,7 @@ def _chosen(course: Course, plan: TrainingPlan, state: State, simple: Mapping[st
     """The state with the choice of what the flow adds, as JSON; ready to learn from all tiles."""
     ways = dict(simple)
     name = course.recipe.flow
-    if name in ("auto", "learned"):
+    if _learns(course.recipe):
         ways["learned"] = _way_of(course, plan, plan.flow, state.best)
     if name == "auto":
         name = list(ways)[choose([way.compared for way in ways.values()])]
@@ -265,8 +288,7 @@ def _chosen(course: Course, plan: TrainingPlan, state: State, simple: Mapping[st
     }
     if plan.whole is None or name != "learned":
         return dataclasses.replace(state, chosen=chosen)
-    start = course.tiles.initial(plan.features, plan.whole.training, course.recipe)
-    first = learning.started(start)
+    first = learning.started(learning.begun(course, plan.features, plan.whole.training))
     return dataclasses.replace(state, chosen=chosen, learned=(first,), step=0)
 
 
@@ -290,6 +312,8 @@ def _model(
         "loss": str(recipe.loss),
         "history": state.history,
     }
+    if plan.ignore is not None:
+        trained["ignore"] = plan.ignore
     kept = ("choice", "error", "confusion", "reliability")
     trained |= {key: chosen[key] for key in kept if chosen[key] is not None}
     best = state.best if plan.whole is None else [one.predictor for one in state.learned]
