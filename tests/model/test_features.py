@@ -244,6 +244,23 @@ def test_order_and_count():
     assert not PATCH.needs("odds")
 
 
+def test_the_mean_of_the_channels():
+    image, odds = numbers(3, 8, 9), numbers(1, 8, 9)
+    given = Features((("image", "gaussian", 1), ("odds", "hessian", 1), ("image", "ring", 2, 0)))
+    found = given.of_mean()
+    assert found.specs[0] == ("mean", "gaussian", 1.0)
+    assert found.count(3, 1) == given.count(1, 1)
+    assert found.needs("image")
+    out = found.compute(image, odds)
+    mean = (image[0].astype(np.float32) + image[1] + image[2])[None] * np.float32(1 / 3)
+    np.testing.assert_array_equal(out, given.compute(mean, odds))
+    assert found.specs[1] == given.specs[1]
+    one = np.ones((1, 1, 1)) * [[[0.1]], [[0.2]], [[0.7]]]  # a single pixel is summed alike
+    wide = np.broadcast_to(one, (3, 4, 5))
+    kind = Features((("mean", "patch", 0, 1, 0),))
+    np.testing.assert_array_equal(kind.compute(wide)[:, :1, :1], kind.compute(one))
+
+
 def test_planes_of_a_stack_do_not_touch():
     stack = numbers(1, 3, 9, 9)
     out = RICH.compute(stack)
@@ -307,7 +324,8 @@ def test_a_list_for_json(preset):
         ({}, "expected a list of features"),
         (["patch"], "expected a feature as"),
         ([["image"]], "expected a feature as"),
-        ([["depth", "gaussian", 1]], "source must be one of image, odds, got 'depth'"),
+        ([["depth", "gaussian", 1]], "source must be one of image, mean, odds, got 'depth'"),
+        ([[["image"], "gaussian", 1]], "source must be one of image, mean, odds"),
         ([["image", "median", 1]], "must be one of patch, .*, got 'median'"),
         ([["image", ["gaussian"], 1]], "must be one of patch, "),
         ([["image", "gaussian"]], r"gaussian needs sigma, got \[\]"),

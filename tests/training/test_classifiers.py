@@ -103,6 +103,28 @@ def test_one_where_that_does(quick, monkeypatch):
     assert said[-1]["stage"].endswith(": one")
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_gray_pictures_with_three_channels(quick, alike):
+    """Their features are computed once, unless a single pixel says that they have colors."""
+    given, tiles = source(3)
+    colored = []
+    for example in given.examples:
+        plane = example.image.read((slice(0, 64), slice(0, 72)))[0]
+        planes = np.stack([plane] * 3, axis=-1)
+        if not alike and not colored:
+            planes[40, 50, 1] += 1
+        labels = example.labels.read((slice(0, 64), slice(0, 72)))[0]
+        colored += tiledlaf.pair([planes], [labels])
+    given = dataclasses.replace(given, examples=tuple(colored))
+    folds = [tile.example for tile in tiles]
+    with tasks.threads(2) as pool:
+        fit = Fit(pool, given, tiles, folds, Bench(folds, folds, np.ones(2)), 0, None, print)
+        found = classifiers.out_of_fold(fit)
+    one = found[0].first if isinstance(found[0], AutoContext) else found[0]
+    assert one.features == (SMALL.of_mean() if alike else SMALL)
+    assert one.trees.features == SMALL.count(1 if alike else 3, 0)
+
+
 def test_one_where_time_is_short(quick):
     found, said = fitted(late=lambda: True)
     assert all(isinstance(term, Classified) for term in found)

@@ -18,7 +18,7 @@ from ..kernels.arrays import Array
 from . import filters
 from .filters import blur_radius
 
-SOURCES = ("image", "odds")
+SOURCES = {"image": "image", "mean": "image", "odds": "odds"}  # and what each is computed of
 KINDS = {
     "patch": ("radius", "dilation", "sigma"),
     "gaussian": ("sigma",),
@@ -42,7 +42,8 @@ class Features:
     Attributes
     ----------
     specs : tuples (source, kind, *numbers)
-        The source is "image" or "odds"; kinds, with g the plane smoothed by a Gaussian (not
+        The source is "image", each of its channels; "mean", the mean of these; or "odds"; kinds,
+        with g the plane smoothed by a Gaussian (not
         smoothed for sigma 0, which only a patch and a ring may have):
 
         - "patch", radius r, dilation d, sigma: the (2 r + 1)^2 values of g that are d apart
@@ -104,18 +105,23 @@ class Features:
         """How far a pixel's features look, along each of the last two axes."""
         return max(map(_reach, self.specs))
 
-    def needs(self, source: str) -> bool:
-        """Whether any feature has this source."""
-        return any(spec[0] == source for spec in self.specs)
+    def needs(self, given: str) -> bool:
+        """Whether any feature is computed of what is given, "image" or "odds"."""
+        return any(SOURCES[spec[0]] == given for spec in self.specs)
+
+    def of_mean(self) -> Features:
+        """The same features of the mean of the channels, in place of each channel."""
+        rows = [("mean", *s[1:]) if s[0] == "image" else s for s in self.specs]
+        return Features(tuple(rows))
 
     def count(self, channels: int, odds: int) -> int:
         """Number F of features for `channels` image planes and `odds` planes of log-odds."""
-        planes = {"image": channels, "odds": odds}
+        planes = {"image": channels, "mean": 1, "odds": odds}
         return sum(planes[spec[0]] * _size(spec) for spec in self.specs)
 
     def parts(self, channels: int, odds: int) -> Iterator[tuple[tuple[Any, ...], list[slice]]]:
         """Each spec, and the slices of its features, one per plane."""
-        planes = {"image": channels, "odds": odds}
+        planes = {"image": channels, "mean": 1, "odds": odds}
         for spec, start in zip(self.specs, self._starts(planes), strict=True):
             size = _size(spec)
             yield (
@@ -150,7 +156,12 @@ class Features:
             If a source that a feature needs is missing, or grids differ.
         """
         given = {"image": image, "odds": odds}
-        sources = {name: _planes(name, given[name]) for name in SOURCES if self.needs(name)}
+        known = {what: _planes(what, given[what]) for what in given if self.needs(what)}
+        sources = {
+            name: _mean(known[what]) if name == "mean" else known[what]
+            for name, what in SOURCES.items()
+            if any(spec[0] == name for spec in self.specs)
+        }
         grids = {name: planes.shape[1:] for name, planes in sources.items()}
         if len(set(grids.values())) > 1:
             raise InputError(f"expected image and odds on one grid, got {grids}")
@@ -187,7 +198,7 @@ def is_patch(spec: tuple[Any, ...]) -> bool:
 
 def of_image(spec: tuple[Any, ...]) -> bool:
     """Whether a feature is of the image, not of log-odds."""
-    return bool(spec[0] == "image")
+    return bool(SOURCES[spec[0]] == "image")
 
 
 def log_odds(q: Array) -> Array:
@@ -221,9 +232,9 @@ def _checked(spec: Any) -> tuple[Any, ...]:
     if not isinstance(spec, list | tuple) or len(spec) < 2:
         raise InputError(f"expected a feature as (source, kind, *numbers), got {spec!r}")
     source, kind, *numbers = spec
-    if source not in SOURCES:
+    if source not in list(SOURCES):  # JSON may hold unhashable values
         raise InputError(f"feature's source must be one of {', '.join(SOURCES)}, got {source!r}")
-    if kind not in list(KINDS):  # JSON may hold unhashable values
+    if kind not in list(KINDS):
         raise InputError(f"feature must be one of {', '.join(KINDS)}, got {kind!r}")
     names = KINDS[kind]
     if len(numbers) != len(names):
@@ -274,6 +285,16 @@ def _planes(name: str, given: Array | None) -> Array:
             f"expected {name} as (planes, y, x) or (planes, z, y, x), got shape {given.shape}"
         )
     return np.ascontiguousarray(given, np.float32)
+
+
+def _mean(planes: np.ndarray) -> np.ndarray:
+    """The mean of planes, (1, *grid)."""
+    # plane by plane, as in `log_odds`
+    total = planes[:1].copy()
+    for plane in planes[1:]:
+        total += plane
+    total *= np.float32(1 / len(planes))
+    return total
 
 
 def _fill(out: np.ndarray, spec: tuple[Any, ...], blur: filters.Blur) -> None:

@@ -134,7 +134,9 @@ def _groups(found: Model, predictor: Predictor) -> dict[str, np.ndarray]:
     groups: dict[str, list[int]] = defaultdict(list)
     for spec, places in predictor.features.parts(found.channels, odds):
         for plane, place in enumerate(places):
-            what = _source(found, plane) if of_image(spec) else "first guess of the class"
+            what = "first guess of the class"
+            if of_image(spec):
+                what = "brightness" if spec[0] == "mean" else _source(found, plane)
             every = range(place.start, place.stop)
             middle = (place.start + place.stop) // 2
             for number in every:

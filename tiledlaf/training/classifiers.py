@@ -72,12 +72,9 @@ def out_of_fold(fit: Fit) -> list[DataTerm]:
             "expected labels in two tiles or more for a classifier, which is fitted to all blocks "
             "but one, got 1 tile"
         )
-    like, around = fit.like, SURROUNDINGS
-    known = like.first if isinstance(like, AutoContext) else like
-    first, verdict = _first(fit, known.features if isinstance(known, Classified) else RICH)
-    if isinstance(like, AutoContext):
-        around = like.features
-    elif isinstance(like, Classified):
+    features, around = _presets(fit)
+    first, verdict = _first(fit, features)
+    if around is None:
         return list(first)
     if fit.late():
         fit.say({"stage": "time limit: one classifier, without the one that looks around"})
@@ -97,11 +94,36 @@ def out_of_fold(fit: Fit) -> list[DataTerm]:
     return [AutoContext(one, around, trees) for one, trees in zip(first, fitted, strict=True)]
 
 
+def _presets(fit: Fit) -> tuple[Features, Features | None]:
+    """Features of the first classifier, and of the second one, None where none is wanted."""
+    like = fit.like
+    if isinstance(like, AutoContext):
+        return like.first.features, like.features
+    if isinstance(like, Classified):
+        return like.features, None
+    return (RICH.of_mean(), SURROUNDINGS.of_mean()) if _is_gray(fit) else (RICH, SURROUNDINGS)
+
+
 def _first(fit: Fit, features: Features) -> tuple[list[Classified], Verdict]:
     """First classifiers of each fold and of all, and what judges found of them."""
     rows, fitted = _stage(fit, _sampling(fit, features, SAMPLES), "features", "classifiers")
     verdict = judge(_scored(rows, fitted, fit.folds), fit.bench)
     return [Classified(features, one) for one in fitted], verdict
+
+
+def _is_gray(fit: Fit) -> bool:
+    """Whether all channels of all tiles are alike, as where gray pictures are stored as RGB.
+
+    Their features would be computed, and looked at by trees, once for each channel.
+    """
+    if fit.source.examples[0].image.used_channels == 1:
+        return False
+    return all(tasks.in_order(fit.pool, _has_equal_channels, fit.source, fit.tiles))
+
+
+def _has_equal_channels(source: Source, labeled: LabeledTile) -> bool:
+    pixels = image_files.read(source.examples[labeled.example].image, core_of(labeled))
+    return bool((pixels == pixels[:1]).all())
 
 
 def _sampling(
