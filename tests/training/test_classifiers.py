@@ -1,6 +1,7 @@
 """Classifiers fitted to labeled pixels: which pixels, of which images, and one or two stages."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -76,14 +77,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(trees, "fit", lambda *args: fit(*args, iterations=40))
 
 
-def fitted(late=lambda: False, count=4, noise=0.6):
+def fitted(left=lambda share: math.inf, count=4, noise=0.6):
     given, tiles = source(count, noise)
     folds = [tile.example for tile in tiles]
     said = []
     with tasks.threads(2) as pool:
         bench = Bench(folds, folds, np.ones(2))
         span = (0.0, 1.0)
-        fit = Fit(pool, given, tiles, folds, bench, 0, span, said.append, late)
+        fit = Fit(pool, given, tiles, folds, bench, 0, span, said.append, left)
         return classifiers.out_of_fold(fit), said
 
 
@@ -126,9 +127,45 @@ def test_gray_pictures_with_three_channels(quick, alike):
 
 
 def test_one_where_time_is_short(quick):
-    found, said = fitted(late=lambda: True)
+    found, said = fitted(lambda share: 0 if share == classifiers.SECOND else math.inf)
+    assert len(found) == 5
     assert all(isinstance(term, Classified) for term in found)
     assert "time limit" in said[-1]["stage"]
+
+
+def test_one_fit_where_time_is_shorter(quick):
+    """All tiles are read, and the last fold judges the first classifier."""
+    found, said = fitted(lambda share: 0 if share == classifiers.FITTED else math.inf)
+    (term,) = found
+    assert isinstance(term, Classified)
+    assert [r["done"] for r in said if r.get("stage") == "features"][-1] == 8
+    assert "one fold" in said[-1]["stage"]
+
+
+def test_few_tiles_where_time_is_shortest(quick):
+    """Tiles are read until each class and the last fold are there; one fit at least is made."""
+    found, said = fitted(lambda share: 0, count=8)
+    (term,) = found
+    assert isinstance(term, Classified)
+    read = [record["done"] for record in said if record.get("stage") == "features"]
+    assert 8 <= read[-1] < 16
+    assert "one fold" in said[-1]["stage"]
+
+
+def test_samples_in_a_circle():
+    """The pixels of all folds but any one, and of all, stand in a row."""
+    folds = [0, 0, 1, 2, 2, 3]
+    rows = {
+        i: classifiers.Rows(np.full((i + 1, 1), i, np.float32), np.full(i + 1, i), 1)
+        for i in range(len(folds))
+    }
+    found = classifiers._arranged(rows, folds)
+    for fold in range(5):
+        kept = [i for i in rows if folds[i] != fold]
+        part = found.without(fold)
+        assert sorted(found.labels[part]) == sorted(i for i in kept for _ in range(i + 1))
+        np.testing.assert_array_equal(found.features[part, 0], found.labels[part])
+    assert [found.labels[own].tolist() for own in found.own] == [[i] for i in rows]
 
 
 def test_memory_bounds_the_sample(quick, monkeypatch):

@@ -46,18 +46,21 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
     command = click.get_current_context().command
     terminal, began = sys.stderr.isatty(), 0.0
     first: int | None = None
-    last, before = clock.monotonic(), 0
+    last, before, since = clock.monotonic(), 0, clock.monotonic()
+    shown: tuple[str, int] | None = None
     with tqdm(total=steps, disable=not terminal, file=sys.stderr, leave=False) as bar:
 
         def show(record: Mapping[str, Any]) -> None:
-            nonlocal first, began, last, before
+            nonlocal first, began, last, before, since, shown
             if "of" in record:
-                if not terminal:
-                    last = _told(record, last)
-                elif record["done"] == 1:
+                stage = plain(record["stage"])
+                if shown != (stage, record["of"]):
+                    shown, since = (stage, record["of"]), clock.monotonic()
                     bar.reset(record["of"])
-                    bar.set_description_str(plain(record["stage"]), refresh=False)
+                    bar.set_description_str(stage, refresh=False)
                 bar.update(record["done"] - bar.n)
+                if not terminal:
+                    last = _told(record, last, clock.monotonic() - since)
                 return
             step, left = record.get("step"), None
             if step is not None:
@@ -82,28 +85,35 @@ def stages() -> Iterator[Callable[[dict[str, Any]], None]]:
     from tqdm import tqdm
 
     terminal, last = sys.stderr.isatty(), clock.monotonic()
+    since, shown = last, None
     with tqdm(disable=not terminal, file=sys.stderr, leave=False) as bar:
 
         def show(record: dict[str, Any]) -> None:
-            nonlocal last
+            nonlocal last, since, shown
             stage, done, of = plain(record["stage"]), record["done"], record["of"]
-            if not terminal:
-                last = _told(record, last)
-                return
-            if bar.desc != stage or bar.total != of:
+            if shown != (stage, of):
+                shown, since = (stage, of), clock.monotonic()
                 bar.reset(of)
                 bar.set_description_str(stage, refresh=False)
             bar.update(done - bar.n)
+            if not terminal:
+                last = _told(record, last, clock.monotonic() - since)
 
         yield show
 
 
-def _told(record: Mapping[str, Any], last: float) -> float:
-    """Say how far a stage is, if the last time is long ago; when it was said last."""
-    now = clock.monotonic()
+def _told(record: Mapping[str, Any], last: float, seconds: float) -> float:
+    """Say how far a stage is, if the last time is long ago; when it was said last.
+
+    Parameters
+    ----------
+    seconds : that the stage has taken so far
+    """
+    now, done, of = clock.monotonic(), record["done"], record["of"]
     if now - last < BETWEEN:
         return last
-    shared.echo(f"{plain(record['stage'])}: {record['done']}/{record['of']}", err=True)
+    left = f", {seconds / done * (of - done):.0f} s left" if done else ""
+    shared.echo(f"{plain(record['stage'])}: {done}/{of}{left}", err=True)
     return now
 
 

@@ -23,7 +23,7 @@ from ..kernels.arrays import Array, namespace
 from ..kernels.numpy import opposite, transpose, whole
 from . import problem
 from .krylov import Basis, arnoldi, combine, phi_core
-from .linear import Taylor, check_growth, check_planes, check_time, potential
+from .linear import CONTRACTION, Taylor, check_growth, check_planes, check_time, potential
 from .problem import Factors, Gradient, Problem, System, local_products, pulled
 from .simplex import project, replicator
 
@@ -99,6 +99,10 @@ class Polynomials(Way):
     def degree(self, time: float) -> int:
         """Powers of A, and neighborhood radii that Z(T) depends on."""
         return Taylor(self.tol).terms(time)
+
+    def terms(self, time: float) -> int:
+        """Terms of the gradient where the flow grows as fast as it may."""
+        return _rank(_core(self.degree(time), time, CONTRACTION)[1], self.rank, self.rank_tol)
 
     def growth(self, time: float) -> float:
         """The largest coefficient: T^k / k! <= e^T."""

@@ -118,12 +118,17 @@ class Predictor:
 
 def raw(features: Features, image: Array, q: Array, rho: float) -> Array:
     """Features (F, *grid) of an image (C, *grid) with q = -D / rho (log p where rho is 1)."""
+    return namespace(q).asarray(features.compute(*sources(features, image, q, rho)))
+
+
+def sources(
+    features: Features, image: Array, q: Array, rho: float
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What features are computed from, on the host, where SciPy runs; None for what is not."""
     odds = None
     if features.needs("odds"):
         odds = to_host(log_odds(q if rho == 1 else q * q.dtype.type(rho)))
-    # the filters run on the host, in SciPy
-    planes = to_host(image) if features.needs("image") else None
-    return namespace(q).asarray(features.compute(planes, odds))
+    return to_host(image) if features.needs("image") else None, odds
 
 
 def initial(
@@ -151,8 +156,10 @@ def initial(
     mean = samples.mean(axis=0, dtype=np.float64)
     scale = samples.std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1
-    rows = (samples.astype(np.float64) - mean) / scale
-    count = min(count, len(np.unique(rows, axis=0)))
+    rows = samples.astype(np.float64)
+    rows -= mean
+    rows /= scale
+    count = _distinct(rows, count)
     with threadpool_limits(1):  # centers change with the number of threads
         model = KMeans(count, n_init=1, random_state=seed).fit(rows)
     patches = np.zeros((count, agreement.shape[1]))
@@ -162,3 +169,13 @@ def initial(
         share = (agree + 1) / (known[own].sum(axis=0) + 2)
         patches[j] = np.log(share) - np.log(share).mean()
     return Predictor(features, mean, scale, model.cluster_centers_, patches)
+
+
+def _distinct(rows: np.ndarray, most: int) -> int:
+    """How many different rows there are, up to `most`."""
+    seen: set[bytes] = set()
+    for row in rows:
+        seen.add((row + 0.0).tobytes())  # -0 is 0
+        if len(seen) == most:
+            break
+    return len(seen)

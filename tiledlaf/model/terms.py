@@ -13,7 +13,7 @@ from ..errors import BadPixels, DamagedFile, InputError, settle_numbers
 from ..kernels import select
 from ..kernels.arrays import Array, namespace, to_host
 from ..registry import Registry
-from . import sampling
+from . import bands, sampling
 from .features import Features, log_odds, odds_planes
 from .trees import Trees
 
@@ -383,9 +383,8 @@ class Classified(DataTerm):
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
-        found = self.features.compute(to_host(usable(pixels, valid, "image")))
-        p = self.trees.probabilities(namespace(pixels).asarray(found))
-        return _logarithm(p, valid, rho)
+        image = to_host(usable(pixels, valid, "image"))
+        return _logarithm(_classified(self.trees, self.features, pixels, image), valid, rho)
 
     def check(self, channels: int) -> None:
         """Refuse images whose number of channels does not match the features."""
@@ -444,9 +443,8 @@ class AutoContext(DataTerm):
 
     def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
         """-D / rho, (J, *grid) float32, of an image (C, *grid); 0 at masked-out pixels."""
-        found = context(self.first, self.features, pixels, valid)
-        p = self.trees.probabilities(namespace(pixels).asarray(found))
-        return _logarithm(p, valid, rho)
+        image, odds = _sources(self.first, self.features, pixels, valid)
+        return _logarithm(_classified(self.trees, self.features, pixels, image, odds), valid, rho)
 
     def check(self, channels: int) -> None:
         """Refuse images whose number of channels does not match the features."""
@@ -484,17 +482,32 @@ class AutoContext(DataTerm):
 
 
 def context(
-    first: Classified,
+    first: Classified, features: Features, pixels: Array, valid: Array, places: np.ndarray
+) -> np.ndarray:
+    """What a second classifier sees at places of the flattened grid, (F, n)."""
+    found: np.ndarray = features.compute(*_sources(first, features, pixels, valid), places)
+    return found
+
+
+def _sources(
+    first: Classified, features: Features, pixels: Array, valid: Array
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """The image, if features need it, and log-odds of a first classifier, of which these are."""
+    odds = to_host(log_odds(first.potential(pixels, valid, 1.0)))
+    return to_host(usable(pixels, valid, "image")) if features.needs("image") else None, odds
+
+
+def _classified(
+    trees: Trees,
     features: Features,
     pixels: Array,
-    valid: Array,
-    places: np.ndarray | None = None,
-) -> np.ndarray:
-    """What a second classifier sees, (F, *grid), or (F, n) at places of the flattened grid."""
-    odds = to_host(log_odds(first.potential(pixels, valid, 1.0)))
-    image = to_host(usable(pixels, valid, "image")) if features.needs("image") else None
-    found: np.ndarray = features.compute(image, odds, places)
-    return found
+    image: np.ndarray | None,
+    odds: np.ndarray | None = None,
+) -> Array:
+    """Probabilities (J, *grid) on the device of the pixels."""
+    move = namespace(pixels).asarray
+    found = bands.bands(features, image, odds)
+    return bands.joined(found, pixels.shape[-2], lambda x, _: trees.probabilities(move(x)))
 
 
 TERMS: Registry[type[DataTerm]] = Registry(

@@ -13,6 +13,7 @@ from ..kernels import select
 from ..kernels.arrays import Array
 
 LEAVES = 32  # most leaves of a tree: the bits of a mask
+FLOATS = (np.float32, np.float64)  # types of samples
 ALL = (1 << LEAVES) - 1
 TYPES = {
     "features": np.int64,
@@ -180,7 +181,8 @@ def fit(
 
     Parameters
     ----------
-    samples : (n, F) float32
+    samples : (n, F) float32, or float64, which is not copied
+        Values that float32 holds.
     labels : (n,) integers
         0 to classes - 1, each at least once.
     classes : int
@@ -245,9 +247,9 @@ def fit(
 def _check_sample(samples: np.ndarray, labels: np.ndarray, classes: int) -> None:
     if classes < 2:
         raise InputError(f"expected two or more classes, got {classes}")
-    if samples.ndim != 2 or samples.dtype != np.float32 or 0 in samples.shape:
+    if samples.ndim != 2 or samples.dtype not in FLOATS or 0 in samples.shape:
         raise InputError(
-            f"expected a sample (n, F) float32, got {samples.dtype} of shape {samples.shape}"
+            f"expected a sample (n, F) of floats, got {samples.dtype} of shape {samples.shape}"
         )
     if labels.shape != samples.shape[:1] or labels.dtype.kind not in "iu":
         raise InputError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import InputError, as_whole, settle_numbers
 from ..kernels.arrays import check_device, on_device, on_host
@@ -94,6 +97,16 @@ def cores() -> int:
     from dask.system import CPU_COUNT
 
     return int(CPU_COUNT)
+
+
+def memory() -> int | None:
+    """Bytes that this process may use: those of the machine, or of its control group if fewer."""
+    found = []
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(ValueError, OSError):  # "max": no limit
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found, default=None)
 
 
 def find_device(device: str, pool: Pool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -87,14 +87,16 @@ class Pool:
     map : map(function, argument, handles) returns the results of function(argument, result), in
         order; instead of a handle, a tuple may hold one among other values
     dashboard : URL of Dask's dashboard, if requested
+    shared : whether workers are threads of this process, and share its memory
     """
 
     workers: int
     memory: int | None
-    run: Callable[..., Iterator[Outcome]]
+    run: Callable[..., Generator[Outcome, None, None]]
     persist: Callable[[Function, Any, Sequence[Any]], list[Any]]
     map: Callable[[Function, Any, Sequence[Any]], list[Any]]
     dashboard: str | None = None
+    shared: bool = False
 
 
 @contextmanager
@@ -104,24 +106,28 @@ def threads(workers: int) -> Iterator[Pool]:
 
     def run(
         function: Function, job: Any, items: Iterable[Any], batch: int = 1
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome, None, None]:
         waiting = batches(items, batch)
         pending = {
             executor.submit(outcomes, function, job, part)
             for part in itertools.islice(waiting, AHEAD * workers)
         }
-        while pending:
-            done, pending = concurrent.futures.wait(pending, return_when="FIRST_COMPLETED")
-            for future in done:
-                for following in itertools.islice(waiting, 1):
-                    pending.add(executor.submit(outcomes, function, job, following))
-                yield from future.result()
+        try:
+            while pending:
+                done, pending = concurrent.futures.wait(pending, return_when="FIRST_COMPLETED")
+                for future in done:
+                    for following in itertools.islice(waiting, 1):
+                        pending.add(executor.submit(outcomes, function, job, following))
+                    yield from future.result()
+        finally:  # nothing, unless nobody wants the rest
+            for future in pending:
+                future.cancel()
 
     def in_turn(function: Function, argument: Any, items: Sequence[Any]) -> list[Any]:
         return list(executor.map(lambda item: retried(function, argument, item)[0], items))
 
     try:
-        yield Pool(workers, None, run, in_turn, in_turn)
+        yield Pool(workers, None, run, in_turn, in_turn, shared=True)
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -174,16 +180,39 @@ def in_order(
 
     Parameters
     ----------
-    finished : called after each with how many are done, and of how many
+    finished : called at first and after each with how many are done, and of how many
+    """
+    found = some(pool, function, job, items, lambda found: False, finished)
+    return [found[number] for number in range(len(found))]
+
+
+def some(
+    pool: Pool,
+    function: Callable[[Any, Any], Any],
+    job: Any,
+    items: Any,
+    enough: Callable[[Mapping[int, Any]], bool],
+    finished: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[int, Any]:
+    """Results by the numbers of their items, until these are enough; then no other item is begun.
+
+    Parameters
+    ----------
+    enough : whether these results are
+    finished : as of `in_order`
     """
     found: dict[int, Any] = {}
     numbered = list(enumerate(items))
-    for (number, _), result, error, _ in pool.run(_numbered, (function, job), numbered):
-        if error is not None:
-            raise error
-        found[number] = result
-        finished(len(found), len(numbered))
-    return [found[number] for number in range(len(numbered))]
+    finished(0, len(numbered))
+    with contextlib.closing(pool.run(_numbered, (function, job), numbered)) as outcomes:
+        for (number, _), result, error, _ in outcomes:
+            if error is not None:
+                raise error
+            found[number] = result
+            finished(len(found), len(numbered))
+            if enough(found):
+                break
+    return found
 
 
 def _numbered(work: tuple[Callable[[Any, Any], Any], Any], item: tuple[int, Any]) -> Any:

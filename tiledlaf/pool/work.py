@@ -13,7 +13,7 @@ import queue
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +85,7 @@ def pool(client: Any, crew: Crew, workers: int, memory: int | None, deaths: int)
 
     def run(
         function: Function, job: Any, items: Iterable[Any], batch: int = 1
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome, None, None]:
         return _Run(client, crew, function, job, workers).outcomes(tasks.batches(items, batch))
 
     def persist(function: Function, job: Any, items: Sequence[Any]) -> list[Any]:
@@ -166,7 +166,7 @@ class _Run:
         self.took: collections.deque[float] = collections.deque(maxlen=100)
         self.looked = self.counted = time.monotonic()
 
-    def outcomes(self, waiting: Iterator[tuple[Any, ...]]) -> Iterator[Outcome]:
+    def outcomes(self, waiting: Iterator[tuple[Any, ...]]) -> Generator[Outcome, None, None]:
         """Outcomes of all items, in the order in which they come."""
         self._fill(waiting)
         while self.parts or self.suspects:

@@ -26,6 +26,7 @@ from .rounds import Round
 from .worker import FlowSettings, Scored, Sums
 
 SAMPLES = 60_000  # pixels for the first anchors
+FLOWS = 384 << 20  # bytes of the flows of a batch up to which they are kept for their gradients
 EVERY = 20  # steps between validations
 ROUNDS = 0.6  # share of a time limit after which the rounds end
 
@@ -38,18 +39,22 @@ class Tiles:
     ----------
     handles : one for each tile
     stride : labels are judged at every `stride`-th labeled pixel
+    pixels : of the window of each tile, or () where these are small
     """
 
     pool: Pool
     flow: FlowSettings
     handles: Sequence[Any]
     stride: int = 1
+    pixels: Sequence[int] = ()
 
     def step(
         self, predictor: Predictor, bias: np.ndarray, chosen: Sequence[int], key: Any
     ) -> tuple[Sums, dict[str, np.ndarray]]:
         """Sums of a batch's loss, and its gradient, which is empty if the sums are not finite."""
         batch = [self.handles[i] for i in chosen]
+        if self.pixels and self.flow.held_bytes(sum(self.pixels[i] for i in chosen)) > FLOWS:
+            key = None  # computed again for the gradient
         argument = (self.flow, predictor, bias, key)
         sums = tree_sum(self.pool.map(training_worker.loss_sums, argument, batch))
         if not sums.finite:
@@ -142,7 +147,11 @@ def first(course: Course, features: Features, entry: dict[str, Any]) -> State:
     """The state to start from; `entry` is what its record in the history holds beside."""
     # a model to go on from has seen the halves that judge each other, but not validation images
     begin = begun if len(course.rounds) == 1 else _anew
-    learned = [started(begin(course, features, one.training)) for one in course.rounds]
+    learned = []
+    stage = {"stage": "anchors by k-means", "of": len(course.rounds)}
+    for number, one in enumerate(course.rounds):
+        course.say(stage | {"done": number})
+        learned.append(started(begin(course, features, one.training)))
     best = tuple(one.predictor for one in learned)
     found = course.validate(best)
     error, bias = 1.0, np.zeros(len(course.tiles.flow.classes))
@@ -169,8 +178,9 @@ def _anew(course: Course, features: Features, chosen: Sequence[int]) -> Predicto
 def without_steps(course: Course, entry: dict[str, Any]) -> State:
     """The state of a training that learns no weights; `entry` is its record in the history."""
     bias = np.zeros(len(course.tiles.flow.classes))
-    found = {"step": 0, "validation": entry[course.recipe.flow]} | entry
-    return State(0, (), (), 0, bias, found["validation"], 0, course.seconds(), [found])
+    error = entry.get(course.recipe.flow, min(entry.values()))  # auto: if no time was left
+    found = {"step": 0, "validation": error} | entry
+    return State(0, (), (), 0, bias, error, 0, course.seconds(), [found])
 
 
 def started(predictor: Predictor) -> Learned:

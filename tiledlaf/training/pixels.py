@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from ..tiles import Box
 from . import examples
 from .examples import Example
 from .judging import Bench
-from .worker import LabeledTile, drawn
+from .worker import LabeledTile, core_of, drawn
 
 SCALE_PIXELS = 65536  # pixels from which the prototypes' scale is found
 
@@ -40,7 +41,7 @@ class Fit:
     span : range of the images' intensities, None if it is not known
     bench : how these tiles judge what was fitted to the other folds
     say : called with a record of each stage, and of how much of it is done
-    late : whether a time limit is used up, so that what may be left out is
+    left : seconds until a share of a time limit is used up, after which what may be left out is
     like : the data term of the model that the training goes on from, or None
     """
 
@@ -52,7 +53,7 @@ class Fit:
     seed: int
     span: tuple[float, float] | None
     say: Callable[[Mapping[str, Any]], None]
-    late: Callable[[], bool] = lambda: False
+    left: Callable[[float], float] = lambda share: math.inf
     like: DataTerm | None = None
 
     def sample(self) -> np.ndarray:
@@ -60,14 +61,6 @@ class Fit:
         share = -(-SCALE_PIXELS // len(self.tiles))
         work, numbered = (self.source, share, self.seed), list(enumerate(self.tiles))
         return np.concatenate(tasks.in_order(self.pool, _pixels, work, numbered))
-
-
-def core_of(labeled: LabeledTile) -> Box:
-    """The tile's own pixels in its image."""
-    return tuple(
-        slice(w.start + i.start, w.start + i.stop)
-        for w, i in zip(labeled.tile.window, labeled.tile.inner, strict=True)
-    )
 
 
 def targets_of(example: Example, box: Box, classes: Sequence[Class]) -> np.ndarray:

@@ -215,11 +215,6 @@ def make_plan(
         ]
         validation = [dataclasses.replace(one, fold=last) for one in validation]
     weights, line = _weights(data, recipe, training, classes, counts)
-    found, whole = rounds.rounds(training, validation, folds)
-    everything = [*training, *validation]
-    sides = [number for number, one in enumerate(found) for _ in one.judged]
-    units, words = rounds.units([everything[i] for one in found for i in one.judged])
-    judged = ("cross-validation" if whole else "validation") + f" over {words}"
     flow = FlowSettings(classes, offsets, recipe.rho, time, way, loss, recipe.device)
     return TrainingPlan(
         flow,
@@ -228,11 +223,7 @@ def make_plan(
         training,
         validation,
         folds,
-        found,
-        whole,
-        Bench(sides, units, weights),
-        Bench(folds, rounds.units(training)[0], weights),
-        judged,
+        *_judging(training, validation, folds, weights),
         _boundary(recipe, classes, weights),
         counts,
         [*lines, *about, *line],
@@ -248,6 +239,45 @@ def _settled(data: Data, start: Model | None) -> Data:
     term = continuing.term(start) if data.term is None else data.term
     ignore = continuing.unlabeled(start, data.training[0].labels, data.ignore)
     return dataclasses.replace(data, term=term, ignore=ignore)
+
+
+def _judging(
+    training: Sequence[LabeledTile],
+    validation: Sequence[LabeledTile],
+    folds: Sequence[int],
+    weights: np.ndarray | None,
+) -> tuple[list[Round], Round | None, Bench, Bench, str]:
+    """The rounds, what is learned from at last, both benches, and what judges, in words."""
+    found, whole = rounds.rounds(training, validation, folds)
+    everything = [*training, *validation]
+    sides = [number for number, one in enumerate(found) for _ in one.judged]
+    units, words = rounds.units([everything[i] for one in found for i in one.judged])
+    folded = Bench(folds, rounds.units(training)[0], weights)
+    judged = ("cross-validation" if whole else "validation") + f" over {words}"
+    return found, whole, Bench(sides, units, weights), folded, judged
+
+
+def last_fold_judging(plan: TrainingPlan) -> TrainingPlan:
+    """The plan for a data term that was fitted to all folds but the last, which alone judges."""
+    last = max(plan.folds)
+    sides: tuple[list[LabeledTile], list[LabeledTile]] = [], []
+    for one, fold in zip(plan.training, plan.folds, strict=True):
+        sides[fold == last].append(dataclasses.replace(one, fold=0))
+    training, validation = sides
+    validation += [dataclasses.replace(one, fold=0) for one in plan.validation]
+    folds = [fold for fold in plan.folds if fold != last]
+    found, whole, bench, folded, judged = _judging(training, validation, folds, plan.bench.weights)
+    return dataclasses.replace(
+        plan,
+        training=training,
+        validation=validation,
+        folds=folds,
+        rounds=found,
+        whole=whole,
+        bench=bench,
+        folded=folded,
+        judged=judged,
+    )
 
 
 def _labeled(

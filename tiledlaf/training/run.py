@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputChanged, InputError
 from ..flow import stencil
@@ -20,7 +22,7 @@ from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool, check_progress
-from . import continuing, learning, pieces
+from . import continuing, learning, memory, pieces
 from . import worker as training_worker
 from .appearance import described
 from .checkpoint import Checkpoint, State
@@ -35,13 +37,14 @@ from .plan import (
     TrainingPlan,
     TrainingWarning,
     changed_inputs,
+    last_fold_judging,
     make_plan,
 )
-from .worker import FlowSettings, TileReader
+from .worker import FlowSettings, LabeledTile, TileReader
 
 __all__ = ["Data", "Recipe", "TrainingWarning", "fit_bias", "train"]
+TRIED = 0.6  # share of a time limit after which no other flow with equal weights is tried
 JUDGED = 400_000  # pixels that ways are judged by, and that biases are fitted to
-SECOND = 0.3  # share of a time limit after which no second classifier is tried
 SIMPLE = {"none": "data term alone", "uniform": "uniform weights"}
 TIMES = (0.25, 0.5, 1, 2, 4)  # of the flow with equal weights, in times of that with learned ones
 
@@ -93,11 +96,13 @@ def train(
     count = len(data.training)
     data = dataclasses.replace(data, training=examples[:count], validation=examples[count:])
     plan = make_plan(data, recipe, pool, say)
+    need = memory.predicted(plan, examples, pool)
+    memory.check(need, pool)
     with Checkpoint(path, plan.print) as held:
         if held.finished is not None:
             say({"stage": "finished before"})
             return held.finished
-        say({"labels": plan.about})
+        say({"labels": [*plan.about, memory.line(need)]})
         result = _trained(data, recipe, plan, pool, held, say, started, limit)
         changed = changed_inputs(data, plan.print)
         if changed:
@@ -126,6 +131,10 @@ def _trained(
     if recipe.start is not None:
         learned = continuing.joined(recipe.start.images, learned)
     terms = held.terms()
+
+    def seconds() -> float:
+        return clock.perf_counter() - started
+
     if not terms:
         fit = Fit(
             pool,
@@ -136,18 +145,20 @@ def _trained(
             recipe.seed,
             learned.range,
             say,
-            lambda: limit is not None and clock.perf_counter() - started > SECOND * 60 * limit,
+            lambda share: math.inf if limit is None else share * 60 * limit - seconds(),
             None if recipe.start is None else recipe.start.term,
         )
         terms = plan.learner.fit(fit)
     tasks.retried(Checkpoint.keep_terms, held, terms)
-    say({"stage": "reading tiles"})
+    if plan.learner.per_fold and len(terms) == 1:  # time was short
+        plan = last_fold_judging(plan)
     wanted = plan.features if _learns(recipe) else None
     reader = TileReader(plan.flow, tuple(examples), tuple(terms), wanted)
-    handles = pool.persist(training_worker.read, reader, [*plan.training, *plan.validation])
+    handles = _read(pool, reader, [*plan.training, *plan.validation], say)
     judges = [(*plan.training, *plan.validation)[i] for one in plan.rounds for i in one.judged]
     pixels = sum(sum(plan.counts[one.example, one.tile.index]) for one in judges)
-    tiles = Tiles(pool, plan.flow, handles, max(1, pixels // JUDGED))
+    sizes = [memory.size(one.tile.window) for one in (*plan.training, *plan.validation)]
+    tiles = Tiles(pool, plan.flow, handles, max(1, pixels // JUDGED), sizes)
     channels = data.training[0].image.used_channels
     state = held.state(plan.features, plan.flow, channels)
     before = 0.0 if state is None else state.seconds
@@ -158,7 +169,7 @@ def _trained(
         recipe,
         held,
         say,
-        lambda: before + clock.perf_counter() - started,
+        lambda: before + seconds(),
         limit,
     )
     state = _learned(course, plan, state)
@@ -170,12 +181,27 @@ def _learns(recipe: Recipe) -> bool:
     return recipe.flow in ("auto", "learned")
 
 
+def _read(pool: Pool, reader: TileReader, tiles: Sequence[LabeledTile], say: Progress) -> list[Any]:
+    """Handles of the tiles, which are read a few at a time, so that it is seen how far this is."""
+    found: list[Any] = []
+    stage = {"stage": "reading tiles", "of": len(tiles)}
+    say(stage | {"done": 0})
+    for start in range(0, len(tiles), 2 * pool.workers):
+        part = tiles[start : start + 2 * pool.workers]
+        found += pool.persist(training_worker.read_near, reader, part)
+        say(stage | {"done": len(found)})
+    return found
+
+
 def _learned(course: Course, plan: TrainingPlan, state: State | None) -> State:
     """The state at the end of all steps, with what was chosen."""
     if state is None or state.chosen is None:
         simple = _simple(course, plan)
         entry = {name: way.verdict.error for name, way in simple.items()}
-        if not _learns(course.recipe):  # nor is there anything to keep until the end
+        late = state is None and course.recipe.flow == "auto" and course.late()
+        if late:
+            course.say({"stage": "time limit"})
+        if late or not _learns(course.recipe):  # nor is there anything to keep until the end
             return _chosen(course, plan, learning.without_steps(course, entry), simple)
         if state is None:
             state = learning.first(course, plan.features, entry)
@@ -226,7 +252,12 @@ def _way_of(
 def _simple(course: Course, plan: TrainingPlan) -> dict[str, Way]:
     """What no flow reaches, and the best one with equal weights."""
     found: dict[str, Way] = {}
-    for name, flow in _candidates(course.tiles.flow, course.recipe):
+    candidates = _candidates(course.tiles.flow, course.recipe)
+    stage = {"stage": "flows with equal weights", "of": len(candidates)}
+    for number, (name, flow) in enumerate(candidates):
+        course.say(stage | {"done": number})
+        if len(found) == 2 and course.late(TRIED):
+            break
         way = _way_of(course, plan, flow, None)
         if name not in found or way.compared.error < found[name].compared.error:
             found[name] = way
@@ -262,7 +293,7 @@ def _chosen(course: Course, plan: TrainingPlan, state: State, simple: Mapping[st
     """The state with the choice of what the flow adds, as JSON; ready to learn from all tiles."""
     ways = dict(simple)
     name = course.recipe.flow
-    if _learns(course.recipe):
+    if _learns(course.recipe) and state.best:
         ways["learned"] = _way_of(course, plan, plan.flow, state.best)
     if name == "auto":
         name = list(ways)[choose([way.compared for way in ways.values()])]

@@ -16,8 +16,8 @@ from ..model.terms import DataTerm, Prototypes
 from ..pool import tasks
 from . import examples
 from .classifiers import out_of_fold
-from .pixels import Fit, Source, core_of, targets_of
-from .worker import LabeledTile
+from .pixels import Fit, Source, targets_of
+from .worker import LabeledTile, core_of
 
 
 def _sums(source: Source, labeled: LabeledTile) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,17 +17,19 @@ from ..flow.gradient import Linearization, Polynomials, linearize_at
 from ..flow.losses import Loss
 from ..kernels import namespace
 from ..kernels.arrays import Array, Offsets, on_device, to_host
+from ..model import bands
 from ..model import predictor as predictors
 from ..model.classes import Class
 from ..model.features import Features
 from ..model.predictor import Predictor
 from ..model.settings import margin
 from ..model.terms import DataTerm, usable
-from ..tiles import Tile, wider, within
+from ..tiles import Box, Grid, Tile, wider, within
 from . import examples
 from .examples import Example
 
 KEPT = 64 << 20  # bytes of a tile's features up to which they are kept within a step
+UNIFORM = 32 << 20  # bytes of equal weights up to which they are kept
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class FlowSettings:
         """Pixels beyond a core that its loss depends on, for each axis: r n."""
         reach = self.way.degree(self.time)
         return tuple(reach * r for r in stencil.radius(self.offsets))
+
+    def held_bytes(self, pixels: int) -> int:
+        """Of a flow and its weights: these, Z, S, q and the terms of the gradient."""
+        planes = len(self.offsets) + len(self.classes) * (3 + self.way.terms(self.time))
+        return 4 * planes * pixels
 
 
 @dataclass(frozen=True)
@@ -113,27 +122,52 @@ class TileData:
         found = predictor.of(self.image, self.outer, rho)[:, *self.part]
         return namespace(found).ascontiguousarray(found)
 
+    def bands(self, predictor: Predictor, rho: float) -> Iterator[tuple[slice, np.ndarray]]:
+        """Features of the window band by band, on the host, and which of its rows they are of."""
+        sources = predictors.sources(predictor.features, self.image, self.outer, rho)
+        return bands.bands(predictor.features, *sources, self.part)
+
+    def weights(
+        self, flow: FlowSettings, predictor: Predictor, uniform: Array
+    ) -> tuple[Array, Array]:
+        """Weights of the window, and its features; None in place of many, found band by band."""
+        shape = self.target.shape
+        if 4 * len(predictor.mean) * math.prod(shape) <= KEPT:
+            features = self.features(predictor, flow.rho)
+            return predictor.weights(features, uniform, flow.kernel), features
+        copied, move = namespace(uniform).ascontiguousarray, on_device(flow.device)
+
+        def weighted(features: np.ndarray, rows: slice) -> Array:
+            given = copied(uniform[..., rows, :])
+            return predictor.weights(move(features), given, flow.kernel)
+
+        return bands.joined(self.bands(predictor, flow.rho), shape[-2], weighted), None
+
     def uniform(self, offsets: Offsets, device: str) -> Array:
         """Equal weights of all valid neighbors, (K, *window)."""
         if self.valid is None:
-            return _uniform(offsets, self.target.shape, device)
+            kept = 4 * len(offsets) * self.target.size <= UNIFORM
+            made = _uniform if kept else _uniform.__wrapped__
+            return made(offsets, self.target.shape, device)
         return stencil.uniform(offsets, self.target.shape, self.valid, namespace(self.outer))
 
     def linearization(
         self, flow: FlowSettings, predictor: Predictor | None, key: Any
     ) -> tuple[Linearization, Array]:
-        """The flow at the predictor's weights, and its features; cached by key.
+        """The flow at the predictor's weights, and its features; kept for calls with the same key.
 
-        Without a predictor, weights are uniform, and there are no features.
+        Without a key, nothing is kept. Without a predictor, weights are uniform, and there are no
+        features; nor are there where they would be many.
         """
         if self.memo is None or self.memo[0] != key or key is None:
+            self.memo = None
             omega, features = self.uniform(flow.offsets, flow.device), None
             if predictor is not None:
-                features = self.features(predictor, flow.rho)
-                omega = predictor.weights(features, omega, flow.kernel)
-                if features.nbytes > KEPT:
-                    features = None
-            self.memo = (key, linearize(flow, self, omega), features)
+                omega, features = self.weights(flow, predictor, omega)
+            found = linearize(flow, self, omega), features
+            if key is None:
+                return found
+            self.memo = (key, *found)
         return self.memo[1:]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,6 +216,37 @@ def read(reader: TileReader, labeled: LabeledTile) -> TileData:
     )
 
 
+def read_near(reader: TileReader, labeled: LabeledTile) -> TileData:
+    """Read what is labeled of a tile and what this depends on, and compute its data term."""
+    core = core_of(labeled)
+    example = reader.examples[labeled.example]
+    found = examples.targets(examples.read_labels(example.labels, core), reader.flow.classes)
+    box = nearest(core, found)
+    size = tuple(b.stop - b.start for b in box)
+    start = tuple(b.start for b in box)
+    near = Grid(example.image.grid, start, size, size, reader.flow.halo).tile_at((0,) * len(box))
+    return read(reader, dataclasses.replace(labeled, tile=near))
+
+
+def core_of(labeled: LabeledTile) -> Box:
+    """The tile's own pixels in its image."""
+    return tuple(
+        slice(w.start + i.start, w.start + i.stop)
+        for w, i in zip(labeled.tile.window, labeled.tile.inner, strict=True)
+    )
+
+
+def nearest(box: Box, target: np.ndarray) -> Box:
+    """The part of a box beyond which nothing is labeled; all of it if nothing is at all."""
+    places = target.nonzero()
+    if not len(places[0]):
+        return box
+    return tuple(
+        slice(b.start + int(p.min()), b.start + int(p.max()) + 1)
+        for b, p in zip(box, places, strict=True)
+    )
+
+
 def _targets(reader: TileReader, labeled: LabeledTile, valid: np.ndarray | None) -> np.ndarray:
     """Class numbers of a tile's window, 0 outside its core, if not wanted there, and unlabeled."""
     example, classes = reader.examples[labeled.example], reader.flow.classes
@@ -198,7 +263,7 @@ def _targets(reader: TileReader, labeled: LabeledTile, valid: np.ndarray | None)
     return target
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=4)
 def _uniform(offsets: Offsets, grid: tuple[int, ...], device: str) -> Array:
     return on_device(device)(stencil.uniform(offsets, grid))
 
@@ -271,10 +336,17 @@ def parameter_gradient(
     found, features = data.linearization(flow, predictor, key)
     g = flow.loss.gradient(found.z, data.target, sums)
     tangent = found.gradient(g).tangent
+    del found, g
     data.memo = None
-    if features is None:
-        features = data.features(predictor, flow.rho)
-    return predictor.gradient(features, tangent, flow.kernel)
+    if features is not None:
+        return predictor.gradient(features, tangent, flow.kernel)
+    copied, move = namespace(tangent).ascontiguousarray, on_device(flow.device)
+    total: dict[str, np.ndarray] = {}
+    for rows, part in data.bands(predictor, flow.rho):
+        given = copied(tangent[..., rows, :])
+        for name, value in predictor.gradient(move(part), given, flow.kernel).items():
+            total[name] = total.get(name, 0) + value
+    return total
 
 
 class Scored(NamedTuple):
@@ -289,7 +361,6 @@ def scores(argument: tuple[FlowSettings, Predictor | None, int], data: TileData)
     """The scores at every `stride`-th labeled pixel of a tile."""
     flow, predictor, stride = argument
     found, _ = data.linearization(flow, predictor, None)
-    data.memo = None
     target = to_host(data.target).ravel()
     chosen = np.flatnonzero(target)[::stride]
     z = to_host(found.z).reshape(len(flow.classes), -1)
@@ -310,9 +381,11 @@ def sample(
     (flow, wanted, count, seed), (data, number) = argument, item
     target = to_host(data.target)
     chosen = drawn(np.flatnonzero(target), count, (seed, number))
-    features = to_host(predictors.raw(wanted, data.image, data.outer, flow.rho))[:, *data.part]
-    rows = features.reshape(len(features), -1)[:, chosen].T
     places = np.unravel_index(chosen, target.shape)
+    sources = predictors.sources(wanted, data.image, data.outer, flow.rho)
+    around = data.outer.shape[1:]
+    there = [p + s.start for p, s in zip(places, data.part, strict=True)]
+    rows = wanted.compute(*sources, np.ravel_multi_index(there, around)).T
     own = target[places]
     same = np.zeros((len(chosen), len(flow.offsets)), bool)
     known = np.zeros_like(same)
