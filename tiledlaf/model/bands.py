@@ -48,9 +48,11 @@ def bands(
         stop = min(start + rows, span.stop)
         low, high = max(0, start - reach), min(grid[-2], stop + reach)
         cut = (..., slice(low, high), slice(None))
-        found = features.compute(*(None if a is None else a[cut] for a in (image, odds)))
-        found = found[:, *front, start - low : stop - low, columns]
-        yield slice(start - span.start, stop - span.start), np.ascontiguousarray(found)
+        near, around = (None if a is None else a[cut] for a in (image, odds))
+        inner = (*front, slice(start - low, stop - low), columns)
+        everything = inner == tuple(slice(0, n) for n in (*grid[:-2], high - low, grid[-1]))
+        found = features.compute(near, around, None if everything else inner)
+        yield slice(start - span.start, stop - span.start), found
 
 
 def joined(

@@ -7,7 +7,7 @@ is mirrored at its border.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..kernels.arrays import Array
+from ..tiles import Box
 from . import filters
 from .filters import blur_radius
 
@@ -133,7 +134,7 @@ class Features:
         self,
         image: Array | None = None,
         odds: Array | None = None,
-        places: np.ndarray | None = None,
+        places: np.ndarray | Box | None = None,
     ) -> Array:
         """All features, spec by spec, and within a spec plane by plane.
 
@@ -143,12 +144,13 @@ class Features:
             In the image's own units, of any real type.
         odds : (J', *grid), optional
             As from `log_odds`.
-        places : (n,) integers, optional
-            Pixels of the flattened grid whose features are wanted alone, which saves memory.
+        places : (n,) integers or a box, optional
+            Pixels of the flattened grid, or of the grid, whose features are wanted alone, which
+            saves memory.
 
         Returns
         -------
-        (F, *grid) float32, or (F, n)
+        (F, *grid) float32, (F, n) or (F, *box)
 
         Raises
         ------
@@ -167,7 +169,7 @@ class Features:
             raise InputError(f"expected image and odds on one grid, got {grids}")
         planes = {name: len(sources.get(name, ())) for name in SOURCES}
         grid, count = next(iter(grids.values())), self.count(planes["image"], planes["odds"])
-        out = np.empty((count, *(grid if places is None else places.shape)), np.float32)
+        out = np.empty((count, *_shape(grid, places)), np.float32)
         for name, source in sources.items():
             for number, plane in enumerate(source):
                 blur = filters.blurs(plane)
@@ -180,7 +182,10 @@ class Features:
                             continue
                         part = np.empty((size, *grid), np.float32)
                         _fill(part, spec, blur)
-                        target[...] = part.reshape(size, -1)[:, places]
+                        if isinstance(places, tuple):
+                            target[...] = part[:, *places]
+                        else:
+                            target[...] = part.reshape(size, -1)[:, places]
         return out
 
     def _starts(self, planes: dict[str, int]) -> Iterator[int]:
@@ -275,6 +280,13 @@ def _reach(spec: tuple[Any, ...]) -> int:
     if kind == "structure":
         return blur_radius(numbers[0]) + 1 + blur_radius(numbers[1])
     return blur_radius(max(numbers)) + (kind in ("gradient", "hessian", "eigenvalues"))
+
+
+def _shape(grid: Sequence[int], places: np.ndarray | Box | None) -> tuple[int, ...]:
+    """Of the pixels whose features are wanted."""
+    if isinstance(places, tuple):
+        return tuple(len(range(*s.indices(n))) for s, n in zip(places, grid, strict=True))
+    return tuple(grid) if places is None else places.shape
 
 
 def _planes(name: str, given: Array | None) -> Array:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import ctypes
 import itertools
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,6 +132,13 @@ def threads(workers: int) -> Iterator[Pool]:
         yield Pool(workers, None, run, in_turn, in_turn, shared=True)
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def release(pool: Pool) -> None:
+    """Give back what threads have freed and their process keeps: see malloc_trim(3)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if pool.shared and trim is not None:
+        trim(0)
 
 
 def check_progress(progress: Any) -> None:

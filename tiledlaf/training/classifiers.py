@@ -216,7 +216,8 @@ def _samples(fit: Fit, sampling: Sampling, what: str, share: float) -> Samples:
         return seen >= {*classes} and any(fold == last for fold, _ in rows)
 
     found = tasks.some(fit.pool, _rows, sampling, items, enough, _told(fit, what))
-    return _arranged({order[place]: rows for place, rows in found.items()}, folds)
+    tasks.release(fit.pool)
+    return _arranged({order[place]: found.pop(place) for place in [*found]}, folds)
 
 
 def _arranged(found: dict[int, Rows], folds: Sequence[int]) -> Samples:

@@ -148,12 +148,12 @@ def _sampling(sizes: _Sizes, examples: Sequence[Example], one: LabeledTile) -> i
 
 
 def _band(sizes: _Sizes, features: Features, window: Box) -> int:
-    """Of features in bands: with the rows around them, and without."""
+    """Of features in bands, and of one of them with the rows around these."""
     shape = tuple(b.stop - b.start for b in window)
     many = sizes.count(features)
     rows = bands.row_count(many, shape, shape[-2])
     wide = min(shape[-2], rows + 2 * features.radius)
-    return 4 * many * size(window) // shape[-2] * (wide + (rows if wide > rows else 0))
+    return 4 * size(window) // shape[-2] * (many * rows + PLANES * wide)
 
 
 def _reading(sizes: _Sizes, examples: Sequence[Example], one: LabeledTile) -> int:

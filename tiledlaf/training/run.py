@@ -149,6 +149,7 @@ def _trained(
             None if recipe.start is None else recipe.start.term,
         )
         terms = plan.learner.fit(fit)
+        tasks.release(pool)
     tasks.retried(Checkpoint.keep_terms, held, terms)
     if plan.learner.per_fold and len(terms) == 1:  # time was short
         plan = last_fold_judging(plan)
@@ -190,6 +191,7 @@ def _read(pool: Pool, reader: TileReader, tiles: Sequence[LabeledTile], say: Pro
         part = tiles[start : start + 2 * pool.workers]
         found += pool.persist(training_worker.read_near, reader, part)
         say(stage | {"done": len(found)})
+    tasks.release(pool)
     return found
 
 
