@@ -35,7 +35,7 @@ from tiledlaf.model.terms import Prototypes
 from tiledlaf.pool import dask as dask_pool
 from tiledlaf.pool import tasks
 from tiledlaf.tiles import Grid
-from tiledlaf.training import checkpoint, classifiers, examples, judging, learning, pixels
+from tiledlaf.training import checkpoint, classifiers, examples, judging, learning
 from tiledlaf.training import plan as training_plan
 from tiledlaf.training import run as training_run
 from tiledlaf.training import terms as fitting
@@ -317,11 +317,19 @@ def test_other_images(whole):
 
 
 def test_limit(whole):
+    """Where no time is left to learn weights, none are."""
     found = trained("--limit", "0")
+    assert "time limit\n" in found.err
+    assert "learned weights" not in found.out
+    assert run("label", "images/0.tif", "out.zarr", "--model", "model").code == 0
+    assert run("report", "model", "page.html").code == 0
+    assert trained().err == "finished before\n"
+
+
+def test_limit_of_learned_weights(whole):
+    found = trained("--limit", "0", "--flow", "learned")
     assert found.err.endswith("time limit\n")
     assert "learned weights of 0 steps" in found.out
-    assert run("label", "images/0.tif", "out.zarr", "--model", "model").code == 0
-    assert trained().err == "finished before\n"
 
 
 def test_limit_after_a_cut(whole, monkeypatch):
@@ -341,11 +349,11 @@ RUNAWAY = [
 @pytest.mark.parametrize("rates", RUNAWAY)
 def test_a_loss_that_is_not_finite(whole, monkeypatch, rates):
     """The state before is the model, and what happened is said."""
-    trained("--limit", "0")
+    trained("--limit", "0", "--flow", "learned")
     first = learned()
     os.remove("model")
     monkeypatch.setattr(learning, "RATES", rates)
-    found = trained()
+    found = trained("--flow", "learned")
     assert "tiledlaf: warning: the loss is no longer finite at step " in found.err
     assert "the best state so far is kept" in found.err
     assert len(found.err.splitlines()) < 8
@@ -406,11 +414,11 @@ def test_stops_when_validation_no_longer_improves(whole):
 
 def test_the_best_state_is_kept(whole, monkeypatch):
     """Steps that only make it worse: the first state is the model."""
-    trained("--limit", "0")
+    trained("--limit", "0", "--flow", "learned")
     first = learned()
     os.remove("model")
     monkeypatch.setattr(learning, "RATES", {"patches": -0.5})
-    trained()
+    trained("--flow", "learned")
     errors = [entry["validation"] for entry in model_file.load("model").trained["history"]]
     assert min(errors[1:]) > errors[0]
     equal(learned(), first)
@@ -602,7 +610,7 @@ def test_what_judges(count, shape, neighborhood):
         plan = training_plan.make_plan(data, training_run.Recipe(neighborhood), pool)
     times = [np.zeros(shape, int) for _ in range(count)]
     for one in plan.training:
-        times[one.example][pixels.core_of(one)] += 1
+        times[one.example][training_worker.core_of(one)] += 1
     assert all((found == 1).all() for found in times)
     places = [(t.example, t.tile.index) for t in plan.training]
     assert places == sorted(places)

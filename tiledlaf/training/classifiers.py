@@ -215,8 +215,8 @@ def _samples(fit: Fit, sampling: Sampling, what: str, share: float) -> Samples:
         seen = {j for fold, labels in rows if fold != last for j in np.unique(labels).tolist()}
         return seen >= {*classes} and any(fold == last for fold, _ in rows)
 
-    found = tasks.some(fit.pool, _rows, sampling, items, enough, _told(fit, what))
     tasks.release(fit.pool)
+    found = tasks.some(fit.pool, _rows, sampling, items, enough, _told(fit, what))
     return _arranged({order[place]: found.pop(place) for place in [*found]}, folds)
 
 
@@ -243,6 +243,7 @@ def _fitted(fit: Fit, samples: Samples, name: str) -> list[trees.Trees]:
 
     last, classes = max(fit.folds), fit.source.classes
     order = [last, *range(last), last + 1] if samples.complete else [last]
+    tasks.release(fit.pool)
     began, at_once = clock.monotonic(), min(AT_ONCE, opening.cores())
 
     def fitted(_: None, fold: int) -> trees.Trees:

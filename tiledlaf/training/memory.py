@@ -200,5 +200,5 @@ def check(need: Need, pool: Pool) -> None:
         if there is not None and bytes_ > there:
             raise NotEnoughMemory(
                 f"{what} would need {bytes_ / 2**20:.0f} MiB and may use {there / 2**20:.0f} MiB; "
-                "take fewer images or workers, or label smaller parts of them"
+                "take fewer images or `workers`, or label smaller parts of them"
             )
