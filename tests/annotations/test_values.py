@@ -20,7 +20,7 @@ from tiledlaf.files import images
 from tiledlaf.files.image import FileWarning
 from tiledlaf.model.classes import UNLABELED, find_classes
 from tiledlaf.pool import tasks
-from tiledlaf.training import examples, survey
+from tiledlaf.training import cutting, examples, survey
 from tiledlaf.training import plan as training_plan
 from tiledlaf.training.plan import TrainingWarning
 
@@ -524,7 +524,7 @@ def test_data_folder(data_folder):
             ("dsb2018/images/he_[0-3]*", "dsb2018/instances/he_[0-3]*", "one blob each"),
         ):
             found = tiledlaf.pair(str(data_folder / part), str(data_folder / other))
-            cut = training_plan._cut(found, (0, 0), len(found))
+            cut = cutting.cut(found, (0, 0), len(found))
             items = [(number, tile.core) for number, tile in cut]
             tables = survey.count(pool, found, items)
             if refusal:

@@ -28,8 +28,8 @@ from ..model.model import Model
 from ..model.settings import check_learnable
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
-from ..tiles import Box, Grid, Tile
-from . import continuing, rounds, survey
+from ..tiles import Tile
+from . import continuing, cutting, rounds, survey
 from .examples import Example
 from .judging import Bench, checked_priors
 from .rounds import Round
@@ -38,11 +38,9 @@ from .terms import Learner, described, learner_of
 from .worker import FlowSettings, LabeledTile
 
 OPTIMIZERS = {"adam": Adam, "adamax": AdaMax}
-SPLIT = 64  # least edge of the parts into which a tile of few labels is split
 ALONE = ((0, 0),)  # the neighborhood that adds nothing
 FLOWS = ("auto", "none", "uniform", "learned")
 DENSE = 0.5  # share of pixels that are labeled from which on labels say how often classes occur
-LEAST = 6  # least number of tiles of few images, so that blocks can be left out
 Progress = Callable[[Mapping[str, Any]], None]
 Counts = dict[tuple[int, tuple[int, ...]], tuple[int, ...]]
 
@@ -285,7 +283,7 @@ def _labeled(
 ) -> tuple[list[LabeledTile], tuple[Class, ...], Counts, list[str]]:
     """Tiles with labeled pixels, classes, how many pixels of each a tile has, and lines on them."""
     everything, count = (*data.training, *data.validation), len(data.training)
-    found = _cut(everything, halo, count)
+    found = cutting.cut(everything, halo, count)
     tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found], say)
     kept: dict[bool, set[int]] = {True: set(), False: set()}
     for (number, _), table in zip(found, tables, strict=True):
@@ -297,8 +295,9 @@ def _labeled(
     left_out = ignored(legend.ignore)
     labeled = {n for (n, _), one in zip(found, tables, strict=True) if {*one} - left_out}
     trained = sum(n < count for n in labeled)
-    if trained and _least(trained) != _least(count):  # images without labels judge nothing
-        found = _cut(everything, halo, trained)
+    # images without labels judge nothing
+    if trained and cutting.least(trained) != cutting.least(count):
+        found = cutting.cut(everything, halo, trained)
         tables = survey.count(pool, everything, [(n, tile.core) for n, tile in found], say)
     items = [(n, tile.core) for n, tile in found]
     if not data.many:
@@ -312,7 +311,7 @@ def _labeled(
     lines = survey.lines(pool, data.training, items[:own], tables[:own], legend, classes)
     tiles, counts = _counted(found, tables, classes)
     if not data.validation and not rounds.can_be_folded(tiles, counts):
-        finer = _finer(everything, tiles, halo)
+        finer = cutting.finer(everything, tiles, halo)
         tables = survey.count(pool, everything, [(n, tile.core) for n, tile in finer], say)
         tiles, counts = _counted(finer, tables, classes)
     return tiles, classes, counts, lines
@@ -327,61 +326,6 @@ def _check_alike(examples: Sequence[Example]) -> None:
             f"expected images with the same number of axes and channels, got {sorted(ndims)} axes "
             f"and {sorted(channels)} channels"
         )
-
-
-def _cut(examples: Sequence[Example], halo: Sequence[int], training: int) -> list[tuple[int, Tile]]:
-    """All tiles that may have labels, with the image's number; few images are cut into more."""
-    least = _least(training)
-    found = []
-    for number, example in enumerate(examples):
-        grid = _grid(example.image.grid, halo, least)
-        for tile in grid:
-            parts = _occupied(example, tile.core, halo)[1]
-            found += [(number, grid.part(tile, part, i)) for i, part in enumerate(parts)]
-    return found
-
-
-def _occupied(example: Example, box: Box, halo: Sequence[int]) -> tuple[int, list[Box]]:
-    """The parts of a box that may have labels, and how many pixels they need with their halos.
-
-    The box is halved as long as that leaves out pixels.
-    """
-    found = example.occupied(box)
-    if found is None:
-        return 0, []
-    need = math.prod(b.stop - b.start + 2 * h for b, h in zip(found, halo, strict=True))
-    edges = [b.stop - b.start for b in found]
-    axis = int(np.argmax(edges))
-    if found == box or edges[axis] < 2 * SPLIT:
-        return need, [found]
-    middle = found[axis].start + edges[axis] // 2
-    halves = slice(found[axis].start, middle), slice(middle, found[axis].stop)
-    split = [_occupied(example, (*found[:axis], h, *found[axis + 1 :]), halo) for h in halves]
-    less = sum(pixels for pixels, _ in split)
-    return (less, split[0][1] + split[1][1]) if less < need else (need, [found])
-
-
-def _finer(
-    examples: Sequence[Example], tiles: Sequence[LabeledTile], halo: Sequence[int]
-) -> list[tuple[int, Tile]]:
-    """Tiles, too few to be left out in turn, in up to `LEAST` parts of 16 pixels or more."""
-    found = []
-    for one in tiles:
-        grid = _grid(examples[one.example].image.grid, halo, 1)
-        core = one.tile.core
-        axis = max((-2, -1), key=lambda a: core[a].stop - core[a].start) % len(core)
-        start, stop = core[axis].start, core[axis].stop
-        count = max(1, min(LEAST, (stop - start) // 16))
-        ends = [start + (stop - start) * i // count for i in range(count + 1)]
-        for number, part in enumerate(map(slice, ends[:-1], ends[1:])):
-            box = (*core[:axis], part, *core[axis + 1 :])
-            found.append((one.example, grid.part(one.tile, box, number)))
-    return found
-
-
-def _least(training: int) -> int:
-    """Least number of tiles of each of so many images."""
-    return -(-LEAST // training) if 0 < training * 2 < LEAST else 2
 
 
 def _warn_unknown(labels: Image, unknown: set[int]) -> None:
@@ -494,17 +438,6 @@ def _absent(classes: Sequence[Class], counts: Counts, tiles: Sequence[LabeledTil
     """Names of the classes without a pixel in these tiles."""
     total = np.sum([counts[one.example, one.tile.index] for one in tiles], axis=0)
     return ", ".join(c.name for c, n in zip(classes, total, strict=True) if n == 0)
-
-
-def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
-    """Tiles of at most 512 x 1024, at least `least` of them, so that workers share an image."""
-    # no tile is narrower than 16 pixels, not even the last one
-    rows = max(min(least, size[-2] // 16), math.ceil(size[-2] / 512))
-    edge = math.ceil(size[-2] / rows)
-    columns = math.ceil(size[-1] / math.ceil(size[-1] / 1024))
-    planes = (1 if halo[0] == 0 else 32,) if len(size) == 3 else ()
-    zero = (0,) * len(size)
-    return Grid(tuple(size), zero, tuple(size), (*planes, edge, columns), tuple(halo))
 
 
 def _print(data: Data, recipe: Recipe, flow: FlowSettings, features: Features) -> dict[str, Any]:
