@@ -346,9 +346,11 @@ def test_stages_and_features_are_the_models(here, quick, monkeypatch):
 
 
 def test_no_second_classifier_where_the_first_hardly_errs(here, quick, monkeypatch):
-    monkeypatch.setattr(classifiers, "_scored", lambda parts, *_: [
-        learning.Scored(np.zeros(0), np.eye(2)[one.labels], one.labels) for one in parts
-    ])  # fmt: skip
+    def right(samples, *_):
+        found = [samples.labels[own] for own in samples.own]
+        return [learning.Scored(np.zeros(0), np.eye(2)[labels], labels) for labels in found]
+
+    monkeypatch.setattr(classifiers, "_scored", right)
     found = run("train", "start", *COMMON, "--classifier", "--flow", "none")
     assert found.code == 0, found
     assert "wrong by one classifier 0.00 %: too little to try a second one" in found.err
