@@ -22,6 +22,7 @@ from .worker import KEPT, LabeledTile
 PROCESS_BYTES = 330 * 2**20  # this program with its libraries, before the first tile
 PLANES = 36  # of a window, at most at once where features are found at some places alone
 NODES = 31 * 256 * 20  # bytes of the histograms of a tree's leaves, for each feature
+BINNED = 200_000  # pixels that bins are found from: copied where there are more
 KMEANS = 24  # bytes of a number that anchors are found from: twice as float32 and as float64
 
 
@@ -94,6 +95,7 @@ def _fits(sizes: _Sizes) -> int:
         # the folds in a circle, as float64; before fits as float32 as well
         circle = 8 * many * pixels * (2 * folds - 2) // folds
         fit = pixels * (many + 24 * sizes.classes) + NODES * many
+        fit += 8 * many * BINNED * (pixels > BINNED)
         found.append(circle + max(4 * many * pixels, at_once * fit))
     return max(found)
 
