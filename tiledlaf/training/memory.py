@@ -19,7 +19,7 @@ from .examples import Example
 from .plan import TrainingPlan
 from .worker import KEPT, LabeledTile
 
-PROCESS_BYTES = 330 * 2**20  # this program with its libraries, before the first tile
+PROCESS_BYTES = 400 * 2**20  # this program with its libraries, and what it does not give back
 PLANES = 36  # of a window, at most at once where features are found at some places alone
 NODES = 31 * 256 * 20  # bytes of the histograms of a tree's leaves, for each feature
 BINNED = 200_000  # pixels that bins are found from: copied where there are more
