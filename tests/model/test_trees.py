@@ -253,7 +253,7 @@ def test_refused_samples():
         ((x, labels, 1), "two or more classes, got 1"),
         ((x, labels[1:], 3), "50 integer labels, got int64 of shape"),
         ((x, labels / 1, 3), "integer labels, got float64"),
-        ((x.astype(float), labels, 3), r"\(n, F\) float32, got float64"),
+        ((x.astype(int), labels, 3), r"\(n, F\) of floats, got int64"),
         ((x[:, :0], labels, 3), r"got float32 of shape \(50, 0\)"),
         ((np.where(x == x[3, 0], np.float32(np.nan), x), labels, 3), "finite features"),
     ):
@@ -261,6 +261,13 @@ def test_refused_samples():
             fit(*arguments)
     with pytest.raises(ValueError, match="2 to 32 leaves, got 33"):
         fit(x, labels, 3, leaves=33)
+
+
+def test_the_same_trees_of_float64():
+    x, labels = sample(3, n=500)
+    found, expected = fit(x.astype(float), labels, 3), fit(x, labels, 3)
+    for name, array in expected.to_arrays().items():
+        np.testing.assert_array_equal(found.to_arrays()[name], array)
 
 
 def test_refused_features(small):

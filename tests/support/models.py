@@ -41,7 +41,7 @@ def auto_context():
     """A second classifier on what the first one makes of the same lines."""
     first = Classified(MULTISCALE, trees())
     image, truth = lines((100, 100), seed=3)
-    rows = terms.context(first, AROUND, image[None], None).reshape(AROUND.count(1, 1), -1).T
+    rows = terms.context(first, AROUND, image[None], None, np.arange(image.size)).T
     found = boosting.fit(np.ascontiguousarray(rows), truth.ravel().astype(int), 2, iterations=5)
     return AutoContext(first, AROUND, found)
 
