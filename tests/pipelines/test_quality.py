@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 STROKED = "strokes-isbi-1.5-equal"
 SEGMENTS = "Gaussian for segments"
 METHODS = ["none", "Gaussian", SEGMENTS, "dense CRF", "forest", "U-Net", "classifier", "ours"]
-METHODS += ["ours for segments"]
 OTHERS = {"dense CRF": "pydensecrf", "U-Net": "torch"}
 
 
