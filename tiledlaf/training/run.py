@@ -40,7 +40,7 @@ from .plan import (
     last_fold_judging,
     make_plan,
 )
-from .worker import FlowSettings, LabeledTile, TileReader
+from .worker import FlowSettings, LabeledTile, Scored, TileReader
 
 __all__ = ["Data", "Recipe", "TrainingWarning", "fit_bias", "train"]
 TRIED = 0.6  # share of a time limit after which no other flow with equal weights is tried
@@ -223,11 +223,13 @@ class Way:
 
     Attributes
     ----------
+    scores : of the tiles that judge
     verdict : of single pixels, with `biases`
     compared : what ways are compared by: this, or what was found of the pieces between a class
     """
 
     flow: FlowSettings
+    scores: list[Scored]
     biases: Biases
     verdict: Verdict
     compared: Verdict
@@ -241,14 +243,14 @@ def _way_of(
     biases = fewest(scores, plan.bench)
     if plan.boundary is None:
         verdict = judge(scores, plan.bench, biases)
-        return Way(flow, biases, verdict, verdict)
+        return Way(flow, scores, biases, verdict, verdict)
     tried = pieces.candidates(scores, biases.all, plan.boundary)
     found = pieces.judge(course.pieces(flow, learned, tried, plan.boundary), tried, plan.bench)
     if found is None:
         name = plan.flow.classes[plan.boundary].name
         raise InputError(f"expected labeled pixels that {name} lies between, got none to compare")
     compared, biases = found
-    return Way(flow, biases, judge(scores, plan.bench, biases), compared)
+    return Way(flow, scores, biases, judge(scores, plan.bench, biases), compared)
 
 
 def _simple(course: Course, plan: TrainingPlan) -> dict[str, Way]:
@@ -300,8 +302,7 @@ def _chosen(course: Course, plan: TrainingPlan, state: State, simple: Mapping[st
     if name == "auto":
         name = list(ways)[choose([way.compared for way in ways.values()])]
     way = ways[name]
-    scores = course.scores(way.flow, state.best if name == "learned" else None)
-    calibration, reliability = calibrated(scores, plan.bench, way.biases)
+    calibration, reliability = calibrated(way.scores, plan.bench, way.biases)
     boundary = None if plan.boundary is None else plan.flow.classes[plan.boundary].name
     chosen = {
         "choice": {
