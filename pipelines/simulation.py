@@ -323,7 +323,8 @@ def scheduling() -> Iterator[tuple[str, int]]:
         file = Path(name) / "scheduler.json"
         options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file]
         with started("-m", "dask", "scheduler", *options) as scheduler:
-            while not file.exists():
+            # the file is there before it is full
+            while not (file.exists() and file.read_text().rstrip().endswith("}")):
                 assert scheduler.poll() is None, "the scheduler ended"
                 clock.sleep(0.1)
             yield json.loads(file.read_text())["address"], scheduler.pid
