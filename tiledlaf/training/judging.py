@@ -126,19 +126,26 @@ def calibrated(
 
 
 def fewest(found: Sequence[Scored], bench: Bench) -> Biases:
-    """Biases with the fewest errors; 0 where the labels do not say how often a class occurs."""
-    bias, sides = np.zeros(found[0].rows.shape[1]), dict.fromkeys(bench.sides)
+    """Biases with the fewest errors, where these are fewer than without by a standard error.
+
+    0 where the labels do not say how often a class occurs.
+    """
+    none = np.zeros(found[0].rows.shape[1])
+    without = Biases(none, dict.fromkeys(bench.sides, none))
     if bench.weights is None:
-        return Biases(bias, dict.fromkeys(sides, bias))
+        return without
     bias = _fitted(found, bench.weights)
-    if len(sides) == 1:
-        return Biases(bias, dict.fromkeys(sides, bias))
-    pairs = list(zip(found, bench.sides, strict=True))
-    each = {
-        side: _fitted([one for one, other in pairs if other != side], bench.weights)
-        for side in sides
-    }
-    return Biases(bias, each)
+    each = dict.fromkeys(bench.sides, bias)
+    if len(each) > 1:
+        pairs = list(zip(found, bench.sides, strict=True))
+        for side in each:
+            others = [one for one, other in pairs if other != side]
+            each[side] = _fitted(others, bench.weights)
+    fitted = Biases(bias, each)
+    if len(set(bench.units)) == 1:  # nothing says how sure it is that they help
+        return fitted
+    ways = without, fitted
+    return ways[choose([judge(found, bench, way) for way in ways])]
 
 
 def _fitted(found: Sequence[Scored], weights: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 from ..kernels.arrays import Array
 
 CONTRAST, SHIFT, COLOR = 0.2, 0.06, 0.06  # of log gain, of the range, of the range by channel
-GAMMA = 0.25  # of its logarithm
+GAMMA = 0.36  # of its logarithm: from 0.7 to 1.4
+TURN = 0.25  # radians that colors are turned by around gray, of three channels
 
 
 def varied(pixels: Array, span: Sequence[float], seed: Sequence[int]) -> np.ndarray:
@@ -35,15 +36,28 @@ def varied(pixels: Array, span: Sequence[float], seed: Sequence[int]) -> np.ndar
     gamma, gain = (math.exp(rng.uniform(-most, most)) for most in (GAMMA, CONTRAST))
     shift = rng.uniform(-SHIFT, SHIFT)
     colors = rng.uniform(-COLOR, COLOR, len(pixels)) * (len(pixels) > 1)
-    found = np.empty(pixels.shape, np.float32)
-    for target, plane, color in zip(found, pixels, colors, strict=True):
-        x = (plane.astype(np.float32) - np.float32(low)) / np.float32(width)
+    found = pixels.astype(np.float32)
+    if len(found) == 3:
+        found = np.einsum("ij,j...->i...", _turn(rng.uniform(-TURN, TURN)), found)
+    # what makes pictures of 8 bits bends all that these can hold
+    dark, bright = (0, 255) if pixels.dtype == np.uint8 else (low, low + width)
+    for x, color in zip(found, colors, strict=True):
+        x -= np.float32(dark)
+        x /= np.float32(bright - dark)
         inside = np.clip(x, 0, 1)
         x += inside ** np.float32(gamma) - inside
         middle = np.median(x)
         x -= middle
         x *= np.float32(gain)
-        x += middle + np.float32(shift + color)
-        x *= np.float32(width)
-        np.add(x, np.float32(low), out=target)
+        x += middle
+        x *= np.float32(bright - dark)
+        x += np.float32(dark + width * (shift + color))
     return found
+
+
+def _turn(angle: float) -> np.ndarray:
+    """The rotation of three channels around gray, (3, 3) float32."""
+    a, b = math.cos(angle), math.sin(angle) / math.sqrt(3)
+    mean = np.full((3, 3), (1 - a) / 3)
+    cross = b * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    return (a * np.eye(3) + mean + cross).astype(np.float32)
