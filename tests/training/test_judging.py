@@ -17,14 +17,31 @@ def scored(gaps, labels):
 
 def test_biases_have_not_seen_what_they_are_judged_by():
     """Each side's own bias would make no error; that of the other one makes one in four."""
-    one = scored([-3, -2, 1, 2], [0, 0, 1, 1])
-    two = scored([1, 2, 3, 4], [0, 0, 1, 1])
+    one = scored([1, 2, 3.5, 5], [0, 0, 1, 1])
+    two = scored([2, 3, 5, 6], [0, 0, 1, 1])
     apart = judging.judge([one, two], Bench([0, 1], [0, 1], np.ones(2)))
     both = judging.fit_bias(np.concatenate([one.rows, two.rows]), np.array([0, 0, 1, 1] * 2))[0]
     np.testing.assert_array_equal(apart.bias, both)
-    np.testing.assert_array_equal(apart.wrong, [2, 2])
+    np.testing.assert_array_equal(apart.wrong, [1, 1])
     together = judging.judge([one, two], Bench([0, 0], [0, 1], np.ones(2)))
-    assert together.error < apart.error == 0.5
+    assert together.error < apart.error == 0.25
+
+
+@pytest.mark.parametrize(
+    ("sides", "units", "weights", "kept"),
+    [
+        ([0, 0, 1, 1], [0, 1, 2, 3], [1, 1], False),
+        ([0, 0, 1, 1], [0, 0, 0, 0], [1, 1], True),  # nothing says how sure it is
+        ([0, 0, 1, 1], [0, 1, 2, 3], [1.2, 0.8], True),  # the user wants it
+    ],
+)
+def test_biases_that_one_image_alone_wants(sides, units, weights, kept):
+    """One image unlike all others does not move these: it did, by more than they had errors."""
+    common = scored([-3, -2, -1, 1, 2, 3] * 3, [0, 0, 0, 1, 1, 1] * 3)
+    odd = scored([0.5, 1.5, 2.5, 2.6, 2.7, 3.5] * 5, [0, 0, 0, 0, 0, 1] * 5)
+    found = judging.fewest([common, common, common, odd], Bench(sides, units, np.array(weights)))
+    assert found.all.any() == kept
+    assert any(bias.any() for bias in found.sides.values()) == kept
 
 
 def test_no_biases_where_labels_do_not_say_how_often():

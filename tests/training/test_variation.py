@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tiledlaf.training.variation import COLOR, CONTRAST, SHIFT, varied
+from tiledlaf.training.variation import COLOR, CONTRAST, GAMMA, SHIFT, varied
 
 
 def image(channels=1, dtype=np.uint8):
@@ -44,6 +44,38 @@ def test_how_far():
     assert abs(moved).max() < SHIFT + COLOR + 0.1
     assert 0.5 * COLOR < np.ptp(moved, axis=1).max() <= 2 * COLOR + 0.03
     assert CONTRAST < 0.3
+
+
+def test_gray_stays_gray():
+    """Colors are turned around it."""
+    given = np.repeat(image(), 3, axis=0)
+    for seed in range(10):
+        found = varied(given, (0, 200), (seed,))
+        assert np.ptp(found - found.mean(axis=(1, 2), keepdims=True), axis=0).max() < 0.02
+
+
+def test_colors_are_turned():
+    """Pure red gets some of the other two, more of one, by up to 14 degrees."""
+    given = np.zeros((3, 9, 9), np.float32)
+    given[0, ::2] = 1
+    shares = []
+    for seed in range(40):
+        found = np.ptp(varied(given, (0, 1), (seed,)), axis=(1, 2))
+        shares.append(found[1:].max() / found[0])
+    assert 0.1 < max(shares) < 0.35
+    assert min(shares) < 0.05
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 255), (np.uint16, 20)])
+def test_gamma_bends_all_of_eight_bits(dtype, scale):
+    """Of a dark picture of 8 bits, it makes as much as it would of a bright one's shadows."""
+    given = np.tile(np.array([0, 10, 20], dtype), (1, 4, 1))
+    ratios = []
+    for seed in range(60):
+        found = varied(given, (0, 20), (seed,))[0, 0]
+        ratios.append((found[2] - found[0]) / 20)
+    most = (20 / scale) ** (np.exp(-GAMMA) - 1) * np.exp(CONTRAST)
+    assert max(ratios) == pytest.approx(most, rel=0.25)
 
 
 def test_an_image_of_one_value():

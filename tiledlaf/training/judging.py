@@ -126,9 +126,9 @@ def calibrated(
 
 
 def fewest(found: Sequence[Scored], bench: Bench) -> Biases:
-    """Biases with the fewest errors, where these are fewer than without by a standard error.
+    """Biases with the fewest errors, if without them there are more by a standard error.
 
-    0 where the labels do not say how often a class occurs.
+    0 where the labels do not say how often a class occurs. What the user says of that is obeyed.
     """
     none = np.zeros(found[0].rows.shape[1])
     without = Biases(none, dict.fromkeys(bench.sides, none))
@@ -142,7 +142,7 @@ def fewest(found: Sequence[Scored], bench: Bench) -> Biases:
             others = [one for one, other in pairs if other != side]
             each[side] = _fitted(others, bench.weights)
     fitted = Biases(bias, each)
-    if len(set(bench.units)) == 1:  # nothing says how sure it is that they help
+    if len(set(bench.units)) == 1 or (bench.weights != 1).any():
         return fitted
     ways = without, fitted
     return ways[choose([judge(found, bench, way) for way in ways])]
