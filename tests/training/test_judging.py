@@ -28,18 +28,18 @@ def test_biases_have_not_seen_what_they_are_judged_by():
 
 
 @pytest.mark.parametrize(
-    ("sides", "units", "weights", "kept"),
+    ("sides", "weights", "kept"),
     [
-        ([0, 0, 1, 1], [0, 1, 2, 3], [1, 1], False),
-        ([0, 0, 1, 1], [0, 0, 0, 0], [1, 1], True),  # nothing says how sure it is
-        ([0, 0, 1, 1], [0, 1, 2, 3], [1.2, 0.8], True),  # the user wants it
+        ([0, 0, 1, 1], [1, 1], False),
+        ([0, 0, 0, 0], [1, 1], True),  # no others say that they do not help
+        ([0, 0, 1, 1], [1.2, 0.8], True),  # the user wants them
     ],
 )
-def test_biases_that_one_image_alone_wants(sides, units, weights, kept):
+def test_biases_that_one_image_alone_wants(sides, weights, kept):
     """One image unlike all others does not move these: it did, by more than they had errors."""
     common = scored([-3, -2, -1, 1, 2, 3] * 3, [0, 0, 0, 1, 1, 1] * 3)
     odd = scored([0.5, 1.5, 2.5, 2.6, 2.7, 3.5] * 5, [0, 0, 0, 0, 0, 1] * 5)
-    found = judging.fewest([common, common, common, odd], Bench(sides, units, np.array(weights)))
+    found = judging.fewest([common, common, common, odd], Bench(sides, sides, np.array(weights)))
     assert found.all.any() == kept
     assert any(bias.any() for bias in found.sides.values()) == kept
 

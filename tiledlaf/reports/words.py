@@ -42,12 +42,11 @@ WORDS = {
         "all together add up to 0.",
         "Training chooses them last: those with which the fewest of the labeled pixels are wrong "
         "that were not learned from. They correct a data term that prefers one class, and stay 0 "
-        "unless without them more pixels are wrong by a standard error over the images: what one "
-        "image alone wants is not done to all. Where less than half of all pixels are labeled, "
-        "as by strokes of a brush, all are 0: such labels do not say how often a class occurs. "
-        "'train --priors' may say it. If your images hold far more or far less of a class than "
-        "those of the training, these numbers fit them less well; train with images like those "
-        "that you want to label.",
+        "unless they do so in other images than they were chosen by: what one image alone wants "
+        "is not done to all. Where less than half of all pixels are labeled, as by strokes of a "
+        "brush, all are 0: such labels do not say how often a class occurs. 'train --priors' may "
+        "say it. If your images hold far more or far less of a class than those of the training, "
+        "these numbers fit them less well; train with images like those that you want to label.",
     ),
 }
 

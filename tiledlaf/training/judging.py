@@ -126,7 +126,7 @@ def calibrated(
 
 
 def fewest(found: Sequence[Scored], bench: Bench) -> Biases:
-    """Biases with the fewest errors, if without them there are more by a standard error.
+    """Biases with the fewest errors, if without them other sides than theirs have more.
 
     0 where the labels do not say how often a class occurs. What the user says of that is obeyed.
     """
@@ -142,10 +142,9 @@ def fewest(found: Sequence[Scored], bench: Bench) -> Biases:
             others = [one for one, other in pairs if other != side]
             each[side] = _fitted(others, bench.weights)
     fitted = Biases(bias, each)
-    if len(set(bench.units)) == 1 or (bench.weights != 1).any():
+    if len(each) == 1 or (bench.weights != 1).any():
         return fitted
-    ways = without, fitted
-    return ways[choose([judge(found, bench, way) for way in ways])]
+    return min((without, fitted), key=lambda biases: judge(found, bench, biases).error)
 
 
 def _fitted(found: Sequence[Scored], weights: np.ndarray) -> np.ndarray:
