@@ -36,6 +36,30 @@ def warnings_as_lines(worded: Callable[[str], str]) -> Iterator[None]:
         yield
 
 
+class _Stages:
+    """A bar of the stage that some work is in; or, without a terminal, a line now and then."""
+
+    def __init__(self, bar: Any, terminal: bool) -> None:
+        self.bar, self.terminal = bar, terminal
+        self.shown: tuple[str, int] | None = None
+        self.began = self.told = clock.monotonic()
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Show how far a stage is."""
+        stage, done, of = plain(record["stage"]), record["done"], record["of"]
+        if self.shown != (stage, of):
+            self.shown, self.began = (stage, of), clock.monotonic()
+            self.bar.reset(of)
+            self.bar.set_description_str(stage, refresh=False)
+        self.bar.update(done - self.bar.n)
+        now = clock.monotonic()
+        if self.terminal or now - self.told < BETWEEN:
+            return
+        self.told = now
+        left = f", {(now - self.began) / done * (of - done):.0f} s left" if done else ""
+        shared.echo(f"{stage}: {done}/{of}{left}", err=True)
+
+
 @contextmanager
 def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A bar on a terminal of what is read and of steps; a line for each stage and validation."""
@@ -46,21 +70,14 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
     command = click.get_current_context().command
     terminal, began = sys.stderr.isatty(), 0.0
     first: int | None = None
-    last, before, since = clock.monotonic(), 0, clock.monotonic()
-    shown: tuple[str, int] | None = None
+    before = 0
     with tqdm(total=steps, disable=not terminal, file=sys.stderr, leave=False) as bar:
+        stages = _Stages(bar, terminal)
 
         def show(record: Mapping[str, Any]) -> None:
-            nonlocal first, began, last, before, since, shown
+            nonlocal first, began, before
             if "of" in record:
-                stage = plain(record["stage"])
-                if shown != (stage, record["of"]):
-                    shown, since = (stage, record["of"]), clock.monotonic()
-                    bar.reset(record["of"])
-                    bar.set_description_str(stage, refresh=False)
-                bar.update(record["done"] - bar.n)
-                if not terminal:
-                    last = _told(record, last, clock.monotonic() - since)
+                stages.show(record)
                 return
             step, left = record.get("step"), None
             if step is not None:
@@ -80,41 +97,13 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[dict[str, Any]], None]]:
+def stages() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A bar on a terminal for each stage of some work; or, without one, a line every 10 s."""
     from tqdm import tqdm
 
-    terminal, last = sys.stderr.isatty(), clock.monotonic()
-    since, shown = last, None
+    terminal = sys.stderr.isatty()
     with tqdm(disable=not terminal, file=sys.stderr, leave=False) as bar:
-
-        def show(record: dict[str, Any]) -> None:
-            nonlocal last, since, shown
-            stage, done, of = plain(record["stage"]), record["done"], record["of"]
-            if shown != (stage, of):
-                shown, since = (stage, of), clock.monotonic()
-                bar.reset(of)
-                bar.set_description_str(stage, refresh=False)
-            bar.update(done - bar.n)
-            if not terminal:
-                last = _told(record, last, clock.monotonic() - since)
-
-        yield show
-
-
-def _told(record: Mapping[str, Any], last: float, seconds: float) -> float:
-    """Say how far a stage is, if the last time is long ago; when it was said last.
-
-    Parameters
-    ----------
-    seconds : that the stage has taken so far
-    """
-    now, done, of = clock.monotonic(), record["done"], record["of"]
-    if now - last < BETWEEN:
-        return last
-    left = f", {seconds / done * (of - done):.0f} s left" if done else ""
-    shared.echo(f"{plain(record['stage'])}: {done}/{of}{left}", err=True)
-    return now
+        yield _Stages(bar, terminal).show
 
 
 @contextmanager
