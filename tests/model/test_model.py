@@ -18,10 +18,11 @@ from tiledlaf import label
 from tiledlaf.files import images, ngff
 from tiledlaf.labeling.choice import choose_labeling
 from tiledlaf.labeling.plan import Writing, make_plan
+from tiledlaf.labeling.request import prepare
 from tiledlaf.labeling.worker import label_tile
 from tiledlaf.model import arrays as model_arrays
 from tiledlaf.model import model as model_file
-from tiledlaf.model.terms import AutoContext, Classified, Probabilities
+from tiledlaf.model.terms import AutoContext, Classified, Probabilities, Prototypes
 
 # models that are made here do not say from which intensities
 pytestmark = pytest.mark.filterwarnings(
@@ -70,6 +71,33 @@ def test_round_trip(each, here):
     found.save("b.model")
     assert Path("b.model").read_bytes() == Path("a.model").read_bytes()
     assert sorted(p.name for p in Path().iterdir()) == ["a.model", "b.model"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folds(here, kind):
+    """They come back, and labels and what depends on these are as without them."""
+    plain = make(kind)
+    others = Prototypes(((0.8,), (0.3,)), 0.2), plain.term
+    folds = (plain.term, plain.term) if plain.term.takes_probabilities else others
+    kept = dataclasses.replace(plain, folds=folds)
+    kept.save("a.model")
+    found = model_file.load("a.model")
+    assert [type(one) for one in found.folds] == [type(one) for one in folds]
+    expected, arrays = kept.arrays(), found.arrays()
+    assert arrays.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(arrays[key], value, err_msg=key)
+    found.save("b.model")
+    assert Path("b.model").read_bytes() == Path("a.model").read_bytes()
+    assert kept.fingerprint() == found.fingerprint() == plain.fingerprint()
+    plain.save("plain.model")
+    dataclasses.replace(found, folds=()).save("b.model")
+    assert Path("b.model").read_bytes() == Path("plain.model").read_bytes()
+    assert model_file.load("plain.model").folds == ()
+    image = noisy((40, 50))
+    data = given(plain, image)
+    same(whole(image, model=found, **data), whole(image, model=plain, **data))
+    assert prepare(image, model=found, **data).job.folds == ()  # nor do they travel to workers
 
 
 def test_plain_arrays_without_code(each, here):
@@ -201,6 +229,23 @@ CLASSIFIER = [
     (entry(term__features=[["image", "patch", 1, 1, 0]]), "features"),
     (entry(channels=3), "features"),
 ]
+FOLDS = [
+    (entry(folds=None), ""),
+    (entry(folds=[{}, {}]), "no 'kind'"),
+    (entry(folds=[{"kind": "magic"}]), "got 'magic'"),
+    (entry(folds=[{"kind": "probabilities", "classes": 3}]), "expected a term of 2 classes, got 3"),
+    (
+        entry(folds=[{"kind": "probabilities", "classes": 2}]),
+        "expected terms of the folds that are computed from what the term is",
+    ),
+    (
+        entry(folds=[{"kind": "prototypes", "scale": 1, "values": [[0, 1], [1, 0]]}]),
+        "one per channel, got 2",
+    ),
+    (without("folds/0/value"), "trees"),
+    (changed("folds/1/value", nan), "expected finite value"),
+    (changed("folds/1/features", lambda a: a + 1), "features"),
+]
 PROBABILITIES = [
     (entry(term__classes=3), "expected a term of 2 classes, got 3"),
     (entry(term__classes="x"), ""),
@@ -228,6 +273,7 @@ def refused(words, *arguments, code=2):
             ("prototypes", PROTOTYPES),
             ("classifier", CLASSIFIER),
             ("probabilities", PROBABILITIES),
+            ("folds", FOLDS),
         )
         for row in rows
     ],
@@ -247,7 +293,9 @@ _kept = {}
 
 def _arrays(kind):
     if kind not in _kept:
-        _kept[kind] = make(kind).arrays()
+        found = make("classifier" if kind == "folds" else kind)
+        folds = (found.term, found.term) if kind == "folds" else ()
+        _kept[kind] = dataclasses.replace(found, folds=folds).arrays()
     return dict(_kept[kind])
 
 

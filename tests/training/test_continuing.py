@@ -332,7 +332,7 @@ def test_stages_and_features_are_the_models(here, quick, monkeypatch):
     monkeypatch.setattr(classifiers, "RICH", None)
     monkeypatch.setattr(classifiers, "SURROUNDINGS", None)
     for term, stages in ((one, ["classifiers"]), (two, ["classifiers", "second classifiers"])):
-        dataclasses.replace(first, term=term).save("other")
+        dataclasses.replace(first, term=term, folds=(term,)).save("other")
         said = []
         with tiledlaf.open_pool(workers=1) as pool:
             data = tiledlaf.Data(tiledlaf.pair("images", "labels"))
@@ -343,6 +343,8 @@ def test_stages_and_features_are_the_models(here, quick, monkeypatch):
         found = new.term.first if isinstance(new.term, AutoContext) else new.term
         assert isinstance(found, Classified)
         assert found.features == SMALL
+        assert [type(one) for one in new.folds] == [type(new.term)] * len(first.folds)
+    assert len(first.folds) >= 2
 
 
 def test_no_second_classifier_where_the_first_hardly_errs(here, quick, monkeypatch):

@@ -254,6 +254,10 @@ def test_a_classifier(whole, monkeypatch):
     monkeypatch.setattr(classifiers, "SURROUNDINGS", around)
     trained(command=[*command, "--workers", "1"])
     expected = Path("model").read_bytes()
+    found = model_file.load("model")
+    kept = [b"".join(a.tobytes() for a in one.to_parts()[1].values()) for one in found.folds]
+    assert len({*kept}) == len(kept) >= 2  # each fitted without another fold
+    assert found.folds[0].classes == found.term.classes
     os.remove("model")
     cut(monkeypatch, learning.Adam, "update", 5, command=command)
     assert Path("model.checkpoint").exists()

@@ -142,3 +142,4 @@ class ModelEntry(Struct):
     predictor: PredictorEntry | None
     images: ImagesEntry | None = None
     calibration: CalibrationEntry | None = None
+    folds: Annotated[list[dict[str, Any]], Meta(max_length=2**10)] = []

@@ -86,6 +86,7 @@ class Model:
     trained : how it was trained, as JSON
     images : what the training images were like
     calibration : of the confidence; None: it stays the share of the winning class
+    folds : data terms fitted without one fold each, for `suggest`; labels do not depend on them
     """
 
     classes: tuple[Class, ...]
@@ -100,6 +101,7 @@ class Model:
     trained: Mapping[str, Any] = field(default_factory=dict)
     images: Images = Images()
     calibration: Calibration | None = None
+    folds: tuple[DataTerm, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -155,8 +157,13 @@ class Model:
             about["images"] = self.images.to_entry()
         if self.calibration is not None:
             about["calibration"] = self.calibration.to_entry()
-        found = {"model": np.array(json.dumps(about, sort_keys=True))}
-        found |= {f"term/{k}": v for k, v in parts.items()}
+        found = {f"term/{k}": v for k, v in parts.items()}
+        if self.folds:
+            folds = [terms.term_parts(one) for one in self.folds]
+            about["folds"] = [entry for entry, _ in folds]
+            for i, (_, parts) in enumerate(folds):
+                found |= {f"folds/{i}/{k}": v for k, v in parts.items()}
+        found["model"] = np.array(json.dumps(about, sort_keys=True))
         if self.predictor is not None:
             for key, name in PARTS.items():
                 found[f"predictor/{name}"] = getattr(self.predictor, key)
@@ -164,7 +171,7 @@ class Model:
 
     def fingerprint(self) -> str:
         """SHA-256 of all that labels depend on."""
-        found = self.arrays()
+        found = dataclasses.replace(self, folds=()).arrays()
         about = json.loads(str(found.pop("model")))
         del about["trained"]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
@@ -221,14 +228,12 @@ def _model(arrays: dict[str, np.ndarray], where: str) -> Model:
     offsets = fit(about.offsets, len(about.offsets[0]))
     check_time(about.time)
     Taylor(about.tol)
-    term = terms.term_from(
-        about.term, {k[5:]: v for k, v in arrays.items() if k.startswith("term/")}
-    )
-    for what, found in (("term", term.classes), ("bias", len(about.bias))):
-        if found != count:
-            raise InputError(f"expected a {what} of {count} classes, got {found}")
-    if not term.takes_probabilities:
-        term.check(about.channels)
+    term = _term(about, about.term, arrays, "term/")
+    folds = tuple(_term(about, e, arrays, f"folds/{i}/") for i, e in enumerate(about.folds))
+    if any(one.takes_probabilities != term.takes_probabilities for one in folds):
+        raise InputError("expected terms of the folds that are computed from what the term is")
+    if len(about.bias) != count:
+        raise InputError(f"expected a bias of {count} classes, got {len(about.bias)}")
     return Model(
         classes.classes_from(about.classes),
         term,
@@ -242,7 +247,21 @@ def _model(arrays: dict[str, np.ndarray], where: str) -> Model:
         about.trained,
         Images.from_entry(about.images),
         Calibration.from_entry(about.calibration),
+        folds,
     )
+
+
+def _term(
+    about: ModelEntry, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str
+) -> DataTerm:
+    """A data term whose arrays have a prefix, for the model's classes and channels."""
+    count, parts = len(about.classes), {k: v for k, v in arrays.items() if k.startswith(prefix)}
+    found = terms.term_from(entry, {k.removeprefix(prefix): v for k, v in parts.items()})
+    if found.classes != count:
+        raise InputError(f"expected a term of {count} classes, got {found.classes}")
+    if not found.takes_probabilities:
+        found.check(about.channels)
+    return found
 
 
 def _predictor(

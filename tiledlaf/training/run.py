@@ -174,7 +174,7 @@ def _trained(
         limit,
     )
     state = _learned(course, plan, state)
-    return _model(state, data, recipe, plan, terms[-1], learned)
+    return _model(state, data, recipe, plan, terms, learned)
 
 
 def _learns(recipe: Recipe) -> bool:
@@ -334,8 +334,14 @@ def _way(state: State) -> str:
 
 
 def _model(
-    state: State, data: Data, recipe: Recipe, plan: TrainingPlan, term: DataTerm, learned: Images
+    state: State,
+    data: Data,
+    recipe: Recipe,
+    plan: TrainingPlan,
+    terms: Sequence[DataTerm],
+    learned: Images,
 ) -> Model:
+    """The model of a state, and of the terms of each fold, of which the last one is of all."""
     flow, image, chosen = plan.flow, data.training[0].image, state.chosen
     assert chosen is not None
     trained = {
@@ -353,7 +359,7 @@ def _model(
     best = state.best if plan.whole is None else [one.predictor for one in state.learned]
     return Model(
         flow.classes,
-        term,
+        terms[-1],
         tuple(map(tuple, chosen["offsets"])),
         flow.rho,
         chosen["time"],
@@ -364,4 +370,5 @@ def _model(
         trained,
         learned,
         Calibration.from_entry(convert(chosen["calibration"], CalibrationEntry)),
+        tuple(terms[:-1]) if plan.learner.per_fold else (),
     )
