@@ -15,10 +15,14 @@ from command import contents, run
 import tiledlaf
 from tiledlaf.annotations.opening import Painting, as_mask
 from tiledlaf.files import images
+from tiledlaf.flow.simplex import softmax
 from tiledlaf.labeling.plan import Writing
 from tiledlaf.labeling.request import prepare, settle
 from tiledlaf.model.calibration import Calibration
+from tiledlaf.model.disagreement import deviation
+from tiledlaf.model.features import MULTISCALE
 from tiledlaf.model.model import Images
+from tiledlaf.model.terms import Classified, DataTerm, Prototypes
 from tiledlaf.pool.tasks import threads
 from tiledlaf.results import suggestions, uncertain
 from tiledlaf.results.uncertain import UNIT, Window
@@ -97,13 +101,119 @@ def test_sums_are_those_of_the_whole(model):
         writing=Writing(confidence=True),
     )
     with threads(2) as pool:
-        wrong, pixels = uncertain._cells(settle(plan, pool).job, pool, 32, lambda done: None)
+        doubt, wrong, pixels = uncertain._cells(settle(plan, pool).job, pool, 32, lambda done: None)
     _, confidence = tiledlaf.label(image, model=model, mask=mask, confidence=True)
     expected = np.where(mask, 1 - confidence.astype(np.float64), 0)
     for y, x in np.ndindex(5, 6):
         here = np.s_[32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
         assert wrong[y, x] == np.rint(expected[here] * UNIT).sum()
+        assert doubt[y, x] == wrong[y, x]
         assert pixels[y, x] == mask[here].sum()
+
+
+# -0.8 is like the second class to the model, and to the folds like another one each
+FOLDS = (Prototypes(((0.9,), (0.1,)), 0.11), Prototypes(((-0.9,), (0.1,)), 0.11))
+UNLIKE = np.s_[128:256, 128:256]
+
+
+def test_where_folds_disagree(model):
+    """It counts beside low confidence, and is not mixed up with it."""
+    image = sure(noisy=[CORNER])
+    image[UNLIKE] -= 0.9
+    tifffile.imwrite("a.tif", image)
+    plain = tiledlaf.suggest(model, "a.tif", "plain", count=2, size=128)
+    assert box(plain[0]) == (256, 384, 128, 116)
+    alike = dataclasses.replace(model, folds=FOLDS[:1] * 3)
+    assert [box(one) for one in tiledlaf.suggest(alike, "a.tif", "alike", count=2, size=128)] == [
+        box(one) for one in plain
+    ]
+    dataclasses.replace(model, folds=FOLDS).save("folds.model")
+    first, second = tiledlaf.suggest("folds.model", "a.tif", count=2, size=128)
+    assert (box(first), box(second)) == ((128, 128, 128, 128), box(plain[0]))
+    assert second.confidence == plain[0].confidence
+    labels, confidence = tiledlaf.label("a.tif", model=model, confidence=True)
+    assert first.confidence == pytest.approx(confidence[UNLIKE].mean(dtype=float), abs=1e-6)
+    assert first.confidence > second.confidence + 0.1
+    assert (labels[UNLIKE] == 2).all()
+    mask = np.ones(image.shape, np.uint8)
+    mask[UNLIKE] = 0
+    tifffile.imwrite("mask.tif", mask)
+    found = tiledlaf.suggest("folds.model", "a.tif", "masked", count=1, size=128, mask="mask.tif")
+    assert box(found[0]) == box(plain[0])
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Folds that look at what surrounds pixels, which the model itself does not."""
+    return Classified(MULTISCALE, models.trees()), models.auto_context()
+
+
+class Far(DataTerm):
+    """Classes by what lies 20 pixels to the right and below, also where masked out."""
+
+    classes, radius = 2, 20
+
+    def potential(self, pixels, valid, rho):
+        ends = ((0, 0), (0, self.radius), (0, self.radius))
+        far = np.pad(np.nan_to_num(pixels), ends, "edge")[0, self.radius :, self.radius :]
+        return np.stack([3 * far, -3 * far])
+
+
+def doubts(image, model, tile, **options):
+    """Sums over cells of 32 pixels."""
+    running, writing = tiledlaf.Running(tile=tile), Writing(confidence=True)
+    plan = prepare(image, model=model, running=running, writing=writing, **options)
+    with threads(2) as pool:
+        plan = uncertain.with_folds(settle(plan, pool), model.folds)
+        return uncertain._cells(plan.job, pool, 32, lambda done: None)
+
+
+def test_sums_with_folds_are_those_of_the_whole(model, learned):
+    """Whatever the tiles, though folds look farther than the model; clipped at each pixel."""
+    image = np.random.default_rng(2).uniform(-0.9, 0.9, (150, 170)).astype(np.float32)
+    mask = np.ones(image.shape, bool)
+    mask[:60, 70:130] = False
+    image[20:40, 90:110] = np.nan
+    folds = (*learned, *FOLDS, Far())
+    # little confidence, and a flow that does not look as far as a fold does
+    model = dataclasses.replace(model, calibration=Calibration(0.7, -0.45), time=0.2)
+    assert model.settings().halo[0] < Far.radius
+    found = doubts(image, dataclasses.replace(model, folds=folds), 1024, mask=mask)
+    for tile in (41, 64):
+        tiled = doubts(image, dataclasses.replace(model, folds=folds), tile, mask=mask)
+        np.testing.assert_array_equal(tiled, found)
+    np.testing.assert_array_equal(found[1:], doubts(image, model, 41, mask=mask)[1:])
+    labels, confidence = tiledlaf.label(image, model=model, mask=mask, confidence=True)
+    every = [np.exp(one.potential(image[None], mask, 1.0).astype(np.float64)) for one in folds]
+    every = [np.where(labels == 2, p[1], p[0]) / p.sum(axis=0) for p in every]
+    expected = np.where(mask, np.minimum(1 - confidence + np.std(every, axis=0), 1), 0)
+    assert 0.01 < (expected[mask] == 1).mean() < 0.5
+    for y, x in np.ndindex(5, 6):
+        here = expected[32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
+        assert found[0, y, x] / UNIT == pytest.approx(here.sum(), rel=1e-5, abs=1e-5)
+
+
+def test_folds_of_time_points(model, learned):
+    model = dataclasses.replace(model, folds=learned)
+    movie = np.random.default_rng(3).uniform(0, 1, (3, 70, 90)).astype(np.float32)
+    selection = tiledlaf.Selection(axes="tyx", time_point="all")
+    found = doubts(movie, model, 48, selection=selection)
+    for t, plane in enumerate(movie):
+        np.testing.assert_array_equal(found[:, t], doubts(plane, model, 1024))
+
+
+def test_deviation_is_that_of_the_label():
+    rng = np.random.default_rng(4)
+    image, part = rng.uniform(0, 1, (1, 9, 11)).astype(np.float32), np.s_[2:6, 3:8]
+    labels = rng.integers(1, 4, (4, 5), np.uint8)
+    folds = [Prototypes(((0.0,), (value,), (1.0,)), 0.2) for value in (0.2, 0.5, 0.7)]
+    every = [softmax(-((image - np.array(one.values)[..., None]) ** 2) / 0.2) for one in folds]
+    expected = np.std(every, axis=0)[:, *part]
+    expected = np.take_along_axis(expected, labels[None] - 1, axis=0)[0]
+    assert expected.min() > 0.001
+    found = deviation(folds, image, None, labels, part)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert (deviation(folds[:1], image, None, labels, part) == 0).all()
 
 
 def test_masked_pixels_count_nothing(model):
@@ -145,13 +255,13 @@ def test_several_images(model):
 
 
 def test_what_one_image_may_have():
-    most = [Window(900 - n, 1, ()) for n in range(20)]
-    many = [Window(100 - n, 1, ()) for n in range(20)]
-    few = [Window(5, 1, ()), Window(4, 1, ())]
+    most = [Window(900 - n, 9, 1, ()) for n in range(20)]
+    many = [Window(100 - n, 9, 1, ()) for n in range(20)]
+    few = [Window(5, 9, 1, ()), Window(4, 9, 1, ())]
 
     def counts(found, count):
         chosen = suggestions.share(found, count)
-        assert [w.wrong for _, w in chosen] == sorted((w.wrong for _, w in chosen), reverse=True)
+        assert [w.doubt for _, w in chosen] == sorted((w.doubt for _, w in chosen), reverse=True)
         return [sum(n == i for n, _ in chosen) for i in range(len(found))]
 
     assert counts([many], 10) == [10]

@@ -81,8 +81,9 @@ def suggest(model: str, images: tuple[str, ...], **given: Any) -> None:
     """Find the windows of IMAGES where labels are most in doubt, to annotate there and train again.
 
     IMAGES are files, globs, folders and tables (.csv). They are labeled by MODEL in memory, and the
-    windows with the most pixels that are expected to be wrong are written: GeoJSON for QuPath,
-    whose areas of the class Region* are none that training learns from, and pictures.
+    windows are written where most pixels are expected to be wrong, and where the classifiers of the
+    training's folds disagree: GeoJSON for QuPath, whose areas of the class Region* are none that
+    training learns from, and pictures.
     """
     from ..results import suggestions
 

@@ -46,6 +46,10 @@ def predicted_bytes(job: Job) -> int:
     # distances, weights (two shapes are kept), label, confidence, gap, neighbor counts, shares
     held += 4 * classes + 3 * 4 * neighbors + 2 + 4 + 4 + 8
     held += 4 * classes * job.settings.integrator.planes
+    if job.folds:
+        # distances and probabilities of one of them, and of all those of the label
+        held += 8 * classes + 16 * len(job.folds) + 16
+        held += max(one.bytes_per_pixel() for one in job.folds)
     copies = 3 * image + 3 + (12 if job.certain else 0)  # labels, levels, encoded shards
     # pixels are held twice: as stored, and with channels first
     return PROCESS_BYTES + 2 * pixels * data + part * held + core * copies

@@ -25,6 +25,7 @@ from ..files.levels import Pyramid
 from ..flow import stencil
 from ..kernels import namespace, select
 from ..kernels.arrays import Array, on_device, on_host, to_host
+from ..model.disagreement import deviation
 from ..model.settings import Settings
 from ..model.terms import DataTerm, Pending, potential, settled, usable
 from ..redaction import shown
@@ -45,6 +46,7 @@ class Job:
     store : path of the output, None where arrays are returned
     labels, picture, confidence : the arrays to write there
     certain : whether confidence is wanted, in the store or in memory
+    folds : data terms whose disagreement is wanted as well, in memory
     """
 
     image: Image
@@ -59,6 +61,7 @@ class Job:
     confidence: Pyramid | None = None
     certain: bool = False
     weights: Image | None = None
+    folds: tuple[DataTerm, ...] = ()
 
     @property
     def front(self) -> int:
@@ -84,13 +87,15 @@ class Labeled:
     """Labels and confidence (None if not asked for) of a tile's core, on the host.
 
     Both are 0 where masked out; `proven` counts the labels that the certificate proves, `unsure`
-    the pixels that have none since their confidence is too low.
+    the pixels that have none since their confidence is too low; `deviation` is that of the job's
+    folds, None without any.
     """
 
     labels: np.ndarray
     confidence: np.ndarray | None
     proven: int
     unsure: int = 0
+    deviation: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,7 @@ def compute(job: Job, data: Window, tile: Tile) -> Labeled:
     shape = tuple(s.stop - s.start for s in core)
     labels = np.empty(shape, np.min_scalar_type(term.classes))
     confidence = np.empty(shape, np.float32) if job.certain else None
+    spread = np.empty(shape, np.float32) if job.folds else None
     bound, proven, unsure = job.settings.bound, 0, 0
     source = data.image if data.probabilities is None else data.probabilities
     grid = bands(job, shape, tuple(s.start for s in within_window), source.shape[1:])
@@ -231,13 +237,16 @@ def compute(job: Job, data: Window, tile: Tile) -> Labeled:
         if inner.window != band.window:
             part = within(band.window, inner.window)
         try:
-            label, certain, gap = label_window(
-                data.cut(band.window, move), term, job.settings, part
-            )
+            window = data.cut(band.window, move)
+            label, certain, gap = label_window(window, term, job.settings, part)
+            label, certain, gap = label[inner.inner], certain[inner.inner], gap[inner.inner]
+            if spread is not None:
+                pixels = window.image if window.probabilities is None else window.probabilities
+                found = deviation(job.folds, pixels, window.valid, label, band.inner)
+                spread[band.core] = to_host(found)
         except BadPixels as error:
-            found = error.moved(band.window)
-            raise BadPixels(found.text, (0,) * job.front + found.first, found.hint) from None
-        label, certain, gap = label[inner.inner], certain[inner.inner], gap[inner.inner]
+            moved = error.moved(band.window)
+            raise BadPixels(moved.text, (0,) * job.front + moved.first, moved.hint) from None
         labels[band.core] = to_host(label)
         if confidence is not None:
             confidence[band.core] = to_host(job.settings.confidence(certain))
@@ -247,7 +256,8 @@ def compute(job: Job, data: Window, tile: Tile) -> Labeled:
             unsure += int(((label == 0) & (certain > 0)).sum())
     whole = tuple(s.stop - s.start for s in tile.core)
     certainty = None if confidence is None else confidence.reshape(whole)
-    return Labeled(labels.reshape(whole), certainty, proven, unsure)
+    spread = None if spread is None else spread.reshape(whole)
+    return Labeled(labels.reshape(whole), certainty, proven, unsure, spread)
 
 
 # cached: almost all bands of an image without a mask have the same uniform weights

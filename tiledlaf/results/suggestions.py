@@ -81,7 +81,11 @@ def suggest(
     """Find the windows of unlabeled images whose labels are most in doubt.
 
     The images are labeled in memory, tile by tile, and no labels are written. Windows are chosen by
-    the number of pixels whose label is expected to be wrong: the sum of one minus the confidence.
+    the sum over their pixels of one minus the confidence, which is how many labels are expected to
+    be wrong, and of how much the classifiers disagree that were each learned without one fold of
+    the training: the standard deviation of the probabilities that they give to the label, if the
+    model has them. It finds what is unlike all that was learned from, where the model errs with
+    confidence.
     Of several images, at most half of the windows are of one, and at most twice its even share, as
     long as others have some. Windows do not overlap, and do not depend on tiles.
 
@@ -112,7 +116,7 @@ def suggest(
     Returns
     -------
     list of Suggestion
-        First that with most labels that are expected to be wrong.
+        First that with most doubt.
 
     Raises
     ------
@@ -142,7 +146,10 @@ def suggest(
     names = [inputs.name_of(item.output).removesuffix(inputs.ENDING) for item in items]
     folder.check_names(names, count)
     _say_raw(choice["model"])
-    plans = [batch.plan_of(item, choice, written=False) for item in items]
+    folds = choice["model"].folds
+    plans = [
+        uncertain.with_folds(batch.plan_of(item, choice, written=False), folds) for item in items
+    ]
     found = _found(items, plans, running, (size, count), progress)
     return _written(folder, items, names, plans, share(found, count))
 
@@ -210,7 +217,7 @@ def share(found: Sequence[Sequence[Window]], count: int) -> list[tuple[int, Wind
     """
     ranked = sorted(
         ((n, window) for n, several in enumerate(found) for window in several),
-        key=lambda one: -one[1].wrong,
+        key=lambda one: -one[1].doubt,
     )
     most = count
     if len(found) > 1:
@@ -222,7 +229,7 @@ def share(found: Sequence[Sequence[Window]], count: int) -> list[tuple[int, Wind
         taken[one[0]] += 1
         (first if taken[one[0]] <= most else rest).append(one)
     chosen = first[:count] + rest[: max(0, count - len(first))]
-    return sorted(chosen, key=lambda one: (-one[1].wrong, one[0]))
+    return sorted(chosen, key=lambda one: (-one[1].doubt, one[0]))
 
 
 def _written(

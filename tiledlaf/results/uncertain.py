@@ -1,7 +1,11 @@
-"""How many labels of an image are expected to be wrong, cell by cell, and the windows with most."""
+"""How much the labels of an image are in doubt, cell by cell, and the windows with most doubt.
+
+The doubt of a label is one minus its confidence, and what the folds of the training disagree.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +16,7 @@ import numpy as np
 from ..labeling import worker
 from ..labeling.plan import Plan
 from ..labeling.worker import Job
+from ..model.terms import DataTerm
 from ..pool.tasks import Pool
 from ..tiles import Grid
 
@@ -26,11 +31,13 @@ class Window:
 
     Attributes
     ----------
-    wrong : number of labels that are expected to be wrong, in units of 1 / `UNIT`
+    doubt : sum over its labels, each at most 1, in units of 1 / `UNIT`
+    wrong : number of labels that are expected to be wrong by their confidence, in the same units
     pixels : number of labels
     box : its pixels, of one position along the axes before y and x
     """
 
+    doubt: int
     wrong: int
     pixels: int
     box: tuple[slice, ...]
@@ -41,10 +48,18 @@ class Window:
         return 1 - self.wrong / UNIT / self.pixels
 
 
+def with_folds(plan: Plan, folds: Sequence[DataTerm]) -> Plan:
+    """The plan, whose tiles also say how much these data terms disagree."""
+    job, reach = plan.job, max((one.radius for one in folds), default=0)
+    halo = (*job.grid.halo[:-2], *(max(h, reach) for h in job.grid.halo[-2:]))
+    grid = dataclasses.replace(job.grid, halo=halo)
+    return dataclasses.replace(plan, job=dataclasses.replace(job, grid=grid, folds=tuple(folds)))
+
+
 def windows(
     plan: Plan, pool: Pool, size: int, count: int, told: Callable[[int], None]
 ) -> list[Window]:
-    """The windows of an image in which most labels are expected to be wrong, first the worst.
+    """The windows of an image whose labels are most in doubt, first the worst.
 
     They do not overlap; those at one place of a volume or series are `PLANES` apart. They begin at
     multiples of half their size, and end at the image's border at most. What is masked counts
@@ -57,29 +72,26 @@ def windows(
     told : called with the number of tiles that are done
     """
     grid = plan.job.grid
-    wrong, pixels = _cells(plan.job, pool, size // 2, told)
-    wrong, pixels = _pairs(wrong), _pairs(pixels)
+    doubt, wrong, pixels = _pairs(_cells(plan.job, pool, size // 2, told))
     found: list[Window] = []
     while len(found) < count:
-        place = np.unravel_index(wrong.argmax(), wrong.shape)
-        if wrong[place] <= 0:
+        place = np.unravel_index(doubt.argmax(), doubt.shape)
+        if doubt[place] <= 0:
             break
         where = tuple(int(n) for n in place)
         box = _box(grid, where, size)
-        found.append(Window(int(wrong[where]), int(pixels[where]), box))
+        found.append(Window(int(doubt[where]), int(wrong[where]), int(pixels[where]), box))
         apart = [PLANES] * (len(where) - 2) + [2, 2]
         near = (slice(max(0, n - a + 1), n + a) for n, a in zip(where, apart, strict=True))
-        wrong[*near] = 0
+        doubt[*near] = 0
     return found
 
 
-def _cells(
-    job: Job, pool: Pool, edge: int, told: Callable[[int], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """For cells of so many pixels along y and x: labels expected to be wrong, and all labels."""
+def _cells(job: Job, pool: Pool, edge: int, told: Callable[[int], None]) -> np.ndarray:
+    """Of cells of so many pixels along y and x: doubt, labels expected to be wrong, all labels."""
     grid = job.grid
     shape = (*grid.size[:-2], *(-(-n // edge) for n in grid.size[-2:]))
-    wrong, pixels = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    sums = np.zeros((3, *shape), np.int64)
     indices = itertools.product(*map(range, grid.shape))
     fair = len(grid) // (8 * pool.workers)
     batch = max(min(TASK // math.prod(grid.tile), fair), 1)
@@ -89,18 +101,17 @@ def _cells(
         if error is not None:
             raise error
         if found is not None:
-            first, some, all_of_them = found
-            here = tuple(slice(a, a + n) for a, n in zip(first, some.shape, strict=True))
-            wrong[here] += some
-            pixels[here] += all_of_them
+            first, some = found
+            here = (slice(a, a + n) for a, n in zip(first, some.shape[1:], strict=True))
+            sums[:, *here] += some
         told(done)
-    return wrong, pixels
+    return sums
 
 
 def of_tile(
     given: tuple[Job, int], index: Sequence[int]
-) -> tuple[tuple[int, ...], np.ndarray, np.ndarray] | None:
-    """What one tile adds: place of its first cell, labels expected to be wrong, and all labels."""
+) -> tuple[tuple[int, ...], np.ndarray] | None:
+    """What one tile adds to the sums of `_cells`, and the place of its first cell."""
     job, edge = given
     tile = job.grid.tile_at(index)
     found = worker.label_tile(job, tile)
@@ -110,12 +121,17 @@ def of_tile(
     valid = found.confidence > 0
     share = np.where(valid, 1 - found.confidence.astype(np.float64), 0)
     wrong, pixels = np.rint(share * UNIT).astype(np.int64), valid.astype(np.int64)
+    doubt = wrong
+    if found.deviation is not None:
+        share += np.where(valid, found.deviation, 0)
+        doubt = np.rint(np.minimum(share, 1) * UNIT).astype(np.int64)
+    sums = np.stack([doubt, wrong, pixels])
     for axis in (-2, -1):
         start, stop = tile.core[axis].start, tile.core[axis].stop
         borders = [0, *range((start // edge + 1) * edge - start, stop - start, edge)]
-        wrong, pixels = (np.add.reduceat(one, borders, axis=axis) for one in (wrong, pixels))
+        sums = np.add.reduceat(sums, borders, axis=axis)
     before = tuple(c.start for c in tile.core[:-2])
-    return (*before, *(c.start // edge for c in tile.core[-2:])), wrong, pixels
+    return (*before, *(c.start // edge for c in tile.core[-2:])), sums
 
 
 def _pairs(cells: np.ndarray) -> np.ndarray:
