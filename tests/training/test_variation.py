@@ -56,14 +56,22 @@ def test_gray_stays_gray():
 
 def test_colors_are_turned():
     """Pure red gets some of the other two, more of one, by up to 14 degrees."""
-    given = np.zeros((3, 9, 9), np.float32)
-    given[0, ::2] = 1
+    given = np.zeros((3, 9, 9), np.uint8)
+    given[0, ::2] = 255
     shares = []
     for seed in range(40):
-        found = np.ptp(varied(given, (0, 1), (seed,)), axis=(1, 2))
+        found = np.ptp(varied(given, (0, 255), (seed,)), axis=(1, 2))
         shares.append(found[1:].max() / found[0])
     assert 0.1 < max(shares) < 0.35
     assert min(shares) < 0.05
+
+
+def test_channels_of_a_microscope_are_not_mixed():
+    """One of them may be a thousand times as bright as another."""
+    given = np.zeros((3, 9, 9), np.uint16)
+    given[0, ::2] = 60000
+    for seed in range(10):
+        assert (np.ptp(varied(given, (0, 60000), (seed,)), axis=(1, 2))[1:] == 0).all()
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 255), (np.uint16, 20)])

@@ -11,14 +11,16 @@ from ..kernels.arrays import Array
 
 CONTRAST, SHIFT, COLOR = 0.2, 0.06, 0.06  # of log gain, of the range, of the range by channel
 GAMMA = 0.36  # of its logarithm: from 0.7 to 1.4
-TURN = 0.25  # radians that colors are turned by around gray, of three channels
+TURN = 0.25  # radians that colors are turned by around gray, of three channels of 8 bits
 
 
 def varied(pixels: Array, span: Sequence[float], seed: Sequence[int]) -> np.ndarray:
     """An image with another brightness, contrast, gamma and, of several channels, color.
 
     What is drawn is uniform up to the constants above; contrast is about the middle of the image's
-    own values. Pixels beyond the range keep their distance from it.
+    own values. Pixels beyond the range keep their distance from it. Pictures of 8 bits are bent by
+    gamma over all that these hold, as by what makes them; of three channels they are colors, which
+    are turned. Other channels may have ranges far apart, and a dim one would drown in a bright one.
 
     Parameters
     ----------
@@ -36,11 +38,10 @@ def varied(pixels: Array, span: Sequence[float], seed: Sequence[int]) -> np.ndar
     gamma, gain = (math.exp(rng.uniform(-most, most)) for most in (GAMMA, CONTRAST))
     shift = rng.uniform(-SHIFT, SHIFT)
     colors = rng.uniform(-COLOR, COLOR, len(pixels)) * (len(pixels) > 1)
-    found = pixels.astype(np.float32)
-    if len(found) == 3:
+    found, eight = pixels.astype(np.float32), pixels.dtype == np.uint8
+    if eight and len(found) == 3:
         found = np.einsum("ij,j...->i...", _turn(rng.uniform(-TURN, TURN)), found)
-    # what makes pictures of 8 bits bends all that these can hold
-    dark, bright = (0, 255) if pixels.dtype == np.uint8 else (low, low + width)
+    dark, bright = (0, 255) if eight else (low, low + width)
     for x, color in zip(found, colors, strict=True):
         x -= np.float32(dark)
         x /= np.float32(bright - dark)
