@@ -72,12 +72,12 @@ def training_progress(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None
     first: int | None = None
     before = 0
     with tqdm(total=steps, disable=not terminal, file=sys.stderr, leave=False) as bar:
-        stages = _Stages(bar, terminal)
+        reading = _Stages(bar, terminal)
 
         def show(record: Mapping[str, Any]) -> None:
             nonlocal first, began, before
             if "of" in record:
-                stages.show(record)
+                reading.show(record)
                 return
             step, left = record.get("step"), None
             if step is not None:

@@ -255,8 +255,9 @@ def _term(
     about: ModelEntry, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str
 ) -> DataTerm:
     """A data term whose arrays have a prefix, for the model's classes and channels."""
-    count, parts = len(about.classes), {k: v for k, v in arrays.items() if k.startswith(prefix)}
-    found = terms.term_from(entry, {k.removeprefix(prefix): v for k, v in parts.items()})
+    count = len(about.classes)
+    parts = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    found = terms.term_from(entry, parts)
     if found.classes != count:
         raise InputError(f"expected a term of {count} classes, got {found.classes}")
     if not found.takes_probabilities:
