@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from .worker import LabeledTile
 
 FOLDS = 5
 BATCH = 8  # most tiles in a batch
+PIXELS = 1 << 18  # of a batch of more than one tile, at most: more do not make better steps
 FEW = 3  # images below which each tile is a unit of its own
 
 
@@ -68,13 +70,18 @@ def rounds(
 
 
 def _batches(tiles: Sequence[LabeledTile], chosen: Sequence[int]) -> list[list[int]]:
-    """Batches: the numbers of at most `BATCH` tiles of one image each."""
-    found: dict[int, list[int]] = {}
+    """Batches: the numbers of tiles of one image each, at most `BATCH` and `PIXELS` of them."""
+    found: list[list[int]] = []
+    last, pixels = None, 0
     for number in chosen:
-        found.setdefault(tiles[number].example, []).append(number)
-    return [
-        numbers[i : i + BATCH] for numbers in found.values() for i in range(0, len(numbers), BATCH)
-    ]
+        one = tiles[number]
+        more = math.prod(b.stop - b.start for b in one.tile.core)
+        if one.example != last or len(found[-1]) == BATCH or pixels + more > PIXELS:
+            found.append([])
+            last, pixels = one.example, 0
+        found[-1].append(number)
+        pixels += more
+    return found
 
 
 def units(tiles: Sequence[LabeledTile]) -> tuple[list[int], str]:
