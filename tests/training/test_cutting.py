@@ -14,17 +14,25 @@ from tiledlaf.training.worker import core_of
 SHAPES = [(1020, 1500), (512, 512), (90, 1500), (60, 60), (60, 60)]
 
 
+def planned(shapes, **recipe):
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(1, 3, shape) for shape in shapes]
+    data = Data(pair([one.astype(np.uint8) for one in labels], labels))
+    with opening.open_pool(workers=1) as pool:
+        return make_plan(data, Recipe(**recipe), pool)
+
+
+def edges(box):
+    return [b.stop - b.start for b in box]
+
+
 def area(box):
-    return math.prod(b.stop - b.start for b in box)
+    return math.prod(edges(box))
 
 
 @pytest.fixture(scope="module")
 def plan():
-    rng = np.random.default_rng(0)
-    labels = [rng.integers(1, 3, shape) for shape in SHAPES]
-    data = Data(pair([one.astype(np.uint8) for one in labels], labels))
-    with opening.open_pool(workers=1) as pool:
-        return make_plan(data, Recipe(), pool)
+    return planned(SHAPES)
 
 
 def test_tiles(plan):
@@ -32,7 +40,7 @@ def test_tiles(plan):
     seen = [np.zeros(shape, int) for shape in SHAPES]
     for one in plan.training:
         core = core_of(one)
-        assert all(b.stop - b.start <= cutting.EDGE for b in core)
+        assert max(edges(core)) <= cutting.EDGE
         seen[one.example][core] += 1
     assert all((one == 1).all() for one in seen)
 
@@ -51,3 +59,10 @@ def test_batches(plan):
     counts = [len(batch) for batch in plan.whole.batches]
     assert max(counts) > 1  # halves of 512 x 512 are learned from together
     assert counts[:6] == [1] * 6  # parts of the first image
+
+
+def test_volumes():
+    """Where neighbors are in other planes, a step is no longer than four of an image."""
+    deep = planned([(40, 300, 300)], neighborhood="3x3x3")
+    assert max(area(core_of(one)) for one in deep.training) <= 4 * cutting.EDGE**2
+    assert sum(area(core_of(one)) for one in deep.training) == 40 * 300 * 300

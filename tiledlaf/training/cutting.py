@@ -12,6 +12,7 @@ from .examples import Example
 from .worker import LabeledTile
 
 EDGE = 512  # most pixels along the edges of a tile: what a step takes grows with its square
+PLANES = 16  # of such a tile of a volume
 SPLIT = 64  # least edge of the parts into which a tile of few labels is split
 LEAST = 6  # least number of tiles of few images, so that blocks can be left out
 
@@ -72,11 +73,16 @@ def least(training: int) -> int:
 
 
 def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
-    """Tiles of at most `EDGE` squared, at least `least` of them, so that workers share an image."""
+    """Tiles of edges up to `EDGE`, at least `least` of them, so that workers share an image.
+
+    Where neighbors are in other planes, tiles are half as wide, and of up to `PLANES`.
+    """
+    deep = len(size) == 3 and halo[0] > 0
+    most = EDGE // 2 if deep else EDGE
     # no tile is narrower than 16 pixels, not even the last one
-    rows = max(min(least, size[-2] // 16), math.ceil(size[-2] / EDGE))
+    rows = max(min(least, size[-2] // 16), math.ceil(size[-2] / most))
     edge = math.ceil(size[-2] / rows)
-    columns = math.ceil(size[-1] / math.ceil(size[-1] / EDGE))
-    planes = (1 if halo[0] == 0 else 32,) if len(size) == 3 else ()
+    columns = math.ceil(size[-1] / math.ceil(size[-1] / most))
+    planes = (PLANES if deep else 1,) if len(size) == 3 else ()
     zero = (0,) * len(size)
     return Grid(tuple(size), zero, tuple(size), (*planes, edge, columns), tuple(halo))
