@@ -14,10 +14,10 @@ from tiledlaf.training.worker import core_of
 SHAPES = [(1020, 1500), (512, 512), (90, 1500), (60, 60), (60, 60)]
 
 
-def planned(shapes, **recipe):
+def planned(shapes, axes="yx", **recipe):
     rng = np.random.default_rng(0)
     labels = [rng.integers(1, 3, shape) for shape in shapes]
-    data = Data(pair([one.astype(np.uint8) for one in labels], labels))
+    data = Data(pair([one.astype(np.uint8) for one in labels], labels, axes=axes))
     with opening.open_pool(workers=1) as pool:
         return make_plan(data, Recipe(**recipe), pool)
 
@@ -63,6 +63,6 @@ def test_batches(plan):
 
 def test_volumes():
     """Where neighbors are in other planes, a step is no longer than four of an image."""
-    deep = planned([(40, 300, 300)], neighborhood="3x3x3")
+    deep = planned([(40, 300, 300)], "zyx", neighborhood="3x3x3")
     assert max(area(core_of(one)) for one in deep.training) <= 4 * cutting.EDGE**2
     assert sum(area(core_of(one)) for one in deep.training) == 40 * 300 * 300
