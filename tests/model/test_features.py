@@ -22,6 +22,8 @@ KINDS = [
     ("lines", 0.7, 6),
     ("ring", 1, 0),
     ("ring", 4, 0.8),
+    ("quartiles", 1, 0),
+    ("quartiles", 4, 0.8),
 ]
 
 
@@ -179,6 +181,25 @@ def test_rings_are_means_and_deviations(grid, distance, count):
     close = {"rtol": 1e-4, "atol": 1e-6 * np.abs(values).max()}
     np.testing.assert_allclose(found[0], np.mean(values, axis=0), **close)
     np.testing.assert_allclose(found[1], np.std(values, axis=0), **close)
+
+
+@pytest.mark.parametrize(("distance", "ranks"), [(1, [0, 2, 4, 5, 7]), (5, [0, 4, 8, 11, 15])])
+def test_quartiles_are_of_values_on_a_ring(distance, ranks):
+    found, gauss, inner = close_to_scipy(numbers(13, 17), "quartiles", distance, 1.5)
+    values = [np.roll(gauss(1.5), point, (0, 1))[inner] for point in filters.circle(distance)]
+    expected = np.sort(values, axis=0)[ranks]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * np.abs(values).max())
+
+
+@pytest.mark.parametrize("count", range(1, 18))
+def test_sorting_networks(count):
+    """Sort all that is below a threshold or not, and so all numbers."""
+    everything = np.array(np.unravel_index(np.arange(2 ** min(count, 16)), (2,) * min(count, 16)))
+    rows = np.vstack([everything, everything[: count - len(everything)]])
+    for low, high in filters.sorting_network(count):
+        assert low < high
+        rows[[low, high]] = np.sort(rows[[low, high]], axis=0)
+    assert (np.diff(rows, axis=0) >= 0).all()
 
 
 @pytest.mark.parametrize("spec", [k for k in KINDS if k[0] != "patch" and k[0] != "hessian"])

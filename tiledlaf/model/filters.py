@@ -20,6 +20,7 @@ Point = tuple[int, int]
 # (y, x) at 0, 22.5, ... 157.5 degrees: roots alone, which are the same on all processors
 WIDE, FINE = math.sqrt(0.5 + math.sqrt(0.125)), math.sqrt(0.5 - math.sqrt(0.125))
 QUARTER = ((0.0, 1.0), (FINE, WIDE), (math.sqrt(0.5), math.sqrt(0.5)), (WIDE, FINE))
+QUARTILES = (0, 0.25, 0.5, 0.75, 1)  # shares of the values below
 DIRECTIONS = (*QUARTER, *((x, -y) for y, x in QUARTER))
 
 
@@ -136,6 +137,31 @@ def ring(out: np.ndarray, g: np.ndarray, distance: int) -> None:
     """Mean and standard deviation of the values on a circle."""
     points = np.array(circle(distance)) + distance
     _compiled().ring(_flat(mirrored(g, distance)), points, _flat(out[0]), _flat(out[1]))
+
+
+def quartiles(out: np.ndarray, g: np.ndarray, distance: int) -> None:
+    """The least of the values on a circle, their quartiles, and the largest."""
+    points = np.array(circle(distance)) + distance
+    pairs, last = np.array(sorting_network(len(points))), len(points) - 1
+    ranks = np.array([round(part * last) for part in QUARTILES])
+    _compiled().ranked(_flat(mirrored(g, distance)), points, pairs, ranks, _many(out))
+
+
+@functools.cache
+def sorting_network(count: int) -> list[Point]:
+    """Pairs that, put in order one after the other, sort so many values (Batcher's merge sort)."""
+    found = []
+    size = 1
+    while size < count:
+        step = size
+        while step:
+            for first in range(step % size, count - step, 2 * step):
+                for low in range(first, min(first + step, count - step)):
+                    if low // (2 * size) == (low + step) // (2 * size):
+                        found.append((low, low + step))
+            step //= 2
+        size *= 2
+    return found
 
 
 def _nearest(directions: Sequence[tuple[float, float]], distance: float) -> list[Point]:

@@ -239,3 +239,38 @@ def ring(wide, points, mean, spread):
                     total[x] += off * off
             for x in range(nx):
                 spread[n, i, x] = np.sqrt(total[x] * share)
+
+
+@jit
+def ranked(wide, points, pairs, ranks, out):
+    """Values at points, put in order; those of some ranks.
+
+    Parameters
+    ----------
+    wide : (n, *wide) float32
+    points : (m, 2) int64
+        (y, x) from the corner of the border.
+    pairs : (p, 2) int64
+        Of a sorting network of m values.
+    ranks : (r,) int64
+    out : (r, n, y, x) float32
+    """
+    count, ny, nx = out.shape[1:]
+    rows = np.empty((len(points), nx), np.float32)
+    for n in range(count):
+        for i in range(ny):
+            for k in range(len(points)):
+                row, given = rows[k], wide[n, i + points[k, 0], points[k, 1] :]
+                for x in range(nx):
+                    row[x] = given[x]
+            for k in range(len(pairs)):
+                lower, upper = rows[pairs[k, 0]], rows[pairs[k, 1]]
+                for x in range(nx):
+                    a, b = lower[x], upper[x]
+                    least = a if a < b else b
+                    upper[x] = b if a < b else a
+                    lower[x] = least
+            for k in range(len(ranks)):
+                row, found = rows[ranks[k]], out[k, n, i]
+                for x in range(nx):
+                    found[x] = row[x]
