@@ -40,7 +40,7 @@ from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from .worker import FlowSettings
 
-VERSION = 2  # of checkpoints; see docs/formats.md
+VERSION = 3  # of checkpoints; see docs/formats.md
 NUMBERS = ("bias", "now", "best", "first", "second")  # arrays, or numbered groups of them
 SAVED = {"anchors": "prototypes"}  # parameters that have another name in checkpoints
 
