@@ -11,8 +11,8 @@ from ..tiles import Box, Grid, Tile
 from .examples import Example
 from .worker import LabeledTile
 
-EDGE = 512  # most pixels along the edges of a tile: what a step takes grows with its square
-PLANES = 16  # of such a tile of a volume
+EDGES = (256, 512)  # most pixels of a tile along y and x: two of them, side by side, are a step
+DEEP = (16, 256, 256)  # and of a volume whose neighbors are in other planes
 SPLIT = 64  # least edge of the parts into which a tile of few labels is split
 LEAST = 6  # least number of tiles of few images, so that blocks can be left out
 
@@ -73,16 +73,12 @@ def least(training: int) -> int:
 
 
 def _grid(size: Sequence[int], halo: Sequence[int], least: int) -> Grid:
-    """Tiles of edges up to `EDGE`, at least `least` of them, so that workers share an image.
-
-    Where neighbors are in other planes, tiles are half as wide, and of up to `PLANES`.
-    """
+    """Tiles of at most `EDGES`, at least `least` of them, so that workers share an image."""
     deep = len(size) == 3 and halo[0] > 0
-    most = EDGE // 2 if deep else EDGE
+    *planes, high, wide = DEEP if deep else (*(1,) * (len(size) - 2), *EDGES)
     # no tile is narrower than 16 pixels, not even the last one
-    rows = max(min(least, size[-2] // 16), math.ceil(size[-2] / most))
+    rows = max(min(least, size[-2] // 16), math.ceil(size[-2] / high))
     edge = math.ceil(size[-2] / rows)
-    columns = math.ceil(size[-1] / math.ceil(size[-1] / most))
-    planes = (PLANES if deep else 1,) if len(size) == 3 else ()
+    columns = math.ceil(size[-1] / math.ceil(size[-1] / wide))
     zero = (0,) * len(size)
     return Grid(tuple(size), zero, tuple(size), (*planes, edge, columns), tuple(halo))
