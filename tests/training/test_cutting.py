@@ -46,14 +46,14 @@ def test_tiles(plan):
 
 
 def test_batches(plan):
-    """All tiles are in one batch each, of one image; of several only if these are small."""
+    """All tiles are in one batch each, of one image; of more than two only if these are small."""
     assert plan.whole is not None
     for one in (*plan.rounds, plan.whole):
         for batch in one.batches:
             tiles = [plan.training[i] for i in batch]
             assert len({tile.example for tile in tiles}) == 1
             assert len(batch) <= rounds.BATCH
-            assert len(batch) == 1 or sum(area(core_of(t)) for t in tiles) <= rounds.PIXELS
+            assert len(batch) < 3 or sum(area(core_of(t)) for t in tiles) <= rounds.PIXELS
         assert sorted(i for batch in one.batches for i in batch) == one.training
     assert sorted(plan.whole.training) == list(range(len(plan.training)))
     counts = [len(batch) for batch in plan.whole.batches]
@@ -66,4 +66,6 @@ def test_volumes():
     deep = planned([(40, 300, 300)], "zyx", neighborhood="3x3x3")
     cores = [edges(core_of(one)) for one in deep.training]
     assert max(cores) == [16, 50, 150]
+    assert deep.whole is not None
+    assert all(len(batch) > 1 for batch in deep.whole.batches[:-1])
     assert sum(area(core_of(one)) for one in deep.training) == 40 * 300 * 300

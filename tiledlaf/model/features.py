@@ -266,8 +266,8 @@ def _size(spec: tuple[Any, ...]) -> int:
     """Number of features of a spec, per plane."""
     kind, number = spec[1:3]
     side = 2 * number + 1
-    sizes = {"patch": side * side, "hessian": 3, "gaussian": 1, "gradient": 1, "difference": 1}
-    sizes |= {"quartiles": len(filters.QUARTILES)}
+    sizes = {"gaussian": 1, "gradient": 1, "difference": 1, "hessian": 3, "patch": side * side}
+    sizes["quartiles"] = len(filters.QUARTILES)
     return int(sizes.get(kind, 2))
 
 

@@ -12,7 +12,7 @@ from .worker import LabeledTile
 
 FOLDS = 5
 BATCH = 8  # most tiles in a batch
-PIXELS = 1 << 18  # of a batch of more than one tile, at most: more do not make better steps
+PIXELS = 1 << 18  # of a batch of more than two, which workers share: more make no better steps
 FEW = 3  # images below which each tile is a unit of its own
 
 
@@ -70,13 +70,16 @@ def rounds(
 
 
 def _batches(tiles: Sequence[LabeledTile], chosen: Sequence[int]) -> list[list[int]]:
-    """Batches: the numbers of tiles of one image each, at most `BATCH` and `PIXELS` of them."""
+    """Batches: the numbers of two tiles of one image each, or of more, if these are small."""
     found: list[list[int]] = []
     last, pixels = None, 0
     for number in chosen:
         one = tiles[number]
         more = math.prod(b.stop - b.start for b in one.tile.core)
-        if one.example != last or len(found[-1]) == BATCH or pixels + more > PIXELS:
+        full = found and (
+            len(found[-1]) == BATCH or (len(found[-1]) > 1 and pixels + more > PIXELS)
+        )
+        if one.example != last or full:
             found.append([])
             last, pixels = one.example, 0
         found[-1].append(number)
