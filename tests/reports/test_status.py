@@ -532,7 +532,7 @@ def test_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = {"step": 20, "steps": 30, "error": 0.125, "seconds": 40.0, "history": [{}] * 3}
     state |= {"stale": 0, "at": 20, "now": [1.0], "best": [1.0], "chosen": None}
-    about = {"print": np.array('{"steps": 30}'), "terms": np.array(0), "version": np.array(2)}
+    about = {"print": np.array('{"steps": 30}'), "terms": np.array(0), "version": np.array(3)}
     model_arrays.write_arrays("a.checkpoint", about | {"state": np.array(json.dumps(state))})
     found = run("status", "a", "--json")
     quiet = json.loads(found.out)["training"].pop("quiet")

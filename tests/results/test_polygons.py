@@ -122,6 +122,7 @@ def check_exact(folder, labels, edge):
     st.sampled_from([1.0, 2.0, 4.0, 1.7, 0.3]),
 )
 @hypothesis.settings(max_examples=40)
+@hypothesis.example(np.array([[1, 1]], np.uint8), 1, (0, 0), 1.7)  # half of the last pixel is there
 def test_labels_come_back(folder, labels, edge, region, ratio):
     """Drawn on the image's grid, as annotations are read for training."""
     hypothesis.assume(labels.any())

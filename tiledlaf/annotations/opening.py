@@ -153,9 +153,7 @@ class Annotations(Reader):
 def _opened(path: str, identity: tuple[int, int], reader: Annotations) -> _Opened:
     rules = reader.rules
     found = areas.areas(_shapes(path, reader.stem, rules.whole[-2:], identity), rules, path)
-    sizes = rules.whole[-2:], rules.grid[-2:]
-    # pixels of a level are whole numbers of pixels, of which the last ones may be missing
-    ratio: Sequence[float] = levels.whole_ratio(*sizes) or np.divide(*sizes).tolist()
+    ratio = levels.pixel_ratio(rules.whole[-2:], rules.grid[-2:])
     most = len(found.classes) + 1
     values: Sequence[int] = [number or most for number in found.numbers]
     if reader.each:

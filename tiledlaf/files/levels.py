@@ -190,6 +190,11 @@ def whole_ratio(finer: Sequence[int], shape: Sequence[int]) -> tuple[int, ...] |
     return tuple(found)
 
 
+def pixel_ratio(finer: Sequence[int], shape: Sequence[int]) -> tuple[float, ...]:
+    """Pixels of the finer level per pixel: whole numbers, if only the last ones are cut by that."""
+    return whole_ratio(finer, shape) or tuple(n / m for n, m in zip(finer, shape, strict=True))
+
+
 @dataclass(frozen=True)
 class Pyramid:
     """An image to write: levels of grids, with an optional channel axis before the spatial ones.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import truediv
 
 from ..errors import InputError, readable
+from ..files import levels
 from .exporting import Choice
 from .result import Result
 
@@ -71,7 +73,9 @@ def _place(result: Result) -> tuple[dict[str, int], dict[str, float], dict[str, 
     # the image's axes: labels of one time point may be without theirs
     own = ("t" + result.labels.spatial_axes)[-len(starts) :]
     source = result.notes.get("source") or {}
-    sizes = zip(own, source.get("whole", ()), source.get("grid", ()), strict=False)
-    ratio = dict.fromkeys(own, 1.0) | {axis: whole / grid for axis, whole, grid in sizes}
+    whole, grid = source.get("whole", ()), source.get("grid", ())
+    ratio = dict.fromkeys(own, 1.0) | dict(zip(own, map(truediv, whole, grid), strict=False))
+    if whole:  # as annotations are read
+        ratio |= dict(zip("yx", levels.pixel_ratio(whole[-2:], grid[-2:]), strict=True))
     position = {axis: int(index) for axis, index in source.get("fixed", ()) if axis in "zt"}
     return dict(zip(own, starts, strict=True)), ratio, position

@@ -29,7 +29,8 @@ from .pixels import label_values, targets_of
 # values that are one blob each in an image of so many values or more are instances
 FEW, MOST = 8, 64
 BLOBS = 1.5  # connected parts for each value, at most, of instances; some are cut or fragmented
-LOOKED = 8  # tiles that are looked at
+LOOKED = 8  # parts that are looked at
+PART = (512, 1024)  # pixels of them along y and x, about
 ROWS = 20  # of the table of label values
 STEP = 3  # pixels between the two sides of an edge
 PLAIN = 0.25  # difference across an edge, in shares of that between classes, that is none
@@ -62,6 +63,23 @@ def count(
         items,
         lambda done, of: say({"stage": "reading labels", "done": done, "of": of}),
     )
+
+
+def _parts(items: Sequence[Item], tables: Sequence[Table]) -> list[tuple[Item, Table]]:
+    """Larger parts of the images, of tiles side by side, with their tables."""
+    groups: dict[tuple[int, ...], list[Box]] = {}
+    sums: dict[tuple[int, ...], Counter[int]] = {}
+    for (number, box), table in zip(items, tables, strict=True):
+        where = [b.start // n for b, n in zip(box[-2:], PART, strict=True)]
+        key = (number, *(b.start for b in box[:-2]), *where)
+        groups.setdefault(key, []).append(box)
+        sums.setdefault(key, Counter()).update(table)
+    found: list[tuple[Item, Table]] = []
+    for key, boxes in groups.items():
+        spans = zip(*boxes, strict=True)
+        whole = tuple(slice(min(b.start for b in s), max(b.stop for b in s)) for s in spans)
+        found.append(((key[0], whole), sums[key]))
+    return found
 
 
 # Instances, pictures
@@ -154,7 +172,7 @@ def _one_blob_each(
     known: set[int],
 ) -> bool:
     """Whether most label values of an image are one connected part each, in the parts looked at."""
-    own = [(len(t), i) for i, t in zip(items, tables, strict=True) if i[0] == number]
+    own = [(len(t), i) for i, t in _parts(items, tables) if i[0] == number]
     chosen = [i for _, i in sorted(own, key=lambda one: -one[0])[:LOOKED]]
     counts = tasks.in_order(pool, _blobs, (everything, known), chosen)
     parts, different = map(sum, zip(*counts, strict=True))
@@ -277,9 +295,7 @@ def _drawn(
     within an object do not end at edges, unless it is as thin as they are; so one class without
     edges says enough. With one class besides 0 nothing could be learned from strokes.
     """
-    order = sorted(
-        zip(items, tables, strict=True), key=lambda one: one[1].get(0, 0) - sum(one[1].values())
-    )
+    order = sorted(_parts(items, tables), key=lambda one: one[1].get(0, 0) - sum(one[1].values()))
     chosen = [item for item, _ in order[:LOOKED]]
     work = (everything, classes, zero)
     parts = [np.sum(p, 0) for p in zip(*tasks.in_order(pool, _edges, work, chosen), strict=True)]
