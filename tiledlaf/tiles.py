@@ -94,6 +94,11 @@ def within(outer: Sequence[slice], inner: Sequence[slice]) -> Box:
     )
 
 
+def size(box: Sequence[slice]) -> int:
+    """Number of pixels of a box."""
+    return math.prod(b.stop - b.start for b in box)
+
+
 def wider(window: Box, grid: Sequence[int], reach: Sequence[int]) -> Box:
     """A window with what lies up to `reach` pixels beyond it on a grid, along each axis."""
     return tuple(

@@ -15,6 +15,7 @@ from ..model import intensity, sampling
 from ..model.model import Images
 from ..pool import tasks
 from ..pool.tasks import Pool
+from ..tiles import size
 from . import examples
 from .examples import Example
 from .worker import LabeledTile
@@ -71,7 +72,7 @@ def _quantiles(
     """
     pixels = [0] * len(given)
     for one in tiles:
-        pixels[one.example] += math.prod(c.stop - c.start for c in one.tile.core)
+        pixels[one.example] += size(one.tile.core)
     mostly = [n for n, e in enumerate(given) if pixels[n] >= MOSTLY * math.prod(e.image.grid)]
     places = np.linspace(0, len(mostly) - 1, READ) if mostly else ()
     chosen = sorted({mostly[round(i)] for i in places})

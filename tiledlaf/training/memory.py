@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from ..model import bands
 from ..model.features import RICH, SURROUNDINGS, Features, odds_planes
 from ..pool import opening
 from ..pool.tasks import Pool
-from ..tiles import Box, wider
+from ..tiles import Box, size, wider
 from . import classifiers, learning
 from .examples import Example
 from .plan import TrainingPlan
@@ -54,11 +53,6 @@ class _Sizes:
 
     def count(self, features: Features) -> int:
         return features.count(self.channels, odds_planes(self.classes))
-
-
-def size(box: Box) -> int:
-    """Pixels of a box."""
-    return math.prod(b.stop - b.start for b in box)
 
 
 def predicted(plan: TrainingPlan, examples: Sequence[Example], pool: Pool) -> Need:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..tiles import size
 from .worker import LabeledTile
 
 FOLDS = 5
@@ -75,11 +75,9 @@ def _batches(tiles: Sequence[LabeledTile], chosen: Sequence[int]) -> list[list[i
     last, pixels = None, 0
     for number in chosen:
         one = tiles[number]
-        more = math.prod(b.stop - b.start for b in one.tile.core)
-        full = found and (
-            len(found[-1]) == BATCH or (len(found[-1]) > 1 and pixels + more > PIXELS)
-        )
-        if one.example != last or full:
+        more = size(one.tile.core)
+        most = BATCH if pixels + more <= PIXELS else 2
+        if one.example != last or len(found[-1]) >= most:
             found.append([])
             last, pixels = one.example, 0
         found[-1].append(number)

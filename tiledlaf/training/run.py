@@ -22,6 +22,7 @@ from ..model.predictor import Predictor
 from ..model.terms import DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool, check_progress
+from ..tiles import size
 from . import continuing, learning, memory, pieces
 from . import worker as training_worker
 from .appearance import described
@@ -158,7 +159,7 @@ def _trained(
     handles = _read(pool, reader, [*plan.training, *plan.validation], say)
     judges = [(*plan.training, *plan.validation)[i] for one in plan.rounds for i in one.judged]
     pixels = sum(sum(plan.counts[one.example, one.tile.index]) for one in judges)
-    sizes = [memory.size(one.tile.window) for one in (*plan.training, *plan.validation)]
+    sizes = [size(one.tile.window) for one in (*plan.training, *plan.validation)]
     tiles = Tiles(pool, plan.flow, handles, max(1, pixels // JUDGED), sizes)
     channels = data.training[0].image.used_channels
     state = held.state(plan.features, plan.flow, channels)
