@@ -17,7 +17,7 @@ def test_import_is_light(use):
     code = (
         f"import sys, tiledlaf; {use}; "
         "print(*sorted({m.split('.')[0] for m in sys.modules}"
-        " & {'dask', 'distributed', 'zarr', 'numba', 'cupy', 'sklearn', 'skimage'}))"
+        " & {'dask', 'distributed', 'zarr', 'numba', 'cupy', 'sklearn', 'skimage', 'torch'}))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +53,26 @@ def on_device(device: str) -> Callable[[np.ndarray], Any]:
         raise InputError("device cuda: CuPy finds no usable GPU here")
     move: Callable[[np.ndarray], Any] = cupy.asarray
     return move
+
+
+@contextmanager
+def borrowing(device: int, stream: int) -> Iterator[Callable[[Any], Any]]:
+    """Compute in a CUDA stream of another library, on its arrays, which DLPack gives as they are.
+
+    Parameters
+    ----------
+    device, stream : int
+        The number of the device, and its cudaStream_t.
+
+    Raises
+    ------
+    ValueError
+        If CuPy is missing or finds no GPU.
+    """
+    on_device("cuda")
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
+        yield cupy.from_dlpack
 
 
 def to_host(array: Any) -> np.ndarray:
