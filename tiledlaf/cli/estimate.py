@@ -46,7 +46,7 @@ EXAMPLES = (
 @click.argument("weights")
 @click.option(
     "--probabilities",
-    help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5.",
+    help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5, npz of nnU-Net.",
 )
 @click.option(
     "--prototypes",

@@ -15,7 +15,15 @@ GROUPS = {
         *("images", "labels", "start", "pairs", "validation_images", "validation_labels"),
         *("validation_probabilities", "validation_mask", "truth"),
     ),
-    "Data term": ("classes", "model", "classifier", "prototypes", "probabilities", "term"),
+    "Data term": (
+        "classes",
+        "model",
+        "classifier",
+        "prototypes",
+        "probabilities",
+        "probabilities_of",
+        "term",
+    ),
     "Scores": ("boundary",),
     "Output": (
         *("output", "into", "name", "confidence", "min_confidence", "export", "json_file"),

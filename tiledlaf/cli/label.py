@@ -68,7 +68,7 @@ EXAMPLES = (
 @click.option(
     "--probabilities",
     metavar="PROBS",
-    help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5.",
+    help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5, npz of nnU-Net.",
 )
 @shared.term_option
 @click.option(

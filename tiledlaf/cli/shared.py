@@ -194,7 +194,15 @@ def _sizes(context: Any, option: click.Parameter, text: str | None) -> Any:
 
 SELECTION = (
     *("level", "channels", "axes", "series", "time_point", "z"),
-    *("pixel_size", "input_pixel_size", "no_data", "intensity_scale"),
+    *("pixel_size", "input_pixel_size", "no_data", "intensity_scale", "probabilities_of"),
+)
+
+
+probabilities_of_option = click.option(
+    "--probabilities-of",
+    metavar="foreground|cellpose",
+    help="What --probabilities are, if not those of classes: one plane for the foreground, or "
+    "flows and cell probability of cellpose, made into cell, border and background.",
 )
 
 
@@ -254,6 +262,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=int,
             help="Resolution level to read (default: 0, or what the model learned at).",
         ),
+        probabilities_of_option,
     ):
         command = option(command)
     return command

@@ -32,6 +32,10 @@ class Derived(Reader):
         """The stored array."""
         return self.source.open(path, name)
 
+    def held(self, path: str) -> int:
+        """Of the stored pixels."""
+        return self.source.held(path)
+
     def state(self, path: str, name: str) -> State:
         """Of the stored pixels."""
         return self.source.state(path, name)

@@ -134,6 +134,10 @@ class Reader(Protocol):
         """A part of a window, beyond which all pixels are 0; None if all of it is."""
         return window
 
+    def held(self, path: str) -> int:
+        """Bytes that each process keeps, of a file that is decoded as a whole."""
+        return 0
+
     def parts(self, path: str) -> list[Part]:
         """The images in a file that holds several; none if it holds one."""
         return []
@@ -388,7 +392,7 @@ def opened_whole(reader: Reader, path: str) -> Any:
     """
     try:
         return opened(reader, path, "")
-    except Warning:
+    except (Warning, InputError):  # the file is read, and is not what it should be
         raise
     except Exception as error:
         raise DamagedFile(f"{path}: this file cannot be read, {error}") from None

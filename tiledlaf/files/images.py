@@ -14,16 +14,20 @@ from ..errors import InputError, readable
 from ..registry import Registry
 from . import image as image_files
 from . import numbers, stores
+from .converted import converted, is_plane
 from .formats.bioio import Bioio
 from .formats.hdf5 import Hdf5
 from .formats.n5 import N5
 from .formats.npy import Npy
+from .formats.npz import Npz
 from .formats.raster import Raster
 from .formats.tiff import Tiff
 from .formats.zarr import Zarr
 from .image import Image, Levels, Part, Reader, TimePoint
 from .resampled import resampled
 from .selection import Selection, check_learned, measured, nearest_level
+
+COARSE = 1.5  # least factor by which pixels of probabilities are larger, other than by mistake
 
 FORMATS: Registry[Reader] = Registry(
     "tiledlaf.formats",
@@ -32,6 +36,7 @@ FORMATS: Registry[Reader] = Registry(
         "tiff": Tiff(),
         "raster": Raster(),
         "npy": Npy(),
+        "npz": Npz(),
         "hdf5": Hdf5(),
         "n5": N5(),
         "bioio": Bioio(),
@@ -282,34 +287,65 @@ def as_mask(given: Any, like: Image) -> Image:
     return found if len(found.grid) == 2 else open_image(given)
 
 
-def _named(path: str) -> Levels | None:
-    """What a file is, if it names its axes; whatever else is wrong with it is said later."""
+def _seen(path: str) -> Levels | None:
+    """What a file is, if that is clear; whatever is wrong with it is said later."""
     reader = _known(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", image_files.FileWarning)
         try:
             with readable(path):
-                found = reader.look(path, 0, None)
+                return reader.look(path, 0, None)
         except ValueError:  # such as pages that may be planes, channels or time points
             return None
-    return found if found.axes else None
 
 
-def as_probabilities(given: Any, like: Image) -> Image:
-    """Class probabilities of an image.
+def as_probabilities(given: Any, like: Image, of: str | None = None) -> Image:
+    """Class probabilities of an image, on its grid if theirs is a coarser one of the same extent.
 
     Axes that the file names count if one is that of channels, as in ilastik's exports; otherwise
     the first axis is that of the classes, but after t.
+
+    Parameters
+    ----------
+    of : what is given, where it is not class probabilities, see `converted.KINDS`
     """
+    found = converted(_as_stored(given, like, is_plane(of)), of)
+    if not _is_coarse(found, like):
+        return found
+    here, there = (" x ".join(map(str, image.grid)) for image in (found, like))
+    image_files.say(
+        f"{found.path}: probabilities of {here} pixels are interpolated to the {there} of "
+        f"{like.path}"
+    )
+    return resampled(found, like.grid)
+
+
+def _is_coarse(other: Image, image: Image) -> bool:
+    """Whether pixels along y and x are larger by one factor, but for what was rounded."""
+    if other.grid[:-2] != image.grid[:-2] or len(other.grid) != len(image.grid):
+        return False
+    pairs = sorted(zip(image.grid[-2:], other.grid[-2:], strict=True))
+    factor = pairs[-1][0] / pairs[-1][1]
+    return factor >= COARSE and all(abs(n / factor - m) <= 1 for n, m in pairs)
+
+
+def _as_stored(given: Any, like: Image, plane: bool) -> Image:
+    """What is given as probabilities; one plane may lack the axis of classes."""
     every, z = "t" in like.grid_axes, None
-    axes = "t" * every + "c" + like.spatial_axes
+    grid, axes = like.grid_axes, "t" * every + "c" + like.spatial_axes
+    shape: Sequence[int] = ()
     if isinstance(given, str | os.PathLike):
-        seen = _named(str(given))
-        if seen is not None and set(seen.axes) >= set(axes):
-            sizes = dict(zip(seen.axes, seen.shapes[0], strict=True))
+        seen = _seen(str(given))
+        shape = () if seen is None else seen.shapes[0]
+        if seen is not None and seen.axes and set(seen.axes) >= set(grid if plane else axes):
+            sizes = dict(zip(seen.axes, shape, strict=True))
             # of five axes, those that the image does not have are 1 long
             z = 0 if "z" not in axes and sizes.get("z") == 1 else None
             axes = ""
+    elif plane and not isinstance(given, Image):
+        shape = numbers.plain(given).shape
+    if axes and plane and len(shape) == len(grid):
+        axes = grid
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", image_files.FileWarning)
         found = as_image(given, axes=axes or None, time_point="all" if every else None, z=z)

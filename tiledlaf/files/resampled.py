@@ -153,8 +153,6 @@ def resampled(image: Image, grid: Sequence[int], nearest: bool = False) -> Image
     sizes = dict(zip(image.grid_axes, grid, strict=True))
     shape = tuple(sizes.get(a, n) for a, n in zip(image.axes, image.shape, strict=True))
     steps = [n / m for n, m in zip(image.grid, grid, strict=True)]
-    if image.data is not None:
-        raise TypeError("arrays in memory are not resampled")
     return dataclasses.replace(
         image,
         reader=Resampled(

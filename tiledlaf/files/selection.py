@@ -33,6 +33,8 @@ class Selection:
         does not say so
     no_data : pixels whose channels all have this value are masked; NaN: those with any NaN
     intensity_scale : what pixels are multiplied by; by default what brings them to a model's
+    probabilities_of : what is given as probabilities, "foreground" or "cellpose"; by default those
+        of classes
     learned : whether `pixel_size` is that of a model, which files without one need not have
     """
 
@@ -46,6 +48,7 @@ class Selection:
     input_pixel_size: float | tuple[float, ...] | None = None
     no_data: float | None = None
     intensity_scale: float | None = None
+    probabilities_of: str | None = None
     learned: bool = False
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,21 @@ def data_term(
 
 def _classes_of(probabilities: Image) -> int:
     count = probabilities.stored_channels
+    hint = " (`probabilities_of` foreground takes one plane)" * (count == 1)
     if count < 2 or "c" not in probabilities.axes:
         raise InputError(
             f"{probabilities.path}: expected probabilities of two or more classes, one plane "
-            f"of the first axis for each, got the shape {probabilities.shape}"
+            f"of the first axis for each, got the shape {probabilities.shape}{hint}"
         )
     return count
+
+
+def default_names(count: int, probabilities: Image | None) -> Sequence[str]:
+    """Names of classes that nobody has named: those of the planes of probabilities, if any."""
+    planes = () if probabilities is None else probabilities.used_names
+    if len(set(planes)) == count == len(planes):
+        return planes
+    return [f"class {j + 1}" for j in range(count)]
 
 
 @dataclass(frozen=True)

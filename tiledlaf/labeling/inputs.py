@@ -49,6 +49,7 @@ def _region(text: str) -> tuple[tuple[int, int], ...]:
 # columns of a table, and what their cells are; all but the first three are options of `label`
 COLUMNS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("input", "output", "mask", "probabilities", "series", "axes"), str),
+    "probabilities_of": str,
     **dict.fromkeys(("level", "z"), int),
     **dict.fromkeys(("pixel_size", "input_pixel_size", "intensity_scale"), float),
     **{"time_point": _time_point, "channels": _names, "no_data": _value, "region": _region},

@@ -22,6 +22,7 @@ from ..model.model import Images, Model
 from ..model.settings import Settings, margin
 from ..tiles import Grid
 from . import records, tissue
+from .choice import default_names
 from .output import STAMP, Output, check_suffix
 from .worker import Job
 
@@ -152,7 +153,7 @@ def make_plan(
         if held is not None:
             out = dataclasses.replace(out, begun=held.get("start", ""))
     if names is None:
-        names = (held or {}).get("names") or [f"class {j + 1}" for j in range(term.classes)]
+        names = (held or {}).get("names") or default_names(term.classes, probabilities)
     halo = _halo(image, term, settings)
     tiles = Grid(image.grid, origin, size, _tile(tile, held, out, size, halo), halo)
     job = Job(

@@ -33,7 +33,7 @@ CHOICE = (
     *("classes", "prototypes", "term", "model", "weights"),
     *("neighborhood", "rho", "time", "integrator", "min_confidence"),
 )
-ONLY_FILES = ("level", "series", "pixel_size", "input_pixel_size")
+ONLY_FILES = ("level", "series", "pixel_size", "input_pixel_size", "probabilities_of")
 LAZY = "not available for dask arrays, which are labeled lazily"
 
 
@@ -76,7 +76,9 @@ def prepare(
         source = with_channels(model, source, selection.channels)
     given = None
     if probabilities is not None:
-        given = images.as_probabilities(probabilities, source)
+        given = images.as_probabilities(probabilities, source, selection.probabilities_of)
+    elif selection.probabilities_of is not None:
+        raise InputError("`probabilities_of` belongs to `probabilities`")
     if isinstance(mask, str) and mask == opening.TISSUE:
         mask = tissue.pending(source)
     masked = None if mask is None else values.open_mask(mask, source, painting)
@@ -186,7 +188,8 @@ def label(
     prototypes : (J, C) array, optional
         Prototypes in the units of the image, one row per class.
     probabilities : (J, *grid) array, dask array or path, optional
-        Class probabilities of any model: floats that sum to 1, or unsigned integers.
+        Class probabilities of any model: floats that sum to 1, or unsigned integers; or what
+        `probabilities_of` says, "foreground" or "cellpose", see docs/probabilities.md.
     term : data term, optional
         Any other one, or the name of one that an installed package provides; see
         docs/extending.md.
@@ -221,10 +224,10 @@ def label(
         Called with the record of each tile as it finishes.
     **options
         Which part of a file: series, time_point ("all": each of them, and labels keep the axis t),
-        z, pixel_size, input_pixel_size, no_data, intensity_scale (see `Selection`). How the work is
-        done, without effect on labels: workers, scheduler, scheduler_file, device, tile (see
-        `Running`). What is written: confidence, and for an output name, names, copy_image,
-        into_input, overwrite, overview (see `Writing`).
+        z, pixel_size, input_pixel_size, no_data, intensity_scale, and probabilities_of (see
+        `Selection`). How the work is done, without effect on labels: workers, scheduler,
+        scheduler_file, device, tile (see `Running`). What is written: confidence, and for an output
+        name, names, copy_image, into_input, overwrite, overview (see `Writing`).
 
     Returns
     -------

@@ -51,8 +51,11 @@ def predicted_bytes(job: Job) -> int:
         held += 8 * classes + 16 * len(job.folds) + 16
         held += max(one.bytes_per_pixel() for one in job.folds)
     copies = 3 * image + 3 + (12 if job.certain else 0)  # labels, levels, encoded shards
+    whole = 0
+    if job.probabilities is not None and job.probabilities.reader.stored:
+        whole = job.probabilities.reader.held(job.probabilities.path)
     # pixels are held twice: as stored, and with channels first
-    return PROCESS_BYTES + 2 * pixels * data + part * held + core * copies
+    return PROCESS_BYTES + whole + 2 * pixels * data + part * held + core * copies
 
 
 def check_resources(plan: Plan, pool: Pool) -> None:

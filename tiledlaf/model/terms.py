@@ -659,8 +659,11 @@ def normalized(p: Array, valid: Array = None) -> Array:
     if bool(wrong.any()):
         place = [int(axis[0]) for axis in wrong.nonzero()]
         values = ", ".join(f"{float(v):.4g}" for v in p[:8, *place]) + ", ..." * (len(p) > 8)
+        least, most = float(p[:, *place].min()), float(p[:, *place].max())
+        hint = ": logits need a softmax first" * (least < -1e-3 or most > 1 + 1e-3)
         raise BadPixels(
-            f"expected probabilities {expected}, got the sum {float(total[*place]):.6g} ({values})",
+            f"expected probabilities {expected}, got the sum {float(total[*place]):.6g} ({values})"
+            f"{hint}",
             place,
         )
     return p

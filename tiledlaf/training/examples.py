@@ -233,7 +233,9 @@ def _example(
     truth = images.on_grid(values.open_labels(labels, source, meant, painting), source)
     given = valid = None
     if probabilities is not None:
-        given = images.as_probabilities(probabilities, source)
+        given = images.as_probabilities(probabilities, source, chosen.probabilities_of)
+    elif chosen.probabilities_of is not None:
+        raise InputError("`probabilities_of` belongs to `probabilities`")
     if mask is not None:
         valid = images.on_grid(values.open_mask(mask, source, painting), source, coarse=True)
     for other, what in ((truth, "labels"), (given, "probabilities"), (valid, "a mask")):

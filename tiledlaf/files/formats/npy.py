@@ -9,8 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import InputError
 from .. import image
 from ..image import Levels, Reader
+
+OBJECTS = (
+    "it holds Python objects, which are never loaded since they may run code: save an array of "
+    "numbers (of a _seg.npy of cellpose, its flows[3], see docs/probabilities.md)"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,12 @@ class Npy(Reader):
 
     def open(self, path: str, name: str) -> Any:
         """The array, memory-mapped."""
-        return np.lib.format.open_memmap(path, mode="r")
+        try:
+            return np.lib.format.open_memmap(path, mode="r")
+        except ValueError as error:
+            if "Python objects" not in str(error):
+                raise
+            raise InputError(f"{path}: {OBJECTS}") from None
 
     def read(self, array: Any, box: tuple[slice | int, ...]) -> np.ndarray:
         """Pixels of a box, read from the file: the map of one that is cut would end the process.
