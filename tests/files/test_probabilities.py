@@ -2,6 +2,7 @@
 
 import pickle
 
+import dask.array
 import numpy as np
 import pytest
 import tifffile
@@ -106,12 +107,14 @@ def test_other_npz_files(here, monkeypatch):
     np.savez("objects.npz", probabilities=np.array([{}], object))
     refused("objects.npz: it holds Python objects", *command, "objects.npz")
     np.savez_compressed("case.npz", probabilities=smooth(2, *GRID)[:, None])
+    assert "npz" in run("info", "case.npz").out
     data = (here / "case.npz").read_bytes()
     (here / "cut.npz").write_bytes(data[: len(data) // 2])
     refused("cut.npz: this file cannot be read", *command, "cut.npz")
     monkeypatch.setattr(image, "PIECE", 100)
     monkeypatch.setattr(image, "PACKED", 0)
-    refused("bytes would be decoded to", *command, "case.npz")
+    (here / "large.npz").write_bytes(data)  # of the other the array is still held
+    refused(f"large.npz: a file of {len(data)} bytes would be decoded to", "info", "large.npz")
 
 
 def test_pickles_of_cellpose_are_never_loaded(here):
@@ -124,7 +127,7 @@ def test_pickles_of_cellpose_are_never_loaded(here):
         (here / "loaded").unlink()
     command = ("label", "image.tif", "out", "--probabilities", "x_seg.npy")
     refused("x_seg.npy: it holds Python objects, which are never loaded", *command)
-    refused("its flows[3]", *command, "--probabilities-of", "cellpose")
+    refused("flows and cell probability", *command, "--probabilities-of", "cellpose")
     assert not (here / "loaded").exists()
 
 
@@ -257,6 +260,7 @@ def test_qupath(here):
 
 
 WRONG = (
+    ("other.npy", "", "expected probabilities of the size (41, 53) of image.tif, got (20, 13)"),
     ("half.npy", "", "half.npy: expected probabilities of the size (41, 53) of image.tif, got "
      "(20, 53)"),
     ("logits.npy", "", "logits need a softmax first"),
@@ -272,6 +276,7 @@ WRONG = (
 def test_wrong_input_in_one_line(here, given, of, expected):
     p = smooth(2, *GRID)
     np.save("half.npy", p[:, :20])
+    np.save("other.npy", p[:, :20, :13])
     np.save("logits.npy", np.log(p) + 3)
     np.save("plane1.npy", p[:1])
     np.save("five.npy", 5 * p[:1] + 1)
@@ -301,6 +306,9 @@ def test_the_kind_belongs_to_probabilities(here):
             "--classes", "2", "--probabilities-of", "cellpose")  # fmt: skip
     with pytest.raises(ValueError, match="`probabilities_of` belongs to `probabilities`"):
         tiledlaf.pair(PICTURE, np.ones(GRID, int), probabilities_of="cellpose")
+    lazy = dask.array.from_array(PICTURE)
+    with pytest.raises(ValueError, match="`probabilities_of`: not available for dask arrays"):
+        label(lazy, probabilities=lazy[None], probabilities_of="foreground")
 
 
 def test_other_kinds_are_other_runs(here):

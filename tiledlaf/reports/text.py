@@ -330,7 +330,9 @@ def info(path: str) -> list[str]:
         raise InputError(f"{path}: no such file or folder")
     if not nodes.is_store(path):
         drawn = opening.is_annotations(path)
-        if zipfile.is_zipfile(path) and not (drawn and drawings.is_packed(path)):
+        packed = zipfile.is_zipfile(path) and not (drawn and drawings.is_packed(path))
+        # an npz may be an image, or a model whatever its name
+        if packed and (images.reader_of(path) is None or _has_model(path)):
             return model(load(path), path)
         return drawings.lines(path) if drawn else _file(path)
     if not ngff.has_image(path) and images.parts(path):
@@ -347,6 +349,12 @@ def info(path: str) -> list[str]:
     if ngff.has_image(path, "confidence"):
         lines += ["", "confidence", *ngff.describe(f"{path}/confidence")]
     return lines
+
+
+def _has_model(path: str) -> bool:
+    """Whether an archive has a part of the name that models have."""
+    with zipfile.ZipFile(path) as archive:
+        return "model.npy" in archive.namelist()
 
 
 def _file(path: str) -> list[str]:

@@ -15,7 +15,7 @@ from ..image import Levels, Reader
 
 OBJECTS = (
     "it holds Python objects, which are never loaded since they may run code: save an array of "
-    "numbers (of a _seg.npy of cellpose, its flows[3], see docs/probabilities.md)"
+    "numbers (of a _seg.npy of cellpose, flows and cell probability, see docs/probabilities.md)"
 )
 
 
