@@ -167,8 +167,10 @@ def test_cells_apart_keep_their_outlines():
     assert not (p.argmax(0) == 1).any()
 
 
-def test_files_with_flows(here):
+@pytest.mark.parametrize("at_once", [converted.AT_ONCE, 50])
+def test_files_with_flows(here, monkeypatch, at_once):
     """Windows are as the whole, in each format; of a volume with and without flows along z."""
+    monkeypatch.setattr(converted, "AT_ONCE", at_once)
     given = discs((40, 60), ((20, 18), (20, 40)), 12)
     like = images.as_image(np.zeros((40, 60), np.uint8))
     np.save("a.npy", given)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,10 +16,12 @@ import numpy as np
 from scipy.special import expit
 
 from ..errors import InputError
+from . import image as image_files
 from .channels import Channel
 from .derived import Derived
 from .image import Image, State
 
+AT_ONCE = 2**20  # pixels to convert at once: it takes some 70 bytes for each
 # of cellpose: flows are about 5 long within cells, and of far shorter ones the direction is noise;
 # how many pixels away flows are compared, so that a border is wide enough to be left by smoothing;
 # no pixel is certain not to be a border, or one of many would outweigh all that are
@@ -64,18 +67,21 @@ class Converted(Derived):
 
     def read(self, array: object, box: tuple[slice | int, ...]) -> np.ndarray:
         """Probabilities of a box along the axes c and those of the grid."""
-        kind, front, *window = KINDS[self.kind], box[0], *box[1:]
-        grid = "".join(a for a in "tzyx" if a in self.axes and a not in dict(self.fixed))
+        kind, grid = KINDS[self.kind], image_files.grid_axes(self.axes, self.fixed)
+        sizes = [self.shape[self.axes.index(axis)] for axis in grid]
+        slices = [one for one in box[1:] if isinstance(one, slice)]
+        spans = [range(n)[one] for n, one in zip(sizes, slices, strict=True)]
+        halves = _halves(spans)
+        if halves is not None:
+            place, parts = halves
+            return np.concatenate([self.read(array, (box[0], *part)) for part in parts], place + 1)
         inner: dict[str, slice | int] = dict(self.fixed)
         lacking = [(0, 0)]
-        for axis, one in zip(grid, window, strict=True):
-            assert isinstance(one, slice)
-            start, stop, _ = one.indices(self.shape[self.axes.index(axis)])
+        for axis, span, n in zip(grid, spans, sizes, strict=True):
             more = 0 if axis == "t" else kind.margin
-            low, high = max(start - more, 0), stop + more
-            high = min(high, self.shape[self.axes.index(axis)])
-            inner[axis] = slice(low, high)
-            lacking.append((low - start + more, stop + more - high))
+            low, high = span.start - more, span.stop + more
+            inner[axis] = slice(max(low, 0), min(high, n))
+            lacking.append((max(-low, 0), max(high - n, 0)))
         block = self.source.read(array, tuple(inner.get(a, slice(None)) for a in self.axes))
         kept = [a for a in self.axes if a not in dict(self.fixed)]
         if "c" not in kept:
@@ -83,11 +89,22 @@ class Converted(Derived):
         block = block.transpose([kept.index(a) for a in "c" + grid])
         # beyond the image nothing flows
         block = np.pad(block, lacking) if np.any(lacking) else block
-        return kind.convert(block, "t" in grid)[front]
+        return kind.convert(block, "t" in grid)[box[0]]
 
     def state(self, path: str, name: str) -> State:
         """Of the stored pixels, and what they are: labels depend on it."""
         return [*self.source.state(path, name), (self.kind, 0, 0)]
+
+
+def _halves(spans: Sequence[range]) -> tuple[int, list[list[slice]]] | None:
+    """A window cut along its longest axis, and that axis; None if it is small."""
+    axis = max(range(len(spans)), key=lambda i: len(spans[i]))
+    if math.prod(map(len, spans)) <= AT_ONCE or len(spans[axis]) < 2:
+        return None
+    start, stop = spans[axis].start, spans[axis].stop
+    middle, window = (start + stop) // 2, [slice(s.start, s.stop) for s in spans]
+    parts = (slice(start, middle), slice(middle, stop))
+    return axis, [[*window[:axis], part, *window[axis + 1 :]] for part in parts]
 
 
 def converted(image: Image, kind: str | None) -> Image:
