@@ -126,7 +126,7 @@ LABEL = ("label", "a.tif", "out.zarr", "--classes", "2")
         ("text.png", "text.png: this file cannot be read"),
         ("halfa.png", "halfa.png: this file cannot be read"),
         ("text.npy", "text.npy: this file cannot be read"),
-        ("objects.npy", "objects.npy: this file cannot be read"),
+        ("objects.npy", "objects.npy: it holds Python objects"),
         ("complex.npy", "complex.npy: expected numbers as pixels, got the type complex128"),
         ("a.txt", "got a file ending '.txt'"),
         ("folder", "folder: expected an image or a Zarr store, got a folder without either"),
