@@ -48,6 +48,7 @@ EXAMPLES = (
     "--probabilities",
     help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5, npz of nnU-Net.",
 )
+@shared.network_options
 @click.option(
     "--prototypes",
     metavar="FILE",
@@ -110,13 +111,14 @@ def estimate(**given: Any) -> int:
     from ..training import estimate as estimation
     from ..training import examples
 
-    if given["probabilities"] is not None and given["prototypes"] is not None:
+    probabilities = shared.probabilities_of(given)
+    if probabilities is not None and given["prototypes"] is not None:
         raise InputError("expected at most one of `probabilities` and `prototypes`")
     meant = shared.data_of(given)
     pairs = examples.pair(
         given["image"],
         given["labels"],
-        given["probabilities"],
+        probabilities,
         given["mask"],
         selection=shared.selection_of(given),
         painting=shared.painting(given),

@@ -16,13 +16,8 @@ GROUPS = {
         *("validation_probabilities", "validation_mask", "truth"),
     ),
     "Data term": (
-        "classes",
-        "model",
-        "classifier",
-        "prototypes",
-        "probabilities",
-        "probabilities_of",
-        "term",
+        *("classes", "model", "classifier", "prototypes", "probabilities", "probabilities_of"),
+        *("network", "network_output", "network_range", "augment", "term"),
     ),
     "Scores": ("boundary",),
     "Output": (

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 SHOWN = 20  # most failed tiles to name on stderr
 # options passed to `prepare` unchanged
 PASSED = (
-    "probabilities",
     "mask",
     "region",
     "seed",
@@ -70,6 +69,7 @@ EXAMPLES = (
     metavar="PROBS",
     help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5, npz of nnU-Net.",
 )
+@shared.network_options
 @shared.term_option
 @click.option(
     "--model",
@@ -178,8 +178,8 @@ EXAMPLES = (
 def label(**given: Any) -> int:
     """Label INPUT tile by tile into the OME-Zarr OUTPUT.
 
-    Give exactly one of --classes, --prototypes, --probabilities, --term and --model. An interrupted
-    run continues where it stopped when the same command is given again.
+    Give exactly one of --classes, --prototypes, --probabilities, --network, --term and --model. An
+    interrupted run continues where it stopped when the same command is given again.
     """
     if given["into"] is not None:
         from . import batches
@@ -259,6 +259,7 @@ def choice_of(given: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "selection": shared.selection_of(given),
         "painting": shared.painting(given),
+        "probabilities": shared.probabilities_of(given),
         **{key: given[key] for key in PASSED},
     }
 
@@ -279,7 +280,7 @@ def _integrator(given: Mapping[str, Any]) -> Any:
 
 def _check_other_file(given: Mapping[str, Any]) -> None:
     """Refuse to write over what is read."""
-    for key in ("input", "probabilities", "mask", "model", "weights"):
+    for key in ("input", "probabilities", "network", "mask", "model", "weights"):
         if given[key] is not None and shared.same(given[key], given["export"]):
             raise InputError(f"`export` {given['export']}: expected a file other than the {key}")
 

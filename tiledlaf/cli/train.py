@@ -60,6 +60,7 @@ EXAMPLES = (
     "--probabilities",
     help="Class probabilities (J, y, x) of any model, one file per image.",
 )
+@shared.network_options
 @click.option("--validation-probabilities", help="Probabilities of the validation set.")
 @shared.term_option
 @click.option("--classifier", is_flag=True, help="Boosted trees, which are learned as well.")
@@ -241,10 +242,13 @@ def _sets(given: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
                     param_hint=f"'--{key}'",
                     param_type="option",
                 )
-        return _examples(given), _examples(given, "validation_")
+        made = shared.probabilities_of(given)
+        return _examples(given, made), _examples(given, made, "validation_")
     for key in (*PARTS, *(f"validation_{part}" for part in PARTS)):
         if given[key] is not None:
             raise InputError(f"expected at most one of `pairs` and `{key}`")
+    if given["network"] is not None:
+        raise InputError("expected at most one of `pairs` and `network`")
     meant = values.meaning(**shared.meaning_of(given))
     return examples.read_pairs(given["pairs"], meant, **_chosen(given))
 
@@ -257,12 +261,21 @@ def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"selection": selection, "painting": shared.painting(given)}
 
 
-def _examples(given: Mapping[str, Any], which: str = "") -> list[Any]:
-    """The images to learn from or of the validation set, with labels, probabilities and masks."""
+def _examples(given: Mapping[str, Any], made: Any, which: str = "") -> list[Any]:
+    """The images to learn from or of the validation set, with labels, probabilities and masks.
+
+    Parameters
+    ----------
+    made : the network that makes the probabilities, if one does
+    """
     from ..training import examples
 
     keys = [f"{which}{key}" for key in PARTS]
     images, labels, *others = (given[key] for key in keys)
+    if given["network"] is not None and images is not None:
+        if which and others[0] is not None:
+            raise InputError(f"expected at most one of `{keys[2]}` and `network`")
+        others[0] = made
     if (images is None) != (labels is None):
         raise InputError(f"expected `{keys[0]}` and `{keys[1]}` together")
     if images is None:

@@ -126,6 +126,10 @@ class Reader(Protocol):
         """Names, sizes and times of what is stored, for fingerprints."""
         return nodes.chunk_state(path)
 
+    def paths(self, path: str) -> list[str]:
+        """Files that must be seen where the pixels are read."""
+        return [path]
+
     def as_labels(self, path: str) -> tuple[Reader, str | None]:
         """The reader for label images, and their axes where they differ from an image's."""
         return self, None
@@ -135,7 +139,7 @@ class Reader(Protocol):
         return window
 
     def held(self, path: str) -> int:
-        """Bytes that each process keeps, of a file that is decoded as a whole."""
+        """Bytes that each process needs to read, as of a file that is decoded as a whole."""
         return 0
 
     def parts(self, path: str) -> list[Part]:

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from .. import redaction
 from ..errors import InputError, readable
@@ -299,16 +299,30 @@ def _seen(path: str) -> Levels | None:
             return None
 
 
+@runtime_checkable
+class Maker(Protocol):
+    """What makes probabilities of an image where they are read."""
+
+    def of(self, image: Image) -> Image:
+        """The probabilities of an image, on its grid."""
+        ...
+
+
 def as_probabilities(given: Any, like: Image, of: str | None = None) -> Image:
     """Class probabilities of an image, on its grid if theirs is a coarser one of the same extent.
 
     Axes that the file names count if one is that of channels, as in ilastik's exports; otherwise
-    the first axis is that of the classes, but after t.
+    the first axis is that of the classes, but after t. What makes them of the image itself, such as
+    a network, has `of`.
 
     Parameters
     ----------
     of : what is given, where it is not class probabilities, see `converted.KINDS`
     """
+    if isinstance(given, Maker):
+        if of is not None:
+            raise InputError("`probabilities_of`: a network gives the probabilities of classes")
+        return given.of(like)
     found = converted(_as_stored(given, like, is_plane(of)), of)
     if not _is_coarse(found, like):
         return found

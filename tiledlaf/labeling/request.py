@@ -89,6 +89,11 @@ def prepare(
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )
+    made = chosen.term.probabilities_of(source)
+    if made is not None:
+        if given is not None:
+            raise InputError("the model has a network: drop `probabilities`")
+        given = made
     with understood("output", output, "a path"):
         store = None if output is None else os.fspath(output)
     if writing.into_input:

@@ -52,7 +52,7 @@ def predicted_bytes(job: Job) -> int:
         held += max(one.bytes_per_pixel() for one in job.folds)
     copies = 3 * image + 3 + (12 if job.certain else 0)  # labels, levels, encoded shards
     whole = 0
-    if job.probabilities is not None and job.probabilities.reader.stored:
+    if job.probabilities is not None:
         whole = job.probabilities.reader.held(job.probabilities.path)
     # pixels are held twice: as stored, and with channels first
     return PROCESS_BYTES + whole + 2 * pixels * data + part * held + core * copies
@@ -119,7 +119,8 @@ def _files(plan: Plan) -> Files:
     """What workers must see of this machine's files."""
     job = plan.job
     images = [job.image, job.probabilities, job.weights, job.mask]
-    paths = [i.path for i in images if isinstance(i, Image) and i.reader.stored]
+    stored = [i for i in images if isinstance(i, Image) and i.reader.stored]
+    paths = [path for i in stored for path in i.reader.paths(i.path)]
     outputs = [] if plan.out is None else stores.on_disk([plan.out.store])
     folders = {str(stores.nearest_existing(path)) for path in outputs}
     return Files(stores.on_disk(paths), sorted(folders))

@@ -14,6 +14,7 @@ from ..files.image import Image, read_pixels, say
 from ..model import sampling
 from ..model.intensity import far, matched, span
 from ..model.model import Images
+from ..model.network import Evaluated
 from ..model.terms import normalized
 from ..pool.tasks import retried
 from ..tiles import Box, Grid
@@ -25,7 +26,8 @@ FAR = 10  # how many times the range of all others a value must be away to look 
 
 def settle(plan: Plan) -> Plan:
     """Find prototypes and scale, or use those that the store holds."""
-    if plan.images is not None and plan.job.needs_image:
+    made = plan.job.probabilities is not None and plan.job.term.probabilities_of(plan.job.image)
+    if plan.images is not None and (plan.job.needs_image or made):
         plan = _with_gain(plan, plan.images)
     plan = _with_windows(plan)
     term = plan.job.term
@@ -76,13 +78,17 @@ def _with_gain(plan: Plan, learned: Images) -> Plan:
             f"{image.path}: far from all that the model learned from: {what}. Labels and their "
             "confidence may be worse (what was not learned, such as background, `mask` leaves out)"
         )
-    return dataclasses.replace(plan, job=dataclasses.replace(plan.job, image=image))
+    probabilities = plan.job.term.probabilities_of(image) or plan.job.probabilities
+    job = dataclasses.replace(plan.job, image=image, probabilities=probabilities)
+    return dataclasses.replace(plan, job=job)
 
 
 def _check_sample(plan: Plan) -> None:
     """Refuse values that are not probabilities, before anything is written."""
     source = plan.job.probabilities
     assert source is not None
+    if isinstance(source.reader, Evaluated):  # a network's are, or their tiles say so
+        return
     sources = [source] if plan.job.mask is None else [source, plan.job.mask]
     for window in sampling.sample_windows(source.grid, plan.seed):
         for part, (block, *mask) in readable(sources, window):

@@ -52,6 +52,19 @@ class CalibrationEntry(Struct):
     bends: Annotated[list[tuple[Number, Number]], Meta(max_length=2**10)] = []
 
 
+class NetworkEntry(Struct):
+    """How a network is evaluated, beside its ONNX file."""
+
+    digest: Annotated[str, Meta(min_length=64, max_length=64)]
+    classes: Annotated[int, Meta(ge=2, le=2**10)]
+    output: Literal["logits", "probabilities"]
+    intensities: tuple[Number, Number] | None
+    step: Annotated[int, Meta(ge=1, le=2**10)]
+    margin: Annotated[tuple[Count, ...], Meta(min_length=2, max_length=3)]
+    augment: bool = False
+    provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider"] = "CPUExecutionProvider"
+
+
 class PredictorEntry(Struct):
     """A predictor of weights, beside its arrays."""
 

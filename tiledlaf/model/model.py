@@ -209,7 +209,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     arrays = files.read_arrays(path, FORMAT)
     try:
-        return _model(arrays, f"{path}: this model")
+        return _model(arrays, os.fspath(path))
     except NewerFormat:
         raise
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as error:
@@ -217,18 +217,18 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise DamagedFile(f"{path}: expected a complete model, {what}") from None
 
 
-def _model(arrays: dict[str, np.ndarray], where: str) -> Model:
+def _model(arrays: dict[str, np.ndarray], path: str) -> Model:
     raw = files.raw_entry(arrays, "model")
     if raw["format"] != FORMAT:
         raise InputError(f"expected the format {FORMAT!r}, got {raw['format']!r}")
-    versions.check(where, raw["version"], VERSION)
+    versions.check(f"{path}: this model", raw["version"], VERSION)
     about = files.convert(raw, ModelEntry)
     files.convert(about.trained, TrainedEntry)
     count = len(about.classes)
     offsets = fit(about.offsets, len(about.offsets[0]))
     check_time(about.time)
     Taylor(about.tol)
-    term = _term(about, about.term, arrays, "term/")
+    term = _term(about, about.term, arrays, "term/").located(path, "term/")
     folds = tuple(_term(about, e, arrays, f"folds/{i}/") for i, e in enumerate(about.folds))
     if any(one.takes_probabilities != term.takes_probabilities for one in folds):
         raise InputError("expected terms of the folds that are computed from what the term is")

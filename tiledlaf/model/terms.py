@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from ..errors import BadPixels, DamagedFile, InputError, settle_numbers
+from ..files.image import Image
 from ..kernels import select
 from ..kernels.arrays import Array, namespace, to_host
 from ..registry import Registry
 from . import bands, sampling
 from .features import Features, log_odds, odds_planes
+from .network import Network
 from .trees import Trees
 
 SMALLEST = 1e-6  # probabilities are clipped here, so that D stays finite
@@ -66,6 +68,10 @@ class Pending(Protocol):
         """Memory per pixel of a window, besides its input and its distances."""
         return 0
 
+    def probabilities_of(self, image: Image) -> Image | None:
+        """Probabilities that the term takes, made of the image; None: they must be given."""
+        return None
+
 
 class DataTerm(Pending, Protocol):
     """Distances of pixels to labels: a small frozen dataclass, sent to workers.
@@ -115,6 +121,10 @@ class DataTerm(Pending, Protocol):
     def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The term as JSON and as arrays, for model files; `kind` is added."""
         ...
+
+    def located(self, path: str, prefix: str) -> Self:
+        """The term, which is told of the file that has its arrays, and of their prefix there."""
+        return self
 
     @classmethod
     def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
@@ -355,6 +365,64 @@ class Probabilities(DataTerm):
         return cls(probabilities)
 
 
+@dataclass(frozen=True)
+class Networked(DataTerm):
+    """D_j = -log p_j with the probabilities p that a network gives of the image.
+
+    Attributes
+    ----------
+    network : Network
+    """
+
+    kind = "network"
+    takes_probabilities = True
+
+    network: Network
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return self.network.classes
+
+    def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
+        """-D / rho, (J, *grid) float32, of probabilities (J, *grid); 0 at masked-out pixels."""
+        return Probabilities(self.classes).potential(pixels, valid, rho)
+
+    def probabilities_of(self, image: Image) -> Image:
+        """What the network gives, block by block."""
+        return self.network.of(image)
+
+    def bytes_per_pixel(self) -> int:
+        """That of probabilities."""
+        return Probabilities(self.classes).bytes_per_pixel()
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """How the network is evaluated, and its ONNX file."""
+        return self.network.to_parts()
+
+    @classmethod
+    def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """The network of a model file."""
+        return cls(Network.from_parts(entry, arrays))
+
+    def located(self, path: str, prefix: str) -> Self:
+        """The term, whose network is read from the model file where it is evaluated."""
+        return type(self)(self.network.located(path, prefix))
+
+    def describe(self) -> list[Any]:
+        """Kind, and how the network is evaluated, with its digest."""
+        return [self.kind, self.network.describe()]
+
+    @classmethod
+    def recall(
+        cls, described: list[Any], prototypes: Any = None, probabilities: int | None = None
+    ) -> Probabilities:
+        """Probabilities, for which the network must be given again."""
+        return Probabilities.recall(
+            [Probabilities.kind, int(described[1]["classes"])], prototypes, probabilities
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Classified(DataTerm):
     """D_j = -log p_j with the probabilities of boosted trees on features of the image.
@@ -512,7 +580,7 @@ def _classified(
 
 TERMS: Registry[type[DataTerm]] = Registry(
     "tiledlaf.terms",
-    {term.kind: term for term in (Prototypes, Probabilities, Classified, AutoContext)},
+    {term.kind: term for term in (Prototypes, Probabilities, Networked, Classified, AutoContext)},
 )
 
 

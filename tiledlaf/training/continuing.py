@@ -29,8 +29,8 @@ STEPS, PATIENCE = 60, 4  # of a training that begins with learned weights
 SIZE = 100  # of a predictor, where the model had no need of one
 MOST = 64  # images whose quantiles are kept
 # data terms that are learned anew, by their kinds, and the names of what learns them; others stay
-LEARNED = {"probabilities": "probabilities", "classifier": "classifier"}
-LEARNED |= {"auto-context": "classifier"}
+LEARNED = {"probabilities": "probabilities", "network": "probabilities"}
+LEARNED |= {"classifier": "classifier", "auto-context": "classifier"}
 
 
 class Asked(msgspec.Struct):
@@ -105,6 +105,7 @@ def brought(start: Model, given: Sequence[Example]) -> list[Example]:
         If their axes, channels or intensities are others.
     """
     found = [dataclasses.replace(e, image=_brought(start, e)) for e in given]
+    found = [_with_probabilities(start, e) for e in found]
     for example in found:
         axes, channels = len(start.offsets[0]), example.image.used_channels
         if (len(example.image.grid), channels) != (axes, start.channels):
@@ -114,6 +115,14 @@ def brought(start: Model, given: Sequence[Example]) -> list[Example]:
                 f"{len(example.image.grid)} and {channels}"
             )
     return found
+
+
+def _with_probabilities(start: Model, example: Example) -> Example:
+    """The example with what the model's network makes of its image, if it has one."""
+    made = start.term.probabilities_of(example.image)
+    if made is not None and example.probabilities is not None:
+        raise InputError("the model has a network: drop `probabilities`")
+    return example if made is None else dataclasses.replace(example, probabilities=made)
 
 
 def _brought(start: Model, example: Example) -> Image:

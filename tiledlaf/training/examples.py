@@ -20,6 +20,7 @@ from ..errors import BadPixels, InputError
 from ..files import image as image_files
 from ..files import images, texts
 from ..files.image import FileWarning, Image
+from ..files.images import Maker
 from ..files.selection import Selection
 from ..kernels.arrays import Array
 from ..model.classes import Class
@@ -188,7 +189,9 @@ def _partners(sources: _Listed, others: _Listed, what: str) -> list[Any]:
     count = len(sources.found)
     if others.missing:
         return [None] * count
-    if len(others.found) == 1 and opening.holds_several(others.found[0]):
+    if len(others.found) == 1 and (
+        isinstance(others.found[0], Maker) or opening.holds_several(others.found[0])
+    ):
         return others.found * count
     if (sources.named or others.named) and sources.paths and others.paths:
         ours, theirs = ([os.fspath(p) for p in one.found] for one in (sources, others))

@@ -65,14 +65,21 @@ def predicted(plan: TrainingPlan, examples: Sequence[Example], pool: Pool) -> Ne
     sampling = _most(found, examples, _sampling) if plan.learner.per_fold else 0
     reading, step = _most(found, examples, _reading), _most(found, examples, _step)
     here = max(fits, anchors)
+    process = PROCESS_BYTES + _reading_probabilities(examples)
     if pool.shared:
         workers = min(pool.workers, len(plan.training))
         tiles = held + max(workers * reading, workers * step + flows, anchors)
-        return Need(PROCESS_BYTES + max(fits, workers * sampling, tiles), 0)
+        return Need(process + max(fits, workers * sampling, tiles), 0)
     parts = min(pool.workers, len(plan.training) + len(plan.validation))
     # Dask may give one worker twice as many tiles as another
     own = 2 * (held + flows) // parts if parts > 1 else held + flows
-    return Need(PROCESS_BYTES + here, PROCESS_BYTES + max(sampling, own + max(reading, step)))
+    return Need(PROCESS_BYTES + here, process + max(sampling, own + max(reading, step)))
+
+
+def _reading_probabilities(examples: Sequence[Example]) -> int:
+    """Of probabilities whose reading takes memory, as those of a network do."""
+    given = [one.probabilities for one in examples if one.probabilities is not None]
+    return max((one.reader.held(one.path) for one in given), default=0)
 
 
 def _fits(sizes: _Sizes) -> int:

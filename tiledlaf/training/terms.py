@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import image as image_files
+from ..files.image import Image
 from ..model import intensity, sampling, terms
+from ..model.network import Evaluated
 from ..model.terms import DataTerm, Prototypes
 from ..pool import tasks
 from . import examples
@@ -80,7 +82,17 @@ def given_probabilities(fit: Fit) -> list[DataTerm]:
                 f"{given.path}: expected probabilities of {count} classes, "
                 f"got {given.stored_channels}"
             )
-    return [terms.Probabilities(count)]
+    return [_carried([e.probabilities for e in fit.source.examples if e.probabilities], count)]
+
+
+def _carried(given: Sequence[Image], count: int) -> DataTerm:
+    """The term of given probabilities: the model has the network, if one makes them all."""
+    network, *others = {
+        one.reader.network if isinstance(one.reader, Evaluated) else None for one in given
+    }
+    if others:
+        raise InputError("expected probabilities of one network for all images, or of none")
+    return terms.Probabilities(count) if network is None else terms.Networked(network)
 
 
 @dataclass(frozen=True)
