@@ -1,6 +1,7 @@
 """Networks: blocks of a lattice give what the whole image gives, wherever tiles lie."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_blocks_give_what_the_whole_image_gives(tmp_path, shape):
 
 def test_the_margin_covers_the_receptive_field(tmp_path):
     network = open_network(unet(tmp_path / "a.onnx"))
-    assert network.step == 2
+    assert network.step == (2, 2)
     assert network.margin == (8, 8)  # of at most 7, in steps of 2
     assert REACH <= network.margin[0] < REACH + 2
     assert open_network(valid(tmp_path / "b.onnx")).margin == (2, 2)
@@ -278,3 +279,134 @@ def test_processes_read_the_network_from_its_file(tmp_path):
         tiledlaf.label(
             tmp_path / "image.npy", tmp_path / "a.zarr", **{**given, "probabilities": other}
         )
+
+
+DESCRIPTION = """
+format_version: 0.5.4
+type: model
+name: Two textures
+description: A network for tests
+authors: [{{name: Nobody}}]
+license: CC0-1.0
+cite: [{{text: none, doi: 10.1000/none}}]
+inputs:
+- id: raw
+  test_tensor: {{source: test.npy}}
+  axes:
+  - {{type: batch}}
+  - {{type: channel, channel_names: [{channels}]}}
+  - {{type: space, id: y, size: {size}}}
+  - {{type: space, id: x, size: {size}}}
+  preprocessing: {before}
+outputs:
+- id: classes
+  test_tensor: {{source: test.npy}}
+  axes:
+  - {{type: batch}}
+  - {{type: channel, channel_names: [{names}]}}
+  - {{type: space, id: y, halo: {halo}, size: {{tensor_id: raw, axis_id: y}}}}
+  - {{type: space, id: x, halo: {halo}, size: {{tensor_id: raw, axis_id: x}}}}
+  postprocessing: {after}
+weights:
+  onnx: {{source: net.onnx, opset_version: 18}}
+"""
+
+
+def package(folder, channels="gray", names="cell, border", **said):
+    """A package of bioimage.io in a folder."""
+    pytest.importorskip("bioimageio.spec", reason="bioimageio.spec is not installed")
+    folder.mkdir()
+    count = len(channels.split(","))
+    unet(folder / "net.onnx", channels=count, planes=len(names.split(",")))
+    np.save(folder / "test.npy", np.zeros((1, count, 32, 32), np.float32))
+    usual = {"before": "[]", "after": "[]", "halo": 8, "size": "{min: 32, step: 4}"}
+    text = DESCRIPTION.format(channels=channels, names=names, **usual | said)
+    (folder / "rdf.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_package_is_obeyed(tmp_path):
+    before = (
+        "[{id: scale_linear, kwargs: {gain: 0.5, offset: 1.0}},"
+        " {id: clip, kwargs: {min: -1.0, max: 1.5}}]"
+    )
+    folder, image = package(tmp_path / "p", before=before), image_of((40, 45))
+    network = open_network(folder)
+    assert (network.least, network.step, network.margin) == ((32, 32), (4, 4), (8, 8))
+    assert network.names == ("cell", "border")
+    assert Lattice(network, images.from_array(image)).block == (16, 16)
+    given = np.clip(0.5 * image + 1, -1, 1.5)
+    expected = softmax(whole(folder / "net.onnx", given[None]))
+    np.testing.assert_allclose(lattice(network, image)[:, :, :], expected, atol=1e-5)
+    # its description, a zip of both, and what the user says instead
+    assert open_network(folder / "rdf.yaml") == network
+    shutil.make_archive(tmp_path / "zipped", "zip", folder)
+    zipped = open_network(tmp_path / "zipped.zip")
+    assert zipped == network
+    np.testing.assert_allclose(lattice(zipped, image)[:, :, :], expected, atol=1e-5)
+    other = open_network(folder, intensities=(0, 2), output="logits")
+    expected = softmax(whole(folder / "net.onnx", image[None] / 2))
+    np.testing.assert_allclose(lattice(other, image)[:, :, :], expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("kind", ["zero_mean_unit_variance", "scale_range"])
+def test_what_normalizes_an_image_does_so_by_a_sample_of_it(tmp_path, kind):
+    more = ", min_percentile: 1.0, max_percentile: 99.0" * (kind == "scale_range")
+    before = f"[{{id: {kind}, kwargs: {{axes: [y, x], eps: 1.0e-6{more}}}}}]"
+    folder = package(tmp_path / "p", before=before, channels="a, b")
+    image = image_of((2, 40, 45)) * np.array([3, 70])[:, None, None] + 5
+    with pytest.warns(tiledlaf.FileWarning, match="normalizes each image by itself"):
+        network = open_network(folder)
+    rows = image.reshape(2, -1)  # all of a small image is its sample
+    if kind == "scale_range":
+        low, high = np.percentile(rows, [1, 99], axis=1)[..., None, None]
+        given = (image - low) / (high - low)
+    else:
+        given = (image - image.mean((1, 2), keepdims=True)) / image.std((1, 2), keepdims=True)
+    expected = softmax(whole(folder / "net.onnx", given))
+    image = image.astype(np.float32)
+    np.testing.assert_allclose(lattice(network, image, "cyx")[:, :, :], expected, atol=1e-4)
+    once = tiledlaf.label(image, probabilities=network, axes="cyx")
+    part = tiledlaf.label(
+        image, probabilities=network, axes="cyx", region=((3, 20), (10, 40)), tile=16
+    )
+    np.testing.assert_array_equal(part, once[3:20, 10:40])
+
+
+def test_names_of_a_package_are_those_of_the_classes(tmp_path):
+    network = open_network(package(tmp_path / "p"))
+    np.save(tmp_path / "image.npy", image_of((30, 30)))
+    tiledlaf.label(tmp_path / "image.npy", tmp_path / "out.zarr", probabilities=network)
+    assert '"cell"' in (tmp_path / "out.zarr/labels/tiledlaf/zarr.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"after": "[{id: binarize, kwargs: {threshold: 0.5}}]"}, "postprocessing binarize"),
+        ({"before": "[{id: sigmoid}]"}, "preprocessing sigmoid is not known"),
+        ({"before": "[{id: never}]"}, "expected the description of a model"),
+        ({"size": "16"}, "larger images than 16 pixels, of which 16 are its margin"),
+    ],
+)
+def test_packages_that_cannot_be_run(tmp_path, said, message):
+    with pytest.raises(ValueError, match=message):
+        open_network(package(tmp_path / "p", **said))
+
+
+def test_packages_without_what_they_need(tmp_path):
+    folder = package(tmp_path / "p")
+    (folder / "net.onnx").unlink()
+    with pytest.raises(ValueError, match=r"expected net.onnx beside it"):
+        open_network(folder)
+    text = (folder / "rdf.yaml").read_text()
+    onnx_weights = "onnx: {source: net.onnx, opset_version: 18}"
+    other = "torchscript: {source: net.pt, pytorch_version: 2.0}"
+    (folder / "rdf.yaml").write_text(text.replace(onnx_weights, other))
+    with pytest.raises(ValueError, match="expected ONNX weights, got torchscript"):
+        open_network(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"expected a package of bioimage.io with rdf.yaml"):
+        open_network(tmp_path / "empty")

@@ -14,7 +14,7 @@ from ..files.image import Image, read_pixels, say
 from ..model import sampling
 from ..model.intensity import far, matched, span
 from ..model.model import Images
-from ..model.network import Evaluated
+from ..model.network import network_of
 from ..model.terms import normalized
 from ..pool.tasks import retried
 from ..tiles import Box, Grid
@@ -87,7 +87,7 @@ def _check_sample(plan: Plan) -> None:
     """Refuse values that are not probabilities, before anything is written."""
     source = plan.job.probabilities
     assert source is not None
-    if isinstance(source.reader, Evaluated):  # a network's are, or their tiles say so
+    if network_of(source) is not None:  # a network's are, or their tiles say so
         return
     sources = [source] if plan.job.mask is None else [source, plan.job.mask]
     for window in sampling.sample_windows(source.grid, plan.seed):

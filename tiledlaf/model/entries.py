@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from .scaling import Linear, Sampled
+
 LARGE = 1e20  # of what is not squared
 FAR = 1e15  # of features, in standard deviations
 Name = Annotated[str, Meta(max_length=1000)]
@@ -52,15 +54,22 @@ class CalibrationEntry(Struct):
     bends: Annotated[list[tuple[Number, Number]], Meta(max_length=2**10)] = []
 
 
+Lengths = Annotated[
+    tuple[Annotated[int, Meta(ge=0, le=2**16)], ...], Meta(min_length=2, max_length=3)
+]
+
+
 class NetworkEntry(Struct):
     """How a network is evaluated, beside its ONNX file."""
 
     digest: Annotated[str, Meta(min_length=64, max_length=64)]
     classes: Annotated[int, Meta(ge=2, le=2**10)]
     output: Literal["logits", "probabilities"]
-    intensities: tuple[Number, Number] | None
-    step: Annotated[int, Meta(ge=1, le=2**10)]
-    margin: Annotated[tuple[Count, ...], Meta(min_length=2, max_length=3)]
+    before: Annotated[tuple[Linear | Sampled, ...], Meta(max_length=2**6)]
+    least: Lengths
+    step: Lengths
+    margin: Lengths
+    names: Annotated[tuple[Name, ...], Meta(max_length=2**10)] = ()
     augment: bool = False
     provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider"] = "CPUExecutionProvider"
 

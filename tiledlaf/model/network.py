@@ -12,18 +12,21 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from ..errors import InputError, understood
 from ..files import image as image_files
 from ..files.image import Image, Levels, Reader, State, say
 from ..tiles import Box, within
-from . import onnxfile
+from . import onnxfile, package, sampling, scaling
 from .arrays import convert
 from .entries import NetworkEntry
 from .onnxfile import Content, Ports
+from .package import Package
+from .scaling import Linear, Sampled, Step
 
 # what a network may give: logits of each class, logits of the second of two classes, or
 # probabilities of either kind
@@ -34,7 +37,8 @@ PHASES = 4  # positions of a changed line of pixels, since pooling sees some of 
 CORES = {2: (512, 2048), 3: (64, 256)}  # shortest and longest edge of a block
 MARGINS = {2: 8, 3: 2}  # edges of a block, in margins: what lies in these is computed twice
 # attributes of a network that are numbers or texts, as its JSON has them
-PLAIN = ("classes", "output", "step", "augment", "provider")
+PLAIN = ("classes", "output", "augment", "provider")
+LISTS = ("least", "step", "margin", "names")  # and such as are of several
 PART = "onnx"  # name of the array of a model file that holds the network
 PHASE = 32  # pixels that pooling may make one of, where it cannot be tried
 CACHE = 2**28  # bytes of blocks that a process keeps for the tiles beside them
@@ -54,9 +58,10 @@ class Network:
     ports : what it takes and gives
     classes : number J
     output : one of `OUTPUTS`
-    intensities : those that become 0 and 1; None: pixels are taken as they are
-    step : lengths of its input are multiples of it
+    before : what becomes of intensities
+    least, step : shortest input along each axis, and what is added to it; 0 for one of one length
     margin : pixels that it looks at beyond a pixel, along each axis, rounded up to steps
+    names : of the classes, or none
     augment : whether flips and quarter turns are averaged
     provider : of onnxruntime
     kind : version, provider and processor that its bits depend on
@@ -66,9 +71,11 @@ class Network:
     ports: Ports
     classes: int
     output: str
-    intensities: tuple[float, float] | None
-    step: int
+    before: tuple[Step, ...]
+    least: tuple[int, ...]
+    step: tuple[int, ...]
     margin: tuple[int, ...]
+    names: tuple[str, ...] = ()
     augment: bool = False
     provider: str = onnxfile.CPU
     kind: str = ""
@@ -81,15 +88,13 @@ class Network:
     def block(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Edges of a block of an image's spatial axes, without margin; a plane of stacks for 2."""
         shortest, longest = CORES[self.ndim]
+        axes = zip(self.least, self.step, self.margin, grid[-self.ndim :], strict=True)
         cores = []
-        for fixed, margin, n in zip(self.ports.edges, self.margin, grid[-self.ndim :], strict=True):
-            if fixed is not None:
-                cores.append(fixed - 2 * margin)
-                continue
+        for least, step, margin, n in axes:
             edge = min(max(MARGINS[self.ndim] * margin, shortest), longest)
             edge = min(edge, n)  # of a small image, by its size and not by a tile's
-            cores.append(-(-edge // self.step) * self.step)
-        if self.augment and cores[-2:] != [max(cores[-2:])] * 2:
+            cores.append(_length(edge + 2 * margin, least, step) - 2 * margin)
+        if self.augment:
             cores[-2:] = [max(cores[-2:])] * 2  # turned blocks have one shape too
         return (1,) * (len(grid) - self.ndim) + tuple(cores)
 
@@ -103,7 +108,7 @@ class Network:
         """
         self.check(image)
         source = image.with_absolute_path()
-        reader = Evaluated(self, source)
+        reader = Evaluated(self, source, self._settled(source))
         return Image(
             image.path,
             reader,
@@ -116,8 +121,25 @@ class Network:
             image.translation,
             image.units,
             whole=image.whole,
-            data=None if reader.stored else Lattice(self, source),
+            data=None if reader.stored else Lattice(self, source, reader.before),
         )
+
+    def _settled(self, image: Image) -> tuple[Linear, ...]:
+        """What becomes of an image's intensities, by a sample of it where that is needed."""
+        pixels = np.zeros((image.used_channels, 1))
+        if any(isinstance(step, Sampled) for step in self.before):
+            windows = sampling.sample_windows(image.grid, 0)
+            blocks = [image_files.read(image, window) for window in windows]
+            valid = [image_files.valid_of(image, block) for block in blocks]
+            parts = [
+                block.reshape(len(block), -1) if v is None else block[:, v]
+                for block, v in zip(blocks, valid, strict=True)
+            ]
+            pixels = np.concatenate(parts, axis=1)
+            pixels = pixels[:, np.isfinite(pixels).all(axis=0)]
+            if not pixels.size:
+                raise InputError(f"{image.path}: expected pixels with data, got none in a sample")
+        return scaling.settled(self.before, pixels)
 
     def check(self, image: Image) -> None:
         """Refuse an image of other axes or channels than the network takes."""
@@ -139,16 +161,15 @@ class Network:
         run = onnxfile.working_bytes(self.content, self.ports, (image.used_channels, *shape))
         return run + CACHE
 
-    def run(self, pixels: np.ndarray) -> np.ndarray:
+    def run(self, pixels: np.ndarray, before: Sequence[Linear] = ()) -> np.ndarray:
         """Probabilities of a block with its margin, (C, *outer) to (J, *block) float32."""
         if self.kind != onnxfile.kind_of(self.provider):
             raise InputError(
                 f"expected the network to be run by {self.kind}, as on the machine that began, got "
                 f"{onnxfile.kind_of(self.provider)}: its numbers would differ in the last bits"
             )
-        if self.intensities is not None:
-            low, high = self.intensities
-            pixels = (pixels - np.float32(low)) * np.float32(1 / (high - low))
+        for step in before:
+            pixels = step.apply(pixels)
         run = onnxfile.runner(self.content, self.ports, self.provider)
         if not self.augment:
             return self._cut(self._probabilities(run(pixels)), pixels.shape)
@@ -186,9 +207,9 @@ class Network:
         """What its numbers depend on, as JSON."""
         return {
             "digest": self.content.digest,
-            "intensities": self.intensities and list(self.intensities),
-            "margin": list(self.margin),
             **{name: getattr(self, name) for name in PLAIN},
+            **{name: list(getattr(self, name)) for name in LISTS},
+            "before": [msgspec.to_builtins(step) for step in self.before],
         }
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -207,10 +228,8 @@ class Network:
         return cls(
             content,
             onnxfile.ports(content),
-            intensities=about.intensities,
-            margin=about.margin,
             kind=onnxfile.kind_of(about.provider),
-            **{name: getattr(about, name) for name in PLAIN},
+            **{name: getattr(about, name) for name in ("before", *PLAIN, *LISTS)},
         )
 
     def located(self, path: str, prefix: str) -> Network:
@@ -228,10 +247,12 @@ class Evaluated(Reader):
     ----------
     network : Network
     image : the image, with an absolute path
+    before : what becomes of its intensities
     """
 
     network: Network
     image: Image
+    before: tuple[Linear, ...]
 
     name = "network"
 
@@ -246,7 +267,7 @@ class Evaluated(Reader):
 
     def open(self, path: str, name: str) -> Any:
         """The lattice of blocks, of which this process keeps the last ones."""
-        return Lattice(self.network, self.image)
+        return Lattice(self.network, self.image, self.before)
 
     def state(self, path: str, name: str) -> State:
         """Of the image, and of the network."""
@@ -263,6 +284,12 @@ class Evaluated(Reader):
         return self.network.working_bytes(self.image)
 
 
+def network_of(probabilities: Image) -> Network | None:
+    """The network that makes these probabilities, if one does."""
+    reader = probabilities.reader
+    return reader.network if isinstance(reader, Evaluated) else None
+
+
 class Lattice:
     """Probabilities (J, *grid) of an image, block by block, as an array that can be sliced.
 
@@ -272,10 +299,11 @@ class Lattice:
     ----------
     network : Network
     image : its axes t and z are those of the grid
+    before : what becomes of its intensities
     """
 
-    def __init__(self, network: Network, image: Image) -> None:
-        self.network, self.image = network, image
+    def __init__(self, network: Network, image: Image, before: Sequence[Linear] = ()) -> None:
+        self.network, self.image, self.before = network, image, before
         front = len(image.grid) - len(image.spatial_axes)
         self.block = (1,) * front + network.block(image.grid[front:])
         self.margin = (0,) * (len(image.grid) - network.ndim) + network.margin
@@ -338,7 +366,8 @@ class Lattice:
             pixels[:, ~finite] = 0
         beyond = [(i.start - w.start, w.stop - i.stop) for w, i in zip(wanted, inside, strict=True)]
         outer = np.pad(pixels, [(0, 0), *beyond], mode="reflect")
-        found = self.network.run(outer.reshape(len(outer), *outer.shape[-self.network.ndim :]))
+        given = outer.reshape(len(outer), *outer.shape[-self.network.ndim :])
+        found = self.network.run(given, self.before)
         if not np.isfinite(found).all():
             raise InputError(
                 f"{self.image.path}: the network gives NaN or inf (are its intensities those that "
@@ -360,17 +389,19 @@ def open_network(
     augment: bool = False,
     device: str = "cpu",
 ) -> Network:
-    """Open a network in ONNX, and measure its receptive field.
+    """Open a network in ONNX, and measure its receptive field unless a package states it.
 
     Parameters
     ----------
-    path : ONNX file
+    path : ONNX file, or a package of bioimage.io: its folder, rdf.yaml or zip
         It takes (1, C, y, x) or (1, C, z, y, x) numbers and gives (1, J, y, x), or the same with
         channels last; of one channel, those of the second of two classes.
     output : {"logits", "probabilities"}, optional
-        What it gives; by default probabilities where it ends with softmax or sigmoid, else logits.
+        What it gives; by default what a package says, or probabilities where the network ends with
+        softmax or sigmoid, else logits.
     intensities : (low, high), optional
-        Intensities that become 0 and 1 for the network; by default pixels are taken as they are.
+        Intensities that become 0 and 1 for the network; by default what a package says, or pixels
+        are taken as they are.
     augment : bool
         Average over flips and quarter turns: eight times the work.
     device : {"cpu", "cuda"}
@@ -385,35 +416,28 @@ def open_network(
     ValueError
         If the file is no such network, or looks at all of an image.
     """
-    content = onnxfile.content_of(path)
+    about = package.read(path) if package.is_package(path) else None
+    content = onnxfile.content_of(path) if about is None else about.content
     ports = onnxfile.ports(content)
     provider = onnxfile.PROVIDERS[device]
-    found = None
-    if intensities is not None:
-        with understood("network_range", intensities, "two numbers"):
-            low, high = map(float, intensities)
-        if not low < high < math.inf or low == -math.inf:
-            raise InputError(
-                f"expected a `network_range` LOW,HIGH that rises, got {low:g},{high:g}"
-            )
-        found = (low, high)
+    before = _range(intensities)
     if output not in (None, *OUTPUTS):
         raise InputError(f"expected `network_output` {' or '.join(OUTPUTS)}, got {output!r}")
     if ports.others:
         say(f"{path}: its output {ports.output} is taken, not {', '.join(ports.others)}")
     run = onnxfile.runner(content, ports, provider)
-    step, margin, planes = _measured(str(path), ports, run)
+    shape, planes = _measured(str(path), ports, about, run)
     if augment:
-        edges = ports.edges[-2:]
-        if edges[0] != edges[1]:
+        edges = [least for least, step in zip(shape.least, shape.step, strict=True) if step == 0]
+        if len(set(edges[-2:])) > 1:
             raise InputError(f"{path}: expected a network of square images to `augment`")
-        margin = (*margin[:-2], *(max(margin[-2:]),) * 2)
-    for fixed, one in zip(ports.edges, margin, strict=True):
-        if fixed is not None and fixed <= 2 * one:
-            raise InputError(
-                f"{path}: expected a network of larger images than {fixed} pixels, of which "
-                f"{2 * one} are its margin"
-            )
+        margin = (*shape.margin[:-2], *(max(shape.margin[-2:]),) * 2)
+        shape = shape._replace(margin=margin)
+    names: tuple[str, ...] = ()
+    if about is not None:
+        output, names = output or about.output, about.names
+        before = before or about.before
+        _say_sampled(path, before)
     if output is None:
         output = "probabilities" if ports.ends in ("Softmax", "Sigmoid") else "logits"
     if planes > 1 and ports.ends == "Sigmoid" and output == "probabilities":
@@ -421,43 +445,94 @@ def open_network(
             f"{path}: expected classes that exclude each other, got {planes} sigmoids: end the "
             "network with softmax"
         )
-    settings = (output, found, step, margin, augment, provider, onnxfile.kind_of(provider))
-    return Network(content, ports, max(planes, 2), *settings)
+    classes = max(planes, 2)
+    names = names if len(names) == classes else ()
+    kind = onnxfile.kind_of(provider)
+    return Network(
+        content,
+        ports,
+        classes,
+        output,
+        before,
+        *shape,
+        names=names,
+        augment=augment,
+        provider=provider,
+        kind=kind,
+    )
+
+
+def _range(intensities: Sequence[float] | None) -> tuple[Step, ...]:
+    """The step by which two intensities become 0 and 1; none for None."""
+    if intensities is None:
+        return ()
+    with understood("network_range", intensities, "two numbers"):
+        low, high = map(float, intensities)
+    if not low < high < math.inf or low == -math.inf:
+        raise InputError(f"expected a `network_range` LOW,HIGH that rises, got {low:g},{high:g}")
+    return (Linear((1 / (high - low),), (-low / (high - low),)),)
+
+
+def _say_sampled(path: Any, before: Sequence[Step]) -> None:
+    if any(isinstance(step, Sampled) for step in before):
+        say(
+            f"{path}: it normalizes each image by itself; the numbers for that are found from a "
+            "sample of the image, and hold for all of its blocks (`network_range` states others)"
+        )
+
+
+class Shape(NamedTuple):
+    """Which inputs a network takes, and how far it looks, as of `Network`."""
+
+    least: tuple[int, ...]
+    step: tuple[int, ...]
+    margin: tuple[int, ...]
+
+
+def _length(wanted: int, least: int, step: int) -> int:
+    """The shortest input that is not shorter than wanted; the only one where there is one."""
+    return least if step == 0 else least + max(0, -(-(wanted - least) // step)) * step
 
 
 def _measured(
-    path: str, ports: Ports, run: Callable[[np.ndarray], np.ndarray]
-) -> tuple[int, tuple[int, ...], int]:
-    """Step, margin and planes of the output, found by trying."""
-    ndim = len(ports.edges)
-    rng = np.random.default_rng(0)
-
-    def drawn(edges: Sequence[int]) -> np.ndarray:
-        return rng.standard_normal((ports.channels or 1, *edges), np.float32)
-
+    path: str, ports: Ports, about: Package | None, run: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Shape, int]:
+    """What inputs the network takes, and the planes of its output: as stated, or by trying."""
+    ndim, rng = len(ports.edges), np.random.default_rng(0)
     if None not in ports.edges:
-        edges, step = tuple(n for n in ports.edges if n is not None), 1
+        least, step = tuple(n for n in ports.edges if n is not None), (0,) * ndim
+    elif about is not None:
+        least, step = about.least, about.step
     else:
-        step = _step(path, ports, run)
-        edges = ()
+        least, step = (0,) * ndim, (_step(path, ports, run),) * ndim
+    halo = None if about is None else about.halo
     # what looks at all of an image does so of a larger one too
     for edge in TRIED[ndim][: 2 if ports.whole else None]:
-        tried = edges or (max(edge, 2 * step),) * ndim
-        x = drawn(tried)
+        tried = tuple(_length(max(edge, 2 * s), n, s) for n, s in zip(least, step, strict=True))
+        x = rng.standard_normal((ports.channels or 1, *tried), np.float32)
         base = _run(path, run, x)
         lost = [n - m for n, m in zip(tried, base.shape[1:], strict=True)]
         if any(k < 0 or k % 2 or k >= n // 2 for k, n in zip(lost, tried, strict=True)):
             raise InputError(
                 f"{path}: expected a network that gives one pixel for each, got "
-                f"{base.shape[1:]} of {tuple(tried)}"
+                f"{base.shape[1:]} of {tried}"
             )
-        reach = [_reach(run, x, base, axis, rng) for axis in range(ndim)]
+        if halo is None:
+            reach = [_reach(run, x, base, axis, rng) for axis in range(ndim)]
+        else:
+            reach = [h + k // 2 for h, k in zip(halo, lost, strict=True)]
         if all(r is not None for r in reach):
-            margin = [-(-(r or 0) // step) * step for r in reach]
-            if edges:  # the step is not known
-                margin = [_aligned(n, m) for n, m in zip(edges, margin, strict=True)]
-            return step, tuple(margin), len(base)
-        if edges:
+            margin = [r or 0 for r in reach]
+            for axis, (n, s) in enumerate(zip(tried, step, strict=True)):
+                aligned = -(-margin[axis] // s) * s if s else _aligned(n, margin[axis])
+                margin[axis] = aligned if halo is None else margin[axis]
+                if s == 0 and n <= 2 * margin[axis]:
+                    raise InputError(
+                        f"{path}: expected a network of larger images than {n} pixels, of which "
+                        f"{2 * margin[axis]} are its margin"
+                    )
+            return Shape(least, step, tuple(margin)), len(base)
+        if not any(step):
             break
     named = f" (it has {', '.join(ports.whole)})" if ports.whole else ""
     raise InputError(

@@ -39,7 +39,7 @@ class Content:
     ----------
     digest : SHA-256, by which contents are equal
     path : of the file
-    part : name within it where it is a model of this program's
+    part : name within it where it is a zip, as a model of this program is
     data : the bytes, where they are in no file; they travel with each task then
     """
 
@@ -68,8 +68,11 @@ def _read(path: str, part: str) -> bytes:
     if not part:
         with open(path, "rb") as file:
             return file.read()
-    with zipfile.ZipFile(path) as archive, archive.open(f"{part}.npy") as file:
-        return np.lib.format.read_array(file, allow_pickle=False).tobytes()
+    with zipfile.ZipFile(path) as archive:
+        if part in archive.namelist():
+            return archive.read(part)
+        with archive.open(f"{part}.npy") as file:
+            return np.lib.format.read_array(file, allow_pickle=False).tobytes()
 
 
 def content_of(path: str | os.PathLike[str]) -> Content:

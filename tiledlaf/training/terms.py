@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import Image
 from ..model import intensity, sampling, terms
-from ..model.network import Evaluated
+from ..model.network import network_of
 from ..model.terms import DataTerm, Prototypes
 from ..pool import tasks
 from . import examples
@@ -87,9 +87,7 @@ def given_probabilities(fit: Fit) -> list[DataTerm]:
 
 def _carried(given: Sequence[Image], count: int) -> DataTerm:
     """The term of given probabilities: the model has the network, if one makes them all."""
-    network, *others = {
-        one.reader.network if isinstance(one.reader, Evaluated) else None for one in given
-    }
+    network, *others = {network_of(one) for one in given}
     if others:
         raise InputError("expected probabilities of one network for all images, or of none")
     return terms.Probabilities(count) if network is None else terms.Networked(network)
