@@ -388,7 +388,7 @@ def test_names_of_a_package_are_those_of_the_classes(tmp_path):
         ({"after": "[{id: binarize, kwargs: {threshold: 0.5}}]"}, "postprocessing binarize"),
         ({"before": "[{id: sigmoid}]"}, "preprocessing sigmoid is not known"),
         ({"before": "[{id: never}]"}, "expected the description of a model"),
-        ({"size": "16"}, "larger images than 16 pixels, of which 16 are its margin"),
+        ({"size": "16"}, "minimum size 16 is too small for halo 8"),
     ],
 )
 def test_packages_that_cannot_be_run(tmp_path, said, message):
