@@ -18,7 +18,6 @@ from ..files.selection import Selection
 from ..flow.linear import Integrator
 from ..model.channels import with_channels
 from ..model.model import Model
-from ..model.network import network_of
 from ..pool.lazy import is_dask
 from ..pool.opening import Running
 from ..pool.tasks import Pool, check_progress
@@ -103,9 +102,6 @@ def prepare(
         store = source.path
     elif store is None:
         _refuse_changed(writing, Writing(confidence=writing.confidence), "needs an output")
-    network = None if given is None else network_of(given)
-    if network is not None and network.names and writing.names is None and model is None:
-        writing = dataclasses.replace(writing, names=network.names)
     return make_plan(
         source,
         store,

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import InputError, understood
 from ..files import image as image_files
+from ..files.channels import Channel
 from ..files.image import Image, Levels, Reader, State, say
 from ..tiles import Box, within
 from . import onnxfile, package, sampling, scaling
@@ -121,6 +122,7 @@ class Network:
             image.translation,
             image.units,
             whole=image.whole,
+            shown=tuple(map(Channel, self.names)),
             data=None if reader.stored else Lattice(self, source, reader.before),
         )
 
