@@ -15,6 +15,7 @@ from ..pool import opening
 from ..pool.crew import Files
 from ..pool.opening import Running, find_device
 from ..pool.tasks import Pool
+from . import blocks
 from . import worker as labeling_worker
 from .plan import SMALL, Plan
 from .worker import Job
@@ -130,7 +131,7 @@ def needed_bytes(plan: Plan) -> int:
     """Bytes on disk to expect: the image as stored, 1/8 per label, 4 per pixel of confidence."""
     job = plan.job
     pixels = math.prod(job.grid.size) * 4 / 3
-    need = pixels * (1 / 8 + 4 * (job.confidence is not None))
+    need = pixels * (1 / 8 + 4 * (job.confidence is not None)) + blocks.needed_bytes(job)
     if job.picture is not None:
         itemsize = np.dtype(job.image.dtype).itemsize
         raw = math.prod(job.image.grid) * job.image.stored_channels * itemsize

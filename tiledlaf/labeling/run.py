@@ -24,7 +24,7 @@ from ..pool import tasks
 from ..pool.tasks import Pool
 from ..redaction import shown
 from ..tiles import Tile
-from . import beside, claiming, overview, records
+from . import beside, blocks, claiming, overview, records
 from . import mask as run_mask
 from .areas import Area, areas
 from .output import STAMP, Output
@@ -114,6 +114,8 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
             beside.remove(out, plan.paths)
         notes = {"fingerprint": fingerprint, "tile": list(plan.job.grid.tile)}
         out, job = _stamped(out, run_mask.write(plan, out), notes)
+        if not idle:
+            job = blocks.shared(job, out, pool)
         left = (tile.index for tile in job.grid if not finished(tile))
         with _mine(out):
             _label(job, out, pool, left, len(known), log, known, progress)
@@ -131,6 +133,8 @@ def run(plan: Plan, pool: Pool, progress: Progress | None = None) -> Summary:
         found.overview = overview.finish(plan, out, found.areas, found.tiles["failed"])
         complete = all(map(finished, job.grid))
         tell(records.COMPLETE if complete else records.ENDED)
+    if complete:
+        blocks.remove(out)
     if complete and not stores.is_url(out.store):
         since = itertools.islice(records.entries(out.records), length, None)
         out.remove_parts(alone=all(r.get("run") == log.run for r in since))
@@ -226,6 +230,10 @@ def _label(
     fair = (len(job.grid) - held) // (8 * pool.workers)
     batch = max(min(TASK // math.prod(job.grid.tile), fair), 1)
     looked = clock.monotonic()
+
+    def finished(index: tuple[int, ...]) -> bool:
+        return known.get(index, {}).get("state") in records.FINISHED
+
     for index, record, error, retries in pool.run(run_tile, job, left, batch):
         if error is not None:
             if isinstance(error, OSError):
@@ -237,6 +245,7 @@ def _label(
             record["retries"] = retries
         tasks.retried(Appender.add, log, record)
         known[tuple(index)] = records.kept(record)
+        blocks.release(job, index, finished)
         if stores.is_url(out.store) and clock.monotonic() - looked > LOOK:
             out.check_mine()
             looked = clock.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -10,8 +11,11 @@ import json
 import math
 import os
 import threading
+import uuid
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -250,11 +254,13 @@ class Evaluated(Reader):
     network : Network
     image : the image, with an absolute path
     before : what becomes of its intensities
+    folder : where processes share blocks, "" for none
     """
 
     network: Network
     image: Image
     before: tuple[Linear, ...]
+    folder: str = ""
 
     name = "network"
 
@@ -269,7 +275,7 @@ class Evaluated(Reader):
 
     def open(self, path: str, name: str) -> Any:
         """The lattice of blocks, of which this process keeps the last ones."""
-        return Lattice(self.network, self.image, self.before)
+        return Lattice(self.network, self.image, self.before, self.folder)
 
     def state(self, path: str, name: str) -> State:
         """Of the image, and of the network."""
@@ -292,6 +298,15 @@ def network_of(probabilities: Image) -> Network | None:
     return reader.network if isinstance(reader, Evaluated) else None
 
 
+def block_name(index: Sequence[int]) -> str:
+    """Name of the file of a block that processes share."""
+    return "_".join(map(str, index))
+
+
+def _sum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
 class Lattice:
     """Probabilities (J, *grid) of an image, block by block, as an array that can be sliced.
 
@@ -302,10 +317,13 @@ class Lattice:
     network : Network
     image : its axes t and z are those of the grid
     before : what becomes of its intensities
+    folder : where blocks are shared with other processes, "" for none
     """
 
-    def __init__(self, network: Network, image: Image, before: Sequence[Linear] = ()) -> None:
-        self.network, self.image, self.before = network, image, before
+    def __init__(
+        self, network: Network, image: Image, before: Sequence[Linear] = (), folder: str = ""
+    ) -> None:
+        self.network, self.image, self.before, self.folder = network, image, before, folder
         front = len(image.grid) - len(image.spatial_axes)
         self.block = (1,) * front + network.block(image.grid[front:])
         self.margin = (0,) * (len(image.grid) - network.ndim) + network.margin
@@ -344,13 +362,40 @@ class Lattice:
             with self._lock:
                 if index in self._kept:
                     return self._kept[index]
-            found = self._computed(own)
+            found = self._shared(index)
+            if found is None:
+                found = self._computed(own)
+                self._share(index, found)
             with self._lock:
                 self._kept[index] = found
                 self._locks.pop(index, None)
                 while len(self._kept) > 1 and len(self._kept) * found.nbytes > CACHE:
                     self._kept.popitem(last=False)
         return found
+
+    def _shared(self, index: tuple[int, ...]) -> np.ndarray | None:
+        """A block that another process has computed, if it is whole."""
+        if not self.folder:
+            return None
+        try:
+            data = Path(self.folder, block_name(index)).read_bytes()
+        except OSError:  # none has, or the disk fails: it is computed
+            return None
+        shape = (self.network.classes, *self.block)
+        if len(data) != 4 * math.prod(shape) + 4 or _sum(data[:-4]) != data[-4:]:
+            return None
+        return np.frombuffer(data[:-4], np.float32).reshape(shape)
+
+    def _share(self, index: tuple[int, ...], found: np.ndarray) -> None:
+        """Leave a block to other processes; where the disk is full they compute it themselves."""
+        if not self.folder:
+            return
+        path = os.path.join(self.folder, block_name(index))
+        partial = f"{path}.{uuid.uuid4().hex}.partial"
+        data = found.tobytes()
+        with contextlib.suppress(OSError):
+            Path(partial).write_bytes(data + _sum(data))
+            os.replace(partial, path)
 
     def _computed(self, own: Box) -> np.ndarray:
         grid = self.image.grid
