@@ -22,7 +22,7 @@ from networks import unet
 
 @pytest.fixture
 def network(tmp_path, monkeypatch):
-    monkeypatch.setattr(networks, "CORES", {2: (16, 16), 3: (8, 8)})
+    monkeypatch.setattr(networks, "CORES", {2: (16,), 3: (8,)})
     return open_network(unet(tmp_path / "a.onnx"))
 
 

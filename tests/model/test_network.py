@@ -23,7 +23,7 @@ from networks import REACH, Builder, softmax, unet, valid, whole  # noqa: E402
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few pixels, so that small images have many."""
-    monkeypatch.setattr(networks, "CORES", {2: (12, 12), 3: (6, 6)})
+    monkeypatch.setattr(networks, "CORES", {2: (12,), 3: (6,)})
 
 
 def image_of(shape, seed=1):

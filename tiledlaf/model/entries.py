@@ -69,6 +69,7 @@ class NetworkEntry(Struct):
     least: Lengths
     step: Lengths
     margin: Lengths
+    core: Lengths
     names: Annotated[tuple[Name, ...], Meta(max_length=2**10)] = ()
     augment: bool = False
     provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider"] = "CPUExecutionProvider"

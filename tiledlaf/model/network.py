@@ -39,11 +39,12 @@ OUTPUTS = ("logits", "probabilities")
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128)  # pixels that lengths of an input may have to be multiples of
 TRIED = {2: (256, 512, 1024, 2048), 3: (64, 128, 256)}  # edges that the reach is measured with
 PHASES = 4  # positions of a changed line of pixels, since pooling sees some of them otherwise
-CORES = {2: (512, 2048), 3: (64, 256)}  # shortest and longest edge of a block
-MARGINS = {2: 8, 3: 2}  # edges of a block, in margins: what lies in these is computed twice
+# edges of a block: the larger, the less is computed twice, up to a tenth, and within this memory
+CORES = {2: (128, 256, 512, 768, 1024, 1536, 2048), 3: (32, 64, 96, 128, 192, 256)}
+TWICE, ROOM = 0.1, 2**29
 # attributes of a network that are numbers or texts, as its JSON has them
 PLAIN = ("classes", "output", "augment", "provider")
-LISTS = ("least", "step", "margin", "names")  # and such as are of several
+LISTS = ("least", "step", "margin", "core", "names")  # and such as are of several
 PART = "onnx"  # name of the array of a model file that holds the network
 PHASE = 32  # pixels that pooling may make one of, where it cannot be tried
 CACHE = 2**28  # bytes of blocks that a process keeps for the tiles beside them
@@ -66,6 +67,7 @@ class Network:
     before : what becomes of intensities
     least, step : shortest input along each axis, and what is added to it; 0 for one of one length
     margin : pixels that it looks at beyond a pixel, along each axis, rounded up to steps
+    core : edges of a block of a large image, without margin
     names : of the classes, or none
     augment : whether flips and quarter turns are averaged
     provider : of onnxruntime
@@ -80,6 +82,7 @@ class Network:
     least: tuple[int, ...]
     step: tuple[int, ...]
     margin: tuple[int, ...]
+    core: tuple[int, ...]
     names: tuple[str, ...] = ()
     augment: bool = False
     provider: str = onnxfile.CPU
@@ -92,12 +95,10 @@ class Network:
 
     def block(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Edges of a block of an image's spatial axes, without margin; a plane of stacks for 2."""
-        shortest, longest = CORES[self.ndim]
-        axes = zip(self.least, self.step, self.margin, grid[-self.ndim :], strict=True)
+        axes = zip(self.least, self.step, self.margin, self.core, strict=True)
         cores = []
-        for least, step, margin, n in axes:
-            edge = min(max(MARGINS[self.ndim] * margin, shortest), longest)
-            edge = min(edge, n)  # of a small image, by its size and not by a tile's
+        for (least, step, margin, core), n in zip(axes, grid[-self.ndim :], strict=True):
+            edge = min(core, n)  # of a small image, by its size and not by a tile's
             cores.append(_length(edge + 2 * margin, least, step) - 2 * margin)
         if self.augment:
             cores[-2:] = [max(cores[-2:])] * 2  # turned blocks have one shape too
@@ -502,6 +503,7 @@ def open_network(
         output,
         before,
         *shape,
+        core=_core(content, ports, shape),
         names=names,
         augment=augment,
         provider=provider,
@@ -534,6 +536,21 @@ class Shape(NamedTuple):
     least: tuple[int, ...]
     step: tuple[int, ...]
     margin: tuple[int, ...]
+
+
+def _core(content: Content, ports: Ports, shape: Shape) -> tuple[int, ...]:
+    """Edges of a block: the least that loses little to margins, or the largest that fits."""
+    found: tuple[int, ...] = ()
+    for edge in CORES[len(shape.margin)]:
+        axes = list(zip(*shape, strict=True))
+        outer = [_length(edge + 2 * margin, least, step) for least, step, margin in axes]
+        need = onnxfile.working_bytes(content, ports, (ports.channels or 1, *outer))
+        if found and need > ROOM:
+            break
+        found = tuple(n - 2 * margin for n, margin in zip(outer, shape.margin, strict=True))
+        if math.prod(found) >= (1 - TWICE) * math.prod(outer):
+            break
+    return found
 
 
 def _length(wanted: int, least: int, step: int) -> int:

@@ -80,8 +80,9 @@ def read(path: str | os.PathLike[str]) -> Package:
             f"{path}: expected the description of a model, {in_a_line(error)}"
         ) from None
     if not isinstance(about, v0_5.ModelDescr):
-        errors = [str(one.msg) for one in about.validation_summary.errors][:1]
-        raise InputError(f"{path}: expected the description of a model, {' '.join(errors)}")
+        (error, *_) = about.validation_summary.errors
+        place = ".".join(map(str, error.loc))
+        raise InputError(f"{path}: expected the description of a model, {place}: {error.msg}")
     if len(about.inputs) != 1 or len(about.outputs) != 1:
         raise InputError(
             f"{path}: expected a network with one input and one output, got {len(about.inputs)} "
