@@ -80,9 +80,9 @@ def read(path: str | os.PathLike[str]) -> Package:
             f"{path}: expected the description of a model, {in_a_line(error)}"
         ) from None
     if not isinstance(about, v0_5.ModelDescr):
-        (error, *_) = about.validation_summary.errors
-        place = ".".join(map(str, error.loc))
-        raise InputError(f"{path}: expected the description of a model, {place}: {error.msg}")
+        (first, *_) = about.validation_summary.errors
+        place = ".".join(map(str, first.loc))
+        raise InputError(f"{path}: expected the description of a model, {place}: {first.msg}")
     if len(about.inputs) != 1 or len(about.outputs) != 1:
         raise InputError(
             f"{path}: expected a network with one input and one output, got {len(about.inputs)} "
