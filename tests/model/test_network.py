@@ -245,9 +245,10 @@ def test_a_model_has_its_network(tmp_path):
     examples = tiledlaf.pair(image, truth, network)
     data = tiledlaf.Data(examples, term="probabilities", ignore=())
     with tiledlaf.open_pool(1) as pool:
-        model = tiledlaf.train(data, tiledlaf.Recipe(steps=3), pool, tmp_path / "net.model")
+        recipe = tiledlaf.Recipe(steps=3, flow="learned")
+        model = tiledlaf.train(data, recipe, pool, tmp_path / "net.model")
     assert model.term.kind == "network"
-    other, _ = rings((50, 71))
+    other, _ = rings((70, 81))
     expected = tiledlaf.label(other, model=model)
     (tmp_path / "a.onnx").unlink()
     np.testing.assert_array_equal(tiledlaf.label(other, model=tmp_path / "net.model"), expected)
@@ -256,6 +257,14 @@ def test_a_model_has_its_network(tmp_path):
     )
     with pytest.raises(ValueError, match="the model has a network: drop `probabilities`"):
         tiledlaf.label(other, model=model, probabilities=network)
+    # it explains and suggests as others do
+    assert tiledlaf.explain(tmp_path / "net.model", tmp_path / "explained", image).is_file()
+    np.save(tmp_path / "other.npy", other)
+    given = {"size": 64, "count": 1}
+    (first,) = tiledlaf.suggest(
+        tmp_path / "net.model", tmp_path / "other.npy", tmp_path / "windows", **given
+    )
+    assert 0 < first.doubt < 1
     # a second one by the same images, and from the first
     recipe = tiledlaf.Recipe.from_model(tmp_path / "net.model", steps=2)
     with tiledlaf.open_pool(1) as pool:

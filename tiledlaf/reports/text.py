@@ -181,9 +181,9 @@ def model(found: Model, path: str) -> list[str]:
         values = ", ".join(map(str, one.values))
         title = f"{one.name}: label values" if one.name != values else "label value"
         lines.append(f"  {number:3d} {title} {values}, bias {bias:+.4f}")
-    term = type(found.term).__name__.lower()
     lines.append(
-        f"data term: {term}; {len(found.offsets)} neighbors, T {found.time:g}, rho {found.rho:g}"
+        f"data term: {found.term.kind}; {len(found.offsets)} neighbors, T {found.time:g}, "
+        f"rho {found.rho:g}"
     )
     seen = found.images
     if seen.dtype:

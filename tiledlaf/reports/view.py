@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +198,8 @@ def look(
         region=region,
         running=Running(device=device),
     )
+    # of a model with a network, these are what it makes
+    example = dataclasses.replace(example, probabilities=plan.job.probabilities)
     way, offsets = Polynomials(found.tol), plan.job.settings.offsets
     flow = FlowSettings(classes, offsets, found.rho, found.time, way, losses.Cosine(), device)
     spans = _part(source.grid, region)
