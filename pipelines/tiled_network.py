@@ -26,7 +26,8 @@ import numpy as np
 import zarr
 
 from tiledlaf.files import images
-from tiledlaf.model.network import Network, open_network
+from tiledlaf.model.network import Network
+from tiledlaf.model.opening import open_network
 
 CHUNK = 1024
 WORKERS = 2

@@ -37,7 +37,7 @@ from .model import predictor as predictor
 from .model.model import Model as Model
 from .model.model import load as load
 from .model.network import Network as Network
-from .model.network import open_network as open_network
+from .model.opening import open_network as open_network
 from .pool.opening import Running as Running
 from .pool.opening import open_pool as open_pool
 from .reports.batches import batch as batch

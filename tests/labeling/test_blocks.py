@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 import tiledlaf
 from tiledlaf.files import images
 from tiledlaf.labeling import blocks
-from tiledlaf.model import network as networks
-from tiledlaf.model.network import Lattice, Network, open_network
+from tiledlaf.model import opening
+from tiledlaf.model.network import Lattice, Network
+from tiledlaf.model.opening import open_network
 from tiledlaf.tiles import Grid
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -22,7 +23,7 @@ from networks import unet
 
 @pytest.fixture
 def network(tmp_path, monkeypatch):
-    monkeypatch.setattr(networks, "CORES", {2: (16,), 3: (8,)})
+    monkeypatch.setattr(opening, "CORES", {2: (16,), 3: (8,)})
     return open_network(unet(tmp_path / "a.onnx"))
 
 

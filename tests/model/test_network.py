@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import tiledlaf
 from tiledlaf.files import images
-from tiledlaf.model import network as networks
-from tiledlaf.model import onnxfile
-from tiledlaf.model.network import Lattice, open_network
+from tiledlaf.model import onnxfile, opening
+from tiledlaf.model.network import Lattice
+from tiledlaf.model.opening import open_network
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -23,7 +23,7 @@ from networks import REACH, Builder, softmax, unet, valid, whole  # noqa: E402
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few pixels, so that small images have many."""
-    monkeypatch.setattr(networks, "CORES", {2: (12,), 3: (6,)})
+    monkeypatch.setattr(opening, "CORES", {2: (12,), 3: (6,)})
 
 
 def image_of(shape, seed=1):
@@ -260,11 +260,9 @@ def test_a_model_has_its_network(tmp_path):
     # it explains and suggests as others do
     assert tiledlaf.explain(tmp_path / "net.model", tmp_path / "explained", image).is_file()
     np.save(tmp_path / "other.npy", other)
-    given = {"size": 64, "count": 1}
-    (first,) = tiledlaf.suggest(
-        tmp_path / "net.model", tmp_path / "other.npy", tmp_path / "windows", **given
-    )
-    assert 0 < first.doubt < 1
+    files = (tmp_path / name for name in ("net.model", "other.npy", "windows"))
+    (first,) = tiledlaf.suggest(*files, size=64, count=1)
+    assert 0 < first.confidence < 1
     # a second one by the same images, and from the first
     recipe = tiledlaf.Recipe.from_model(tmp_path / "net.model", steps=2)
     with tiledlaf.open_pool(1) as pool:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiledlaf.model import sampling, terms
+from tiledlaf.model import accepted, sampling, terms
 from tiledlaf.model.terms import Probabilities, Prototypes
 
 
@@ -28,12 +28,12 @@ def test_probabilities_are_clipped_and_never_rescaled(dtype):
     q = Probabilities(2).potential(p, None, 1.0)
     np.testing.assert_allclose(q, np.log(np.maximum(p.astype(np.float32), 1e-6)), rtol=1e-6)
     nearly = np.array([[[0.5]], [[0.5004]]])
-    np.testing.assert_allclose(terms.normalized(nearly), nearly, rtol=1e-6)
+    np.testing.assert_allclose(accepted.normalized(nearly), nearly, rtol=1e-6)
 
 
 def test_unsigned_integers_are_divided_by_their_sum():
     p = np.array([[[255, 10]], [[0, 30]]], np.uint8)
-    np.testing.assert_allclose(terms.normalized(p), [[[1, 0.25]], [[0, 0.75]]])
+    np.testing.assert_allclose(accepted.normalized(p), [[[1, 0.25]], [[0, 0.75]]])
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_unsigned_integers_are_divided_by_their_sum():
 )
 def test_no_probabilities(p, message):
     with pytest.raises(ValueError, match=message):
-        terms.normalized(p)
+        accepted.normalized(p)
     if p.dtype.kind != "i":
-        terms.normalized(p, np.zeros((1, 1), bool))  # nobody minds what is masked out
+        accepted.normalized(p, np.zeros((1, 1), bool))  # nobody minds what is masked out
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -57,10 +57,10 @@ def test_nan_and_inf_are_named_with_their_place(bad):
     image = np.zeros((2, 4, 5), np.float32)
     image[1, 2, 3] = bad
     with pytest.raises(ValueError, match=r"1 NaN or inf, the first at channel 1, pixel \(2, 3\)"):
-        terms.check_finite(image, None, "image")
+        accepted.check_finite(image, None, "image")
     valid = np.ones((4, 5), bool)
     valid[2, 3] = False
-    terms.check_finite(image, valid, "image")
+    accepted.check_finite(image, valid, "image")
 
 
 def test_kmeans_orders_by_brightness_and_repeats():

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from . import guide, progress, shared
+from . import guide, network, progress, shared
 
 # options passed to `Estimation` unchanged
 PASSED = (
@@ -48,7 +48,7 @@ EXAMPLES = (
     "--probabilities",
     help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5, npz of nnU-Net.",
 )
-@shared.network_options
+@network.options
 @click.option(
     "--prototypes",
     metavar="FILE",
@@ -111,7 +111,7 @@ def estimate(**given: Any) -> int:
     from ..training import estimate as estimation
     from ..training import examples
 
-    probabilities = shared.probabilities_of(given)
+    probabilities = network.probabilities_of(given)
     if probabilities is not None and given["prototypes"] is not None:
         raise InputError("expected at most one of `probabilities` and `prototypes`")
     meant = shared.data_of(given)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from . import guide, progress, shared
+from . import guide, network, progress, shared
 from . import objects as object_options
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ EXAMPLES = (
     metavar="PROBS",
     help="Class probabilities (J, y, x) of any model; Zarr, TIFF, npy, HDF5, npz of nnU-Net.",
 )
-@shared.network_options
+@network.options
 @shared.term_option
 @click.option(
     "--model",
@@ -259,7 +259,7 @@ def choice_of(given: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "selection": shared.selection_of(given),
         "painting": shared.painting(given),
-        "probabilities": shared.probabilities_of(given),
+        "probabilities": network.probabilities_of(given),
         **{key: given[key] for key in PASSED},
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from . import guide, progress, shared
+from . import guide, network, progress, shared
 
 EXAMPLES = (
     (
@@ -60,7 +60,7 @@ EXAMPLES = (
     "--probabilities",
     help="Class probabilities (J, y, x) of any model, one file per image.",
 )
-@shared.network_options
+@network.options
 @click.option("--validation-probabilities", help="Probabilities of the validation set.")
 @shared.term_option
 @click.option("--classifier", is_flag=True, help="Boosted trees, which are learned as well.")
@@ -242,7 +242,7 @@ def _sets(given: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
                     param_hint=f"'--{key}'",
                     param_type="option",
                 )
-        made = shared.probabilities_of(given)
+        made = network.probabilities_of(given)
         return _examples(given, made), _examples(given, made, "validation_")
     for key in (*PARTS, *(f"validation_{part}" for part in PARTS)):
         if given[key] is not None:

@@ -18,6 +18,7 @@ from ..files.selection import Selection
 from ..flow.linear import Integrator
 from ..model.channels import with_channels
 from ..model.model import Model
+from ..model.terms import Pending
 from ..pool.lazy import is_dask
 from ..pool.opening import Running
 from ..pool.tasks import Pool, check_progress
@@ -89,11 +90,7 @@ def prepare(
     chosen = choose_labeling(
         source, probabilities=given, device=running.device, seed=seed, **choice
     )
-    made = chosen.term.probabilities_of(source)
-    if made is not None:
-        if given is not None:
-            raise InputError("the model has a network: drop `probabilities`")
-        given = made
+    given = _made(chosen.term, source, given)
     with understood("output", output, "a path"):
         store = None if output is None else os.fspath(output)
     if writing.into_input:
@@ -117,6 +114,14 @@ def prepare(
         writing=writing,
         seed=seed,
     )
+
+
+def _made(term: Pending, image: Image, given: Image | None) -> Image | None:
+    """The probabilities that a term's network makes of the image, or those that are given."""
+    made = term.probabilities_of(image)
+    if made is not None and given is not None:
+        raise InputError("the model has a network: drop `probabilities`")
+    return given if made is None else made
 
 
 def _say_scale(model: Model, image: Image, selection: Selection) -> None:

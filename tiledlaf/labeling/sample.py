@@ -12,10 +12,10 @@ from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import Image, read_pixels, say
 from ..model import sampling
+from ..model.accepted import normalized
 from ..model.intensity import far, matched, span
 from ..model.model import Images
 from ..model.network import network_of
-from ..model.terms import normalized
 from ..pool.tasks import retried
 from ..tiles import Box, Grid
 from .plan import Plan

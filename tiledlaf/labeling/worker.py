@@ -25,9 +25,10 @@ from ..files.levels import Pyramid
 from ..flow import stencil
 from ..kernels import namespace, select
 from ..kernels.arrays import Array, on_device, on_host, to_host
+from ..model.accepted import usable
 from ..model.disagreement import deviation
 from ..model.settings import Settings
-from ..model.terms import DataTerm, Pending, potential, settled, usable
+from ..model.terms import DataTerm, Pending, potential, settled
 from ..redaction import shown
 from ..tiles import Grid, Tile, within
 

@@ -13,40 +13,29 @@ import os
 import threading
 import uuid
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from ..errors import InputError, understood
+from ..errors import InputError
 from ..files import image as image_files
 from ..files.channels import Channel
-from ..files.image import Image, Levels, Reader, State, say
+from ..files.image import Image, Levels, Reader, State
 from ..tiles import Box, within
-from . import onnxfile, package, sampling, scaling
+from . import onnxfile, sampling, scaling
 from .arrays import convert
 from .entries import NetworkEntry
 from .onnxfile import Content, Ports
-from .package import Package
 from .scaling import Linear, Sampled, Step
 
-# what a network may give: logits of each class, logits of the second of two classes, or
-# probabilities of either kind
-OUTPUTS = ("logits", "probabilities")
-STEPS = (1, 2, 4, 8, 16, 32, 64, 128)  # pixels that lengths of an input may have to be multiples of
-TRIED = {2: (256, 512, 1024, 2048), 3: (64, 128, 256)}  # edges that the reach is measured with
-PHASES = 4  # positions of a changed line of pixels, since pooling sees some of them otherwise
-# edges of a block: the larger, the less is computed twice, up to a tenth, and within this memory
-CORES = {2: (128, 256, 512, 768, 1024, 1536, 2048), 3: (32, 64, 96, 128, 192, 256)}
-TWICE, ROOM = 0.1, 2**29
 # attributes of a network that are numbers or texts, as its JSON has them
 PLAIN = ("classes", "output", "augment", "provider")
 LISTS = ("least", "step", "margin", "core", "names")  # and such as are of several
 PART = "onnx"  # name of the array of a model file that holds the network
-PHASE = 32  # pixels that pooling may make one of, where it cannot be tried
 CACHE = 2**28  # bytes of blocks that a process keeps for the tiles beside them
 
 
@@ -99,7 +88,7 @@ class Network:
         cores = []
         for (least, step, margin, core), n in zip(axes, grid[-self.ndim :], strict=True):
             edge = min(core, n)  # of a small image, by its size and not by a tile's
-            cores.append(_length(edge + 2 * margin, least, step) - 2 * margin)
+            cores.append(length(edge + 2 * margin, least, step) - 2 * margin)
         if self.augment:
             cores[-2:] = [max(cores[-2:])] * 2  # turned blocks have one shape too
         return (1,) * (len(grid) - self.ndim) + tuple(cores)
@@ -429,245 +418,6 @@ class Lattice:
         return found
 
 
-def open_network(
-    path: str | os.PathLike[str],
-    *,
-    output: str | None = None,
-    intensities: Sequence[float] | None = None,
-    augment: bool = False,
-    device: str = "cpu",
-) -> Network:
-    """Open a network in ONNX, and measure its receptive field unless a package states it.
-
-    Parameters
-    ----------
-    path : ONNX file, or a package of bioimage.io: its folder, rdf.yaml or zip
-        It takes (1, C, y, x) or (1, C, z, y, x) numbers and gives (1, J, y, x), or the same with
-        channels last; of one channel, those of the second of two classes.
-    output : {"logits", "probabilities"}, optional
-        What it gives; by default what a package says, or probabilities where the network ends with
-        softmax or sigmoid, else logits.
-    intensities : (low, high), optional
-        Intensities that become 0 and 1 for the network; by default what a package says, or pixels
-        are taken as they are.
-    augment : bool
-        Average over flips and quarter turns: eight times the work.
-    device : {"cpu", "cuda"}
-
-    Returns
-    -------
-    Network
-        To be given as `probabilities`.
-
-    Raises
-    ------
-    ValueError
-        If the file is no such network, or looks at all of an image.
-    """
-    about = package.read(path) if package.is_package(path) else None
-    content = onnxfile.content_of(path) if about is None else about.content
-    ports = onnxfile.ports(content)
-    provider = onnxfile.PROVIDERS[device]
-    before = _range(intensities)
-    if output not in (None, *OUTPUTS):
-        raise InputError(f"expected `network_output` {' or '.join(OUTPUTS)}, got {output!r}")
-    if ports.others:
-        say(f"{path}: its output {ports.output} is taken, not {', '.join(ports.others)}")
-    run = onnxfile.runner(content, ports, provider)
-    shape, planes = _measured(str(path), ports, about, run)
-    if augment:
-        edges = [least for least, step in zip(shape.least, shape.step, strict=True) if step == 0]
-        if len(set(edges[-2:])) > 1:
-            raise InputError(f"{path}: expected a network of square images to `augment`")
-        margin = (*shape.margin[:-2], *(max(shape.margin[-2:]),) * 2)
-        shape = shape._replace(margin=margin)
-    names: tuple[str, ...] = ()
-    if about is not None:
-        output, names = output or about.output, about.names
-        before = before or about.before
-        _say_sampled(path, before)
-    if output is None:
-        output = "probabilities" if ports.ends in ("Softmax", "Sigmoid") else "logits"
-    if planes > 1 and ports.ends == "Sigmoid" and output == "probabilities":
-        raise InputError(
-            f"{path}: expected classes that exclude each other, got {planes} sigmoids: end the "
-            "network with softmax"
-        )
-    classes = max(planes, 2)
-    names = names if len(names) == classes else ()
-    kind = onnxfile.kind_of(provider)
-    return Network(
-        content,
-        ports,
-        classes,
-        output,
-        before,
-        *shape,
-        core=_core(content, ports, shape),
-        names=names,
-        augment=augment,
-        provider=provider,
-        kind=kind,
-    )
-
-
-def _range(intensities: Sequence[float] | None) -> tuple[Step, ...]:
-    """The step by which two intensities become 0 and 1; none for None."""
-    if intensities is None:
-        return ()
-    with understood("network_range", intensities, "two numbers"):
-        low, high = map(float, intensities)
-    if not low < high < math.inf or low == -math.inf:
-        raise InputError(f"expected a `network_range` LOW,HIGH that rises, got {low:g},{high:g}")
-    return (Linear((1 / (high - low),), (-low / (high - low),)),)
-
-
-def _say_sampled(path: Any, before: Sequence[Step]) -> None:
-    if any(isinstance(step, Sampled) for step in before):
-        say(
-            f"{path}: it normalizes each image by itself; the numbers for that are found from a "
-            "sample of the image, and hold for all of its blocks (`network_range` states others)"
-        )
-
-
-class Shape(NamedTuple):
-    """Which inputs a network takes, and how far it looks, as of `Network`."""
-
-    least: tuple[int, ...]
-    step: tuple[int, ...]
-    margin: tuple[int, ...]
-
-
-def _core(content: Content, ports: Ports, shape: Shape) -> tuple[int, ...]:
-    """Edges of a block: the least that loses little to margins, or the largest that fits."""
-    found: tuple[int, ...] = ()
-    for edge in CORES[len(shape.margin)]:
-        axes = list(zip(*shape, strict=True))
-        outer = [_length(edge + 2 * margin, least, step) for least, step, margin in axes]
-        need = onnxfile.working_bytes(content, ports, (ports.channels or 1, *outer))
-        if found and need > ROOM:
-            break
-        found = tuple(n - 2 * margin for n, margin in zip(outer, shape.margin, strict=True))
-        if math.prod(found) >= (1 - TWICE) * math.prod(outer):
-            break
-    return found
-
-
-def _length(wanted: int, least: int, step: int) -> int:
+def length(wanted: int, least: int, step: int) -> int:
     """The shortest input that is not shorter than wanted; the only one where there is one."""
     return least if step == 0 else least + max(0, -(-(wanted - least) // step)) * step
-
-
-def _measured(
-    path: str, ports: Ports, about: Package | None, run: Callable[[np.ndarray], np.ndarray]
-) -> tuple[Shape, int]:
-    """What inputs the network takes, and the planes of its output: as stated, or by trying."""
-    ndim, rng = len(ports.edges), np.random.default_rng(0)
-    if None not in ports.edges:
-        least, step = tuple(n for n in ports.edges if n is not None), (0,) * ndim
-    elif about is not None:
-        least, step = about.least, about.step
-    else:
-        least, step = (0,) * ndim, (_step(path, ports, run),) * ndim
-    halo = None if about is None else about.halo
-    # what looks at all of an image does so of a larger one too
-    for edge in TRIED[ndim][: 2 if ports.whole else None]:
-        tried = tuple(_length(max(edge, 2 * s), n, s) for n, s in zip(least, step, strict=True))
-        x = rng.standard_normal((ports.channels or 1, *tried), np.float32)
-        base = _run(path, run, x)
-        lost = [n - m for n, m in zip(tried, base.shape[1:], strict=True)]
-        if any(k < 0 or k % 2 or k >= n // 2 for k, n in zip(lost, tried, strict=True)):
-            raise InputError(
-                f"{path}: expected a network that gives one pixel for each, got "
-                f"{base.shape[1:]} of {tried}"
-            )
-        if halo is None:
-            reach = [_reach(run, x, base, axis, rng) for axis in range(ndim)]
-        else:
-            reach = [h + k // 2 for h, k in zip(halo, lost, strict=True)]
-        if all(r is not None for r in reach):
-            margin = [r or 0 for r in reach]
-            for axis, (n, s) in enumerate(zip(tried, step, strict=True)):
-                aligned = -(-margin[axis] // s) * s if s else _aligned(n, margin[axis])
-                margin[axis] = aligned if halo is None else margin[axis]
-                if s == 0 and n <= 2 * margin[axis]:
-                    raise InputError(
-                        f"{path}: expected a network of larger images than {n} pixels, of which "
-                        f"{2 * margin[axis]} are its margin"
-                    )
-            return Shape(least, step, tuple(margin)), len(base)
-        if not any(step):
-            break
-    named = f" (it has {', '.join(ports.whole)})" if ports.whole else ""
-    raise InputError(
-        f"{path}: the network looks at all of an image of {' x '.join(map(str, tried))} "
-        f"pixels{named}, so that blocks would have seams: expected one with a limited receptive "
-        "field, such as with batch normalization"
-    )
-
-
-def _aligned(edge: int, margin: int) -> int:
-    """A margin of an input of one size, with which blocks begin at the same phase of pooling."""
-    power, rest = min(edge & -edge, PHASE), edge - 2 * margin
-    while power > max(rest, 1):
-        power //= 2
-    return (edge - rest // power * power) // 2
-
-
-def _run(path: str, run: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
-    try:
-        found = run(x)
-    except Exception as error:
-        raise InputError(
-            f"{path}: the network does not take {x.shape}, {type(error).__name__}"
-        ) from None
-    if found.ndim != x.ndim:
-        raise InputError(
-            f"{path}: expected an output of the axes of the input, got {found.ndim + 1} axes"
-        )
-    return found
-
-
-def _step(path: str, ports: Ports, run: Callable[[np.ndarray], np.ndarray]) -> int:
-    """The least number that lengths of the input must be multiples of, of those that are tried."""
-    ndim = len(ports.edges)
-    for step in STEPS:
-        edge = max(64, 2 * step) + step
-        x = np.zeros((ports.channels or 1, *(fixed or edge for fixed in ports.edges)), np.float32)
-        try:
-            found = run(x)
-        except Exception:  # onnxruntime raises kinds of its own
-            continue
-        lost = {n - m for n, m in zip(x.shape[1:], found.shape[1:], strict=False)}
-        if found.ndim == ndim + 1 and all(k >= 0 and k % 2 == 0 for k in lost):
-            return step
-    raise InputError(
-        f"{path}: expected a network that gives one pixel for each, of images whose edges are "
-        f"multiples of a number up to {STEPS[-1]}"
-    )
-
-
-def _reach(
-    run: Callable[[np.ndarray], np.ndarray],
-    x: np.ndarray,
-    base: np.ndarray,
-    axis: int,
-    rng: np.random.Generator,
-) -> int | None:
-    """How far a change of a line of pixels is seen along an axis; None if up to the borders."""
-    edge, lost = x.shape[1 + axis], (x.shape[1 + axis] - base.shape[1 + axis]) // 2
-    most = 0
-    for phase in range(PHASES):
-        # other remainders of all powers of 2
-        place = edge // 2 + phase * 5 % max(edge // 4, 1)
-        other = x.copy()
-        line = np.moveaxis(other, 1 + axis, 0)
-        line[place] = 3 * rng.standard_normal(line[place].shape, np.float32)
-        changed = np.moveaxis(run(other) != base, 1 + axis, 0)
-        seen = np.flatnonzero(changed.reshape(len(changed), -1).any(axis=1)) + lost
-        if not len(seen):
-            continue
-        if seen[0] <= lost or seen[-1] >= edge - 1 - lost:
-            return None
-        most = max(most, place - int(seen[0]), int(seen[-1]) - place)
-    return max(most, lost)

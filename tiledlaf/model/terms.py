@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from ..errors import BadPixels, DamagedFile, InputError, settle_numbers
-from ..files.image import Image
+from ..errors import DamagedFile, InputError, settle_numbers
 from ..kernels import select
 from ..kernels.arrays import Array, namespace, to_host
 from ..registry import Registry
 from . import bands, sampling
+from .accepted import check_finite, normalized, usable
 from .features import Features, log_odds, odds_planes
-from .network import Network
 from .trees import Trees
+
+if TYPE_CHECKING:  # which load zarr
+    from ..files.image import Image
+    from .network import Network
 
 SMALLEST = 1e-6  # probabilities are clipped here, so that D stays finite
 Sample = Callable[[], np.ndarray]  # draws pixels of the image, (n, C)
@@ -366,7 +369,7 @@ class Probabilities(DataTerm):
 
 
 @dataclass(frozen=True)
-class Networked(DataTerm):
+class Networked(Probabilities):
     """D_j = -log p_j with the probabilities p that a network gives of the image.
 
     Attributes
@@ -375,26 +378,16 @@ class Networked(DataTerm):
     """
 
     kind = "network"
-    takes_probabilities = True
 
+    classes: int = field(init=False)
     network: Network
 
-    @property
-    def classes(self) -> int:
-        """Number of labels."""
-        return self.network.classes
-
-    def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
-        """-D / rho, (J, *grid) float32, of probabilities (J, *grid); 0 at masked-out pixels."""
-        return Probabilities(self.classes).potential(pixels, valid, rho)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", self.network.classes)
 
     def probabilities_of(self, image: Image) -> Image:
         """What the network gives, block by block."""
         return self.network.of(image)
-
-    def bytes_per_pixel(self) -> int:
-        """That of probabilities."""
-        return Probabilities(self.classes).bytes_per_pixel()
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """How the network is evaluated, and its ONNX file."""
@@ -403,6 +396,8 @@ class Networked(DataTerm):
     @classmethod
     def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """The network of a model file."""
+        from .network import Network  # which reads images
+
         return cls(Network.from_parts(entry, arrays))
 
     def located(self, path: str, prefix: str) -> Self:
@@ -418,9 +413,8 @@ class Networked(DataTerm):
         cls, described: list[Any], prototypes: Any = None, probabilities: int | None = None
     ) -> Probabilities:
         """Probabilities, for which the network must be given again."""
-        return Probabilities.recall(
-            [Probabilities.kind, int(described[1]["classes"])], prototypes, probabilities
-        )
+        count = int(described[1]["classes"])
+        return Probabilities.recall([Probabilities.kind, count], prototypes, probabilities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -661,77 +655,3 @@ def _logarithm(p: Array, valid: Array, rho: float) -> Array:
 def _blank(q: Array, valid: Array) -> Array:
     q[:, ~valid] = 0
     return q
-
-
-def check_finite(pixels: Array, valid: Array, name: str, largest: float = sampling.LARGEST) -> None:
-    """Refuse NaN, inf and values whose squares overflow, at pixels that are not masked out."""
-    if pixels.dtype.kind != "f" and pixels.dtype.itemsize < 8:
-        return
-    # NaN is in no range
-    if -largest <= float(pixels.min()) and float(pixels.max()) <= largest:
-        return
-    finite = namespace(pixels).isfinite(pixels)
-    for bad, expected, got, hint in (
-        (~finite, "finite values", "NaN or inf", "leave them out by `mask` or `no_data` nan"),
-        (
-            finite & ~((pixels >= -largest) & (pixels <= largest)),
-            f"values of at most {largest:.2g} in size",
-            "larger ones",
-            "leave them out by `mask`, or by `no_data` {} if that stands for no data",
-        ),
-    ):
-        if valid is not None:
-            bad &= valid
-        if bool(bad.any()):
-            channel, *place = (int(axis[0]) for axis in bad.nonzero())
-            raise BadPixels(
-                f"{name}: expected {expected}, got {int(bad.sum())} {got}, the first at "
-                f"channel {channel}",
-                place,
-                hint.format(pixels[channel, *place].item()) if name == "image" else "",
-            )
-
-
-def usable(pixels: Array, valid: Array, name: str) -> Array:
-    """Pixels for filters: what `check_finite` allows where masked out is replaced by 0."""
-    check_finite(pixels, valid, name)
-    if valid is None or pixels.dtype.kind != "f":
-        return pixels
-    return namespace(pixels).where(abs(pixels) <= sampling.LARGEST, pixels, pixels.dtype.type(0))
-
-
-def normalized(p: Array, valid: Array = None) -> Array:
-    """Probabilities as float32: integers divided by their sum, floats checked to sum to 1.
-
-    Raises
-    ------
-    ValueError
-        If floats do not sum to 1 within 1e-3 over the labels, or a value is negative, or all
-        integers of a pixel are 0.
-    """
-    if p.dtype.kind == "f":
-        p = p.astype(np.float32)
-        total = p.sum(axis=0)
-        wrong = (abs(total - 1) > 1e-3) | (p.min(axis=0) < -1e-3)
-        expected = "to be 0 or more and sum to 1 within 1e-3 over the classes"
-    elif p.dtype.kind == "u":
-        p = p.astype(np.float32)
-        total = p.sum(axis=0)
-        wrong = total == 0
-        p /= np.maximum(total, np.float32(1))
-        expected = "of unsigned integers to have a positive sum over the classes"
-    else:
-        raise InputError(f"expected probabilities of type float or unsigned integer, got {p.dtype}")
-    if valid is not None:
-        wrong &= valid
-    if bool(wrong.any()):
-        place = [int(axis[0]) for axis in wrong.nonzero()]
-        values = ", ".join(f"{float(v):.4g}" for v in p[:8, *place]) + ", ..." * (len(p) > 8)
-        least, most = float(p[:, *place].min()), float(p[:, *place].max())
-        hint = ": logits need a softmax first" * (least < -1e-3 or most > 1 + 1e-3)
-        raise BadPixels(
-            f"expected probabilities {expected}, got the sum {float(total[*place]):.6g} ({values})"
-            f"{hint}",
-            place,
-        )
-    return p

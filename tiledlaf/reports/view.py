@@ -18,7 +18,7 @@ from ..flow import losses
 from ..flow.gradient import Polynomials
 from ..kernels.arrays import Array, Offsets, to_host
 from ..labeling.request import prepare
-from ..model import terms
+from ..model import accepted
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..pool.opening import Running
@@ -198,14 +198,16 @@ def look(
         region=region,
         running=Running(device=device),
     )
-    # of a model with a network, these are what it makes
-    example = dataclasses.replace(example, probabilities=plan.job.probabilities)
     way, offsets = Polynomials(found.tol), plan.job.settings.offsets
     flow = FlowSettings(classes, offsets, found.rho, found.time, way, losses.Cosine(), device)
     spans = _part(source.grid, region)
-    origin, size = tuple(a for a, _ in spans), tuple(b - a for a, b in spans)
-    tile = Grid(source.grid, origin, size, size, flow.halo).tile_at((0,) * len(size))
-    reader = TileReader(flow, (example,), (found.term,), predictor.features)
+    size = tuple(b - a for a, b in spans)
+    tile = Grid(source.grid, tuple(a for a, _ in spans), size, size, flow.halo).tile_at(
+        (0,) * len(size)
+    )
+    # of a model with a network, probabilities are what it makes
+    seen = dataclasses.replace(example, probabilities=plan.job.probabilities)
+    reader = TileReader(flow, (seen,), (found.term,), predictor.features)
     data = training_worker.read(reader, LabeledTile(0, tile))
     uniform, features = data.uniform(offsets, device), data.features(predictor, found.rho)
     omega = predictor.weights(features, uniform)
@@ -218,7 +220,7 @@ def look(
     there = core(uniform) > 0
     valid: np.ndarray = np.any(there, axis=0)
     image = image_files.read(source, tuple(slice(a, b) for a, b in spans))[:, *flat]
-    image = terms.usable(image, valid, "image")
+    image = accepted.usable(image, valid, "image")
     bias = np.array(found.bias, np.float32)[:, None, None]
     part = ", ".join(
         f"{axis} {a}:{b}" for axis, (a, b) in zip(source.spatial_axes, spans, strict=True)

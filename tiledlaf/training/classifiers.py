@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import image as image_files
-from ..model import terms, trees
+from ..model import accepted, terms, trees
 from ..model.classes import Class
 from ..model.features import RICH, SURROUNDINGS, Features, odds_planes
 from ..model.settings import margin
@@ -294,7 +294,7 @@ def _rows(sampling: Sampling, item: tuple[int, LabeledTile, int]) -> Rows:
     image = image_files.read(example.image, outer)
     valid = examples.valid_of(example, outer, image)
     with examples.naming(example.image, outer):
-        image = terms.usable(image, valid, "image")
+        image = accepted.usable(image, valid, "image")
     labeled_pixels, corner = np.flatnonzero(target), [s.start for s in within(outer, box)]
     variants = range(1 if sampling.span is None else VARIANTS + 1)
     found, labels = [], []

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import image as image_files
 from ..files.image import Image
-from ..model import intensity, sampling, terms
+from ..model import accepted, intensity, sampling, terms
 from ..model.network import network_of
 from ..model.terms import DataTerm, Prototypes
 from ..pool import tasks
@@ -28,7 +28,7 @@ def _sums(source: Source, labeled: LabeledTile) -> tuple[np.ndarray, np.ndarray]
     target = targets_of(example, box, source.classes)
     pixels = image_files.read(example.image, box)
     with examples.naming(example.image, box):
-        terms.check_finite(pixels, target > 0, "image")
+        accepted.check_finite(pixels, target > 0, "image")
     sums = np.zeros((len(source.classes), len(pixels)))
     for j in range(len(source.classes)):
         sums[j] = pixels[:, target == j + 1].sum(axis=1, dtype=np.float64)

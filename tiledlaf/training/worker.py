@@ -19,11 +19,12 @@ from ..kernels import namespace
 from ..kernels.arrays import Array, Offsets, on_device, to_host
 from ..model import bands
 from ..model import predictor as predictors
+from ..model.accepted import usable
 from ..model.classes import Class
 from ..model.features import Features
 from ..model.predictor import Predictor
 from ..model.settings import margin
-from ..model.terms import DataTerm, usable
+from ..model.terms import DataTerm
 from ..tiles import Box, Grid, Tile, wider, within
 from . import examples
 from .examples import Example
