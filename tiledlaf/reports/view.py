@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import image as image_files
 from ..files import images
+from ..files.image import Image
 from ..files.selection import Selection
 from ..flow import losses
 from ..flow.gradient import Polynomials
@@ -22,7 +23,7 @@ from ..model import accepted
 from ..model.model import Model
 from ..model.predictor import Predictor
 from ..pool.opening import Running
-from ..tiles import Grid
+from ..tiles import Grid, Tile
 from ..training import examples
 from ..training import worker as training_worker
 from ..training.examples import Example
@@ -147,6 +148,20 @@ def _part(grid: Sequence[int], region: Sequence[tuple[int, int]] | None) -> list
     ]
 
 
+def _tile(grid: Sequence[int], spans: Sequence[tuple[int, int]], halo: tuple[int, ...]) -> Tile:
+    """The shown part as a tile of its own."""
+    origin, size = tuple(a for a, _ in spans), tuple(b - a for a, b in spans)
+    return Grid(tuple(grid), origin, size, size, halo).tile_at((0,) * len(size))
+
+
+def _about(image: Image, spans: Sequence[tuple[int, int]]) -> str:
+    """Which part of an image is shown."""
+    whole = all(b - a == n for (a, b), n in zip(spans, image.grid, strict=True))
+    axes = zip(image.spatial_axes, spans, strict=True)
+    part = ", ".join(f"{axis} {a}:{b}" for axis, (a, b) in axes)
+    return f"{'all' if whole else 'a part'} of {Path(image.path).name}, {part}"
+
+
 @dataclass(frozen=True)
 class View:
     """A part of an image as a model sees it; arrays without a halo.
@@ -198,21 +213,18 @@ def look(
         region=region,
         running=Running(device=device),
     )
-    way, offsets = Polynomials(found.tol), plan.job.settings.offsets
-    flow = FlowSettings(classes, offsets, found.rho, found.time, way, losses.Cosine(), device)
+    offsets = plan.job.settings.offsets
+    settings = (found.rho, found.time, Polynomials(found.tol), losses.Cosine(), device)
+    flow = FlowSettings(classes, offsets, *settings)
     spans = _part(source.grid, region)
-    size = tuple(b - a for a, b in spans)
-    tile = Grid(source.grid, tuple(a for a, _ in spans), size, size, flow.halo).tile_at(
-        (0,) * len(size)
-    )
-    # of a model with a network, probabilities are what it makes
-    seen = dataclasses.replace(example, probabilities=plan.job.probabilities)
+    tile = _tile(source.grid, spans, flow.halo)
+    seen = dataclasses.replace(example, probabilities=plan.job.probabilities)  # made or given
     reader = TileReader(flow, (seen,), (found.term,), predictor.features)
     data = training_worker.read(reader, LabeledTile(0, tile))
     uniform, features = data.uniform(offsets, device), data.features(predictor, found.rho)
     omega = predictor.weights(features, uniform)
     # a volume's only section
-    flat: tuple[Any, ...] = (*[0] * (len(size) - 2), slice(None), slice(None))
+    flat: tuple[Any, ...] = (*[0] * (len(spans) - 2), slice(None), slice(None))
 
     def core(planes: Array) -> np.ndarray:
         return np.ascontiguousarray(to_host(planes)[:, *tile.inner][:, *flat])
@@ -222,10 +234,7 @@ def look(
     image = image_files.read(source, tuple(slice(a, b) for a, b in spans))[:, *flat]
     image = accepted.usable(image, valid, "image")
     bias = np.array(found.bias, np.float32)[:, None, None]
-    part = ", ".join(
-        f"{axis} {a}:{b}" for axis, (a, b) in zip(source.spatial_axes, spans, strict=True)
-    )
-    about = f"{'all' if size == source.grid else 'a part'} of {Path(source.path).name}, {part}"
+    about = _about(source, spans)
     if not valid.any():
         raise InputError(f"expected pixels in {about}, got only masked ones: `region` chooses")
     full: np.ndarray = np.all(there, axis=0)
