@@ -14,6 +14,7 @@ EXAMPLES = (
     ("polygons of two classes for QuPath", "tiledlaf export out.zarr a.geojson --classes a,b"),
     ("the objects of a class, measured", "tiledlaf export out.zarr cells.csv --objects cell"),
     ("a pyramid for QuPath and napari", "tiledlaf export out.zarr labels.ome.tif"),
+    ("a model that other programs run", "tiledlaf export cells.model cells.onnx"),
 )
 CHOSEN = "What is exported"
 
@@ -57,7 +58,8 @@ def export(output: str, target: str, **given: Any) -> None:
 
     OUT is a finished output of label; TARGET a file, or the URL of an object. .ome.tif and .tif are
     pyramids of label values, .geojson polygons, .csv and .parquet tables of areas, or of objects,
-    and .png is a picture with a legend.
+    and .png is a picture with a legend. If TARGET ends .onnx, OUT is a model, which other programs
+    then run on images.
     """
     from ..pool.opening import Running
     from ..results.export import export

@@ -7,9 +7,12 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..model import onnxmodel
+from ..model.model import load
 from ..pool.opening import PROCESSES, THREADS, Running, open_pool
 from ..pool.tasks import Pool, check_progress
 from ..registry import Registry
@@ -23,6 +26,7 @@ from .formats.png import Png
 from .formats.table import Csv, Parquet
 from .result import Result, open_result
 
+MODELS = ".onnx"  # suffix of what a model becomes
 SMALL = 2**24  # pixels of a plane: outlines hold Python's lock, so threads are for a few alone
 
 FORMATS: Registry[Export] = Registry(
@@ -77,10 +81,12 @@ def export(
 ) -> None:
     """Write labels as a file of another program: polygons, pyramids, tables or a picture.
 
+    A model becomes a network in ONNX, which other programs run on images.
+
     Parameters
     ----------
     output : path
-        An output of `label`, finished.
+        An output of `label`, finished; the file of a model for a target that ends .onnx.
     target : path
         A new file, or the URL of an object; its suffix says which format.
     name : str, optional
@@ -108,6 +114,7 @@ def export(
     ------
     ValueError
         If the labels are not finished, or the format cannot hold what is asked for.
+        If ONNX cannot express a part of the model.
 
     Examples
     --------
@@ -127,9 +134,14 @@ def export(
     if classes is not None:
         some = (classes,) if isinstance(classes, str | int) else tuple(classes)
     choice = Choice(some, objects, simplify, z, time_point)
-    form = format_of(target)
     asked = {"connectivity": connectivity, "min_size": min_size, "fill_holes": fill_holes}
     said = {name: value for name, value in asked.items() if value is not None}
+    if os.fspath(target).lower().endswith(MODELS):
+        for option in (*choice.named, *said, *(["name"] if name is not None else [])):
+            raise InputError(f"`{option}` is nothing that ONNX knows")
+        _export_model(output, target, overwrite)
+        return
+    form = format_of(target)
     if said and objects is None:
         raise InputError(f"`{next(iter(said))}`: of objects, which `objects` asks for")
     meant = Finding(**said) if said else None  # type: ignore[arg-type]
@@ -151,6 +163,15 @@ def export(
         if meant is not None and choice.objects is not None:
             finding.find_objects(result, choice.objects, pool, meant, progress)
         form.write(result, part, choice, pool, progress or _untold)
+
+
+def _export_model(
+    model: str | os.PathLike[str], target: str | os.PathLike[str], overwrite: bool
+) -> None:
+    targets.check(target, overwrite)
+    made = onnxmodel.to_onnx(load(model))
+    with targets.written(target, overwrite) as part:
+        Path(part).write_bytes(made)
 
 
 def _pool(pooled: bool, result: Result, running: Running) -> AbstractContextManager[Pool]:
