@@ -183,7 +183,7 @@ def networked(network, neighborhood="3x3"):
 
 @pytest.mark.parametrize("shape", [(60, 71), (25, 34)])
 @pytest.mark.parametrize(
-    "kind", ["logits", "softmax", "logit", "sigmoid", "last", "valid", "range", "older"]
+    "kind", ["logits", "softmax", "logit", "sigmoid", "last", "valid", "range", "older", "newer"]
 )
 def test_networks(tmp_path, kind, shape):
     path = tmp_path / "a.onnx"
@@ -193,9 +193,9 @@ def test_networks(tmp_path, kind, shape):
     else:
         planes = 1 if kind in ("logit", "sigmoid") else 2
         unet(path, planes=planes, end=ends.get(kind), last=kind == "last")
-    if kind == "older":
+    if kind in ("older", "newer"):
         found = onnx.load(path)
-        found.opset_import[0].version = 13
+        found.opset_import[0].version = 13 if kind == "older" else 21
         onnx.save(found, path)
     network = open_network(path, intensities=(-1, 2) if kind == "range" else None)
     if kind == "range":

@@ -93,10 +93,10 @@ class Graph:
         """Planes weighted by kernels (m, ky, kx), (n, m, y, x)."""
         return self.add("Conv", x, kernels[:, None], pads=[*pads, *pads])
 
-    def softmax(self, x: str, axis: int) -> str:
-        """Softmax along the axis of planes or channels; runtimes are slow but for the last one."""
-        e = self.add("Exp", self.add("Sub", x, self.add("ReduceMax", x, [axis])))
-        return self.add("Div", e, self.add("ReduceSum", e, [axis]))
+    def softmax(self, x: str) -> str:
+        """Softmax over planes; that of ONNX is slow along the first axis."""
+        e = self.add("Exp", self.add("Sub", x, self.add("ReduceMax", x, [0])))
+        return self.add("Div", e, self.add("ReduceSum", e, [0]))
 
     def scores(self, trees: Trees, features: str) -> str:
         """Scores of trees, (K, 1, y, x), of features (F, 1, y, x)."""

@@ -44,21 +44,20 @@ def to_onnx(model: Model) -> bytes:
     graph = Graph()
     image = graph.planes(graph.input)
     potential = TERMS[type(model.term)](graph, model.term, image)
-    ones = graph.add("Expand", np.ones((1, 1, 1, 1)), graph.add("Shape", image, start=2))
     if model.predictor is None:
-        average = _equal(graph, model, ones)
+        average = _equal(graph, model)
     else:
         odds = ""
         if model.predictor.features.needs("odds"):
             odds = _log_odds(graph, potential, len(model.classes))
         features = onnxfeatures.computed(graph, model.predictor.features, image, odds)
-        average = _learned(graph, model, ones, features, model.predictor)
+        average = _learned(graph, model, model.predictor, features)
     q = graph.add("Mul", potential, 1 / model.rho)
     scores = _flow(graph, model, q, average)
     if any(model.bias):
         scores = graph.add("Add", scores, np.reshape(model.bias, (-1, 1, 1, 1)))
     count = len(model.classes)
-    graph.add("Reshape", graph.softmax(scores, 0), [1, -1, 0, 0], name="probabilities")
+    graph.add("Reshape", graph.softmax(scores), [1, -1, 0, 0], name="probabilities")
     best = graph.add("ArgMax", scores, axis=0, keepdims=0)
     graph.add("Add", best, 1, name="labels")  # 0 is what has no label
     made = graph.made(
@@ -130,7 +129,7 @@ def _probabilities(graph: Graph, scores: str, count: int) -> str:
     """Softmax over planes; of a single score, that of a second label."""
     if count == 1:  # runtimes approximate the logistic function, too roughly for logarithms
         scores = graph.joined([graph.add("Mul", scores, 0.0), scores], axis=0)
-    return graph.softmax(scores, 0)
+    return graph.softmax(scores)
 
 
 def _logarithm(graph: Graph, p: str) -> str:
@@ -196,7 +195,7 @@ TERMS: dict[type[Any], Callable[..., str]] = {
 
 def _flow(graph: Graph, model: Model, q: str, average: Average) -> str:
     """Z(T), as `flow` of the kernels has it, step by step."""
-    s = graph.softmax(average(q), 0)
+    s = graph.softmax(average(q))
     polynomial = Taylor(model.tol).polynomial(model.time)
     u = source = graph.add("Sub", s, 1 / len(model.classes))
     for c in polynomial.coefficients:
@@ -216,31 +215,40 @@ def _kernels(offsets: Offsets) -> np.ndarray:
     return found
 
 
-def _equal(graph: Graph, model: Model, ones: str) -> Average:
+def _ones(graph: Graph) -> str:
+    """A plane of ones, (1, 1, y, x)."""
+    return graph.add("Expand", np.ones((1, 1, 1, 1)), graph.add("Shape", graph.input, start=2))
+
+
+def _equal(graph: Graph, model: Model) -> Average:
     """Averages with equal weights of the neighbors that are in the image."""
-    kernel = _kernels(model.offsets).sum(axis=0, keepdims=True)
-    sums = functools.partial(graph.convolved, kernels=kernel, pads=stencil.radius(model.offsets))
-    share = graph.add("Reciprocal", sums(ones))
+    radius, kernel = stencil.radius(model.offsets), _kernels(model.offsets).sum(axis=0)
+    if kernel.all():  # a box, of which runtimes average several times as fast
+        how = {"kernel_shape": kernel.shape, "pads": [*radius, *radius], "count_include_pad": 0}
+        return lambda x: graph.add("AveragePool", x, **how)
+    sums = functools.partial(graph.convolved, kernels=kernel[None], pads=radius)
+    share = graph.add("Reciprocal", sums(_ones(graph)))
     return lambda x: graph.add("Mul", sums(x), share)
 
 
-def _learned(graph: Graph, model: Model, ones: str, features: str, predictor: Predictor) -> Average:
+def _learned(graph: Graph, model: Model, predictor: Predictor, features: str) -> Average:
     """Averages with the weights that the predictor makes of features (F, 1, y, x)."""
     column = (-1, 1, 1, 1)
     off = graph.add("Sub", features, predictor.mean.reshape(column))
     f = graph.add("Mul", off, (1 / predictor.scale).reshape(column))
-    squares = [
-        graph.add("ReduceSumSquare", graph.add("Sub", f, anchor.reshape(column)), [0])
-        for anchor in predictor.anchors
-    ]
-    distance = graph.add("Sqrt", graph.joined(squares, axis=1))
-    shares = graph.softmax(graph.add("Mul", distance, -predictor.sigma), 1)
-    # (1, K, y, x)
+    squares = []
+    for anchor in predictor.anchors:  # runtimes are slow at sums of squares, and but for one axis
+        off = graph.add("Sub", f, anchor.reshape(column))
+        squares.append(graph.add("ReduceSum", graph.add("Mul", off, off), [0]))
+    distance = graph.add("Sqrt", graph.joined(squares, axis=0))
+    shares = graph.channels(graph.softmax(graph.add("Mul", distance, -predictor.sigma)))
     logits = graph.add("Conv", shares, predictor.patches.T[:, :, None, None])
     radius = stencil.radius(model.offsets)
-    inside = graph.convolved(ones, _kernels(model.offsets), radius)
-    logits = graph.add("Where", graph.add("Greater", inside, 0.0), logits, NEVER)
-    weights = graph.split(graph.softmax(logits, 1), len(model.offsets), axis=1)
+    inside = graph.add(
+        "Greater", graph.convolved(_ones(graph), _kernels(model.offsets), radius), 0.0
+    )
+    logits = graph.planes(graph.add("Where", inside, logits, NEVER))
+    weights = graph.split(graph.softmax(logits), len(model.offsets), axis=0)
 
     def average(x: str) -> str:
         wide = graph.padded(x, radius, ZEROS)
