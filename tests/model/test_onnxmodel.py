@@ -94,7 +94,7 @@ def three(neighborhood="5x5", time=4.0, **other):
     return Model(classes, term, offsets, 0.7, time, 1e-3, 3, other.get("predictor"), bias)
 
 
-@pytest.mark.parametrize("neighborhood", ["3x3", "5x5", "3x7", "rings:2,5"])
+@pytest.mark.parametrize("neighborhood", ["3x3", "5x5", "3x7", "rings:2,5", "1x1"])
 @pytest.mark.parametrize("shape", [(40, 53), (30, 11)])
 def test_prototypes_with_equal_weights(neighborhood, shape):
     check(three(neighborhood), colors(shape))

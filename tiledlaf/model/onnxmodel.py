@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -206,13 +206,11 @@ def _flow(graph: Graph, model: Model, q: str, average: Average) -> str:
     return graph.add("Mul", u, polynomial.scale)
 
 
-def _kernels(offsets: Offsets) -> np.ndarray:
-    """Kernels that pick each neighbor, (K, ky, kx)."""
+def _near(graph: Graph, offsets: Offsets, x: str) -> list[str]:
+    """Planes of the neighbors at each offset, 0 beyond the image."""
     radius = stencil.radius(offsets)
-    found = np.zeros((len(offsets), *(2 * r + 1 for r in radius)), np.float32)
-    for kernel, offset in zip(found, offsets, strict=True):
-        kernel[tuple(r + o for r, o in zip(radius, offset, strict=True))] = 1
-    return found
+    wide = graph.padded(x, radius, ZEROS)
+    return [graph.window(wide, radius, offset) for offset in offsets]
 
 
 def _ones(graph: Graph) -> str:
@@ -222,11 +220,19 @@ def _ones(graph: Graph) -> str:
 
 def _equal(graph: Graph, model: Model) -> Average:
     """Averages with equal weights of the neighbors that are in the image."""
-    radius, kernel = stencil.radius(model.offsets), _kernels(model.offsets).sum(axis=0)
-    if kernel.all():  # a box, of which runtimes average several times as fast
-        how = {"kernel_shape": kernel.shape, "pads": [*radius, *radius], "count_include_pad": 0}
+    radius = stencil.radius(model.offsets)
+    box = tuple(2 * r + 1 for r in radius)
+    if len(model.offsets) == math.prod(box):  # of which runtimes average many times as fast
+        how: dict[str, Any] = {
+            "kernel_shape": box,
+            "pads": [*radius, *radius],
+            "count_include_pad": 0,
+        }
         return lambda x: graph.add("AveragePool", x, **how)
-    sums = functools.partial(graph.convolved, kernels=kernel[None], pads=radius)
+
+    def sums(x: str) -> str:
+        return graph.add("Sum", *_near(graph, model.offsets, x))
+
     share = graph.add("Reciprocal", sums(_ones(graph)))
     return lambda x: graph.add("Mul", sums(x), share)
 
@@ -242,17 +248,13 @@ def _learned(graph: Graph, model: Model, predictor: Predictor, features: str) ->
         squares.append(graph.add("ReduceSum", graph.add("Mul", off, off), [0]))
     distance = graph.add("Sqrt", graph.joined(squares, axis=0))
     shares = graph.channels(graph.softmax(graph.add("Mul", distance, -predictor.sigma)))
-    logits = graph.add("Conv", shares, predictor.patches.T[:, :, None, None])
-    radius = stencil.radius(model.offsets)
-    inside = graph.add(
-        "Greater", graph.convolved(_ones(graph), _kernels(model.offsets), radius), 0.0
-    )
-    logits = graph.planes(graph.add("Where", inside, logits, NEVER))
+    logits = graph.planes(graph.add("Conv", shares, predictor.patches.T[:, :, None, None]))
+    inside = graph.joined(_near(graph, model.offsets, _ones(graph)), axis=0)
+    logits = graph.add("Where", graph.add("Greater", inside, 0.0), logits, NEVER)
     weights = graph.split(graph.softmax(logits), len(model.offsets), axis=0)
 
     def average(x: str) -> str:
-        wide = graph.padded(x, radius, ZEROS)
-        near = [graph.window(wide, radius, offset) for offset in model.offsets]
+        near = _near(graph, model.offsets, x)
         parts = [graph.add("Mul", w, n) for w, n in zip(weights, near, strict=True)]
         return graph.add("Sum", *parts)
 
