@@ -237,6 +237,14 @@ def props(made):
     return {one.key: json.loads(one.value) for one in found}
 
 
+def test_the_halo_is_that_of_labeling(tmp_path):
+    flow = make("auto-context").settings().halo
+    beyond = make("auto-context").term.radius + CONTEXT.radius  # of log-odds around a pixel
+    assert onnxmodel.halo(make("auto-context")) == tuple(n + beyond for n in flow)
+    model = networked(open_network(unet(tmp_path / "a.onnx")))
+    assert onnxmodel.halo(model) == tuple(n + 8 for n in model.settings().halo)
+
+
 @pytest.mark.parametrize("kind", ["equal", "auto-context", "network"])
 def test_the_halo_of_a_tile_suffices(tmp_path, kind):
     image = lines((230, 210), seed=5)[0].astype(np.float32)[None]

@@ -14,7 +14,6 @@ EXAMPLES = (
     ("polygons of two classes for QuPath", "tiledlaf export out.zarr a.geojson --classes a,b"),
     ("the objects of a class, measured", "tiledlaf export out.zarr cells.csv --objects cell"),
     ("a pyramid for QuPath and napari", "tiledlaf export out.zarr labels.ome.tif"),
-    ("a model that other programs run", "tiledlaf export cells.model cells.onnx"),
 )
 CHOSEN = "What is exported"
 
