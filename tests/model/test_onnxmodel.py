@@ -16,7 +16,7 @@ from tiledlaf.model import trees as boosting
 from tiledlaf.model.classes import Class
 from tiledlaf.model.features import CONTEXT, KINDS, PATCH, RICH, SURROUNDINGS, Features, log_odds
 from tiledlaf.model.model import Model
-from tiledlaf.model.network import open_network
+from tiledlaf.model.opening import open_network
 from tiledlaf.model.scaling import Linear, Sampled
 from tiledlaf.model.terms import Classified, Networked, Prototypes
 
