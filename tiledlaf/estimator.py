@@ -19,9 +19,9 @@ class AssignmentFlow(BaseEstimator):
 
     Parameters
     ----------
-    term : {"means", "classifier", "probabilities"} or (J, C) array
-        Data term: the class means, boosted trees that are learned as well, probabilities
-        that are passed to `fit` and `predict`, or prototypes.
+    term : {"means", "classifier", "unet", "probabilities"} or (J, C) array
+        Data term: the class means, boosted trees or a network that are learned as well,
+        probabilities that are passed to `fit` and `predict`, or prototypes.
     neighborhood, time, rho, tol, loss, features, predictor_size, steps, patience, seed
         As in `Recipe`, with the same defaults.
     names, ignore
@@ -30,6 +30,8 @@ class AssignmentFlow(BaseEstimator):
         Channels and axes of the images, as in `label`.
     workers : int, optional
         Number of threads; all cores by default. The model does not depend on it.
+    network_minutes, network_steps
+        As in `Recipe`, for a network that is learned.
     prototypes : int, optional
         Former name of `predictor_size`.
     start : Model or path, optional
@@ -75,6 +77,8 @@ class AssignmentFlow(BaseEstimator):
         workers: int | None = None,
         prototypes: int | None = None,
         start: Any = None,
+        network_minutes: float = 15.0,
+        network_steps: int | None = None,
     ) -> None:
         self.term = term
         self.neighborhood = neighborhood
@@ -97,6 +101,8 @@ class AssignmentFlow(BaseEstimator):
         self.axes = axes
         self.workers = workers
         self.start = start
+        self.network_minutes = network_minutes
+        self.network_steps = network_steps
 
     def fit(
         self, X: Any, y: Any, *, probabilities: Any = None, mask: Any = None, validation: Any = None
@@ -130,6 +136,7 @@ class AssignmentFlow(BaseEstimator):
         keys = [
             *("term", "neighborhood", "time", "rho", "tol", "loss", "features"),
             *("predictor_size", "steps", "patience", "seed", "priors", "flow", "boundary"),
+            *("network_minutes", "network_steps"),
         ]
         given = {k: getattr(self, k) for k in keys}
         if self.prototypes:

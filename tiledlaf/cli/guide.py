@@ -18,6 +18,7 @@ GROUPS = {
     "Data term": (
         *("classes", "model", "classifier", "prototypes", "probabilities", "probabilities_of"),
         *("network", "network_output", "network_range", "augment", "term"),
+        *("learn_network", "network_minutes"),
     ),
     "Scores": ("boundary",),
     "Output": (

@@ -65,6 +65,19 @@ EXAMPLES = (
 @shared.term_option
 @click.option("--classifier", is_flag=True, help="Boosted trees, which are learned as well.")
 @click.option(
+    "--learn-network",
+    type=click.Choice(["unet"]),
+    help="Network that is learned as well, by PyTorch: a small U-Net.",
+)
+@click.option(
+    "--network-minutes",
+    type=float,
+    metavar="M",
+    default=15.0,
+    show_default=True,
+    help="How long learning the network may take, with those that cross-validation needs.",
+)
+@click.option(
     "--prototypes",
     metavar="FILE",
     help="Prototypes as CSV, one row per class (default: the class means).",
@@ -179,7 +192,7 @@ def train(**given: Any) -> int:
 
 RECIPE = (
     *("neighborhood", "time", "rho", "tol", "loss", "predictor_size", "features", "priors"),
-    *("steps", "seed", "flow", "boundary", "device"),
+    *("steps", "seed", "flow", "boundary", "device", "network_minutes"),
 )
 
 
@@ -212,13 +225,21 @@ def _priors(text: str | None) -> Any:
 
 def _term(given: Mapping[str, Any], probabilities: bool) -> Any:
     """The requested data term, None if nothing is said; a named one may use the probabilities."""
-    chosen = given["classifier"] + sum(given[key] is not None for key in ("prototypes", "term"))
+    others = ("learn_network", "prototypes", "term")
+    chosen = given["classifier"] + sum(given[key] is not None for key in others)
     if chosen + (probabilities and given["term"] is None) > 1:
         raise InputError(
-            "expected at most one of `probabilities`, `classifier`, `prototypes` and `term`"
+            "expected at most one of `probabilities`, `classifier`, `learn_network`, `prototypes` "
+            "and `term`"
         )
+    source = click.get_current_context().get_parameter_source("network_minutes")
+    typed = source != click.core.ParameterSource.DEFAULT
+    if typed and given["learn_network"] is None and given["start"] is None:
+        raise InputError("`network_minutes` belongs to `learn_network`")
     if given["classifier"]:
         return "classifier"
+    if given["learn_network"] is not None:
+        return given["learn_network"]
     if given["prototypes"] is not None:
         return shared.read_csv(given["prototypes"])
     if given["term"] is not None:

@@ -321,6 +321,10 @@ class Lattice:
         self._locks: dict[tuple[int, ...], threading.Lock] = {}
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # blocks that are kept, and locks, stay in their process
+        return type(self), (self.network, self.image)
+
     def __getitem__(self, box: Sequence[slice | int]) -> np.ndarray:
         """Probabilities of a box; its first axis is that of the classes."""
         chosen, *rest = box

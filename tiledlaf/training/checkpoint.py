@@ -42,6 +42,7 @@ from .worker import FlowSettings
 
 VERSION = 3  # of checkpoints; see docs/formats.md
 NUMBERS = ("bias", "now", "best", "first", "second")  # arrays, or numbered groups of them
+FITTING = "fitting/"  # what stands before the names of what a fit has left
 SAVED = {"anchors": "prototypes"}  # parameters that have another name in checkpoints
 
 
@@ -200,6 +201,7 @@ class Checkpoint:
         self.finished: Model | None = None
         self._held: dict[str, np.ndarray] = {}
         self._terms: list[DataTerm] = []
+        self._fitting = False
         self._claims = contextlib.ExitStack()
         if self.path is None:
             return
@@ -268,8 +270,20 @@ class Checkpoint:
     def keep_terms(self, terms: list[DataTerm]) -> None:
         """Write classifiers at once, since fitting them takes long."""
         self._terms = terms
-        if self.path is not None and not self._held and terms[0].slow_to_fit:
+        slow = terms[0].slow_to_fit or self._fitting or self.fitting()
+        if self.path is not None and not int(self._held.get("terms", 0)) and slow:
             arrays.write_arrays(self.file, self._entries())
+
+    def fitting(self) -> dict[str, np.ndarray]:
+        """What a fit of terms that was interrupted has left, to go on from."""
+        return {k.removeprefix(FITTING): v for k, v in self._held.items() if k.startswith(FITTING)}
+
+    def keep_fitting(self, found: Mapping[str, np.ndarray]) -> None:
+        """Write how far a fit is that takes long by itself."""
+        self._fitting = True
+        if self.path is not None:
+            named = {FITTING + key: value for key, value in found.items()}
+            arrays.write_arrays(self.file, self._entries() | named)
 
     def _entries(self) -> dict[str, np.ndarray]:
         found = {"print": np.array(json.dumps(self.print)), "terms": np.array(len(self._terms))}

@@ -91,9 +91,16 @@ def settings(start: Model, given: Mapping[str, Any]) -> dict[str, Any]:
 def term(start: Model) -> Any:
     """The data term to learn, as in `Data.term`: of the model's kind, or the one that was given."""
     kind = start.term.kind
+    if learned_network(start):
+        return start.trained["network"]["kind"]
     if kind in LEARNED:
         return LEARNED[kind]
     return "means" if asked(start).term == "means" and kind == "prototypes" else start.term
+
+
+def learned_network(start: Model) -> bool:
+    """Whether the model's network was learned with it, and so is learned anew."""
+    return start.term.kind == "network" and "network" in start.trained
 
 
 def brought(start: Model, given: Sequence[Example]) -> list[Example]:
@@ -119,7 +126,7 @@ def brought(start: Model, given: Sequence[Example]) -> list[Example]:
 
 def _with_probabilities(start: Model, example: Example) -> Example:
     """The example with what the model's network makes of its image, if it has one."""
-    made = start.term.probabilities_of(example.image)
+    made = None if learned_network(start) else start.term.probabilities_of(example.image)
     if made is not None and example.probabilities is not None:
         raise InputError("the model has a network: drop `probabilities`")
     return example if made is None else dataclasses.replace(example, probabilities=made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ class Fit:
     say : called with a record of each stage, and of how much of it is done
     left : seconds until a share of a time limit is used up, after which what may be left out is
     like : the data term of the model that the training goes on from, or None
+    minutes, steps : that learning networks may take all in all; None: no fixed number of steps
+    device : "cpu" or "cuda"
+    held : what an interrupted fit has left, arrays by name
+    keep : called with what another start goes on from
     """
 
     pool: Pool
@@ -55,6 +59,11 @@ class Fit:
     say: Callable[[Mapping[str, Any]], None]
     left: Callable[[float], float] = lambda share: math.inf
     like: DataTerm | None = None
+    minutes: float = 15.0
+    steps: int | None = None
+    device: str = "cpu"
+    held: Mapping[str, np.ndarray] = field(default_factory=dict)
+    keep: Callable[[Mapping[str, np.ndarray]], None] = lambda arrays: None
 
     def sample(self) -> np.ndarray:
         """Some of the labeled pixels, (n, C)."""

@@ -29,7 +29,7 @@ from ..model.settings import check_learnable
 from ..pool.opening import find_device
 from ..pool.tasks import Pool
 from ..tiles import Tile
-from . import continuing, cutting, rounds, survey
+from . import continuing, cutting, networks, rounds, survey
 from .examples import Example
 from .judging import Bench, checked_priors
 from .rounds import Round
@@ -69,6 +69,8 @@ class Recipe:
     boundary : name of a class that lies between others, such as membranes between cells: flow and
         biases are then those with the least adapted Rand error of what lies between, not the ones
         with the fewest wrong pixels
+    network_minutes : how long networks that are learned as data term may take, all of them together
+    network_steps : steps of each of them instead, which do not depend on how fast the machine is
     start : the model to go on from, if any: its classes, its kind of data term and the features of
         its classifier are taken, and its predictor to begin with; `from_model` takes all settings
     """
@@ -88,12 +90,20 @@ class Recipe:
     priors: str | Sequence[float] | None = None
     flow: str = "auto"
     boundary: str | None = None
+    network_minutes: float = networks.MINUTES
+    network_steps: int | None = None
     start: Model | None = None
 
     def __post_init__(self) -> None:
         settle_numbers(self)
         size = self.predictor_size
         at_least(1, predictor_size=size, steps=self.steps, patience=self.patience)
+        if not 0 < self.network_minutes < math.inf:
+            raise InputError(
+                f"expected a positive number of `network_minutes`, got {self.network_minutes:g}"
+            )
+        if self.network_steps is not None:
+            at_least(1, network_steps=self.network_steps)
         if self.optimizer not in list(OPTIMIZERS):  # anything may be given
             known = " or ".join(OPTIMIZERS)
             raise InputError(f"optimizer must be {known}, got {self.optimizer!r}")
@@ -125,8 +135,8 @@ class Data:
     ----------
     training, validation : examples; without validation images, halves of the training
         tiles judge what is learned from the other half
-    term : "means", "classifier", "probabilities"; prototypes as rows; a data term, or its name;
-        None: of the kind of the model that the recipe goes on from, else "means"
+    term : "means", "classifier", "unet", "probabilities"; prototypes as rows; a data term, or its
+        name; None: of the kind of the model that the recipe goes on from, else "means"
     names, ignore : as in `model.classes.find_classes`; () says that no value is ignored
     many : whether many label values are classes all the same, though they look like instances
     """
@@ -191,6 +201,7 @@ def make_plan(
     examples = (*data.training, *data.validation)
     _check_alike(examples)
     learner = learner_of(data.term)
+    learner.check()
     chosen = recipe.neighborhood
     if chosen is None:
         chosen = "rings:3,7" if learner.probable else "3x3"
@@ -447,7 +458,10 @@ def _print(data: Data, recipe: Recipe, flow: FlowSettings, features: Features) -
     if recipe.start is not None:
         settings["from"] = recipe.start.fingerprint()
     # which earlier releases did not know
-    for key, usual in (("priors", None), ("flow", "auto"), ("boundary", None)):
+    for key, usual in (
+        *(("priors", None), ("flow", "auto"), ("boundary", None)),
+        *(("network_minutes", networks.MINUTES), ("network_steps", None)),
+    ):
         if settings[key] == usual:
             del settings[key]
     settings["prototypes"] = settings.pop("predictor_size")  # its name in checkpoints and models

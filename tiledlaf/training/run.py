@@ -136,6 +136,9 @@ def _trained(
     def seconds() -> float:
         return clock.perf_counter() - started
 
+    def kept(arrays: Mapping[str, Any]) -> None:
+        tasks.retried(Checkpoint.keep_fitting, held, arrays)
+
     if not terms:
         fit = Fit(
             pool,
@@ -148,6 +151,11 @@ def _trained(
             say,
             lambda share: math.inf if limit is None else share * 60 * limit - seconds(),
             None if recipe.start is None else recipe.start.term,
+            recipe.network_minutes,
+            recipe.network_steps,
+            recipe.device,
+            held.fitting(),
+            kept,
         )
         terms = plan.learner.fit(fit)
         tasks.release(pool)
@@ -155,7 +163,8 @@ def _trained(
     if plan.learner.per_fold and len(terms) == 1:  # time was short
         plan = last_fold_judging(plan)
     wanted = plan.features if _learns(recipe) else None
-    reader = TileReader(plan.flow, tuple(examples), tuple(terms), wanted)
+    made = training_worker.probabilities(terms, examples)
+    reader = TileReader(plan.flow, tuple(examples), tuple(terms), wanted, made=made)
     handles = _read(pool, reader, [*plan.training, *plan.validation], say)
     judges = [(*plan.training, *plan.validation)[i] for one in plan.rounds for i in one.judged]
     pixels = sum(sum(plan.counts[one.example, one.tile.index]) for one in judges)
@@ -355,6 +364,7 @@ def _model(
     }
     if plan.ignore is not None:
         trained["ignore"] = plan.ignore
+    trained |= plan.learner.notes(terms[-1])
     kept = ("choice", "error", "confusion", "reliability")
     trained |= {key: chosen[key] for key in kept if chosen[key] is not None}
     best = state.best if plan.whole is None else [one.predictor for one in state.learned]
@@ -371,5 +381,6 @@ def _model(
         trained,
         learned,
         Calibration.from_entry(convert(chosen["calibration"], CalibrationEntry)),
-        tuple(terms[:-1]) if plan.learner.per_fold else (),
+        # what networks disagree would need the image to be read by each of them
+        tuple(terms[:-1]) if plan.learner.per_fold and not plan.learner.network else (),
     )

@@ -16,7 +16,7 @@ from ..model import accepted, intensity, sampling, terms
 from ..model.network import network_of
 from ..model.terms import DataTerm, Prototypes
 from ..pool import tasks
-from . import examples
+from . import examples, networks
 from .classifiers import out_of_fold
 from .pixels import Fit, Source, targets_of
 from .worker import LabeledTile, core_of
@@ -103,17 +103,31 @@ class Learner:
     per_fold : whether it returns one for each fold
     probable : whether its distances are learned log-probabilities, which say more about a pixel's
         neighbors; then wider neighborhoods and features of these distances are the defaults
+    network : whether its terms are networks, which are learned in this process
+    check : refuses to begin where a library is missing
+    notes : what a model says of how its term was learned, as JSON
     """
 
     fit: Callable[[Fit], list[DataTerm]]
     per_fold: bool = False
     probable: bool = False
+    network: bool = False
+    check: Callable[[], None] = lambda: None
+    notes: Callable[[DataTerm], dict[str, Any]] = lambda term: {}
 
 
 LEARNERS = {
     "means": Learner(class_means),
     "probabilities": Learner(given_probabilities, probable=True),
     "classifier": Learner(out_of_fold, per_fold=True, probable=True),
+    "unet": Learner(
+        networks.cross_fitted,
+        per_fold=True,
+        probable=True,
+        network=True,
+        check=networks.check,
+        notes=networks.notes,
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..files import image as image_files
+from ..files.image import Image
 from ..flow import stencil
 from ..flow.gradient import Linearization, Polynomials, linearize_at
 from ..flow.losses import Loss
@@ -24,7 +25,7 @@ from ..model.classes import Class
 from ..model.features import Features
 from ..model.predictor import Predictor
 from ..model.settings import margin
-from ..model.terms import DataTerm
+from ..model.terms import DataTerm, Networked
 from ..tiles import Box, Grid, Tile, wider, within
 from . import examples
 from .examples import Example
@@ -82,6 +83,7 @@ class TileReader:
     terms : one for each fold
     features : features of the predictor
     everywhere : whether the whole window has targets, not only the core
+    made : of each fold, the probabilities that its term makes of each example's image, or None
     """
 
     flow: FlowSettings
@@ -89,6 +91,27 @@ class TileReader:
     terms: tuple[DataTerm, ...]
     features: Features | None
     everywhere: bool = False
+    made: tuple[tuple[Image | None, ...], ...] = ()
+
+    def given(self, labeled: LabeledTile) -> Image | None:
+        """The probabilities that a tile's term takes, if it takes any."""
+        made = self.made[labeled.fold][labeled.example] if self.made else None
+        return made or self.examples[labeled.example].probabilities
+
+
+def probabilities(
+    terms: Sequence[DataTerm], examples: Sequence[Example]
+) -> tuple[tuple[Image | None, ...], ...]:
+    """Of each term, the probabilities that it makes of each example's image, if it does.
+
+    Terms that are equal share them, so that no block of an image in memory is computed twice.
+    """
+    found: dict[Any, tuple[Image | None, ...]] = {}
+    keys = [one.network if isinstance(one, Networked) else id(one) for one in terms]
+    for key, term in zip(keys, terms, strict=True):
+        if key not in found:
+            found[key] = tuple(e.probabilities or term.probabilities_of(e.image) for e in examples)
+    return tuple(found[key] for key in keys)
 
 
 @dataclass
@@ -193,7 +216,7 @@ def read(reader: TileReader, labeled: LabeledTile) -> TileData:
     window, grid = labeled.tile.window, example.image.grid
     outer = wider(window, grid, margin(term, wanted, len(window)))
     pixels = image_files.read(example.image, outer)
-    valid, given = examples.valid_of(example, outer, pixels), example.probabilities
+    valid, given = examples.valid_of(example, outer, pixels), reader.given(labeled)
     image, valid = move(pixels), None if valid is None else move(valid)
     source = image if given is None else move(image_files.read(given, outer))
     with examples.naming(given or example.image, outer):
