@@ -13,7 +13,7 @@ from ..model.features import RICH, SURROUNDINGS, Features, odds_planes
 from ..pool import opening
 from ..pool.tasks import Pool
 from ..tiles import Box, size, wider
-from . import classifiers, learning
+from . import classifiers, learning, networks
 from .examples import Example
 from .plan import TrainingPlan
 from .worker import KEPT, LabeledTile
@@ -59,21 +59,26 @@ def predicted(plan: TrainingPlan, examples: Sequence[Example], pool: Pool) -> Ne
     """What a training needs in its most demanding stage."""
     image = examples[0].image
     found = _Sizes(plan, image.used_channels, np.dtype(image.dtype).itemsize)
-    fits = _fits(found) if plan.learner.per_fold else 0
+    trees = plan.learner.per_fold and not plan.learner.network
+    fits = _fits(found) if trees else 0
+    made = loaded = 0
+    if plan.learner.network:
+        fits, loaded = networks.fitting_bytes(plan.training, examples), networks.LOADED
+        made = networks.working_bytes(image, found.classes)
     anchors = KMEANS * learning.SAMPLES * found.count(plan.features)
     held, flows = _held(found, examples), _flows(found)
-    sampling = _most(found, examples, _sampling) if plan.learner.per_fold else 0
+    sampling = _most(found, examples, _sampling) if trees else 0
     reading, step = _most(found, examples, _reading), _most(found, examples, _step)
     here = max(fits, anchors)
-    process = PROCESS_BYTES + _reading_probabilities(examples)
+    process = PROCESS_BYTES + max(made, _reading_probabilities(examples))
     if pool.shared:
         workers = min(pool.workers, len(plan.training))
         tiles = held + max(workers * reading, workers * step + flows, anchors)
-        return Need(process + max(fits, workers * sampling, tiles), 0)
+        return Need(process + loaded + max(fits, workers * sampling, tiles), 0)
     parts = min(pool.workers, len(plan.training) + len(plan.validation))
     # Dask may give one worker twice as many tiles as another
     own = 2 * (held + flows) // parts if parts > 1 else held + flows
-    return Need(PROCESS_BYTES + here, process + max(sampling, own + max(reading, step)))
+    return Need(PROCESS_BYTES + loaded + here, process + max(sampling, own + max(reading, step)))
 
 
 def _reading_probabilities(examples: Sequence[Example]) -> int:
@@ -164,7 +169,7 @@ def _reading(sizes: _Sizes, examples: Sequence[Example], one: LabeledTile) -> in
     plan, window = sizes.plan, one.tile.window
     grid, reach = examples[one.example].image.grid, plan.features.radius
     band = 0
-    if plan.learner.per_fold:
+    if plan.learner.per_fold and not plan.learner.network:
         reach += RICH.radius + SURROUNDINGS.radius
         band = max(_band(sizes, RICH, window), _band(sizes, SURROUNDINGS, window))
     wide = (0,) * (len(window) - 2) + (reach,) * 2

@@ -13,13 +13,16 @@ import msgspec
 import numpy as np
 
 from ..errors import InputError
+from ..files.image import Image
 from ..model import onnxfile
 from ..model.arrays import entry_of
 from ..model.network import Network
 from ..model.terms import DataTerm, Networked
 from . import crops, unet_onnx
 from .crops import Block, Draw
+from .examples import Example
 from .pixels import Fit
+from .worker import LabeledTile, core_of
 
 MINUTES = 15.0  # of all networks together
 BATCH = 3  # parts of a step
@@ -30,6 +33,8 @@ CHECKS, PATIENCE = 20, 6  # how often networks are judged, and how often without
 JUDGED = 8  # parts that judge a network
 FITTED = 0.5  # share of a time limit of the training after which no network is learned
 SHORT = 30.0  # seconds, below which there is but one network
+LOADED = 700 << 20  # bytes of PyTorch, with what it keeps; most of it are its libraries for GPUs
+PIXEL = 2000  # bytes of a pixel of a step: all that the gradient needs
 LATER = 1 << 20  # added to the numbers of parts that judge, which are none to learn from
 
 
@@ -357,6 +362,25 @@ class _Learning:
 
 def _decayed(part: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
+
+
+def fitting_bytes(tiles: Sequence[LabeledTile], examples: Sequence[Example]) -> int:
+    """Memory of learning in this process, besides that of PyTorch: blocks, and a step."""
+    total = 0
+    for one in tiles:
+        image, core = examples[one.example].image, core_of(one)
+        *planes, high, wide = (b.stop - b.start for b in core)
+        pixels = math.prod(planes) * (high + 2 * crops.AROUND) * (wide + 2 * crops.AROUND)
+        total += pixels * (image.used_channels * np.dtype(image.dtype).itemsize + 2)
+    return total + PIXEL * BATCH * crops.EDGE**2
+
+
+def working_bytes(image: Image, classes: int) -> int:
+    """Memory that evaluating a network takes, from one that has learned nothing."""
+    channels = image.used_channels
+    made = _unet().Learning(channels, classes, (0,), "cpu").weights()
+    data = unet_onnx.exported(made, np.zeros(channels), np.ones(channels), {})
+    return unet_onnx.network_of(data).working_bytes(image)
 
 
 def notes(term: DataTerm) -> dict[str, Any]:
