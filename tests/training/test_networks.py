@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pickle
 import subprocess
 import sys
 
@@ -12,16 +13,18 @@ from scipy import ndimage
 
 import tiledlaf
 from tiledlaf.files import images
+from tiledlaf.flow import losses, stencil
+from tiledlaf.flow.gradient import Polynomials
 from tiledlaf.model import network as lattices
 from tiledlaf.model import onnxfile
 from tiledlaf.model.classes import Class
 from tiledlaf.model.terms import Networked
 from tiledlaf.pool import tasks
 from tiledlaf.tiles import Grid
-from tiledlaf.training import continuing, crops, networks, unet_onnx
+from tiledlaf.training import continuing, crops, networks, unet_onnx, worker
 from tiledlaf.training.judging import Bench
 from tiledlaf.training.pixels import Fit, Source
-from tiledlaf.training.worker import LabeledTile, core_of
+from tiledlaf.training.worker import FlowSettings, LabeledTile, TileReader, core_of
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed")
@@ -118,6 +121,31 @@ def test_a_network_has_not_seen_its_folds(monkeypatch):
     for fold, same in enumerate([True, True, False, False, False]):
         p, q = (shares(one[fold], fit.source.examples[0]) for one in (terms, changed))
         assert np.array_equal(p, q) == same, fold
+
+
+def test_tiles_take_the_network_of_their_fold(fitted, monkeypatch):
+    """And the blocks of an image in memory are evaluated once, however many tiles it has."""
+    fit, terms, _ = fitted
+    calls, run_ = [], lattices.Network.run
+    monkeypatch.setattr(
+        lattices.Network, "run", lambda self, x: calls.append(self.content.digest) or run_(self, x)
+    )
+    examples = fit.source.examples
+    made = worker.probabilities(terms, examples)
+    flow = FlowSettings(
+        CLASSES, stencil.box(3, 3), 1.0, 1.0, Polynomials(1e-3), losses.make("cosine")
+    )
+    reader = TileReader(flow, examples, tuple(terms), None, made=made)
+    for fold in range(5):
+        for tile in (one for one in fit.tiles if one.example == 0):
+            found = worker.read(reader, dataclasses.replace(tile, fold=fold))
+            p = shares(terms[fold], examples[0])[:, *tile.tile.window]
+            del calls[-1]  # that of this line above
+            np.testing.assert_allclose(found.q, np.log(np.maximum(p, 1e-6)), rtol=1e-5, atol=1e-6)
+    assert sorted(calls) == sorted({one.network.content.digest for one in terms})
+    lattice = made[0][0].data
+    again = pickle.loads(pickle.dumps(lattice))  # as for workers in other processes
+    assert np.array_equal(again[:, :, :], lattice[:, :, :])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

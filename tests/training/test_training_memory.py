@@ -31,12 +31,21 @@ finally:
 CASES = {
     "means": ["--no-ignore", "--steps", "2"],
     "classifier": ["--no-ignore", "--classifier", "--steps", "2", "--workers", "2"],
+    "unet": [
+        "--no-ignore",
+        *["--learn-network", "unet", "--network-minutes", "0.3", "--steps", "2"],
+    ],
 }
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
-@pytest.mark.parametrize("case", ["means", pytest.param("classifier", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "case",
+    ["means", *(pytest.param(one, marks=pytest.mark.slow) for one in ("classifier", "unet"))],
+)
 def test_predicted(tmp_path, case):
+    if case == "unet":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
     """What is held is at most a fifth more than predicted, and this at most half more than held."""
     (tmp_path / "raw").mkdir()
     (tmp_path / "labels").mkdir()

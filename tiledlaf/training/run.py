@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,28 +136,12 @@ def _trained(
     def seconds() -> float:
         return clock.perf_counter() - started
 
-    def kept(arrays: Mapping[str, Any]) -> None:
-        tasks.retried(Checkpoint.keep_fitting, held, arrays)
+    def left(share: float) -> float:
+        return math.inf if limit is None else share * 60 * limit - seconds()
 
     if not terms:
-        fit = Fit(
-            pool,
-            Source(tuple(examples), plan.flow.classes),
-            plan.training,
-            plan.folds,
-            plan.folded,
-            recipe.seed,
-            learned.range,
-            say,
-            lambda share: math.inf if limit is None else share * 60 * limit - seconds(),
-            None if recipe.start is None else recipe.start.term,
-            recipe.network_minutes,
-            recipe.network_steps,
-            recipe.device,
-            held.fitting(),
-            kept,
-        )
-        terms = plan.learner.fit(fit)
+        source = Source(tuple(examples), plan.flow.classes)
+        terms = plan.learner.fit(_fit(source, recipe, plan, pool, held, say, learned.range, left))
         tasks.release(pool)
     tasks.retried(Checkpoint.keep_terms, held, terms)
     if plan.learner.per_fold and len(terms) == 1:  # time was short
@@ -185,6 +169,40 @@ def _trained(
     )
     state = _learned(course, plan, state)
     return _model(state, data, recipe, plan, terms, learned)
+
+
+def _fit(
+    source: Source,
+    recipe: Recipe,
+    plan: TrainingPlan,
+    pool: Pool,
+    held: Checkpoint,
+    say: Progress,
+    span: tuple[float, float] | None,
+    left: Callable[[float], float],
+) -> Fit:
+    """What the data term is fitted to, and what an earlier start has left of that."""
+
+    def keep(arrays: Mapping[str, Any]) -> None:
+        tasks.retried(Checkpoint.keep_fitting, held, arrays)
+
+    return Fit(
+        pool,
+        source,
+        plan.training,
+        plan.folds,
+        plan.folded,
+        recipe.seed,
+        span,
+        say,
+        left,
+        None if recipe.start is None else recipe.start.term,
+        recipe.network_minutes,
+        recipe.network_steps,
+        recipe.device,
+        held.fitting(),
+        keep,
+    )
 
 
 def _learns(recipe: Recipe) -> bool:
