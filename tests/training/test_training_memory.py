@@ -44,9 +44,9 @@ CASES = {
     ["means", *(pytest.param(one, marks=pytest.mark.slow) for one in ("classifier", "unet"))],
 )
 def test_predicted(tmp_path, case):
+    """What is held is at most a fifth more than predicted, and this at most half more than held."""
     if case == "unet":
         pytest.importorskip("torch", reason="PyTorch is not installed")
-    """What is held is at most a fifth more than predicted, and this at most half more than held."""
     (tmp_path / "raw").mkdir()
     (tmp_path / "labels").mkdir()
     for seed in range(2):
