@@ -120,6 +120,14 @@ class ChoiceEntry(Struct):
     boundary: Name | None = None
 
 
+class LearnedNetworkEntry(Struct):
+    """How a model's network was learned with it: steps, and what it errs where it was not seen."""
+
+    kind: str
+    steps: Count
+    unseen: Share
+
+
 class TrainedEntry(Struct):
     """What is read of the notes on a training."""
 
@@ -130,6 +138,7 @@ class TrainedEntry(Struct):
     confusion: list[list[Count]] | None = None
     reliability: Reliability | None = None
     choice: ChoiceEntry | None = None
+    network: LearnedNetworkEntry | None = None
 
     def __post_init__(self) -> None:
         steps, first = self.print.get("steps", 0), [one.get("uniform", 0.0) for one in self.history]

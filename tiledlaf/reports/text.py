@@ -185,6 +185,12 @@ def model(found: Model, path: str) -> list[str]:
         f"data term: {found.term.kind}; {len(found.offsets)} neighbors, T {found.time:g}, "
         f"rho {found.rho:g}"
     )
+    learned = trained.get("network")
+    if learned is not None:
+        lines.append(
+            f"network: {learned['kind']}, learned in {learned['steps']} steps; wrong where others "
+            f"like it had not seen the image: {100 * learned['unseen']:.2f} %"
+        )
     seen = found.images
     if seen.dtype:
         size = f", pixels of {in_words(seen.pixel_size)}" if seen.pixel_size else ""

@@ -177,7 +177,10 @@ def _settings(found: Model, trained: TrainedEntry) -> Html:
         size = f", pixels of {in_words(seen.pixel_size)}" if seen.pixel_size else ""
         span = f" of {seen.range[0]:.4g} to {seen.range[1]:.4g}" if seen.range else ""
         rows.append(("pixels", f"{found.channels} channel(s), {seen.dtype}{span}{size}"))
-    rows.append(("first opinion", type(found.term).__name__.lower()))
+    rows.append(("first opinion", found.term.kind))
+    if trained.network is not None:
+        made = f"{trained.network.kind}, learned in {trained.network.steps} steps"
+        rows.append(("network", made))
     rows.append(("neighbors", str(len(found.offsets))))
     rows.append(("time, rho, tol", f"{found.time:g}, {found.rho:g}, {found.tol:g}"))
     for key in ("loss", "optimizer", "patience", "seed", "steps"):
