@@ -16,7 +16,7 @@ from tiledlaf.files import images
 from tiledlaf.flow import losses, stencil
 from tiledlaf.flow.gradient import Polynomials
 from tiledlaf.model import network as lattices
-from tiledlaf.model import onnxfile
+from tiledlaf.model import onnxfile, opening
 from tiledlaf.model.classes import Class
 from tiledlaf.model.terms import Networked
 from tiledlaf.pool import tasks
@@ -128,7 +128,9 @@ def test_tiles_take_the_network_of_their_fold(fitted, monkeypatch):
     fit, terms, _ = fitted
     calls, run_ = [], lattices.Network.run
     monkeypatch.setattr(
-        lattices.Network, "run", lambda self, x: calls.append(self.content.digest) or run_(self, x)
+        lattices.Network,
+        "run",
+        lambda self, *x: calls.append(self.content.digest) or run_(self, *x),
     )
     examples = fit.source.examples
     made = worker.probabilities(terms, examples)
@@ -150,7 +152,7 @@ def test_tiles_take_the_network_of_their_fold(fitted, monkeypatch):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_onnx_gives_what_pytorch_gives(monkeypatch, channels):
-    monkeypatch.setattr(lattices, "CORES", {2: (32, 32), 3: (6, 6)})
+    monkeypatch.setattr(opening, "CORES", {2: (32,), 3: (6,)})
     rng = np.random.default_rng(0)
     learner = unet.Learning(channels, 3, (0,), "cpu")
     for _ in range(4):
@@ -160,7 +162,8 @@ def test_onnx_gives_what_pytorch_gives(monkeypatch, channels):
     found = unet_onnx.network_of(unet_onnx.exported(learner.weights(), mean, spread, {"a": 1}))
     assert unet_onnx.notes_of(found) == {"a": 1}
     run_ = onnxfile.runner(found.content, found.ports, found.provider)
-    assert lattices._measured("net", found.ports, run_) == (found.step, found.margin, 3)
+    measured, planes = opening._measured("net", found.ports, None, run_)
+    assert (measured, planes) == ((found.least, found.step, found.margin), 3)
     image = rng.normal(70, 30, (channels, 50, 77)).astype(np.float32)
     got = found.of(images.from_array(image, "cyx")).data[:, :, :]
     scale = (slice(None), None, None)

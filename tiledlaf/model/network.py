@@ -288,6 +288,21 @@ def network_of(probabilities: Image) -> Network | None:
     return reader.network if isinstance(reader, Evaluated) else None
 
 
+def network_lines(probabilities: Image | None) -> list[str]:
+    """A line on the network that makes probabilities, if one does."""
+    found = None if probabilities is None else network_of(probabilities)
+    if probabilities is None or found is None:
+        return []
+    scaled = "scaled intensities" if found.before else "intensities as stored"
+    block, margin = (
+        " x ".join(map(str, edges)) for edges in (found.block(probabilities.grid), found.margin)
+    )
+    return [
+        f"network: {found.output} of {found.classes} classes from {scaled}, in blocks of {block} "
+        f"pixels with a margin of {margin}; {found.kind}"
+    ]
+
+
 def block_name(index: Sequence[int]) -> str:
     """Name of the file of a block that processes share."""
     return "_".join(map(str, index))
@@ -323,7 +338,7 @@ class Lattice:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # blocks that are kept, and locks, stay in their process
-        return type(self), (self.network, self.image)
+        return type(self), (self.network, self.image, self.before, self.folder)
 
     def __getitem__(self, box: Sequence[slice | int]) -> np.ndarray:
         """Probabilities of a box; its first axis is that of the classes."""

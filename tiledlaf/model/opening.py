@@ -103,7 +103,7 @@ def open_network(
         output,
         before,
         *shape,
-        core=_core(content, ports, shape),
+        core=core_of(content, ports, shape),
         names=names,
         augment=augment,
         provider=provider,
@@ -138,7 +138,7 @@ class Shape(NamedTuple):
     margin: tuple[int, ...]
 
 
-def _core(content: Content, ports: Ports, shape: Shape) -> tuple[int, ...]:
+def core_of(content: Content, ports: Ports, shape: Shape) -> tuple[int, ...]:
     """Edges of a block: the least that loses little to margins, or the largest that fits."""
     found: tuple[int, ...] = ()
     for edge in CORES[len(shape.margin)]:

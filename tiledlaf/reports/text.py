@@ -25,9 +25,8 @@ from ..labeling.output import Output
 from ..labeling.plan import Plan
 from ..labeling.resources import needed_bytes, predicted_bytes
 from ..labeling.run import Summary
-from ..labeling.worker import Job
 from ..model.model import Model, load
-from ..model.network import network_of
+from ..model.network import network_lines
 from .status import PARTS, Labels, Status, Training, Worker
 
 CHANGED = "{} changed during a run: the labels are not to be trusted"
@@ -58,7 +57,7 @@ def dry_run(plan: Plan) -> list[str]:
         f"T {settings.time:g})",
         f"steps: {reach} averages over {len(settings.offsets)} neighbors"
         + settings.integrator.note,
-        *_network(job),
+        *network_lines(job.probabilities),
         f"memory of a worker: about {size_in_words(predicted_bytes(job))}",
         *_tissue(plan.tissue),
     ]
@@ -76,19 +75,6 @@ def dry_run(plan: Plan) -> list[str]:
         + (f" ({len(job.grid) - left} done before)" if plan.held else "")
     )
     return lines
-
-
-def _network(job: Job) -> list[str]:
-    """A line on the network that makes the probabilities, if one does."""
-    found = None if job.probabilities is None else network_of(job.probabilities)
-    if found is None:
-        return []
-    scaled = "scaled intensities" if found.before else "intensities as stored"
-    return [
-        f"network: {found.output} of {found.classes} classes from {scaled}, in blocks of "
-        f"{_times(found.block(job.image.grid))} pixels with a margin of {_times(found.margin)}; "
-        f"{found.kind}"
-    ]
 
 
 def proven_percent(proven: int, labeled: int) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from ..model import onnxfile
 from ..model.network import Network
 from ..model.onnxfile import Content
+from ..model.opening import Shape, core_of
 
 WIDTHS = (16, 32, 64, 128)  # channels by level; each level halves the image
 EPSILON = 1e-5  # of PyTorch's batch normalization
@@ -123,8 +124,9 @@ def network_of(data: bytes) -> Network:
     content = Content(hashlib.sha256(data).hexdigest(), data=data)
     ports = onnxfile.ports(content)
     assert ports.classes is not None, "of a file that says how many there are"
-    margin, kind = (reach(),) * 2, onnxfile.kind_of(onnxfile.CPU)
-    return Network(content, ports, ports.classes, "probabilities", None, STEP, margin, kind=kind)
+    shape = Shape((0, 0), (STEP, STEP), (reach(), reach()))
+    core, kind = core_of(content, ports, shape), onnxfile.kind_of(onnxfile.CPU)
+    return Network(content, ports, ports.classes, "probabilities", (), *shape, core, kind=kind)
 
 
 def notes_of(network: Network) -> Any:
