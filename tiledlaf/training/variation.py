@@ -20,7 +20,8 @@ def varied(pixels: Array, span: Sequence[float], seed: Sequence[int]) -> np.ndar
     What is drawn is uniform up to the constants above; contrast is about the middle of the image's
     own values. Pixels beyond the range keep their distance from it. Pictures of 8 bits are bent by
     gamma over all that these hold, as by what makes them, and stay whole numbers of 8 bits: a dark
-    one has few left. Of three channels they are colors, which are turned. Other channels may have ranges far apart, and a dim one would drown in a bright one.
+    one has few left. Of three channels they are colors, which are turned. Other channels may have
+    ranges far apart, and a dim one would drown in a bright one.
 
     Parameters
     ----------
