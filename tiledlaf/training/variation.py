@@ -10,7 +10,7 @@ import numpy as np
 from ..kernels.arrays import Array
 
 CONTRAST, SHIFT, COLOR = 0.2, 0.06, 0.06  # of log gain, of the range, of the range by channel
-GAMMA = 0.5  # of its logarithm: from 0.6 to 1.65
+GAMMA = 0.36  # of its logarithm: from 0.7 to 1.4
 TURN = 0.25  # radians that colors are turned by around gray, of three channels of 8 bits
 
 
@@ -19,9 +19,8 @@ def varied(pixels: Array, span: Sequence[float], seed: Sequence[int]) -> np.ndar
 
     What is drawn is uniform up to the constants above; contrast is about the middle of the image's
     own values. Pixels beyond the range keep their distance from it. Pictures of 8 bits are bent by
-    gamma over all that these hold, as by what makes them, and stay whole numbers of 8 bits: a dark
-    one has few left. Of three channels they are colors, which are turned. Other channels may have
-    ranges far apart, and a dim one would drown in a bright one.
+    gamma over all that these hold, as by what makes them; of three channels they are colors, which
+    are turned. Other channels may have ranges far apart, and a dim one would drown in a bright one.
 
     Parameters
     ----------
@@ -54,8 +53,6 @@ def varied(pixels: Array, span: Sequence[float], seed: Sequence[int]) -> np.ndar
         x += middle
         x *= np.float32(bright - dark)
         x += np.float32(dark + width * (shift + color))
-    if eight:
-        np.clip(np.round(found, out=found), dark, bright, out=found)
     return found
 
 
