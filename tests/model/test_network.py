@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import tiledlaf
 from tiledlaf.files import images
+from tiledlaf.model import network as lattices
 from tiledlaf.model import onnxfile, opening
-from tiledlaf.model.network import Lattice
+from tiledlaf.model.network import Lattice, Network
 from tiledlaf.model.opening import open_network
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -86,6 +87,25 @@ def test_labels_do_not_depend_on_tiles_workers_or_regions(tmp_path, ends):
     p = softmax(whole(path, image[None])) if ends is None else whole(path, image[None])
     other = tiledlaf.label(image, **{**given, "probabilities": p.astype(np.float32)})
     assert (other == once).mean() > 0.999  # the reference differs in the last bits
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_few_blocks_are_kept_of_all_images_together(tmp_path, monkeypatch):
+    network, image = open_network(unet(tmp_path / "a.onnx")), image_of((36, 36))
+    plain, ran = Network.run, []
+    monkeypatch.setattr(Network, "run", lambda *a: ran.append(1) or plain(*a))
+    monkeypatch.setattr(lattices, "_kept", lattices._Kept())
+    monkeypatch.setattr(lattices, "CACHE", 9 * 2 * 4 * 12**2)
+    one, other = lattice(network, image), lattice(network, 2 * image)
+    expected = one[:, :, :]
+    np.testing.assert_array_equal(one[:, :, :], expected)
+    assert len(ran) == 9
+    assert not np.array_equal(other[:, :, :12], expected[:, :, :12])
+    assert len(ran) == 12
+    # those three of the first were used longest ago
+    np.testing.assert_array_equal(one[:, :, :], expected)
+    assert len(ran) > 14
+    assert len(lattices._kept._blocks) == 9
 
 
 def test_one_plane_is_that_of_the_second_class(tmp_path):

@@ -308,6 +308,32 @@ def block_name(index: Sequence[int]) -> str:
     return "_".join(map(str, index))
 
 
+class _Kept:
+    """The blocks that this process used last, of all images together, up to `CACHE` bytes."""
+
+    def __init__(self) -> None:
+        self._blocks: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
+        self._bytes, self._lock = 0, threading.Lock()
+
+    def get(self, key: Any) -> np.ndarray | None:
+        """A block, None if it is not kept."""
+        with self._lock:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+            return self._blocks.get(key)
+
+    def put(self, key: Any, block: np.ndarray) -> None:
+        """Keep a block, and no longer those that were used longest ago."""
+        with self._lock:
+            self._blocks[key] = block
+            self._bytes += block.nbytes
+            while self._bytes > CACHE and len(self._blocks) > 1:
+                self._bytes -= self._blocks.popitem(last=False)[1].nbytes
+
+
+_kept = _Kept()
+
+
 def _sum(data: bytes) -> bytes:
     return zlib.crc32(data).to_bytes(4, "little")
 
@@ -332,7 +358,7 @@ class Lattice:
         front = len(image.grid) - len(image.spatial_axes)
         self.block = (1,) * front + network.block(image.grid[front:])
         self.margin = (0,) * (len(image.grid) - network.ndim) + network.margin
-        self._kept: collections.OrderedDict[tuple[int, ...], np.ndarray] = collections.OrderedDict()
+        self._key = object()  # by which its blocks are kept
         self._locks: dict[tuple[int, ...], threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -363,23 +389,17 @@ class Lattice:
     def _get(self, index: tuple[int, ...], own: Box) -> np.ndarray:
         """A block, kept or computed; threads that want the same one wait for the first."""
         with self._lock:
-            if index in self._kept:
-                self._kept.move_to_end(index)
-                return self._kept[index]
             lock = self._locks.setdefault(index, threading.Lock())
         with lock:
-            with self._lock:
-                if index in self._kept:
-                    return self._kept[index]
-            found = self._shared(index)
+            found = _kept.get((self._key, index))
             if found is None:
-                found = self._computed(own)
-                self._share(index, found)
-            with self._lock:
-                self._kept[index] = found
-                self._locks.pop(index, None)
-                while len(self._kept) > 1 and len(self._kept) * found.nbytes > CACHE:
-                    self._kept.popitem(last=False)
+                found = self._shared(index)
+                if found is None:
+                    found = self._computed(own)
+                    self._share(index, found)
+                _kept.put((self._key, index), found)
+        with self._lock:
+            self._locks.pop(index, None)
         return found
 
     def _shared(self, index: tuple[int, ...]) -> np.ndarray | None:
