@@ -337,3 +337,19 @@ def test_training_on_flows(here):
     found = run("label", "cells.tif", "out", "--model", "m.model", *told)
     assert found.code == 0, found
     assert len(np.unique(zarr.open("out/labels/tiledlaf/0")[:])) == 3
+
+
+def test_archives_are_no_images_beside_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    np.save("images/a.npy", PICTURE)
+    np.savez("images/a.npz", probabilities=smooth(2, *GRID))
+    with pytest.warns(FileWarning, match="left out what is no image of a known format: a.npz"):
+        (one,) = tiledlaf.batch("images", "results", classes=2)
+    assert one.complete
+    # alone, or given as probabilities, they are what is meant
+    (tmp_path / "predicted").mkdir()
+    np.savez("predicted/a.npz", probabilities=smooth(2, *GRID))
+    with pytest.warns(FileWarning, match=r"a\.npz"):
+        (one,) = tiledlaf.batch("images", "others", probabilities="predicted")
+    assert one.complete

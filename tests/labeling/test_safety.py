@@ -122,7 +122,7 @@ def test_objects_are_no_part_of_a_model(canary, member):
 
 def test_objects_are_no_image(canary):
     np.save("a.npy", objects(canary), allow_pickle=True)
-    refused(["label", "a.npy", "out.zarr", "--classes", "2"], "a.npy: this file cannot be read")
+    refused(["label", "a.npy", "out.zarr", "--classes", "2"], "a.npy: it holds Python objects")
 
 
 def v2(path, canary, dtype, filters, compressor=None):

@@ -76,7 +76,9 @@ def _exists(path: str) -> bool:
 def _known(where: str, paths: Iterable[str], drawn: bool) -> list[str]:
     """The images, or else the annotations, among these paths."""
     paths = [path for path in paths if not _passed_over(os.path.basename(path.rstrip("/")))]
-    found = [path for path in paths if images.reader_of(path) is not None]
+    readers = {path: images.reader_of(path) for path in paths}
+    found = [path for path, one in readers.items() if one is not None and one.pictures]
+    found = found or [path for path, one in readers.items() if one is not None]
     found = found or [path for path in paths if drawn and opening.is_annotations(path)]
     others = sorted(set(paths) - set(found))
     if found and others:
@@ -228,16 +230,19 @@ def _tell_numbers(images_: Sequence[str], others: Sequence[str], found: Mapping[
 def stem(path: str) -> str:
     """The name of a file without its extensions."""
     name = PurePath(stores.split(path.rstrip("/"))[0]).name
+    last = True
     while True:
-        suffix = next((s for s in _extensions() if name.lower().endswith(s)), None)
+        suffix = next((s for s in _extensions(last) if name.lower().endswith(s)), None)
         if suffix is None or len(suffix) >= len(name):
             return name
-        name = name[: -len(suffix)]
+        name, last = name[: -len(suffix)], False
 
 
 @functools.cache
-def _extensions() -> tuple[str, ...]:
-    known = {suffix for reader in images.FORMATS.values() for suffix in reader.suffixes}
+def _extensions(last: bool) -> tuple[str, ...]:
+    """All that may stand at the end of a name, or before another one."""
+    readers = [one for one in images.FORMATS.values() if one.pictures or last]
+    known = {suffix for reader in readers for suffix in reader.suffixes}
     drawn = {suffix for one in opening.FORMATS.values() for suffix in one.suffixes}
     return (*known, *drawn, *WRAPPING)
 

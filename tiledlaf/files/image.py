@@ -88,6 +88,7 @@ class Reader(Protocol):
     name : shown to users
     suffixes : of its files, in lower case
     lossy : whether pixels need far more space when they are stored losslessly
+    pictures : whether files are images, and not only what belongs to one
     stored : whether pixels are in a file rather than in this process's memory
     chunked : whether pixels are in Zarr chunks, which can be copied as they are
     """
@@ -95,6 +96,7 @@ class Reader(Protocol):
     name: ClassVar[str]
     suffixes: ClassVar[frozenset[str]] = frozenset()
     lossy: ClassVar[bool] = False
+    pictures: ClassVar[bool] = True
     stored: ClassVar[bool] = True
     chunked: ClassVar[bool] = False
 

@@ -28,6 +28,7 @@ class Npz(Npy):
 
     name = "npz"
     suffixes = frozenset({".npz"})
+    pictures = False
 
     def look(self, path: str, level: int, axes: str | None) -> Levels:
         """The shape; four axes are those of classes and space."""
