@@ -1,6 +1,7 @@
 """Networks: blocks of a lattice give what the whole image gives, wherever tiles lie."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -406,7 +407,11 @@ def test_names_of_a_package_are_those_of_the_classes(tmp_path):
     network = open_network(package(tmp_path / "p"))
     np.save(tmp_path / "image.npy", image_of((30, 30)))
     tiledlaf.label(tmp_path / "image.npy", tmp_path / "out.zarr", probabilities=network)
-    assert '"cell"' in (tmp_path / "out.zarr/labels/tiledlaf/zarr.json").read_text()
+    notes = (tmp_path / "out.zarr/labels/tiledlaf/zarr.json").read_text()
+    assert '"cell"' in notes
+    # and what ran it is recorded
+    assert network.content.digest in notes
+    assert json.dumps(network.kind) in notes
 
 
 @pytest.mark.parametrize(

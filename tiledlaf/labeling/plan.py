@@ -19,6 +19,7 @@ from ..files.levels import Pyramid
 from ..model import terms
 from ..model.classes import Class
 from ..model.model import Images, Model
+from ..model.network import network_settings
 from ..model.settings import Settings, margin
 from ..tiles import Grid
 from . import records, tissue
@@ -282,7 +283,7 @@ def _described(
     **others: Image | None,
 ) -> dict[str, Any]:
     """The settings that labels depend on, for the fingerprint and for readers."""
-    state: dict[str, Any] = {
+    state = network_settings(others.get("probabilities")) | {
         key: _state(key, other)
         for key, other in others.items()
         if other is not None and other.reader.stored
@@ -475,7 +476,6 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     shift = tuple(
         t + o * s for t, o, s in zip(image.translation, grid.origin, image.scale, strict=True)
     )
-    small = np.min_scalar_type(job.term.classes).name
 
     def pyramid(group: str, channels: int, dtype: str) -> Pyramid:
         return Pyramid(
@@ -503,7 +503,7 @@ def _with_arrays(job: Job, out: Output, copy_image: bool, confidence: bool) -> J
     return dataclasses.replace(
         job,
         store=stores.absolute(out.store),
-        labels=pyramid(out.group, 0, small),
+        labels=pyramid(out.group, 0, np.min_scalar_type(job.term.classes).name),
         picture=picture,
         confidence=pyramid("confidence", 0, "float32") if confidence else None,
     )

@@ -288,6 +288,15 @@ def network_of(probabilities: Image) -> Network | None:
     return reader.network if isinstance(reader, Evaluated) else None
 
 
+def network_settings(probabilities: Image | None) -> dict[str, Any]:
+    """What an output says, for readers, of the network that makes probabilities, if one does.
+
+    That labels depend on it is in the state of the probabilities.
+    """
+    found = None if probabilities is None else network_of(probabilities)
+    return {} if found is None else {"network": found.describe() | {"kind": found.kind}}
+
+
 def network_lines(probabilities: Image | None) -> list[str]:
     """A line on the network that makes probabilities, if one does."""
     found = None if probabilities is None else network_of(probabilities)
