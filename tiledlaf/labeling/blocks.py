@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..files import stores
-from ..files.image import Image
-from ..model.network import Evaluated, block_name, network_of
+from ..model.network import Evaluated, block_name
 from ..pool.tasks import Pool
 from ..tiles import Grid
 from .output import Output
@@ -25,11 +24,12 @@ FOLDER = "tiledlaf.blocks"  # inside the array of the labels, as the records are
 def shared(job: Job, out: Output, pool: Pool) -> Job:
     """The job whose workers share blocks, if there are several processes that see one folder."""
     given = job.probabilities
-    if given is None or network_of(given) is None or pool.shared or stores.is_url(out.store):
+    if given is None or not isinstance(given.reader, Evaluated):
+        return job
+    if pool.shared or stores.is_url(out.store):
         return job
     folder = os.path.abspath(_folder(out))
     os.makedirs(folder, exist_ok=True)
-    assert isinstance(given.reader, Evaluated)
     reader = dataclasses.replace(given.reader, folder=folder)
     return dataclasses.replace(job, probabilities=dataclasses.replace(given, reader=reader))
 
@@ -49,18 +49,12 @@ def release(job: Job, index: Sequence[int], finished: Callable[[tuple[int, ...]]
     reader = None if job.probabilities is None else job.probabilities.reader
     if not isinstance(reader, Evaluated) or not reader.folder:
         return
-    block, window = edges(job.image, reader), job.grid.tile_at(index).window
+    block, window = reader.network.block(job.image.grid), job.grid.tile_at(index).window
     spans = (range(w.start // b, -(-w.stop // b)) for w, b in zip(window, block, strict=True))
     for place in itertools.product(*spans):
         if all(map(finished, itertools.product(*_needing(job.grid, block, place)))):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(reader.folder, block_name(place)))
-
-
-def edges(image: Image, reader: Evaluated) -> tuple[int, ...]:
-    """Edges of a block along all axes of the grid."""
-    front = len(image.grid) - len(image.spatial_axes)
-    return (1,) * front + reader.network.block(image.grid[front:])
 
 
 def _needing(grid: Grid, block: Sequence[int], place: Sequence[int]) -> list[range]:
@@ -80,7 +74,7 @@ def needed_bytes(job: Job) -> int:
     given = job.probabilities
     if given is None or not isinstance(given.reader, Evaluated):
         return 0
-    block = edges(job.image, given.reader)
+    block = given.reader.network.block(job.image.grid)
     rows = [t + 2 * b for t, b in zip(job.grid.tile[:-1], block[:-1], strict=True)]
     width = min(job.image.grid[-1], job.grid.size[-1] + 2 * block[-1])
     return 4 * job.term.classes * width * math.prod(map(min, rows, job.image.grid[:-1]))

@@ -83,7 +83,7 @@ class Network:
         return len(self.margin)
 
     def block(self, grid: Sequence[int]) -> tuple[int, ...]:
-        """Edges of a block of an image's spatial axes, without margin; a plane of stacks for 2."""
+        """Edges of a block along all axes of an image's grid, without margin."""
         axes = zip(self.least, self.step, self.margin, self.core, strict=True)
         cores = []
         for (least, step, margin, core), n in zip(axes, grid[-self.ndim :], strict=True):
@@ -152,8 +152,8 @@ class Network:
 
     def working_bytes(self, image: Image) -> int:
         """Memory that a process needs to evaluate a block of the image, and for those it keeps."""
-        block = self.block(image.grid[-len(image.spatial_axes) :])
-        shape = [b + 2 * m for b, m in zip(block[-self.ndim :], self.margin, strict=True)]
+        block = self.block(image.grid)[-self.ndim :]
+        shape = [b + 2 * m for b, m in zip(block, self.margin, strict=True)]
         run = onnxfile.working_bytes(self.content, self.ports, (image.used_channels, *shape))
         return run + CACHE
 
@@ -364,8 +364,7 @@ class Lattice:
         self, network: Network, image: Image, before: Sequence[Linear] = (), folder: str = ""
     ) -> None:
         self.network, self.image, self.before, self.folder = network, image, before, folder
-        front = len(image.grid) - len(image.spatial_axes)
-        self.block = (1,) * front + network.block(image.grid[front:])
+        self.block = network.block(image.grid)
         self.margin = (0,) * (len(image.grid) - network.ndim) + network.margin
         self._key = object()  # by which its blocks are kept
         self._locks: dict[tuple[int, ...], threading.Lock] = {}
