@@ -190,8 +190,7 @@ class Network:
     def _probabilities(self, found: np.ndarray) -> np.ndarray:
         """Probabilities of all classes from what the network gives."""
         if self.output == "probabilities":
-            p = np.concatenate([1 - found, found]) if len(found) == 1 else found
-            return p
+            return np.concatenate([1 - found, found]) if len(found) == 1 else found
         if len(found) == 1:
             found = np.concatenate([np.zeros_like(found), found])
         found = found - found.max(axis=0)

@@ -292,15 +292,14 @@ def working_bytes(content: Content, ports: Ports, shape: Sequence[int]) -> int:
         ) from None
     known = {one.name: _bytes(one) for one in (*graph.value_info, *graph.input, *graph.output)}
     largest = max((size for size in known.values() if size), default=0)
-    weights = {one.name: 1 for one in graph.initializer}
+    weights = {one.name for one in graph.initializer}
     ends = {name: i for i, node in enumerate(graph.node) for name in node.input}
-    alive, most, now = {ports.input: known.get(ports.input) or 0}, 0, 0
+    alive, most = {ports.input: known.get(ports.input) or 0}, 0
     for i, node in enumerate(graph.node):
         for name in node.output:
             if name not in weights:
                 alive[name] = known.get(name) or largest  # of a shape that is not inferred
-        now = sum(alive.values())
-        most = max(most, now)
+        most = max(most, sum(alive.values()))
         alive = {name: size for name, size in alive.items() if ends.get(name, -1) > i}
     stored = sum(math.prod(one.dims) * 4 for one in graph.initializer)
     # convolutions lay out their input anew, and the allocator keeps pieces of several sizes

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..errors import InputError
 from .unet_onnx import WIDTHS
 
 DECAY = 1e-4  # of weights, by AdamW
@@ -61,8 +62,6 @@ class Learning:
     def __init__(self, channels: int, classes: int, seed: Sequence[int], device: str) -> None:
         self.device = device
         if device != "cpu" and not torch.cuda.is_available():
-            from ..errors import InputError
-
             raise InputError(f"`device` {device}: PyTorch finds no GPU to learn a network on")
         with torch.random.fork_rng(devices=[]):  # others' random numbers stay theirs
             torch.manual_seed(int(np.random.default_rng(list(seed)).integers(2**31)))
