@@ -9,6 +9,7 @@ import pytest
 import tiledlaf
 
 FLAGS = doctest.NORMALIZE_WHITESPACE
+TORCH = ("tiledlaf.torch", "tiledlaf.training.unet")  # need PyTorch, which is an extra
 
 
 def examples():
@@ -18,7 +19,7 @@ def examples():
         # CuPy is not there everywhere, and __main__ is the command
         if info.name.endswith(("__main__", "kernels.cupy")) or ".compiled" in info.name:
             continue
-        if info.name == "tiledlaf.torch" and importlib.util.find_spec("torch") is None:
+        if info.name in TORCH and importlib.util.find_spec("torch") is None:
             continue
         module = importlib.import_module(info.name)
         for one in doctest.DocTestFinder(exclude_empty=True).find(module):
