@@ -242,10 +242,8 @@ def test_workers_that_would_give_other_bits_are_refused(tmp_path):
 
 def test_memory_is_that_of_what_is_alive(tmp_path):
     network = open_network(unet(tmp_path / "a.onnx"))
-    small, large = (
-        onnxfile.working_bytes(network.content, network.ports, (1, edge, edge))
-        for edge in (256, 512)
-    )
+    shapes = [(1, edge, edge) for edge in (256, 512)]
+    small, large = onnxfile.working_bytes(network.content, network.ports, shapes)
     # at the end 8 planes are joined, while the 4 and 4 of them and the 2 of the result are there
     assert small == pytest.approx(1.5 * 4 * 256**2 * 16, rel=0.2)
     assert large == pytest.approx(4 * small, rel=0.01)

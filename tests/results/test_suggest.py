@@ -22,7 +22,8 @@ from tiledlaf.model.calibration import Calibration
 from tiledlaf.model.disagreement import deviation
 from tiledlaf.model.features import MULTISCALE
 from tiledlaf.model.model import Images
-from tiledlaf.model.terms import Classified, DataTerm, Prototypes
+from tiledlaf.model.term import DataTerm
+from tiledlaf.model.terms import Classified, Prototypes
 from tiledlaf.pool.tasks import threads
 from tiledlaf.results import suggestions, uncertain
 from tiledlaf.results.uncertain import UNIT, Window

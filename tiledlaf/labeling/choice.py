@@ -23,6 +23,7 @@ from ..model.classes import Class
 from ..model.entries import WeightsEntry
 from ..model.model import Model
 from ..model.settings import Settings, check_confidence, make_settings
+from ..model.term import Pending
 
 
 def data_term(
@@ -31,7 +32,7 @@ def data_term(
     probabilities: Image | None,
     seed: int,
     term: Any = None,
-) -> terms.Pending:
+) -> Pending:
     """Return the requested data term.
 
     Parameters
@@ -61,7 +62,7 @@ def data_term(
     if probabilities is not None:
         count = _classes_of(probabilities)
         return found if takes else terms.Probabilities(count)
-    checked: terms.Pending = found
+    checked: Pending = found
     return checked
 
 
@@ -96,7 +97,7 @@ class Choice:
     classes : the truth values that labels stand for; () if they were not learned
     """
 
-    term: terms.Pending
+    term: Pending
     settings: Settings
     model: Model | None = None
     weights: Image | None = None

@@ -13,9 +13,10 @@ from ..files import images, numbers
 from ..files.image import Image
 from ..files.selection import Selection
 from ..kernels.arrays import on_device, to_host
-from ..model import sampling, terms
+from ..model import sampling
 from ..model.model import Model
 from ..model.settings import margin
+from ..model.term import DataTerm, Pending
 from ..pool import lazy
 from ..pool.lazy import is_dask
 from .choice import Choice
@@ -129,7 +130,7 @@ def _check_type(model: Model, bare: Image) -> None:
         )
 
 
-def _settle_blocks(term: terms.Pending, image: Image, blocks: Any, masks: Any) -> terms.DataTerm:
+def _settle_blocks(term: Pending, image: Image, blocks: Any, masks: Any) -> DataTerm:
     seen = [image_files.scaled(image, _native(block, image.path)) for block in blocks]
     return term.settle(lambda: pixels_of(image, seen, masks))
 

@@ -16,11 +16,11 @@ from ..files import fingerprints, images, levels, ngff, nodes, spatialdata, stor
 from ..files.channels import RGB
 from ..files.image import Image
 from ..files.levels import Pyramid
-from ..model import terms
 from ..model.classes import Class
 from ..model.model import Images, Model
 from ..model.network import network_settings
 from ..model.settings import Settings, margin
+from ..model.term import Pending
 from ..tiles import Grid
 from . import records, tissue
 from .choice import default_names
@@ -112,7 +112,7 @@ def make_plan(
     image: Image,
     store: str | None,
     *,
-    term: terms.Pending,
+    term: Pending,
     settings: Settings,
     probabilities: Image | None = None,
     mask: Image | None = None,
@@ -176,7 +176,7 @@ def make_plan(
     return Plan(*shared, sources, overview=writing.overview)
 
 
-def _halo(image: Image, term: terms.Pending, settings: Settings) -> tuple[int, ...]:
+def _halo(image: Image, term: Pending, settings: Settings) -> tuple[int, ...]:
     """Pixels beyond a core that its labels depend on, along each axis; none along t."""
     ndim, predictor = len(image.spatial_axes), settings.predictor
     beyond = margin(term, None if predictor is None else predictor.features, ndim)
@@ -200,7 +200,7 @@ def _image_print(image: Image, origin: Sequence[int], size: Sequence[int]) -> di
 
 def _check_inputs(
     image: Image,
-    term: terms.Pending,
+    term: Pending,
     settings: Settings,
     probabilities: Image | None,
     mask: Image | None,
@@ -276,7 +276,7 @@ def _region(
 
 
 def _described(
-    term: terms.Pending,
+    term: Pending,
     settings: Settings,
     image: Image,
     model: Model | None,

@@ -18,7 +18,7 @@ from ..files.selection import Selection
 from ..flow.linear import Integrator
 from ..model.channels import with_channels
 from ..model.model import Model
-from ..model.terms import Pending
+from ..model.term import Pending
 from ..pool.lazy import is_dask
 from ..pool.opening import Running
 from ..pool.tasks import Pool, check_progress

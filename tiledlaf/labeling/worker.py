@@ -28,7 +28,8 @@ from ..kernels.arrays import Array, on_device, on_host, to_host
 from ..model.accepted import usable
 from ..model.disagreement import deviation
 from ..model.settings import Settings
-from ..model.terms import DataTerm, Pending, potential, settled
+from ..model.term import DataTerm, Pending
+from ..model.terms import potential, settled
 from ..redaction import shown
 from ..tiles import Grid, Tile, within
 

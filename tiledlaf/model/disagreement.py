@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..kernels import select
 from ..kernels.arrays import Array, namespace
-from .terms import DataTerm
+from .term import DataTerm
 
 
 def deviation(

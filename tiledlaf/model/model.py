@@ -24,7 +24,7 @@ from .entries import FAR, LARGE, ImagesEntry, ModelEntry, TrainedEntry
 from .features import Features, odds_planes
 from .predictor import Predictor
 from .settings import Settings
-from .terms import DataTerm
+from .term import DataTerm
 
 if TYPE_CHECKING:
     from ..files.selection import Selection  # which loads zarr

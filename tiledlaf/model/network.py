@@ -154,7 +154,8 @@ class Network:
         """Memory that a process needs to evaluate a block of the image, and for those it keeps."""
         block = self.block(image.grid)[-self.ndim :]
         shape = [b + 2 * m for b, m in zip(block, self.margin, strict=True)]
-        run = onnxfile.working_bytes(self.content, self.ports, (image.used_channels, *shape))
+        shape.insert(0, image.used_channels)
+        (run,) = onnxfile.working_bytes(self.content, self.ports, [shape])
         return run + CACHE
 
     def run(self, pixels: np.ndarray, before: Sequence[Linear] = ()) -> np.ndarray:

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -273,9 +273,16 @@ def runner(content: Content, ports: Ports, provider: str) -> Callable[[np.ndarra
     return run
 
 
-def working_bytes(content: Content, ports: Ports, shape: Sequence[int]) -> int:
-    """Memory that running the network on (C, *grid) takes: what is alive at once, and buffers."""
-    library, model = onnx(), parsed(content)
+def working_bytes(content: Content, ports: Ports, shapes: Iterable[Sequence[int]]) -> Iterator[int]:
+    """Memory that running the network on each of the shapes (C, *grid) takes."""
+    model, where = parsed(content), content.path or "network"
+    for shape in shapes:
+        yield _working_bytes(model, ports, shape, where)
+
+
+def _working_bytes(model: Any, ports: Ports, shape: Sequence[int], where: str) -> int:
+    """What is alive at once, and buffers; the model's input gets this shape."""
+    library = onnx()
     graph = model.graph
     value = next(one for one in graph.input if one.name == ports.input)
     sizes = [1, *shape[1:], shape[0]] if ports.last else [1, *shape]
@@ -287,9 +294,7 @@ def working_bytes(content: Content, ports: Ports, shape: Sequence[int]) -> int:
     try:
         graph = library.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as error:
-        raise InputError(
-            f"{content.path or 'network'}: its memory cannot be predicted, {in_a_line(error)}"
-        ) from None
+        raise InputError(f"{where}: its memory cannot be predicted, {in_a_line(error)}") from None
     known = {one.name: _bytes(one) for one in (*graph.value_info, *graph.input, *graph.output)}
     largest = max((size for size in known.values() if size), default=0)
     weights = {one.name for one in graph.initializer}

@@ -140,11 +140,14 @@ class Shape(NamedTuple):
 
 def core_of(content: Content, ports: Ports, shape: Shape) -> tuple[int, ...]:
     """Edges of a block: the least that loses little to margins, or the largest that fits."""
+    axes = list(zip(*shape, strict=True))
+    outers = [
+        [length(edge + 2 * margin, least, step) for least, step, margin in axes]
+        for edge in CORES[len(axes)]
+    ]
+    needs = onnxfile.working_bytes(content, ports, ((ports.channels or 1, *o) for o in outers))
     found: tuple[int, ...] = ()
-    for edge in CORES[len(shape.margin)]:
-        axes = list(zip(*shape, strict=True))
-        outer = [length(edge + 2 * margin, least, step) for least, step, margin in axes]
-        need = onnxfile.working_bytes(content, ports, (ports.channels or 1, *outer))
+    for outer, need in zip(outers, needs, strict=False):
         if found and need > ROOM:
             break
         found = tuple(n - 2 * margin for n, margin in zip(outer, shape.margin, strict=True))

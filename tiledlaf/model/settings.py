@@ -24,7 +24,7 @@ from . import calibration as calibrations
 from .calibration import Calibration
 from .features import Features
 from .predictor import Predictor
-from .terms import Pending
+from .term import Pending
 
 # rounding of float32 in Z, relative to T, which a certificate must exceed as well as the bound;
 # and relative to the largest Z of that T, in units in the last place

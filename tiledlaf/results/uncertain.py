@@ -16,7 +16,7 @@ import numpy as np
 from ..labeling import worker
 from ..labeling.plan import Plan
 from ..labeling.worker import Job
-from ..model.terms import DataTerm
+from ..model.term import DataTerm
 from ..pool.tasks import Pool
 from ..tiles import Grid
 

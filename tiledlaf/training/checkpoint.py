@@ -37,7 +37,7 @@ from ..model.entries import (
 from ..model.features import Features, odds_planes
 from ..model.model import Model
 from ..model.predictor import Predictor
-from ..model.terms import DataTerm
+from ..model.term import DataTerm
 from .worker import FlowSettings
 
 VERSION = 3  # of checkpoints; see docs/formats.md

@@ -17,7 +17,8 @@ from ..model import accepted, terms, trees
 from ..model.classes import Class
 from ..model.features import RICH, SURROUNDINGS, Features, odds_planes
 from ..model.settings import margin
-from ..model.terms import SMALLEST, AutoContext, Classified, DataTerm
+from ..model.term import DataTerm
+from ..model.terms import SMALLEST, AutoContext, Classified
 from ..pool import opening, tasks
 from ..tiles import wider, within
 from . import examples

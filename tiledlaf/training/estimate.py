@@ -41,7 +41,7 @@ from ..kernels.arrays import on_device, to_host
 from ..model import neighborhoods
 from ..model.classes import Class, entries
 from ..model.settings import check_learnable
-from ..model.terms import DataTerm
+from ..model.term import DataTerm
 from ..pool.opening import find_device
 from ..pool.tasks import Pool, check_progress, tree_sum
 from ..tiles import Box, Grid

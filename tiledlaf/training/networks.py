@@ -17,7 +17,8 @@ from ..files.image import Image
 from ..model import onnxfile
 from ..model.arrays import entry_of
 from ..model.network import Network
-from ..model.terms import DataTerm, Networked
+from ..model.term import DataTerm
+from ..model.terms import Networked
 from . import crops, unet_onnx
 from .crops import Block, Draw
 from .examples import Example

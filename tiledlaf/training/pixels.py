@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files import image as image_files
 from ..model.classes import Class
-from ..model.terms import DataTerm
+from ..model.term import DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool
 from ..tiles import Box

@@ -19,7 +19,7 @@ from ..model.calibration import Calibration
 from ..model.entries import CalibrationEntry
 from ..model.model import Images, Model
 from ..model.predictor import Predictor
-from ..model.terms import DataTerm
+from ..model.term import DataTerm
 from ..pool import tasks
 from ..pool.tasks import Pool, check_progress
 from ..tiles import size

@@ -14,7 +14,8 @@ from ..files import image as image_files
 from ..files.image import Image
 from ..model import accepted, intensity, sampling, terms
 from ..model.network import network_of
-from ..model.terms import DataTerm, Prototypes
+from ..model.term import DataTerm
+from ..model.terms import Prototypes
 from ..pool import tasks
 from . import examples, networks
 from .classifiers import out_of_fold

@@ -25,7 +25,8 @@ from ..model.classes import Class
 from ..model.features import Features
 from ..model.predictor import Predictor
 from ..model.settings import margin
-from ..model.terms import DataTerm, Networked
+from ..model.term import DataTerm
+from ..model.terms import Networked
 from ..tiles import Box, Grid, Tile, wider, within
 from . import examples
 from .examples import Example
