@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from command import run
-from scipy import ndimage
+from textures import CLASSES, Killed, data_of, fit_of, learned, shares, textures
 
 import tiledlaf
 from tiledlaf.files import images
@@ -19,11 +19,9 @@ from tiledlaf.model import network as lattices
 from tiledlaf.model import onnxfile, opening
 from tiledlaf.model.classes import Class
 from tiledlaf.model.terms import Networked
-from tiledlaf.pool import tasks
 from tiledlaf.tiles import Grid
 from tiledlaf.training import continuing, crops, networks, unet_onnx, worker
-from tiledlaf.training.judging import Bench
-from tiledlaf.training.pixels import Fit, Source
+from tiledlaf.training.pixels import Source
 from tiledlaf.training.worker import FlowSettings, LabeledTile, TileReader, core_of
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -31,8 +29,6 @@ pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from tiledlaf.training import unet  # noqa: E402
-
-CLASSES = (Class("fine", (1,)), Class("coarse", (2,)))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,44 +41,6 @@ def _quick():
         patch.setattr(networks, "JUDGED", 3)
         yield
     torch.set_num_threads(before)
-
-
-def textures(seed, shape=(48, 64)):
-    """Fine and coarse noise, of the same mean and deviation, and which is where: 1 and 2."""
-    rng = np.random.default_rng(seed)
-    fine, coarse = (ndimage.gaussian_filter(rng.normal(size=shape), s) for s in (0, 2))
-    where = ndimage.gaussian_filter(rng.normal(size=shape), 8)
-    labels = np.where(where > np.median(where), 2, 1)
-    image = np.where(labels == 2, coarse / coarse.std(), fine / fine.std())
-    return (100 + 20 * image).astype(np.float32), labels.astype(np.uint8)
-
-
-def fit_of(count=4, steps=40, labels=None, **given):
-    """What is needed to fit: each image is a fold, of two tiles."""
-    pairs = [textures(seed) for seed in range(count)]
-    drawn = [one for _, one in pairs] if labels is None else labels
-    examples = [
-        e for (image, _), one in zip(pairs, drawn, strict=True) for e in tiledlaf.pair(image, one)
-    ]
-    tiles = [
-        LabeledTile(number, tile)
-        for number in range(count)
-        for tile in Grid((48, 64), (0, 0), (48, 64), (24, 64), (4, 4))
-    ]
-    folds, said = [tile.example for tile in tiles], []
-    bench = Bench(folds, folds, np.ones(2))
-    pool = tasks.threads(1)
-    with pool as opened:
-        source = Source(tuple(examples), given.pop("classes", CLASSES))
-        fit = Fit(
-            opened, source, tiles, folds, bench, 0, (40.0, 160.0), said.append, steps=steps, **given
-        )
-        return fit, networks.cross_fitted(fit), said
-
-
-def shares(term, example):
-    """Probabilities of an image."""
-    return term.probabilities_of(example.image).data[:, :, :]
 
 
 @pytest.fixture(scope="module")
@@ -291,30 +249,11 @@ def test_time_is_kept():
     assert made[-1]["done"] == made[-1]["of"] == 4  # two thirds of the seconds
 
 
-def data_of(term="unet", count=4):
-    pairs = [textures(seed) for seed in range(count)]
-    examples = tiledlaf.pair([one for one, _ in pairs], [one for _, one in pairs])
-    return tiledlaf.Data(examples, term=term)
-
-
-RECIPE = {"network_steps": 10, "steps": 2, "predictor_size": 4}
-
-
-def learned(path, progress=None, **given):
-    recipe = tiledlaf.Recipe(**{**RECIPE, **given})
-    with tiledlaf.open_pool(workers=1) as pool:
-        return tiledlaf.train(data_of(), recipe, pool, path, progress=progress)
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "whole.model"
     learned(path)
     return path
-
-
-class Killed(Exception):
-    pass
 
 
 def test_interrupted_and_going_on_it_is_the_same(tmp_path, model):
@@ -430,9 +369,10 @@ def test_options(tmp_path):
             (tmp_path / what).mkdir(exist_ok=True)
             np.save(tmp_path / what / f"{number}.npy", array)
     given = ("--images", tmp_path / "raw", "--labels", tmp_path / "labels")
-    found = run("train", tmp_path / "m", *given, "--classifier", "--learn-network", "unet")
+    unet = ("--learn-network", "unet")
+    found = run("train", tmp_path / "m", *given, *unet, "--prototypes", tmp_path / "p.csv")
     assert found.code == 2
-    assert "at most one of --probabilities, --classifier, --learn-network" in found.err
+    assert "--classifier (with or without --learn-network), --prototypes and --term" in found.err
     found = run("train", tmp_path / "m", *given, "--network-minutes", "3")
     assert "--network-minutes belongs to --learn-network" in found.err
     with pytest.raises(ValueError, match="positive number of `network_minutes`, got 0"):

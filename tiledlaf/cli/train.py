@@ -67,7 +67,8 @@ EXAMPLES = (
 @click.option(
     "--learn-network",
     type=click.Choice(["unet"]),
-    help="Network that is learned as well, by PyTorch: a small U-Net.",
+    help="Network that is learned as well, by PyTorch: a small U-Net. With --classifier: trees, "
+    "the network or the mean of both, by what errs least.",
 )
 @click.option(
     "--network-minutes",
@@ -225,21 +226,21 @@ def _priors(text: str | None) -> Any:
 
 def _term(given: Mapping[str, Any], probabilities: bool) -> Any:
     """The requested data term, None if nothing is said; a named one may use the probabilities."""
-    others = ("learn_network", "prototypes", "term")
-    chosen = given["classifier"] + sum(given[key] is not None for key in others)
+    others = ("prototypes", "term")
+    learned = given["classifier"] or given["learn_network"] is not None
+    chosen = learned + sum(given[key] is not None for key in others)
     if chosen + (probabilities and given["term"] is None) > 1:
         raise InputError(
-            "expected at most one of `probabilities`, `classifier`, `learn_network`, `prototypes` "
-            "and `term`"
+            "expected at most one of `probabilities`, `classifier` (with or without "
+            "`learn_network`), `prototypes` and `term`"
         )
     source = click.get_current_context().get_parameter_source("network_minutes")
     typed = source != click.core.ParameterSource.DEFAULT
     if typed and given["learn_network"] is None and given["start"] is None:
         raise InputError("`network_minutes` belongs to `learn_network`")
-    if given["classifier"]:
-        return "classifier"
-    if given["learn_network"] is not None:
-        return given["learn_network"]
+    if learned:
+        parts = ("classifier" if given["classifier"] else None, given["learn_network"])
+        return "+".join(part for part in parts if part)
     if given["prototypes"] is not None:
         return shared.read_csv(given["prototypes"])
     if given["term"] is not None:

@@ -212,8 +212,7 @@ def _check_inputs(
             images.check_size(other, image, what)
     if mask is not None and mask.used_channels != 1:
         raise InputError(f"{mask.path}: expected a mask of one channel, got {mask.used_channels}")
-    if not term.takes_probabilities:
-        term.check(image.used_channels)
+    term.check(image.used_channels)
     if weights is not None and weights.stored_channels != settings.channels:
         raise InputError(
             f"{weights.path}: expected {settings.channels} weights for each pixel, "
@@ -245,7 +244,7 @@ def check_model(model: Model, image: Image, probabilities: Image | None) -> None
     if needed != (probabilities is not None):
         what = "expects `probabilities`" if needed else "has a data term: drop `probabilities`"
         raise InputError(f"the model {what}")
-    if probabilities is not None and probabilities.stored_channels != len(model.classes):
+    if probabilities is not None and probabilities.stored_channels != model.term.planes(count):
         raise InputError(
             f"{probabilities.path}: the model expects probabilities of {len(model.classes)} "
             f"classes, got {probabilities.stored_channels}"

@@ -35,7 +35,7 @@ def predicted_bytes(job: Job) -> int:
     image = job.image.stored_channels * np.dtype(job.image.dtype).itemsize
     data = image
     if job.term.takes_probabilities and job.probabilities is not None:
-        data = classes * np.dtype(job.probabilities.dtype).itemsize
+        data = job.probabilities.stored_channels * np.dtype(job.probabilities.dtype).itemsize
     held = data + job.term.bytes_per_pixel()
     if job.settings.predictor is not None:
         # features, their copy without margins, weights and what these are computed from

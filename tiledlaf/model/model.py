@@ -260,8 +260,7 @@ def _term(
     found = terms.term_from(entry, parts)
     if found.classes != count:
         raise InputError(f"expected a term of {count} classes, got {found.classes}")
-    if not found.takes_probabilities:
-        found.check(about.channels)
+    found.check(about.channels)
     return found
 
 

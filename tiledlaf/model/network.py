@@ -93,8 +93,12 @@ class Network:
             cores[-2:] = [max(cores[-2:])] * 2  # turned blocks have one shape too
         return (1,) * (len(grid) - self.ndim) + tuple(cores)
 
-    def of(self, image: Image) -> Image:
+    def of(self, image: Image, beside: bool = False) -> Image:
         """The probabilities of an image, as an image whose channels are the classes.
+
+        Parameters
+        ----------
+        beside : whether the image's own channels come before them
 
         Raises
         ------
@@ -103,21 +107,22 @@ class Network:
         """
         self.check(image)
         source = image.with_absolute_path()
-        reader = Evaluated(self, source, self._settled(source))
+        reader = Evaluated(self, source, self._settled(source), beside=beside)
+        count = self.classes + (image.used_channels if beside else 0)
         return Image(
             image.path,
             reader,
             image.name,
             "c" + image.grid_axes,
-            (self.classes, *image.grid),
+            (count, *image.grid),
             "float32",
             (image.grid,),
             image.scale,
             image.translation,
             image.units,
             whole=image.whole,
-            shown=tuple(map(Channel, self.names)),
-            data=None if reader.stored else Lattice(self, source, reader.before),
+            shown=() if beside else tuple(map(Channel, self.names)),
+            data=None if reader.stored else reader.open("", ""),
         )
 
     def _settled(self, image: Image) -> tuple[Linear, ...]:
@@ -245,12 +250,14 @@ class Evaluated(Reader):
     image : the image, with an absolute path
     before : what becomes of its intensities
     folder : where processes share blocks, "" for none
+    beside : whether the image's own channels come before them
     """
 
     network: Network
     image: Image
     before: tuple[Linear, ...]
     folder: str = ""
+    beside: bool = False
 
     name = "network"
 
@@ -265,7 +272,7 @@ class Evaluated(Reader):
 
     def open(self, path: str, name: str) -> Any:
         """The lattice of blocks, of which this process keeps the last ones."""
-        return Lattice(self.network, self.image, self.before, self.folder)
+        return Lattice(self.network, self.image, self.before, self.folder, self.beside)
 
     def state(self, path: str, name: str) -> State:
         """Of the image, and of the network."""
@@ -358,12 +365,19 @@ class Lattice:
     image : its axes t and z are those of the grid
     before : what becomes of its intensities
     folder : where blocks are shared with other processes, "" for none
+    beside : whether the image's own channels come before them, as float32
     """
 
     def __init__(
-        self, network: Network, image: Image, before: Sequence[Linear] = (), folder: str = ""
+        self,
+        network: Network,
+        image: Image,
+        before: Sequence[Linear] = (),
+        folder: str = "",
+        beside: bool = False,
     ) -> None:
         self.network, self.image, self.before, self.folder = network, image, before, folder
+        self.beside = beside
         self.block = network.block(image.grid)
         self.margin = (0,) * (len(image.grid) - network.ndim) + network.margin
         self._key = object()  # by which its blocks are kept
@@ -372,7 +386,8 @@ class Lattice:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # blocks that are kept, and locks, stay in their process
-        return type(self), (self.network, self.image, self.before, self.folder)
+        given = (self.network, self.image, self.before, self.folder, self.beside)
+        return type(self), given
 
     def __getitem__(self, box: Sequence[slice | int]) -> np.ndarray:
         """Probabilities of a box; its first axis is that of the classes."""
@@ -392,6 +407,9 @@ class Lattice:
                 for o, w in zip(own, window, strict=True)
             )
             found[:, *within(window, part)] = self._get(index, own)[:, *within(own, part)]
+        if self.beside:
+            pixels = image_files.read(self.image, window).astype(np.float32, copy=False)
+            found = np.concatenate([pixels, found])
         return found[chosen]
 
     def _get(self, index: tuple[int, ...], own: Box) -> np.ndarray:

@@ -21,7 +21,7 @@ from .onnxgraph import MIRRORED, ZEROS, Graph
 from .predictor import Predictor
 from .scaling import Linear
 from .settings import margin
-from .terms import SMALLEST, AutoContext, Classified, Networked, Prototypes
+from .terms import SMALLEST, AutoContext, Averaged, Classified, Networked, Prototypes
 from .trees import Trees
 
 NEVER = -1e30  # a logarithm of what has no weight
@@ -83,7 +83,7 @@ def halo(model: Model) -> tuple[int, int]:
     """How far a label looks beyond its pixel, along y and x."""
     predictor = model.predictor
     beyond = margin(model.term, None if predictor is None else predictor.features, 2)
-    network = model.term.network.margin if isinstance(model.term, Networked) else (0, 0)
+    network = model.term.network.margin if isinstance(model.term, Networked | Averaged) else (0, 0)
     y, x = (sum(parts) for parts in zip(model.settings().halo, beyond, network, strict=True))
     return y, x
 
@@ -183,11 +183,19 @@ def _run(graph: Graph, network: Network, x: str) -> str:
     return graph.joined([graph.add("Sub", 1.0, found), found], axis=0) if single else found
 
 
+def _averaged(graph: Graph, term: Averaged, image: str) -> str:
+    network = _networked(graph, term.networked, image)
+    trees = TERMS[type(term.trees)](graph, term.trees, image)
+    parts = ((network, term.share), (trees, 1 - term.share))
+    return graph.add("Add", *(graph.add("Mul", q, s) for q, s in parts))
+
+
 TERMS: dict[type[Any], Callable[..., str]] = {
     Prototypes: _prototypes,
     Networked: _networked,
     Classified: _classified,
     AutoContext: _auto_context,
+    Averaged: _averaged,
 }
 
 # Flow: what averages planes with the weights, and the steps

@@ -61,6 +61,10 @@ class Pending(Protocol):
         """Memory per pixel of a window, besides its input and its distances."""
         return 0
 
+    def planes(self, channels: int) -> int:
+        """Number of planes of what it takes in place of an image with so many channels."""
+        return self.classes
+
     def probabilities_of(self, image: Image) -> Image | None:
         """Probabilities that the term takes, made of the image; None: they must be given."""
         return None

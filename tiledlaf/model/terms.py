@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from ..kernels.arrays import Array, namespace, to_host
 from ..registry import Registry
 from . import bands, sampling
 from .accepted import check_finite, normalized, usable
+from .arrays import convert
 from .features import Features, log_odds, odds_planes
 from .term import DataTerm, Pending, Sample
 from .trees import Trees
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # which load zarr
     from ..files.image import Image
     from .network import Network
 
+NETWORK = "network/"  # before the names of a network's arrays beside others
 SMALLEST = 1e-6  # probabilities are clipped here, so that D stays finite
 
 
@@ -427,10 +430,106 @@ def _classified(
     return bands.joined(found, pixels.shape[-2], lambda x, _: trees.probabilities(move(x)))
 
 
-TERMS: Registry[type[DataTerm]] = Registry(
-    "tiledlaf.terms",
-    {term.kind: term for term in (Prototypes, Probabilities, Networked, Classified, AutoContext)},
-)
+TREES: dict[str, type[Classified | AutoContext]] = {
+    term.kind: term for term in (Classified, AutoContext)
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Averaged(DataTerm):
+    """D_j = a D_j of a network + (1 - a) D_j of trees: the geometric mean of their probabilities.
+
+    It takes the image and, behind its channels, the network's probabilities.
+
+    Attributes
+    ----------
+    networked : Networked
+    trees : Classified or AutoContext
+    share : a, of the network
+    """
+
+    kind = "average"
+    takes_probabilities = True
+    slow_to_fit = True
+
+    networked: Networked
+    trees: Classified | AutoContext
+    share: float
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return self.trees.classes
+
+    @property
+    def radius(self) -> int:
+        """Pixels that the trees look beyond a pixel, along y and x."""
+        return self.trees.radius
+
+    @property
+    def network(self) -> Network:
+        """The network."""
+        return self.networked.network
+
+    def planes(self, channels: int) -> int:
+        """The image's channels and the classes."""
+        return channels + self.classes
+
+    def probabilities_of(self, image: Image) -> Image:
+        """The image's channels and what the network gives, block by block."""
+        return self.network.of(image, beside=True)
+
+    def potential(self, pixels: Array, valid: Array, rho: float) -> Array:
+        """-D / rho, (J, *grid) float32, of the image and probabilities; 0 at masked-out pixels."""
+        image, p = pixels[: -self.classes], pixels[-self.classes :]
+        q = self.trees.potential(image, valid, rho / (1 - self.share))
+        q += self.networked.potential(p, valid, rho / self.share)
+        return q
+
+    def check(self, channels: int) -> None:
+        """Refuse images whose number of channels does not match the trees' features."""
+        self.trees.check(channels)
+
+    def bytes_per_pixel(self) -> int:
+        """Those of the trees, and what is taken of the network's probabilities."""
+        return self.trees.bytes_per_pixel() + self.networked.bytes_per_pixel() + 4 * self.classes
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The network's share, and the parts of both."""
+        network, arrays = self.networked.to_parts()
+        trees, more = self.trees.to_parts()
+        entry = {"share": self.share, "network": network}
+        return entry | {"trees": {"kind": self.trees.kind, **trees}}, {
+            **{NETWORK + key: value for key, value in arrays.items()},
+            **{f"trees/{key}": value for key, value in more.items()},
+        }
+
+    @classmethod
+    def from_parts(cls, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Both from their parts."""
+        network, trees = (
+            {k.removeprefix(name): v for k, v in arrays.items() if k.startswith(name)}
+            for name in (NETWORK, "trees/")
+        )
+        made = TREES[entry["trees"]["kind"]].from_parts(entry["trees"], trees)
+        networked = Networked.from_parts(entry["network"], network)
+        share = convert(entry["share"], float)
+        if not 0 < share < 1:
+            raise InputError(f"expected a share of the network between 0 and 1, got {share}")
+        if made.classes != networked.classes:
+            raise InputError(
+                f"expected trees of the network's {networked.classes} classes, got {made.classes}"
+            )
+        return cls(networked, made, share)
+
+    def located(self, path: str, prefix: str) -> Self:
+        """The term, whose network is read from the model file where it is evaluated."""
+        networked = self.networked.located(path, prefix + NETWORK)
+        return dataclasses.replace(self, networked=networked)
+
+
+KINDS = (Prototypes, Probabilities, Networked, *TREES.values(), Averaged)
+TERMS: Registry[type[DataTerm]] = Registry("tiledlaf.terms", {term.kind: term for term in KINDS})
 
 
 def potential(term: DataTerm, pixels: Array, valid: Array, rho: float) -> Array:

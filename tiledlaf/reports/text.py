@@ -27,6 +27,7 @@ from ..labeling.resources import needed_bytes, predicted_bytes
 from ..labeling.run import Summary
 from ..model.model import Model, load
 from ..model.network import network_lines
+from ..model.terms import Averaged
 from .status import PARTS, Labels, Status, Training, Worker
 
 CHANGED = "{} changed during a run: the labels are not to be trusted"
@@ -177,6 +178,8 @@ def model(found: Model, path: str) -> list[str]:
             f"network: {learned['kind']}, learned in {learned['steps']} steps; wrong where others "
             f"like it had not seen the image: {100 * learned['unseen']:.2f} %"
         )
+        if isinstance(found.term, Averaged):
+            lines[-1] += f"; {found.term.share:.0%} of the mean with trees"
     seen = found.images
     if seen.dtype:
         size = f", pixels of {in_words(seen.pixel_size)}" if seen.pixel_size else ""

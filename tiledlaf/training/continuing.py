@@ -92,7 +92,8 @@ def term(start: Model) -> Any:
     """The data term to learn, as in `Data.term`: of the model's kind, or the one that was given."""
     kind = start.term.kind
     if learned_network(start):
-        return start.trained["network"]["kind"]
+        both = "classifier+" if kind == "average" else ""
+        return both + start.trained["network"]["kind"]
     if kind in LEARNED:
         return LEARNED[kind]
     return "means" if asked(start).term == "means" and kind == "prototypes" else start.term
@@ -100,7 +101,7 @@ def term(start: Model) -> Any:
 
 def learned_network(start: Model) -> bool:
     """Whether the model's network was learned with it, and so is learned anew."""
-    return start.term.kind == "network" and "network" in start.trained
+    return start.term.kind in ("network", "average") and "network" in start.trained
 
 
 def brought(start: Model, given: Sequence[Example]) -> list[Example]:

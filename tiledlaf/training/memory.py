@@ -59,11 +59,10 @@ def predicted(plan: TrainingPlan, examples: Sequence[Example], pool: Pool) -> Ne
     """What a training needs in its most demanding stage."""
     image = examples[0].image
     found = _Sizes(plan, image.used_channels, np.dtype(image.dtype).itemsize)
-    trees = plan.learner.per_fold and not plan.learner.network
+    trees, made, loaded = plan.learner.trees, 0, 0
     fits = _fits(found) if trees else 0
-    made = loaded = 0
     if plan.learner.network:
-        fits, loaded = networks.fitting_bytes(plan.training, examples), networks.LOADED
+        fits, loaded = max(fits, networks.fitting_bytes(plan.training, examples)), networks.LOADED
         made = networks.working_bytes(image, found.classes)
     anchors = KMEANS * learning.SAMPLES * found.count(plan.features)
     held, flows = _held(found, examples), _flows(found)
@@ -169,7 +168,7 @@ def _reading(sizes: _Sizes, examples: Sequence[Example], one: LabeledTile) -> in
     plan, window = sizes.plan, one.tile.window
     grid, reach = examples[one.example].image.grid, plan.features.radius
     band = 0
-    if plan.learner.per_fold and not plan.learner.network:
+    if plan.learner.trees:
         reach += RICH.radius + SURROUNDINGS.radius
         band = max(_band(sizes, RICH, window), _band(sizes, SURROUNDINGS, window))
     wide = (0,) * (len(window) - 2) + (reach,) * 2

@@ -18,7 +18,7 @@ from ..model import onnxfile
 from ..model.arrays import entry_of
 from ..model.network import Network
 from ..model.term import DataTerm
-from ..model.terms import Networked
+from ..model.terms import Averaged, Networked
 from . import crops, unet_onnx
 from .crops import Block, Draw
 from .examples import Example
@@ -386,5 +386,5 @@ def working_bytes(image: Image, classes: int) -> int:
 
 def notes(term: DataTerm) -> dict[str, Any]:
     """How the network of a term was learned, for the notes of a model."""
-    found = unet_onnx.notes_of(term.network) if isinstance(term, Networked) else None
+    found = unet_onnx.notes_of(term.network) if isinstance(term, Networked | Averaged) else None
     return {} if found is None else {"network": found}

@@ -17,8 +17,7 @@ from ..model.network import network_of
 from ..model.term import DataTerm
 from ..model.terms import Prototypes
 from ..pool import tasks
-from . import examples, networks
-from .classifiers import out_of_fold
+from . import classifiers, combined, examples, networks
 from .pixels import Fit, Source, targets_of
 from .worker import LabeledTile, core_of
 
@@ -101,29 +100,41 @@ class Learner:
     Attributes
     ----------
     fit : returns one term, or one for each fold and then one for all
-    per_fold : whether it returns one for each fold
+    trees : whether its terms are trees, which are fitted in this process
     probable : whether its distances are learned log-probabilities, which say more about a pixel's
         neighbors; then wider neighborhoods and features of these distances are the defaults
-    network : whether its terms are networks, which are learned in this process
+    network : whether its terms are networks, which are learned in this process, too
     check : refuses to begin where a library is missing
     notes : what a model says of how its term was learned, as JSON
     """
 
     fit: Callable[[Fit], list[DataTerm]]
-    per_fold: bool = False
+    trees: bool = False
     probable: bool = False
     network: bool = False
     check: Callable[[], None] = lambda: None
     notes: Callable[[DataTerm], dict[str, Any]] = lambda term: {}
 
+    @property
+    def per_fold(self) -> bool:
+        """Whether it returns one for each fold."""
+        return self.trees or self.network
+
 
 LEARNERS = {
     "means": Learner(class_means),
     "probabilities": Learner(given_probabilities, probable=True),
-    "classifier": Learner(out_of_fold, per_fold=True, probable=True),
+    "classifier": Learner(classifiers.out_of_fold, trees=True, probable=True),
     "unet": Learner(
         networks.cross_fitted,
-        per_fold=True,
+        probable=True,
+        network=True,
+        check=networks.check,
+        notes=networks.notes,
+    ),
+    "classifier+unet": Learner(
+        combined.out_of_fold,
+        trees=True,
         probable=True,
         network=True,
         check=networks.check,

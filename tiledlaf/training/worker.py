@@ -26,7 +26,7 @@ from ..model.features import Features
 from ..model.predictor import Predictor
 from ..model.settings import margin
 from ..model.term import DataTerm
-from ..model.terms import Networked
+from ..model.terms import Averaged, Networked
 from ..tiles import Box, Grid, Tile, wider, within
 from . import examples
 from .examples import Example
@@ -108,7 +108,10 @@ def probabilities(
     Terms that are equal share them, so that no block of an image in memory is computed twice.
     """
     found: dict[Any, tuple[Image | None, ...]] = {}
-    keys = [one.network if isinstance(one, Networked) else id(one) for one in terms]
+    keys = [
+        (type(one), one.network) if isinstance(one, Networked | Averaged) else id(one)
+        for one in terms
+    ]
     for key, term in zip(keys, terms, strict=True):
         if key not in found:
             found[key] = tuple(e.probabilities or term.probabilities_of(e.image) for e in examples)
