@@ -18,7 +18,7 @@ EDGE = 160  # most pixels of a part along y and x
 AROUND = EDGE // 2  # pixels that are kept around what is labeled
 BORDER = 8  # pixels of a part whose loss does not count: there the network sees what is not there
 NOISE = 0.1  # most noise, in deviations of the pixels
-MULTIPLE = 8  # edges are multiples of it
+MULTIPLE = 16  # edges are multiples of it
 
 
 class Block(NamedTuple):

@@ -15,7 +15,7 @@ from ..model.onnxfile import Content
 from ..model.onnxgraph import Graph
 from ..model.opening import Shape, core_of
 
-WIDTHS = (16, 32, 64, 128)  # channels by level; each level halves the image
+WIDTHS = (16, 32, 64, 128, 128)  # channels by level; each level halves the image
 EPSILON = 1e-5  # of PyTorch's batch normalization
 STEP = 2 ** (len(WIDTHS) - 1)  # lengths of its input are multiples of it
 NOTES = "tiledlaf"  # key under which the file says how the network was learned
