@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import time as clock
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -211,11 +211,12 @@ def run(args: argparse.Namespace, case: Case) -> None:
         say(f"  judged {100 * np.mean(errors):.3f} %, {found['tuning']:.0f} s")
 
 
-def collect(output: Path, keys: Sequence[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """All cells that are there, by set and method."""
+def collect(
+    output: Path, wanted: Mapping[str, Iterable[str]]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """All cells that are there, by set and method, of these methods of each set."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for key in keys:
-        methods = STROKED if key in STROKES else METHODS
+    for key, methods in wanted.items():
         for method in methods:
             files = sorted((output / key).glob(f"{quality_page.stem(method, 0)[:-1]}[0-9]*.json"))
             cells = [json.loads(file.read_text()) for file in files]
@@ -275,7 +276,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.table:
         for case in cases:
             run(args, case)
-    found = collect(args.output, [key for key in (*SETS, *STROKES) if key in args.keys])
+    keys = [key for key in (*SETS, *STROKES) if key in args.keys]
+    found = collect(args.output, {k: STROKED if k in STROKES else METHODS for k in keys})
     for case in cases:
         if case.key in found:
             draw(case, args.output)

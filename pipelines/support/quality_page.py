@@ -205,13 +205,13 @@ def page(found: Found, command: str) -> str:
     return "\n".join([*lines, END])
 
 
-def insert(path: Path, made: str) -> None:
+def insert(path: Path, made: str, first: str = BEGIN, last: str = END) -> None:
     """Put what was made between the markers of a page."""
     whole = path.read_text()
-    before, begin, rest = whole.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = whole.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SystemExit(f"{path}: expected the lines {BEGIN} and {END}")
+        raise SystemExit(f"{path}: expected the lines {first} and {last}")
     path.write_text(before + made + after)
 
 

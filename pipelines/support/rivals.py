@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,19 +53,24 @@ SMALL = Effort(128, 4, 6_000, 0.02, False, {"steps": 3, "predictor_size": 4})
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a method gets: images, names of classes, a seed, and a folder for what it keeps."""
+    """What a method gets: images, names of classes, a seed, and a folder for what it keeps.
+
+    Attributes
+    ----------
+    base : kind of the probabilities that filters begin with
+    """
 
     loaded: Loaded
     classes: list[str]
     seed: int
     effort: Effort
     kept: Path
-    strokes: bool = False
+    base: str = "classifier"
 
     @cached_property
     def chances(self) -> pixelwise.Chances:
-        """Our classifier's probabilities."""
-        return self.of("classifier")
+        """The probabilities that filters begin with."""
+        return self.of(self.base)
 
     def of(self, kind: str) -> pixelwise.Chances:
         """Probabilities of a kind of classifier."""
@@ -260,6 +266,11 @@ def plain(kind: str) -> Method:
     return method
 
 
+def recipe_of(problem: Problem, options: Mapping[str, Any] = MappingProxyType({})) -> Recipe:
+    """How ours learns, by default but for these options."""
+    return Recipe(**(problem.effort.recipe | dict(options)), seed=problem.seed)
+
+
 def ours(options: Mapping[str, Any]) -> Method:
     """What `tiledlaf train --classifier` learns by default, but for these options of a recipe."""
 
@@ -267,7 +278,7 @@ def ours(options: Mapping[str, Any]) -> Method:
         loaded, count = problem.loaded, problem.loaded.training
         name = "-".join(["ours", *map(str, options), str(problem.seed)])
         names = {str(i): name for i, name in enumerate(problem.classes, 1)}
-        recipe = Recipe(**(problem.effort.recipe | dict(options)), seed=problem.seed)
+        recipe = recipe_of(problem, options)
         given = examples.pair(loaded.images[:count], loaded.labels[:count])
         with open_pool() as pool:
             data = Data(given, term="classifier", names=names, ignore=0)

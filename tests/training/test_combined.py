@@ -45,11 +45,16 @@ def rows(network, other, labels):
 
 
 def verdict_of(tiles, monkeypatch):
-    """What is chosen of tiles of `rows`, and what is said."""
+    """The terms that are chosen of tiles of `rows`, and their kind."""
     given = iter(tiles)
     monkeypatch.setattr(combined, "_rows", lambda work, item: next(given))
-    _, share, said = fit_of(count=2, learn=lambda fit: combined._share(fit, [], []))
-    return share, said[-1]["stage"]
+    for learner in (networks, classifiers):
+        name = "cross_fitted" if learner is networks else "out_of_fold"
+        monkeypatch.setattr(learner, name, lambda fit, learner=learner: [learner.__name__] * 3)
+    monkeypatch.setattr(combined, "averaged", lambda found, trees, share: share)
+    monkeypatch.setattr(combined, "probabilities", lambda terms, examples: ())
+    _, found, said = fit_of(count=2, learn=combined.out_of_fold)
+    return found, said[-1]["stage"].rpartition(": ")[2]
 
 
 def test_what_errs_least_is_chosen(monkeypatch):
@@ -64,13 +69,13 @@ def test_what_errs_least_is_chosen(monkeypatch):
 
     share, said = verdict_of(made(noise, noise), monkeypatch)
     assert 0 < share < 1  # they err independently of each other: their mean errs less
-    assert said.endswith(f"both, {share:.0%} of it the network")
-    share, said = verdict_of(made(noise, lambda: -noise()), monkeypatch)
-    assert (share, said.rpartition(": ")[2]) == (1, "network")
-    share, said = verdict_of(made(lambda: -noise(), noise), monkeypatch)
-    assert (share, said.rpartition(": ")[2]) == (0, "trees")
+    assert said == f"both, {share:.0%} of it the network"
+    found, said = verdict_of(made(noise, lambda: -noise()), monkeypatch)
+    assert (found, said) == ([networks.__name__] * 3, "network")
+    found, said = verdict_of(made(lambda: -noise(), noise), monkeypatch)
+    assert (found, said) == ([classifiers.__name__] * 3, "trees")
     right = made(lambda: np.ones(4000), lambda: np.ones(4000))
-    assert verdict_of(right, monkeypatch)[0] == 1  # of alike ones the simplest
+    assert verdict_of(right, monkeypatch)[1] == "network"  # of alike ones the simplest
 
 
 def test_the_mean_is_that_of_logarithms(path):

@@ -75,15 +75,24 @@ def out_of_fold(fit: Fit) -> list[DataTerm]:
     if len(trees) < len(found):
         fit.say({"stage": "time limit: the network, without trees"})
         return found
-    share = _share(fit, found, trees)
-    if share in (0, 1):
-        return found if share else trees
+    share, verdicts = compared(fit, found, trees)
+    chosen = KINDS[choose(verdicts)]
+    errors = (f"by {k} {100 * one.error:.2f} %" for k, one in zip(KINDS, verdicts, strict=True))
+    more = f", {share:.0%} of it the network" if chosen == "both" else ""
+    fit.say({"stage": f"wrong {', '.join(errors)}: {chosen}{more}"})
+    return {"network": found, "trees": trees, "both": averaged(found, trees, share)}[chosen]
+
+
+def averaged(found: Sequence[DataTerm], trees: Sequence[DataTerm], share: float) -> list[DataTerm]:
+    """The means of networks and trees, fold by fold."""
     pairs = zip(found, trees, strict=True)
     return [Averaged(network, other, share) for network, other in pairs]  # type: ignore[arg-type]
 
 
-def _share(fit: Fit, found: Sequence[DataTerm], trees: Sequence[DataTerm]) -> float:
-    """The network's share in the term that is chosen: 1 or 0 for one of them alone."""
+def compared(
+    fit: Fit, found: Sequence[DataTerm], trees: Sequence[DataTerm]
+) -> tuple[float, list[Verdict]]:
+    """The network's share in the best mean; and what judges found of each of `KINDS`."""
     made = probabilities(found, fit.source.examples)
     most = -(-JUDGED // len(fit.tiles))
     work = Judging(fit.source, tuple(found), tuple(trees), made, most, fit.seed)
@@ -100,13 +109,7 @@ def _share(fit: Fit, found: Sequence[DataTerm], trees: Sequence[DataTerm]) -> fl
 
     means = {share: verdict(share) for share in SHARES}
     best = min(means, key=lambda share: means[share].error)
-    shares, verdicts = (1.0, 0.0, best), (verdict(1.0), verdict(0.0), means[best])
-    chosen = choose(verdicts)
-    errors = zip(KINDS, verdicts, strict=True)
-    said = ", ".join(f"by {name} {100 * one.error:.2f} %" for name, one in errors)
-    more = f", {best:.0%} of it the network" if chosen == 2 else ""
-    fit.say({"stage": f"wrong {said}: {KINDS[chosen]}{more}"})
-    return shares[chosen]
+    return best, [verdict(1.0), verdict(0.0), means[best]]
 
 
 def _rows(work: Judging, item: tuple[int, LabeledTile, int]) -> Rows:
