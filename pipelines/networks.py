@@ -133,7 +133,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", help=f"of {'|'.join(METHODS)}, with | between them")
     parser.add_argument("--seeds", type=int, help="how many (3; with --small 1)")
     parser.add_argument(
-        "--minutes", type=float, help=f"of all processors, for networks ({FULL.minutes:g})"
+        "--minutes", type=float, help=f"of all processors, for each network ({FULL.minutes:g})"
     )
     parser.add_argument("--small", action="store_true", help="thinned images, few steps: seconds")
     parser.add_argument("--table", action="store_true", help="only tables of the cells there are")

@@ -24,6 +24,7 @@ from tiledlaf.training.plan import make_plan
 from tiledlaf.training.run import Data, train
 from tiledlaf.training.worker import core_of
 
+NETWORKS = 3  # that are learned in that time: two for out-of-fold probabilities, and one of all
 # what is learned at once, and its probabilities are kept by these names
 KINDS = ("network", "flips", "trees", "both")
 
@@ -37,9 +38,8 @@ def learn(problem: Problem) -> None:
     say(f"  learning a network and trees, seed {problem.seed}")
     given = examples.pair(loaded.images[:count], loaded.labels[:count])
     names = {str(i): name for i, name in enumerate(problem.classes, 1)}
-    recipe = dataclasses.replace(
-        recipe_of(problem), network_minutes=problem.effort.minutes / cores()
-    )
+    minutes = NETWORKS * problem.effort.minutes / cores()
+    recipe = dataclasses.replace(recipe_of(problem), network_minutes=minutes)
     data = Data(given, term="classifier+unet", names=names, ignore=0)
     with open_pool() as pool:
         plan = make_plan(data, recipe, pool)

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -9,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiledlaf
-from tiledlaf.files import images
+from tiledlaf.files import folders, images
 from tiledlaf.labeling import blocks
 from tiledlaf.model import opening
-from tiledlaf.model.network import Lattice, Network
+from tiledlaf.model.network import LOCK, Lattice, Network
 from tiledlaf.model.opening import open_network
 from tiledlaf.tiles import Grid
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from networks import unet
+from made_networks import unet
 
 
 @pytest.fixture
@@ -52,6 +53,34 @@ def test_a_block_is_computed_once_for_all_processes(tmp_path, network, monkeypat
     shutil.rmtree(tmp_path / "none", ignore_errors=True)
     found = Lattice(network, image, folder=str(tmp_path / "none"))[box]
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_what_another_process_computes_is_waited_for(tmp_path, network, monkeypatch):
+    """Other blocks come first, and what a process that ends leaves is computed."""
+    image, plain = images.from_array(image_of((40, 40))), Network.run
+    box = (slice(None), slice(0, 40), slice(0, 40))
+    expected, ran = Lattice(network, image)[box], []
+    Lattice(network, image, folder=str(tmp_path))[box]
+    whole = {name: (tmp_path / name).read_bytes() for name in ("0_0", "0_1")}
+    for path in tmp_path.glob("[0-9]_[0-9]"):
+        path.unlink()
+    others = [(tmp_path / (name + LOCK)).open("w") for name in whole]
+    for file in others:
+        folders.lock(file, alone=True)
+
+    def run(*given):
+        ran.append(1)
+        if len(ran) == 7:  # all but those two: one of them is made now, the other's process ends
+            (tmp_path / "0_0").write_bytes(whole["0_0"])
+            for file in others:
+                file.close()
+        return plain(*given)
+
+    monkeypatch.setattr(Network, "run", run)
+    found = Lattice(network, image, folder=str(tmp_path))[box]
+    np.testing.assert_array_equal(found, expected)
+    assert len(ran) == 8
 
 
 @given(st.data())

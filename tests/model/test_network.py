@@ -19,7 +19,7 @@ from tiledlaf.model.opening import open_network
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from networks import REACH, Builder, softmax, unet, valid, whole  # noqa: E402
+from made_networks import REACH, Builder, softmax, unet, valid, whole  # noqa: E402
 
 
 @pytest.fixture

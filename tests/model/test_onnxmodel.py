@@ -23,7 +23,7 @@ from tiledlaf.model.terms import Classified, Networked, Prototypes
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from networks import unet, valid  # noqa: E402
+from made_networks import unet, valid  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 from tiledlaf.model import onnxfeatures, onnxmodel  # noqa: E402

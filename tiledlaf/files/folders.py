@@ -99,8 +99,8 @@ def _fill(path: str | os.PathLike[str], data: bytes, made: bool) -> bool:
         return False
 
 
-def lock(file: Any, alone: bool) -> None:
-    """Lock a file, together with others or alone and at once; until it is closed.
+def lock(file: Any, alone: bool, patient: bool = False) -> None:
+    """Lock a file, together with others or alone and, unless `patient`, at once; until it closes.
 
     Raises
     ------
@@ -111,7 +111,8 @@ def lock(file: Any, alone: bool) -> None:
         import fcntl
     except ImportError:  # Windows
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    at_once = fcntl.LOCK_NB if alone and not patient else 0
+    fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | at_once)
 
 
 class Folder:

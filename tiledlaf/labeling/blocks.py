@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..files import stores
-from ..model.network import Evaluated, block_name
+from ..model.network import LOCK, Evaluated, block_name
 from ..pool.tasks import Pool
 from ..tiles import Grid
 from .output import Output
@@ -53,8 +53,9 @@ def release(job: Job, index: Sequence[int], finished: Callable[[tuple[int, ...]]
     spans = (range(w.start // b, -(-w.stop // b)) for w, b in zip(window, block, strict=True))
     for place in itertools.product(*spans):
         if all(map(finished, itertools.product(*_needing(job.grid, block, place)))):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(reader.folder, block_name(place)))
+            for ending in ("", LOCK):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(os.path.join(reader.folder, block_name(place) + ending))
 
 
 def _needing(grid: Grid, block: Sequence[int], place: Sequence[int]) -> list[range]:

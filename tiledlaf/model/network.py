@@ -13,7 +13,7 @@ import os
 import threading
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import image as image_files
 from ..files.channels import Channel
+from ..files.folders import lock
 from ..files.image import Image, Levels, Reader, State
 from ..tiles import Box, within
 from . import onnxfile, sampling, scaling
@@ -319,6 +320,9 @@ def network_lines(probabilities: Image | None) -> list[str]:
     ]
 
 
+LOCK = ".lock"  # behind the name of a block, of the file that is locked while it is computed
+
+
 def block_name(index: Sequence[int]) -> str:
     """Name of the file of a block that processes share."""
     return "_".join(map(str, index))
@@ -400,33 +404,61 @@ class Lattice:
         spans = (
             range(w.start // b, -(-w.stop // b)) for w, b in zip(window, self.block, strict=True)
         )
-        for index in itertools.product(*spans):
+        # blocks that another process computes come last: by then it may have them
+        wanted = [(index, False) for index in itertools.product(*spans)]
+        for index, patient in wanted:  # which grow meanwhile
             own = tuple(slice(i * b, (i + 1) * b) for i, b in zip(index, self.block, strict=True))
+            block = self._get(index, own, patient)
+            if block is None:
+                wanted.append((index, True))
+                continue
             part = tuple(
                 slice(max(o.start, w.start), min(o.stop, w.stop))
                 for o, w in zip(own, window, strict=True)
             )
-            found[:, *within(window, part)] = self._get(index, own)[:, *within(own, part)]
+            found[:, *within(window, part)] = block[:, *within(own, part)]
         if self.beside:
             pixels = image_files.read(self.image, window).astype(np.float32, copy=False)
             found = np.concatenate([pixels, found])
         return found[chosen]
 
-    def _get(self, index: tuple[int, ...], own: Box) -> np.ndarray:
-        """A block, kept or computed; threads that want the same one wait for the first."""
+    def _get(self, index: tuple[int, ...], own: Box, patient: bool) -> np.ndarray | None:
+        """A block, kept or computed; threads that want the same one wait for the first.
+
+        None where another process computes it, unless `patient`: then that is waited for.
+        """
         with self._lock:
-            lock = self._locks.setdefault(index, threading.Lock())
-        with lock:
+            own_lock = self._locks.setdefault(index, threading.Lock())
+        with own_lock:
             found = _kept.get((self._key, index))
             if found is None:
                 found = self._shared(index)
-                if found is None:
-                    found = self._computed(own)
-                    self._share(index, found)
+            if found is None:
+                with self._alone(index, patient) as alone:
+                    found = self._shared(index) if alone else None
+                    if alone and found is None:
+                        found = self._computed(own)
+                        self._share(index, found)
+            if found is not None:
                 _kept.put((self._key, index), found)
         with self._lock:
             self._locks.pop(index, None)
         return found
+
+    @contextlib.contextmanager
+    def _alone(self, index: tuple[int, ...], patient: bool) -> Iterator[bool]:
+        """Whether no other process computes a block; where there are no locks it is taken so."""
+        with contextlib.ExitStack() as held:
+            alone = True
+            if self.folder:
+                path = os.path.join(self.folder, block_name(index) + LOCK)
+                try:
+                    lock(held.enter_context(open(path, "w")), alone=True, patient=patient)
+                except BlockingIOError:
+                    alone = False
+                except OSError:  # nor is there anything to be shared where the folder is gone
+                    pass
+            yield alone
 
     def _shared(self, index: tuple[int, ...]) -> np.ndarray | None:
         """A block that another process has computed, if it is whole."""
