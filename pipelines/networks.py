@@ -34,6 +34,7 @@ METHODS: dict[str, Method] = {
     "both": learned.of("both", none),
     "both, flow": learned.of("both", learned.flow),
 }
+MARKS = "osD^v<>PX*"  # of the plot
 FIRST = "network"  # with which all others are compared
 SMALL = Effort(128, 4, 6_000, 0.02, False, {"steps": 3, "predictor_size": 4, "network_steps": 8})
 
@@ -99,7 +100,7 @@ def plot(found: quality_page.Found, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        len(found), 2, figsize=(10, 4 * len(found)), squeeze=False, layout="constrained"
+        len(found), 2, figsize=(11, 4 * len(found)), squeeze=False, layout="constrained"
     )
     for row, (key, cells) in zip(axes, found.items(), strict=True):
         about = {
@@ -111,14 +112,12 @@ def plot(found: quality_page.Found, path: Path) -> None:
             ("labeling", {name: one.seconds for name, one in about.items()}),
         ]
         for axis, (what, spent) in zip(row, costs, strict=True):
-            for name, one in about.items():
-                axis.plot(spent[name], one.error, "o")
-                axis.annotate(
-                    name, (spent[name], one.error), xytext=(4, 3), textcoords="offset points"
-                )
+            for number, (name, one) in enumerate(about.items()):
+                axis.plot(spent[name], one.error, MARKS[number % len(MARKS)], label=name)
             axis.set(xscale="log", xlabel=f"{what}, CPU seconds a megapixel", ylabel="error, %")
             axis.set_title(SETS[key].title)
             axis.margins(0.2)
+        row[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
