@@ -9,13 +9,14 @@ tables and the plot of the cells that are there, ``--write docs/networks.md`` pu
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import quality
-from support import datasets, judging, learned, quality_page, rivals
+from support import datasets, endtoend, judging, learned, quality_page, rivals
 from support.datasets import SETS
 from support.quality_page import markdown, text
 from support.rivals import FULL, Effort, Method
@@ -33,6 +34,7 @@ METHODS: dict[str, Method] = {
     "network, flow": learned.of("network", learned.flow),
     "both": learned.of("both", none),
     "both, flow": learned.of("both", learned.flow),
+    **{name: endtoend.end_to_end(way) for name, way in endtoend.WAYS.items()},
 }
 MARKS = "osD^v<>PX*"  # of the plot
 FIRST = "network"  # with which all others are compared
@@ -75,8 +77,11 @@ def rows_of(key: str, cells: Mapping[str, Sequence[judging.Cell]]) -> list[list[
 
 
 def training(cells: Sequence[judging.Cell]) -> float:
-    """Seconds of all processors that learning took, for each megapixel that was learned from."""
-    return sum(one["chosen"]["training"] for one in cells) / len(cells)
+    """Seconds of all processors that learning took, for each megapixel that was learned from.
+
+    NaN of methods that do not say it.
+    """
+    return sum(one["chosen"].get("training", math.nan) for one in cells) / len(cells)
 
 
 def page(found: quality_page.Found, command: str) -> str:

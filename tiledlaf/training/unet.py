@@ -38,15 +38,19 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_block(2 * b, b) for _, b in upward)
         self.last = nn.Conv2d(WIDTHS[0], classes, 1)
 
-    def forward(self, x: Any) -> Any:
-        """Logits (N, J, y, x) of images (N, C, y, x)."""
+    def features(self, x: Any) -> Any:
+        """What the logits are made of, (N, F, y, x), of images (N, C, y, x)."""
         around = []
         for level, part in enumerate(self.down):
             x = part(functional.max_pool2d(x, 2) if level else x)
             around.append(x)
         for wider, part, old in zip(self.wider, self.up, around[-2::-1], strict=True):
             x = part(torch.cat([wider(x), old], 1))
-        return self.last(x)
+        return x
+
+    def forward(self, x: Any) -> Any:
+        """Logits (N, J, y, x) of images (N, C, y, x)."""
+        return self.last(self.features(x))
 
 
 class Learning:
