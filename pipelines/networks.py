@@ -169,6 +169,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             quality.run(args, case)
     found = quality.collect(args.output, {case.key: METHODS for case in cases})
     args.output.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        if case.key in found:
+            quality.draw(case, args.output)
     if found:
         plot(found, args.output / "costs.png")
     command = "python pipelines/networks.py --data DIR" + (" --small" if args.small else "")
