@@ -102,7 +102,7 @@ def plot(found: quality_page.Found, path: Path) -> None:
         quality.say("no plot: matplotlib is not installed")
         return
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(
         len(found), 2, figsize=(11, 4 * len(found)), squeeze=False, layout="constrained"
@@ -120,6 +120,7 @@ def plot(found: quality_page.Found, path: Path) -> None:
             for number, (name, one) in enumerate(about.items()):
                 axis.plot(spent[name], one.error, MARKS[number % len(MARKS)], label=name)
             axis.set(xscale="log", xlabel=f"{what}, CPU seconds a megapixel", ylabel="error, %")
+            axis.xaxis.set_minor_formatter(ticker.NullFormatter())  # they would overlap
             axis.set_title(SETS[key].title)
             axis.margins(0.2)
         row[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
