@@ -196,7 +196,7 @@ PROTOTYPES = [
     (entry(classes=[{"name": "a"}, {"name": "b"}]), "missing required field values"),
     (
         entry(term={"kind": "magic"}),
-        "of the kinds prototypes, probabilities, network, classifier, auto-context, got 'magic'",
+        "probabilities, network, classifier, auto-context, average, got 'magic'",
     ),
     (entry(term__scale=0), "positive scale"),
     (entry(term__scale=float("inf")), "positive scale"),

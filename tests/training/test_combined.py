@@ -159,7 +159,7 @@ def test_probabilities_are_not_given_beside_it(path):
 
 
 def test_exported_it_gives_the_same_labels(path, tmp_path):
-    image, _ = textures(9, (96, 128))
+    image, _ = textures(9, (128, 144))
     tiledlaf.export(path, tmp_path / "a.onnx")
     session = onnxfile.runtime().InferenceSession(tmp_path / "a.onnx")
     given = {"image": image[None, None].astype(np.float32)}

@@ -125,12 +125,12 @@ def test_onnx_gives_what_pytorch_gives(monkeypatch, channels):
     image = rng.normal(70, 30, (channels, 50, 77)).astype(np.float32)
     got = found.of(images.from_array(image, "cyx")).data[:, :, :]
     scale = (slice(None), None, None)
-    wide = [(64, 64 + -n % 8) for n in image.shape[1:]]
+    wide = [(128, 128 + -n % unet_onnx.STEP) for n in image.shape[1:]]
     outer = np.pad((image - mean[scale]) / spread[scale], [(0, 0), *wide], mode="reflect")
     learner.network.eval()
     with torch.no_grad():
         z = learner.network(torch.from_numpy(outer.astype(np.float32))[None])
-    expected = torch.softmax(z, 1)[0, :, 64:114, 64:141].numpy()
+    expected = torch.softmax(z, 1)[0, :, 128:178, 128:205].numpy()
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -168,8 +168,8 @@ def test_parts_are_of_what_is_labeled():
 def test_pixels_without_a_label_do_not_count():
     rng = np.random.default_rng(2)
     learner = unet.Learning(1, 2, (0,), "cpu")
-    pixels = rng.normal(size=(1, 1, 16, 16)).astype(np.float32)
-    targets = rng.integers(0, 2, (1, 16, 16))
+    pixels = rng.normal(size=(1, 1, 32, 32)).astype(np.float32)
+    targets = rng.integers(0, 2, (1, 32, 32))
     whole = learner.judged(pixels, targets)
     one, other = targets.copy(), targets.copy()
     one[:, :5], other[:, 5:] = -1, -1

@@ -265,7 +265,8 @@ def test_a_classifier(whole, monkeypatch):
     def fitted(*_):
         raise AssertionError("classifiers are in the checkpoint already")
 
-    monkeypatch.setattr(fitting, "out_of_fold", fitted)
+    learner = dataclasses.replace(fitting.LEARNERS["classifier"], fit=fitted)
+    monkeypatch.setitem(fitting.LEARNERS, "classifier", learner)
     trained(command=[*command, "--workers", "3"])
     same("model", expected)
 

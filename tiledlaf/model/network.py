@@ -432,17 +432,22 @@ class Lattice:
         with own_lock:
             found = _kept.get((self._key, index))
             if found is None:
-                found = self._shared(index)
-            if found is None:
-                with self._alone(index, patient) as alone:
-                    found = self._shared(index) if alone else None
-                    if alone and found is None:
-                        found = self._computed(own)
-                        self._share(index, found)
-            if found is not None:
-                _kept.put((self._key, index), found)
+                found = self._made(index, own, patient)
+                if found is not None:
+                    _kept.put((self._key, index), found)
         with self._lock:
             self._locks.pop(index, None)
+        return found
+
+    def _made(self, index: tuple[int, ...], own: Box, patient: bool) -> np.ndarray | None:
+        """A block that another process has made, or this one makes now; None as for `_get`."""
+        found = self._shared(index)
+        if found is None:
+            with self._alone(index, patient) as alone:
+                found = self._shared(index) if alone else None
+                if alone and found is None:
+                    found = self._computed(own)
+                    self._share(index, found)
         return found
 
     @contextlib.contextmanager
