@@ -19,7 +19,7 @@ class AssignmentFlow(BaseEstimator):
 
     Parameters
     ----------
-    term : {"means", "classifier", "unet", "probabilities"} or (J, C) array
+    term : {"means", "classifier", "unet", "classifier+unet", "probabilities"} or (J, C) array
         Data term: the class means, boosted trees or a network that are learned as well,
         probabilities that are passed to `fit` and `predict`, or prototypes.
     neighborhood, time, rho, tol, loss, features, predictor_size, steps, patience, seed

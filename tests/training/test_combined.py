@@ -202,6 +202,11 @@ def test_a_time_limit_leaves_one_of_them(monkeypatch):
         _, found, said = fit_of(count=2, learn=short)
     assert not any(isinstance(one, Networked) for one in found)
     assert {"stage": "time limit: trees, without a network"} in said
+    with monkeypatch.context() as patch:  # or that becomes clear when all is read
+        patch.setattr(networks, "cross_fitted", lambda fit: [fit])
+        _, found, said = fit_of(count=2, learn=combined.out_of_fold)
+    assert len(found) == 3
+    assert {"stage": "time limit: trees, without a network"} in said
     monkeypatch.setattr(classifiers, "out_of_fold", lambda fit: [fit])
     _, found, said = fit_of(count=2, steps=2, learn=combined.out_of_fold)
     assert all(isinstance(one, Networked) for one in found)

@@ -68,11 +68,13 @@ def out_of_fold(fit: Fit) -> list[DataTerm]:
     # half of the time for each
     first = dataclasses.replace(fit, left=lambda share: fit.left(share / 2))
     second = dataclasses.replace(fit, like=like, left=lambda share: fit.left((share + 0.5) / 2))
-    if fit.steps is None and first.left(networks.FITTED) < networks.SHORT:
+    short = fit.steps is None and first.left(networks.FITTED) < networks.SHORT
+    found = [] if short else networks.cross_fitted(first)
+    trees = classifiers.out_of_fold(second)
+    if len(found) <= 1:  # one alone was learned from all folds but the last
         fit.say({"stage": "time limit: trees, without a network"})
-        return classifiers.out_of_fold(fit)
-    found, trees = networks.cross_fitted(first), classifiers.out_of_fold(second)
-    if len(trees) < len(found):
+        return trees
+    if len(trees) == 1:
         fit.say({"stage": "time limit: the network, without trees"})
         return found
     share, verdicts = compared(fit, found, trees)

@@ -135,8 +135,9 @@ class Data:
     ----------
     training, validation : examples; without validation images, halves of the training
         tiles judge what is learned from the other half
-    term : "means", "classifier", "unet", "probabilities"; prototypes as rows; a data term, or its
-        name; None: of the kind of the model that the recipe goes on from, else "means"
+    term : "means", "classifier", "unet", "classifier+unet", "probabilities"; prototypes as rows; a
+        data term, or its name; None: of the kind of the model that the recipe goes on from, else
+        "means"
     names, ignore : as in `model.classes.find_classes`; () says that no value is ignored
     many : whether many label values are classes all the same, though they look like instances
     """
