@@ -9,7 +9,11 @@ import pytest
 import tiledlaf
 
 FLAGS = doctest.NORMALIZE_WHITESPACE
-TORCH = ("tiledlaf.torch", "tiledlaf.training.unet")  # need PyTorch, which is an extra
+EXTRAS = {  # modules that need a library which is an extra
+    "tiledlaf.torch": "torch",
+    "tiledlaf.training.unet": "torch",
+    "tiledlaf.jax": "jax",
+}
 
 
 def examples():
@@ -19,7 +23,8 @@ def examples():
         # CuPy is not there everywhere, and __main__ is the command
         if info.name.endswith(("__main__", "kernels.cupy")) or ".compiled" in info.name:
             continue
-        if info.name in TORCH and importlib.util.find_spec("torch") is None:
+        needs = EXTRAS.get(info.name)
+        if needs and importlib.util.find_spec(needs) is None:
             continue
         module = importlib.import_module(info.name)
         for one in doctest.DocTestFinder(exclude_empty=True).find(module):

@@ -378,7 +378,7 @@ def test_layer():
 
 def test_the_page_trains():
     page = (Path(__file__).parents[1] / "docs/torch.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    code = re.findall(r"```python\n(.*?)```", page, re.S)[0]
     told = {}
     with torch.random.fork_rng():
         exec(code, told)
