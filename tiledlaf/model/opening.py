@@ -160,48 +160,64 @@ def _measured(
     path: str, ports: Ports, about: Package | None, run: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[Shape, int]:
     """What inputs the network takes, and the planes of its output: as stated, or by trying."""
-    ndim, rng = len(ports.edges), np.random.default_rng(0)
+    ndim = len(ports.edges)
     if None not in ports.edges:
         least, step = tuple(n for n in ports.edges if n is not None), (0,) * ndim
     elif about is not None:
         least, step = about.least, about.step
     else:
         least, step = (0,) * ndim, (_step(path, ports, run),) * ndim
-    halo = None if about is None else about.halo
+    halo, rng = None if about is None else about.halo, np.random.default_rng(0)
+    tried: tuple[int, ...] = ()
     # what looks at all of an image does so of a larger one too
     for edge in TRIED[ndim][: 2 if ports.whole else None]:
+        before = tried
         tried = tuple(length(max(edge, 2 * s), n, s) for n, s in zip(least, step, strict=True))
+        if tried == before:  # of one size
+            break
         x = rng.standard_normal((ports.channels or 1, *tried), np.float32)
         base = _run(path, run, x)
-        lost = [n - m for n, m in zip(tried, base.shape[1:], strict=True)]
-        if any(k < 0 or k % 2 or k >= n // 2 for k, n in zip(lost, tried, strict=True)):
-            raise InputError(
-                f"{path}: expected a network that gives one pixel for each, got "
-                f"{base.shape[1:]} of {tried}"
-            )
-        if halo is None:
-            reach = [_reach(run, x, base, axis, rng) for axis in range(ndim)]
-        else:
-            reach = [h + k // 2 for h, k in zip(halo, lost, strict=True)]
-        if all(r is not None for r in reach):
-            margin = [r or 0 for r in reach]
-            for axis, (n, s) in enumerate(zip(tried, step, strict=True)):
-                aligned = -(-margin[axis] // s) * s if s else _aligned(n, margin[axis])
-                margin[axis] = aligned if halo is None else margin[axis]
-                if s == 0 and n <= 2 * margin[axis]:
-                    raise InputError(
-                        f"{path}: expected a network of larger images than {n} pixels, of which "
-                        f"{2 * margin[axis]} are its margin"
-                    )
-            return Shape(least, step, tuple(margin)), len(base)
-        if not any(step):
-            break
+        lost = _lost(path, tried, base)
+        if halo is not None:
+            margin = tuple(h + k // 2 for h, k in zip(halo, lost, strict=True))
+            _check_margin(path, tried, step, margin)
+            return Shape(least, step, margin), len(base)
+        reach = [_reach(run, x, base, axis, rng) for axis in range(ndim)]
+        found = [r for r in reach if r is not None]
+        if len(found) == ndim:
+            axes = zip(tried, step, found, strict=True)
+            margin = tuple(-(-r // s) * s if s else _aligned(n, r) for n, s, r in axes)
+            _check_margin(path, tried, step, margin)
+            return Shape(least, step, margin), len(base)
     named = f" (it has {', '.join(ports.whole)})" if ports.whole else ""
     raise InputError(
         f"{path}: the network looks at all of an image of {' x '.join(map(str, tried))} "
         f"pixels{named}, so that blocks would have seams: expected one with a limited receptive "
         "field, such as with batch normalization"
     )
+
+
+def _lost(path: str, given: Sequence[int], found: np.ndarray) -> list[int]:
+    """How many pixels of each axis a network that is given so many does not give."""
+    lost = [n - m for n, m in zip(given, found.shape[1:], strict=True)]
+    if any(k < 0 or k % 2 or k >= n // 2 for k, n in zip(lost, given, strict=True)):
+        raise InputError(
+            f"{path}: expected a network that gives one pixel for each, got {found.shape[1:]} of "
+            f"{tuple(given)}"
+        )
+    return lost
+
+
+def _check_margin(
+    path: str, edges: Sequence[int], step: Sequence[int], margin: Sequence[int]
+) -> None:
+    """Refuse a network of one size whose margins leave nothing of it."""
+    for n, s, m in zip(edges, step, margin, strict=True):
+        if s == 0 and n <= 2 * m:
+            raise InputError(
+                f"{path}: expected a network of larger images than {n} pixels, of which {2 * m} "
+                "are its margin"
+            )
 
 
 def _aligned(edge: int, margin: int) -> int:
