@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time as clock
 from dataclasses import dataclass
 from typing import Any
@@ -103,19 +102,13 @@ def learned(problem: Problem, given: list[Block], draw: Draw, name: str) -> Any:
     say(f"  learning {name}, seed {problem.seed}")
     began, step, part = clock.process_time(), 0, 0.0
     while part < 1:
-        rate = networks.RATE * min(1, part / networks.WARM + 0.1) * decayed(part)
-        learner.step(*draw.batch(given, networks.BATCH, (0, step)), rate)
+        learner.step(*draw.batch(given, networks.BATCH, (0, step)), networks.rate_at(part))
         step += 1
         part = (clock.process_time() - began) / (60 * problem.effort.minutes)
     partial = file.with_suffix(".partial")
     torch.save(learner.network.state_dict(), partial)
     partial.replace(file)
     return learner.network
-
-
-def decayed(part: float) -> float:
-    """The share of the rate after a part of the steps."""
-    return 0.5 * (1 + math.cos(math.pi * part))
 
 
 def go_on(model: Any, way: Way, given: list[Block], draw: Draw, steps: int) -> None:
@@ -134,7 +127,7 @@ def go_on(model: Any, way: Way, given: list[Block], draw: Draw, steps: int) -> N
         model.network.eval()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * group["times"] * decayed(step / steps)
+            group["lr"] = RATE * group["times"] * networks.decayed(step / steps)
         pixels, targets = draw.batch(given, networks.BATCH, (1, step))
         found = model(torch.from_numpy(pixels))
         loss = torch.nn.functional.cross_entropy(found, torch.from_numpy(targets), ignore_index=-1)

@@ -298,7 +298,7 @@ class _Learning:
     def _step(self, work: _Work, part: Callable[[], float]) -> None:
         """One step of each network; where that is due, they are judged, and kept."""
         about = self.about
-        rate = RATE * min(1.0, about.part / WARM + 0.1) * _decayed(about.part)
+        rate = rate_at(about.part)
         for number, learner, blocks in zip(work.numbers, work.learners, work.seen, strict=True):
             learner.step(*self.draw.batch(blocks, BATCH, (number, about.step)), rate)
         before = int(about.part * CHECKS)
@@ -361,7 +361,13 @@ class _Learning:
         return unet_onnx.network_of(data)
 
 
-def _decayed(part: float) -> float:
+def rate_at(part: float) -> float:
+    """The rate after a part of the steps."""
+    return RATE * min(1.0, part / WARM + 0.1) * decayed(part)
+
+
+def decayed(part: float) -> float:
+    """The share of a rate that falls to 0 over all steps."""
     return 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
 
 
